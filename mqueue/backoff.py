@@ -1,0 +1,13 @@
+"""Retry delays: exponential with jitter. Pure; the jitter is passed in."""
+
+BASE_US = 1_000_000
+CAP_US = 3_600_000_000
+
+
+def delay_us(attempts: int, jitter: float) -> int:
+    """Delay before the next delivery after `attempts` failed ones (≥ 1): 1 s × 2^(attempts-1), at most 1 h.
+
+    `jitter` in [0, 1) shortens it by up to a quarter, so that what failed together does not come back together.
+    """
+    full = min(CAP_US, BASE_US << min(attempts - 1, 32))
+    return int(full * (1.0 - jitter / 4))

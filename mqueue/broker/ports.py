@@ -1,0 +1,47 @@
+"""What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their code."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from mqueue.message import DeadLetter, Delivery, Extend, MessageStatus, NewMessage, Settle, TopicStats, Verdict
+
+
+class Engine(Protocol):
+    """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
+
+    async def enqueue(self, messages: Sequence[NewMessage]) -> list[int]:
+        """Ids in order. All or nothing per shard. Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field)."""
+        ...
+
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None
+    ) -> list[Delivery]:
+        """Up to `limit` messages, least key first; waits up to `wait` s for one. Empty only when nothing was deliverable.
+
+        Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with its lease.
+        """
+        ...
+
+    async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
+        """Verdicts in order. At most BATCH_MAX."""
+        ...
+
+    async def extend(self, extends: Sequence[Extend]) -> list[Verdict]: ...
+
+    async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
+        """By id, from the first above `after`."""
+        ...
+
+    async def delete_dead(self, namespace: str, topic: str, ids: Sequence[int]) -> list[Verdict]:
+        """`ok` where a dead letter went, `gone` where there was none."""
+        ...
+
+    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        """All topics of these namespaces (None: of all)."""
+        ...
+
+    async def message(self, id: int) -> MessageStatus | None: ...
+
+    def healthy(self) -> dict[int, bool]:
+        """Per shard: can it serve?"""
+        ...

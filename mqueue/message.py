@@ -1,0 +1,138 @@
+"""What a message is: frozen types, field limits, ids. No I/O."""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+NAME_MAX = 128  # letters of a namespace or topic
+PAYLOAD_MAX = 256 * 1024  # bytes
+METADATA_MAX = 4 * 1024  # bytes of JSON
+KEY_MAX = 255  # characters of an idempotency key
+ERROR_MAX = 4 * 1024  # bytes kept of a nack's error text
+BATCH_MAX = 1_000  # items in one request, ids in one script call
+BODY_MAX = 8 * 1024 * 1024  # bytes of a request, of a script call
+WAIT_MAX_S = 60.0
+LEASE_MAX_S = 24 * 3600.0
+RETRIES_MAX = 1_000
+TOPICS_MAX = 64  # topics in one fetch
+TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
+
+DEFAULT_NAMESPACE = "default"
+NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}$"
+AUTO_KEY_PREFIX = "auto:"  # keys that clients make for safe retries: 10 minutes, never in PostgreSQL
+
+Kind = Literal["ack", "nack", "release", "bury"]
+Verdict = Literal["ok", "stale", "gone"]
+
+
+class TopicName(NamedTuple):
+    namespace: str
+    topic: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.topic}"  # neither half may hold a slash
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A validated message to enqueue. Times: µs since 1970; durations: seconds, or None for the broker's default."""
+
+    namespace: str
+    topic: str
+    payload: bytes
+    priority: int = 0
+    metadata: bytes | None = None  # a JSON object, encoded
+    deliver_after_us: int | None = None
+    delay: float | None = None  # seconds from now by the shard clock; instead of deliver_after_us
+    ttl: float | None = None
+    idempotency_key: str | None = None
+    max_retries: int | None = None
+    lease: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A leased message. `attempt` counts from 1; `receipt` fences every settle and extend of this delivery."""
+
+    id: int
+    namespace: str
+    topic: str
+    priority: int
+    payload: bytes
+    metadata: bytes | None
+    deliver_after_us: int
+    created_at_us: int
+    attempt: int
+    max_retries: int
+    receipt: str
+    lease_expires_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The end of one delivery: ack, nack (retry later), release (as if never delivered) or bury (dead letter now)."""
+
+    id: int
+    namespace: str
+    topic: str
+    kind: Kind
+    receipt: str | None = None  # None: whatever lease is current
+    error: str | None = None
+    retry_after: float | None = None  # seconds; overrides the backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Renewal of a lease: it ends `lease` seconds from now (None: the message's own lease)."""
+
+    id: int
+    namespace: str
+    topic: str
+    receipt: str | None = None
+    lease: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    id: int
+    namespace: str
+    topic: str
+    priority: int
+    payload: bytes
+    metadata: bytes | None
+    attempts: int
+    error: str | None
+    created_at_us: int
+    died_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStatus:
+    """What `GET /messages/{id}` shows."""
+
+    id: int
+    namespace: str
+    topic: str
+    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    priority: int
+    attempts: int
+    max_retries: int
+    payload: bytes
+    metadata: bytes | None
+    deliver_after_us: int
+    created_at_us: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStats:
+    """`waiting` and `dead` are PostgreSQL's counts plus what Redis holds beyond it; the rest is Redis' own."""
+
+    namespace: str
+    topic: str
+    shard: int
+    ready: int
+    delayed: int
+    leased: int
+    waiting: int
+    dead: int
+    counters: dict[str, int] = field(default_factory=dict)

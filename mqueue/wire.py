@@ -1,0 +1,167 @@
+"""The HTTP API's bodies, both directions, JSON or msgpack (no base64 there). Broker and clients share it; neither adds fields of its own.
+
+Times travel as RFC 3339 in UTC. Durations are seconds. Ids are integers. A payload is base64 in JSON and raw bytes in msgpack.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mqueue import message as m
+
+Name = Annotated[str, Meta(min_length=1, max_length=m.NAME_MAX, pattern=m.NAME_PATTERN)]
+Id = Annotated[int, Meta(ge=0, lt=2**63)]
+Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+Seconds = Annotated[float, Meta(ge=0, le=100 * 365 * 86400)]
+Lease = Annotated[float, Meta(ge=0.05, le=m.LEASE_MAX_S)]
+Receipt = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class EnqueueItem(Struct, forbid_unknown_fields=True, kw_only=True):
+    topic: Name
+    namespace: Name = m.DEFAULT_NAMESPACE
+    priority: Int32 = 0
+    payload: Annotated[bytes, Meta(max_length=m.PAYLOAD_MAX)] = b""
+    metadata: dict[str, Any] | None = None
+    deliver_after: Annotated[datetime, Meta(tz=True)] | None = None
+    delay: Seconds | None = None  # seconds from now, by the shard clock; instead of deliver_after
+    ttl: Annotated[float, Meta(gt=0, le=100 * 365 * 86400)] | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)] | None = None
+    lease: Lease | None = None
+
+
+class Message(Struct, omit_defaults=True, kw_only=True):
+    """One element of `GET /dequeue` and of `messages` in `POST /poll`."""
+
+    id: int
+    namespace: str
+    topic: str
+    priority: int
+    payload: bytes
+    deliver_after: datetime
+    created_at: datetime
+    attempt: int
+    max_retries: int
+    receipt: str
+    lease_expires_at: datetime
+    metadata: msgspec.Raw | dict[str, Any] | None = None
+
+
+class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack."""
+
+    id: Id
+    topic: Name
+    namespace: Name = m.DEFAULT_NAMESPACE
+    receipt: Receipt | None = None
+    error: Annotated[str, Meta(max_length=256 * 1024)] | None = None
+    retry_after: Seconds | None = None
+
+
+class PollSettle(SettleItem, kw_only=True):
+    kind: Literal["ack", "nack", "release", "bury"]
+
+
+class ExtendItem(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `/extend`: one, or an array."""
+
+    id: Id
+    topic: Name
+    namespace: Name = m.DEFAULT_NAMESPACE
+    receipt: Receipt | None = None
+    lease: Lease | None = None
+
+
+class Verdict(Struct):
+    """One element of the answer to an array of settles or extends."""
+
+    id: int
+    status: Literal["ok", "stale", "gone"]
+
+
+class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `/poll`: settle what ended, then fetch for the free slots. `limit` 0 only settles."""
+
+    namespace: Name = m.DEFAULT_NAMESPACE
+    topics: Annotated[list[Name], Meta(max_length=m.TOPICS_MAX)] = []
+    limit: Annotated[int, Meta(ge=0, le=m.BATCH_MAX)] = 0
+    wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
+    lease: Lease | None = None
+    settle: Annotated[list[PollSettle], Meta(max_length=m.BATCH_MAX)] = []
+
+
+class Polled(Struct):
+    """Answer of `/poll`. `verdicts` in the order of `settle`."""
+
+    verdicts: list[Verdict]
+    messages: list[Message]
+
+
+class DeadItem(Struct, omit_defaults=True, kw_only=True):
+    """One element of `GET /dlq`."""
+
+    id: int
+    namespace: str
+    topic: str
+    priority: int
+    payload: bytes
+    attempts: int
+    created_at: datetime
+    died_at: datetime
+    error: str | None = None
+    metadata: msgspec.Raw | dict[str, Any] | None = None
+
+
+class DeadId(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `/dlq/delete`: one, or an array."""
+
+    id: Id
+    topic: Name
+    namespace: Name = m.DEFAULT_NAMESPACE
+
+
+class Topic(Struct, kw_only=True):
+    """One element of `GET /topics`."""
+
+    namespace: str
+    topic: str
+    shard: int
+    ready: int
+    delayed: int
+    leased: int
+    waiting: int
+    dead: int
+    counters: dict[str, int] = {}
+
+
+class Status(Struct, omit_defaults=True, kw_only=True):
+    """Answer of `GET /messages/{id}`."""
+
+    id: int
+    namespace: str
+    topic: str
+    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    priority: int
+    attempts: int
+    max_retries: int
+    payload: bytes
+    deliver_after: datetime
+    created_at: datetime
+    error: str | None = None
+    metadata: msgspec.Raw | dict[str, Any] | None = None
+
+
+class Problem(Struct, omit_defaults=True, kw_only=True):
+    """RFC 9457 problem document, `application/problem+json`. `item` (index in the array) and `field` where one is to blame."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    item: int | None = None
+    field: str | None = None
+    retry_after: float | None = None
