@@ -1,0 +1,52 @@
+# make test: everything that needs no Docker. make help: the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check integration-test bench build clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
+
+demo: $(STAMP)  ## broker, worker and a few jobs, in one terminal
+	$(BIN)/python -m mqueue.demo
+
+run: $(STAMP)  ## a broker in the foreground, with its own PostgreSQL and Valkey
+	$(BIN)/mqueue broker
+
+test: check  ## check, then all tests that need no Docker
+	$(BIN)/python -m pytest -m "not docker"
+
+check: $(STAMP)  ## lint, format, types, imports, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/tidy
+
+integration-test: $(STAMP)  ## the tests that start containers
+	@if docker info >/dev/null 2>&1; then \
+		$(BIN)/python -m pytest -m docker; \
+	else \
+		echo "integration-test: no Docker engine answers here, so nothing was tested"; \
+	fi
+
+bench: $(STAMP)  ## how fast it is here
+	$(BIN)/python -m benchmarks
+
+build: $(STAMP)  ## the wheel, into dist/
+	$(PIP) wheel . --no-deps --wheel-dir dist
+	@ls dist/*.whl
+
+clean:  ## remove all that make made
+	rm -rf $(VENV) build dist mqueue.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mqueue needs Python 3.11 or newer and '$(PYTHON)' is not: name another with: make PYTHON=/path/to/python3"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --editable '.[broker,embedded,dev]'
+	@touch $@

@@ -1,0 +1,62 @@
+"""A job system for Python: `@task` marks a function, `task.enqueue(...)` queues a call of it, `mqueue worker` runs it.
+
+    from mqueue import task
+
+    @task(topic="emails", priority=5)
+    def send(to: str, subject: str) -> None: ...
+
+    send.enqueue("ada@example.org", subject="Hello")
+
+What is heavy is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mqueue import errors
+    from mqueue.client import AsyncClient, Client
+    from mqueue.worker.job import Current, current
+    from mqueue.worker.outcome import Bury, Retry
+    from mqueue.worker.registry import Registry, Task, task
+    from mqueue.worker.runtime import Worker
+
+_HOME = {
+    "AsyncClient": "mqueue.client",
+    "Bury": "mqueue.worker.outcome",
+    "Client": "mqueue.client",
+    "Current": "mqueue.worker.job",
+    "Registry": "mqueue.worker.registry",
+    "Retry": "mqueue.worker.outcome",
+    "Task": "mqueue.worker.registry",
+    "Worker": "mqueue.worker.runtime",
+    "current": "mqueue.worker.job",
+    "task": "mqueue.worker.registry",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Bury",
+    "Client",
+    "Current",
+    "Registry",
+    "Retry",
+    "Task",
+    "Worker",
+    "current",
+    "errors",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("mqueue.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mqueue' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

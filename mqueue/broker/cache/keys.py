@@ -1,0 +1,105 @@
+"""Every Redis key, one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis Cluster works too."""
+
+
+def prefix(shard: int) -> str:
+    return f"{{mq{shard}}}:"
+
+
+def shard(k: int) -> str:
+    """hash: epoch, term, clock, T, limits, buffer bytes, numbers"""
+    return prefix(k) + "shard"
+
+
+def record(k: int) -> str:
+    """hash: id → record"""
+    return prefix(k) + "record"
+
+
+def body(k: int) -> str:
+    """hash: id → body"""
+    return prefix(k) + "body"
+
+
+def error(k: int) -> str:
+    """hash: id → text of the last nack that no flush has taken yet"""
+    return prefix(k) + "error"
+
+
+def ready(k: int, topic: str) -> str:
+    """zset: due messages below the frontier"""
+    return f"{prefix(k)}ready:{topic}"
+
+
+def spill(k: int, topic: str) -> str:
+    """zset: due messages at or above the frontier that PostgreSQL may not have yet"""
+    return f"{prefix(k)}spill:{topic}"
+
+
+def dead(k: int, topic: str) -> str:
+    """zset: ids of dead messages that no flush has buried yet"""
+    return f"{prefix(k)}dead:{topic}"
+
+
+def topic(k: int, name: str) -> str:
+    """hash: frontier, low, asked, counters"""
+    return f"{prefix(k)}topic:{name}"
+
+
+def topics(k: int) -> str:
+    """set: names of the topics this Redis knows"""
+    return prefix(k) + "topics"
+
+
+def delayed(k: int) -> str:
+    """zset: id by due time"""
+    return prefix(k) + "delayed"
+
+
+def leases(k: int) -> str:
+    """zset: id by lease end"""
+    return prefix(k) + "leases"
+
+
+def dirty(k: int) -> str:
+    """list: the write-behind buffer, one entry a batch"""
+    return prefix(k) + "dirty"
+
+
+def applied(k: int) -> str:
+    """hash: node → last sequence applied"""
+    return prefix(k) + "applied"
+
+
+def reply(k: int) -> str:
+    """hash: node → reply of that sequence, should its answer get lost"""
+    return prefix(k) + "reply"
+
+
+def idempotency(k: int) -> str:
+    """hash: key hash → id, body hash, origin, expiry"""
+    return prefix(k) + "keys"
+
+
+def idempotency_ends(k: int) -> str:
+    """zset: flushed keys by when they may leave Redis"""
+    return prefix(k) + "key_ends"
+
+
+def auto_keys(k: int) -> str:
+    """zset: clients' own keys by expiry"""
+    return prefix(k) + "auto_keys"
+
+
+def waiters(k: int, topic: str) -> str:
+    """zset: nodes with a fetch that waits on this topic, by when their word expires"""
+    return f"{prefix(k)}waiters:{topic}"
+
+
+def wake(k: int, node: int) -> str:
+    """list: topics on which this node should wake one waiter"""
+    return f"{prefix(k)}wake:{node}"
+
+
+def ask(k: int) -> str:
+    """list: topics the leader should refill"""
+    return prefix(k) + "ask"

@@ -1,0 +1,132 @@
+-- apply: one batch of one broker: enqueues and settles, one number, one dirty entry.
+-- uses: unit settle
+-- keys  prefix
+-- args  epoch, node, previous sequence, sequence, enqueues, settles,
+--       then per enqueue: group, record, body, key hash ('' none), key record;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
+-- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
+--       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, m key reused, p in flight, f buffer full);
+--       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record), state, version, attempts, due, origin node, origin sequence, in_pg
+--
+-- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
+local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
+local AUTO_KEYS_MAX = 100000
+
+local no = refused(false)
+if no then return no end
+local applied = call('HGET', prefix .. 'applied', ARGV[2])
+if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
+if applied ~= previous then return { 'behind', applied or '' } end
+
+-- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet
+local at, bytes, keyed = 6, 0, {}
+for i = 1, enqueues do
+  local record, hash = ARGV[at + 2], ARGV[at + 4]
+  bytes = bytes + size_of(record)
+  if hash ~= '' then keyed[#keyed + 1] = hash end
+  at = at + 5
+end
+local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
+local seen_keys, verdicts, refused_groups = {}, {}, {}
+if #keyed > 0 then
+  local got = call('HMGET', prefix .. 'keys', unpack(keyed))
+  for i = 1, #keyed do seen_keys[keyed[i]] = got[i] or nil end
+  at = 6
+  local mine = {}
+  for i = 1, enqueues do
+    local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
+    if hash ~= '' then
+      local old = seen_keys[hash] or mine[hash]
+      if not old then mine[hash] = key
+      elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'
+      elseif seen_keys[hash] and sub(old, 43, 43) == '\0' then
+        local origin, number_then = unpack1('>I2', old, 25), sub(old, 27, 34)
+        if origin ~= node and call('HGET', prefix .. 'applied', tostring(origin)) == number_then then
+          refused_groups[group] = refused_groups[group] or 'p'
+        end
+      end
+    end
+    at = at + 5
+  end
+end
+
+-- 2. enqueues
+local fresh_keys, auto = {}, {}
+at = 6
+for i = 1, enqueues do
+  local group, r, body, hash, key = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local id = id_of(r)
+  local old = hash ~= '' and seen_keys[hash]
+  if full then verdicts[i] = 'f' .. id
+  elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
+  elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
+  else
+    verdicts[i] = 'o' .. id
+    dirty_ids[#dirty_ids + 1] = id
+    bodies[id] = body
+    buffer = buffer + size_of(r)
+    bump(topic_of(r), 'unflushed', 1)
+    if hash ~= '' then
+      seen_keys[hash] = key
+      fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
+      if sub(key, 44, 44) == 'a' then auto[#auto + 1] = unpack1('>I8', key, 35); auto[#auto + 1] = hash
+      else dirty_keys[#dirty_keys + 1] = hash end
+    end
+    place_or_delay(r)
+  end
+  at = at + 5
+end
+changed.buffer = enqueues > 0 or nil
+
+-- 3. settles
+local ids = {}
+local first = at
+for i = 1, settles do ids[i] = ARGV[first + (i - 1) * 6 + 1] end
+if settles > 0 then load(ids) end
+local outcomes = {}
+local NOTHING = rep('\0', 26)
+for i = 1, settles do
+  local id, name, kind, receipt, reason, delays = unpack(ARGV, at + 1, at + 6)
+  local r = records[id]
+  if not r or is_gone(state_of(r)) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
+  elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
+  else
+    local origin, version = sub(r, 51, 60), version_of(r)
+    local held = in_pg(r) and 1 or 0
+    r = end_lease(r)
+    if kind == 'ack' then
+      finish(r, 'a')
+      outcomes[i] = 'oa' .. pack('>I4', version + 1) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
+    else
+      if kind == 'release' then
+        if delays ~= '' then
+          r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', delays))
+          dirty_ids[#dirty_ids + 1] = id
+        end
+        place_or_delay(r)
+      else
+        local attempt = unpack1('>I2', r, 3)
+        local nth = math.min(attempt, #delays / 8 - 1)
+        r = fail(r, now + unpack1('>d', delays, nth * 8 + 1), reason, kind == 'bury')
+      end
+      outcomes[i] = 'o' .. (state_of(r) == 'x' and 'x' or 'n') .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
+    end
+  end
+  at = at + 6
+end
+
+push_dirty(node, sequence)
+if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end
+if #auto > 0 then
+  chunked('ZADD', prefix .. 'auto_keys', auto)
+  local over = call('ZCARD', prefix .. 'auto_keys') - AUTO_KEYS_MAX
+  if over > 0 then
+    local oldest = call('ZPOPMIN', prefix .. 'auto_keys', math.min(over, CALL_MAX))
+    for i = 1, #oldest, 2 do call('HDEL', prefix .. 'keys', oldest[i]) end
+  end
+end
+commit()
+local reply = pack('>I8I8I8', due_clock(), now, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
+call('HSET', prefix .. 'applied', ARGV[2], sequence)
+call('HSET', prefix .. 'reply', ARGV[2], reply)
+return { 'ok', reply }

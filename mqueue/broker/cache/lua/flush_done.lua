@@ -1,0 +1,61 @@
+-- flush_done: PostgreSQL has committed: note the versions it has, drop what is clean and not needed here, trim the dirty list.
+-- uses: unit
+-- keys  prefix
+-- args  epoch, term, trim up to this number (0: not yet), versions, key hashes, then per version: id, version (>I4);  then the hashes
+-- returns {'ok', entries left, buffer bytes} | {'epoch' | 'term', …}     may be repeated
+local KEY_KEEP = 60000000
+local no = refused(true)
+if no then return no end
+local up_to, versions, hashes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local ids = {}
+for i = 1, versions do ids[i] = ARGV[4 + 2 * i] end
+if versions > 0 then load(ids) end
+for i = 1, versions do
+  local id, flushed = ids[i], ARGV[5 + 2 * i]
+  local r = records[id]
+  if r then
+    local v = unpack1('>I4', flushed)
+    local state = state_of(r)
+    if is_gone(state) then
+      if version_of(r) <= v then unbuffer(r); drop(id) end
+    elseif v > flushed_of(r) then
+      unbuffer(r)
+      r = sub(r, 1, 10) .. flushed .. sub(r, 15)
+      put(id, r)
+      if is_clean(r) then
+        local name = topic_of(r)
+        if state == 's' then
+          drop(id); zrem(prefix .. 'spill:' .. name, sub(key_of(r), 5))
+        elseif state == 'x' then
+          drop(id); zrem(prefix .. 'dead:' .. name, id)
+        elseif state == 'd' and not below_t(due_of(r), id) then
+          drop(id); zrem(prefix .. 'delayed', id); bump(name, 'delayed', -1)
+        end
+      end
+    end
+  end
+end
+local at = 5 + 2 * versions
+if hashes > 0 then
+  local asked = {}
+  for i = 1, hashes do asked[i] = ARGV[at + i] end
+  local got = call('HMGET', prefix .. 'keys', unpack(asked))
+  for i = 1, hashes do
+    if got[i] then
+      call('HSET', prefix .. 'keys', asked[i], sub(got[i], 1, 42) .. '\1' .. sub(got[i], 44))
+      zadd(prefix .. 'key_ends', now + KEY_KEEP, asked[i])
+    end
+  end
+end
+commit()
+if up_to > 0 then
+  while true do
+    local page = call('LRANGE', prefix .. 'dirty', 0, 99)
+    local n = 0
+    while n < #page and unpack1('>I8', page[n + 1]) <= up_to do n = n + 1 end
+    if n > 0 then call('LTRIM', prefix .. 'dirty', n, -1) end
+    if n < 100 then break end
+  end
+end
+return { 'ok', call('LLEN', prefix .. 'dirty'), whole(buffer) }

@@ -1,0 +1,77 @@
+-- flush_read: the next dirty entries and the latest versions of what they touched; marks each record in_pg before anything is written.
+-- uses: unit
+-- keys  prefix
+-- args  epoch, term, entries to skip, ids at most, bytes at most, newest entry wanted (clock µs; 0: all)
+-- returns {'ok', entries, ids, records, in_pg flags before (string of 0/1), bodies, errors, key hashes, key records} | {'epoch' | 'term', …}
+--         records: false where there is none; bodies and errors: false where the record needs no write
+local no = refused(true)
+if no then return no end
+local skip, ids_max, bytes_max, newest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local entries, ids, hashes, seen_ids, bytes = {}, {}, {}, {}, 0
+local function fits(entry)
+  local kinds, many, keys = unpack1('>I2I2I2', entry, 27)
+  if #entries > 0 and #ids + many > ids_max then return false end
+  local at = 33
+  for _ = 1, kinds do
+    local len = unpack1('>I2', entry, at + 5)
+    at = at + 7 + len
+  end
+  local mine = {}
+  for _ = 1, many do
+    local id = sub(entry, at, at + 7)
+    at = at + 8
+    if not seen_ids[id] then mine[#mine + 1] = id end
+  end
+  load(mine)
+  local more = 0
+  for i = 1, #mine do
+    local r = records[mine[i]]
+    if r then more = more + size_of(r) end
+  end
+  if #entries > 0 and bytes + more > bytes_max then return false end
+  bytes = bytes + more
+  for i = 1, #mine do
+    if not seen_ids[mine[i]] then seen_ids[mine[i]] = true; ids[#ids + 1] = mine[i] end
+  end
+  for _ = 1, keys do hashes[#hashes + 1] = sub(entry, at, at + 15); at = at + 16 end
+  entries[#entries + 1] = entry
+  return true
+end
+
+local done = false
+while not done do
+  local page = call('LRANGE', prefix .. 'dirty', skip + #entries, skip + #entries + 31)
+  if #page == 0 then break end
+  for i = 1, #page do
+    if newest > 0 and unpack1('>I8', page[i], 9) > newest or not fits(page[i]) then done = true; break end
+  end
+end
+
+local out, flags, out_bodies, errors = {}, {}, {}, {}
+local wanted, where = {}, {}
+for i = 1, #ids do
+  local r = records[ids[i]]
+  out[i] = r or false
+  flags[i] = '0'
+  out_bodies[i], errors[i] = false, false
+  if r then
+    if in_pg(r) then flags[i] = '1' end
+    if not is_gone(state_of(r)) and not is_clean(r) then
+      wanted[#wanted + 1] = ids[i]; where[#where + 1] = i
+      if not in_pg(r) then put(ids[i], sub(r, 1, 1) .. '\1' .. sub(r, 3)) end
+    end
+  end
+end
+if #wanted > 0 then
+  local got = call('HMGET', prefix .. 'body', unpack(wanted))
+  for i = 1, #wanted do out_bodies[where[i]] = got[i] end
+  if call('EXISTS', prefix .. 'error') == 1 then
+    got = call('HMGET', prefix .. 'error', unpack(wanted))
+    for i = 1, #wanted do errors[where[i]] = got[i] end
+  end
+end
+local keys = {}
+if #hashes > 0 then keys = call('HMGET', prefix .. 'keys', unpack(hashes)) end
+commit()
+return { 'ok', entries, ids, out, table.concat(flags), out_bodies, errors, hashes, keys }

@@ -1,0 +1,14 @@
+-- join: a broker enters the epoch: its first batch will name this sequence as its predecessor.
+-- uses: unit
+-- keys  prefix
+-- args  epoch, node, sequence (8 bytes; '' only asks)
+-- returns {'ok', applied (8 bytes; '' none), due clock, clock} | {'epoch', epoch}
+local no = refused(false)
+if no then return no end
+local applied = call('HGET', prefix .. 'applied', ARGV[2])
+if ARGV[3] ~= '' then
+  call('HSET', prefix .. 'applied', ARGV[2], ARGV[3])
+  call('HDEL', prefix .. 'reply', ARGV[2])
+end
+commit()
+return { 'ok', applied or '', whole(due_clock()), whole(now) }

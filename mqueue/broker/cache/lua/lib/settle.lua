@@ -1,0 +1,51 @@
+-- How a delivery ends. Used by apply (settles) and tick (expired leases).
+local leases = prefix .. 'leases'
+
+local function end_lease(r)       -- -> the record without receipt
+  zrem(leases, id_of(r))
+  bump(topic_of(r), 'leased', -1)
+  return sub(r, 1, 60) .. NOBODY .. sub(r, 81)
+end
+
+local function with_counts(r, attempts, version)
+  return sub(r, 1, 2) .. pack('>I2', attempts) .. sub(r, 5, 6) .. pack('>I4', version) .. sub(r, 11)
+end
+
+local function with_due(r, due) return sub(r, 1, 22) .. pack('>I8', due) .. sub(r, 31) end
+
+-- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it.
+local function finish(r, state)
+  local id = id_of(r)
+  if in_pg(r) then
+    put(id, state .. sub(with_counts(r, (unpack1('>I2', r, 3)), version_of(r) + 1), 2))
+    dirty_ids[#dirty_ids + 1] = id
+  else
+    count(topic_of(r), state)
+    unbuffer(r)
+    drop(id)
+  end
+end
+
+local function bury(r, reason)
+  local id = id_of(r)
+  put(id, with_state(r, 'x'))
+  zadd(prefix .. 'dead:' .. topic_of(r), 0, id)
+  if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
+end
+
+-- A delivery that ended without an ack: the attempt counts. `due` nil keeps the message's place. Returns the record.
+local function fail(r, due, reason, dead)
+  local id = id_of(r)
+  local attempts, max_retries = unpack1('>I2I2', r, 3)
+  attempts = math.min(attempts + 1, 65535)
+  r = with_counts(r, attempts, version_of(r) + 1)
+  dirty_ids[#dirty_ids + 1] = id
+  if dead or attempts > max_retries then
+    bury(r, reason)
+    return records[id]
+  end
+  if due then r = with_due(r, due) end
+  if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
+  place_or_delay(r)
+  return r
+end

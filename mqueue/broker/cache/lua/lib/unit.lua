@@ -1,0 +1,337 @@
+-- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
+--
+-- A record (mqueue/broker/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
+--   1 state  2 flags  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
+--   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
+local prefix = KEYS[1]
+local call, sub, rep, pack, unpack1 = redis.call, string.sub, string.rep, struct.pack, struct.unpack
+local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
+local NOBODY = rep('\0', 20)      -- no receipt, no until
+local CALL_MAX = 1000             -- ids a call may touch in one loop
+
+-- ---- shard ----------------------------------------------------------------------------------------------------------------
+local shard_key = prefix .. 'shard'
+local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
+  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no')
+local epoch, term = shard[1], tonumber(shard[2] or 0)
+local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
+local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
+local ready_cap, ready_hard, delayed_max = tonumber(shard[7] or 1), tonumber(shard[8] or 1), tonumber(shard[9] or 1)
+local buffer, buffer_max = tonumber(shard[10] or 0), tonumber(shard[11] or 0)
+local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
+local changed = {}                -- fields of the shard hash to write
+
+local function whole(x) return string.format('%.0f', x) end
+
+do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
+  local time = call('TIME')
+  local wall = time[1] * 1000000 + time[2]
+  local step = seen == 0 and 0 or wall - seen
+  if step < 0 then step = 0 elseif step > 5000000 then step = 5000000; changed.jumps = true end
+  now, seen = now + step, wall
+end
+
+local function less(a, b) -- byte order, whatever the locale; for keys (24 bytes)
+  if a == b then return false end
+  local a1, a2, a3, a4, a5, a6 = unpack1('>I4I4I4I4I4I4', a)
+  local b1, b2, b3, b4, b5, b6 = unpack1('>I4I4I4I4I4I4', b)
+  if a1 ~= b1 then return a1 < b1 end
+  if a2 ~= b2 then return a2 < b2 end
+  if a3 ~= b3 then return a3 < b3 end
+  if a4 ~= b4 then return a4 < b4 end
+  if a5 ~= b5 then return a5 < b5 end
+  return a6 < b6
+end
+
+local function less_id(a, b)
+  local a1, a2 = unpack1('>I4I4', a)
+  local b1, b2 = unpack1('>I4I4', b)
+  if a1 ~= b1 then return a1 < b1 end
+  return a2 < b2
+end
+
+-- Is (due, id) below the time frontier T? Everything below it is in Redis.
+local function below_t(due, id)
+  if due ~= t_due then return due < t_due end
+  return less_id(id, t_id)
+end
+
+local function due_clock() -- what a broker may stamp on a message that is due at once: always below T
+  if now < t_due then return now end
+  return t_due - 1
+end
+
+-- ---- records ---------------------------------------------------------------------------------------------------------------
+local records, bodies = {}, {}    -- id -> record | false, as this call leaves them
+local dirty_ids, dirty_keys, tally = {}, {}, {}
+local touched = {}                -- id -> true where the record must be written
+
+local function load(ids)          -- at most CALL_MAX
+  local miss = {}
+  for i = 1, #ids do if records[ids[i]] == nil then miss[#miss + 1] = ids[i] end end
+  if #miss == 0 then return end
+  local got = call('HMGET', prefix .. 'record', unpack(miss))
+  for i = 1, #miss do records[miss[i]] = got[i] end
+end
+
+local function put(id, record) records[id] = record; touched[id] = true end
+
+local function drop(id) records[id] = false; touched[id] = true end
+
+local function state_of(r) return sub(r, 1, 1) end
+local function id_of(r) return sub(r, 31, 38) end
+local function key_of(r) return sub(r, 15, 38) end
+local function due_of(r) return (unpack1('>I8', r, 23)) end
+local function topic_of(r) return sub(r, 85) end
+local function version_of(r) return (unpack1('>I4', r, 7)) end
+local function flushed_of(r) return (unpack1('>I4', r, 11)) end
+local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
+local function in_pg(r) return sub(r, 2, 2) == '\1' end
+local function size_of(r) return (unpack1('>I4', r, 81)) end
+local function with_state(r, state) return state .. sub(r, 2) end
+local function is_gone(state) return state == 'a' or state == 'e' or state == 'p' or state == 'c' end
+
+local function is_due(r)
+  local due = due_of(r)
+  return due <= now and below_t(due, id_of(r))
+end
+
+local function count(topic, kind) -- an end that no row will show: counted by the flush
+  local t = tally[topic]
+  if not t then t = {}; tally[topic] = t end
+  t[kind] = (t[kind] or 0) + 1
+end
+
+-- ---- zsets, gathered and written in commit() -------------------------------------------------------------------------------
+local add, rem = {}, {}
+local function zadd(key, score, member)
+  local t = add[key]
+  if not t then t = {}; add[key] = t end
+  t[#t + 1] = score; t[#t + 1] = member
+end
+local function zrem(key, member)
+  local t = rem[key]
+  if not t then t = {}; rem[key] = t end
+  t[#t + 1] = member
+end
+
+local bumps = {}                  -- topic -> field -> change of a counter
+local function bump(topic, field, by)
+  local t = bumps[topic]
+  if not t then t = {}; bumps[topic] = t end
+  t[field] = (t[field] or 0) + by
+end
+
+local function unbuffer(r)        -- its bytes leave the write-behind buffer
+  if flushed_of(r) == 0 then
+    buffer = buffer - size_of(r); changed.buffer = true
+    bump(topic_of(r), 'unflushed', -1)
+  end
+end
+
+local function chunked(command, key, args)
+  local n = #args
+  if n <= 2 * CALL_MAX then call(command, key, unpack(args)); return end
+  for i = 1, n, 2 * CALL_MAX do call(command, key, unpack(args, i, math.min(n, i + 2 * CALL_MAX - 1))) end
+end
+
+-- ---- topics and the frontier -----------------------------------------------------------------------------------------------
+local topics = {}
+local function topic(name)
+  local t = topics[name]
+  if t then return t end
+  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low')
+  t = { name = name, frontier = got[1], low = got[2] or LAST, ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
+        placed = 0, known = got[1] and true or false }
+  topics[name] = t
+  return t
+end
+
+local function measure(t)         -- how many are ready, and the greatest key among them
+  if t.size then return end
+  t.size = call('ZCARD', t.ready)
+  if t.size > 0 then
+    local top = call('ZREVRANGE', t.ready, 0, 0, 'WITHSCORES')
+    t.top = pack('>I4', tonumber(top[2]) + 2147483648) .. top[1]
+  end
+end
+
+local function lower(t, key)
+  t.frontier = key; t.moved = true
+end
+
+local function spill(t, r)        -- out of the way: what PostgreSQL has goes, the rest stays until it does
+  local key, id = key_of(r), id_of(r)
+  if is_clean(r) then
+    drop(id)
+    if less(key, t.low) then t.low = key; t.moved = true end
+  else
+    put(id, with_state(r, 's'))
+    zadd(t.spill, unpack1('>I4', key) - 2147483648, sub(key, 5))
+  end
+end
+
+local function place(r)           -- a due message: into ready if it belongs below the frontier and there is room for it
+  local t = topic(topic_of(r))
+  local key = key_of(r)
+  if not t.frontier or (t.frontier ~= LAST and not less(key, t.frontier)) then return spill(t, r) end
+  measure(t)
+  local above = t.size == 0 or less(t.top, key)
+  if t.size >= ready_cap and above then lower(t, key); return spill(t, r) end
+  if above then t.top = key end
+  t.size = t.size + 1
+  t.placed = t.placed + 1
+  put(id_of(r), with_state(r, 'r'))
+  zadd(t.ready, unpack1('>I4', key) - 2147483648, sub(key, 5))
+end
+
+local function delay(r)
+  local id = id_of(r)
+  put(id, with_state(r, 'd'))
+  zadd(prefix .. 'delayed', due_of(r), id)
+  bump(topic_of(r), 'delayed', 1)
+end
+
+local function place_or_delay(r)
+  if is_due(r) then place(r) else delay(r) end
+end
+
+-- Places what has become due, at most CALL_MAX. Returns true when more is left.
+local function promote()
+  local delayed = prefix .. 'delayed'
+  local ids = call('ZRANGEBYSCORE', delayed, '-inf', math.min(now, t_due), 'LIMIT', 0, CALL_MAX)
+  local n = #ids
+  if t_due <= now then while n > 0 and not less_id(ids[n], t_id) do
+    if call('ZSCORE', delayed, ids[n]) + 0 < t_due then break end
+    ids[n] = nil; n = n - 1
+  end end
+  if n == 0 then return false end
+  load(ids)
+  for i = 1, n do
+    zrem(delayed, ids[i])
+    local r = records[ids[i]]
+    if r then bump(topic_of(r), 'delayed', -1); place(r) end
+  end
+  return n == CALL_MAX
+end
+
+local function wake(name)         -- one waiter, on whichever broker it waits
+  local waiters = prefix .. 'waiters:' .. name
+  while true do
+    local node = call('ZPOPMIN', waiters)
+    if not node[1] then return end
+    if tonumber(node[2]) >= now then
+      local list = prefix .. 'wake:' .. node[1]
+      call('RPUSH', list, name); call('LTRIM', list, -1000, -1); call('EXPIRE', list, 60)
+      return
+    end
+  end
+end
+
+local function ask(name, t)       -- the leader to refill it; again only after 100 ms
+  local key = prefix .. 'topic:' .. name
+  local asked = tonumber(call('HGET', key, 'asked') or 0)
+  if now - asked < 100000 then return end
+  call('HSET', key, 'asked', whole(now))
+  call('SADD', prefix .. 'topics', name)
+  call('RPUSH', prefix .. 'ask', name); call('LTRIM', prefix .. 'ask', -10000, -1)
+end
+
+-- ---- the one place that writes ---------------------------------------------------------------------------------------------
+local function push_dirty(node, sequence)
+  local parts, n, kinds = {}, 0, 0
+  for name, by in pairs(tally) do for kind, many in pairs(by) do
+    n = n + 1; kinds = kinds + 1
+    parts[n] = pack('>c1I4I2', kind, many, #name) .. name
+  end end
+  if kinds == 0 and #dirty_ids == 0 and #dirty_keys == 0 and node == 0 then return end
+  number = number + 1
+  changed.number = true
+  call('RPUSH', prefix .. 'dirty', pack('>I8I8I2', number, now, node) .. sequence .. pack('>I2I2I2', kinds, #dirty_ids, #dirty_keys)
+    .. table.concat(parts) .. table.concat(dirty_ids) .. table.concat(dirty_keys))
+end
+
+local function write_records()
+  local set, del, bare = {}, {}, {}
+  for id in pairs(touched) do
+    local r = records[id]
+    if r then
+      set[#set + 1] = id; set[#set + 1] = r
+      if is_gone(state_of(r)) then bare[#bare + 1] = id end
+    else
+      del[#del + 1] = id; bare[#bare + 1] = id
+    end
+  end
+  if #set > 0 then chunked('HSET', prefix .. 'record', set) end
+  if #del > 0 then chunked('HDEL', prefix .. 'record', del) end
+  if #bare > 0 then
+    chunked('HDEL', prefix .. 'body', bare)
+    if call('EXISTS', prefix .. 'error') == 1 then chunked('HDEL', prefix .. 'error', bare) end
+  end
+  local with = {}
+  for id, body in pairs(bodies) do with[#with + 1] = id; with[#with + 1] = body end
+  if #with > 0 then chunked('HSET', prefix .. 'body', with) end
+  for key, args in pairs(rem) do chunked('ZREM', key, args) end
+  for key, args in pairs(add) do chunked('ZADD', key, args) end
+  touched, bodies, rem, add = {}, {}, {}, {}
+end
+
+local function spill_overflow(t)  -- over the hard cap the greatest go back, and the frontier drops to the least of them
+  local over = call('ZPOPMAX', t.ready, math.min(t.size - ready_hard, CALL_MAX))
+  local ids = {}
+  for i = 1, #over, 2 do ids[#ids + 1] = sub(over[i], 13) end
+  load(ids)
+  for i = 1, #ids do
+    local r = records[ids[i]]
+    lower(t, key_of(r))
+    spill(t, r)
+  end
+  t.size = t.size - #ids
+end
+
+local function write_topics()
+  for name, t in pairs(topics) do
+    if not t.known then call('SADD', prefix .. 'topics', name) end
+    if t.moved then
+      call('HSET', prefix .. 'topic:' .. name, 'low', t.low)
+      if t.frontier then call('HSET', prefix .. 'topic:' .. name, 'frontier', t.frontier) end
+    end
+  end
+  for name, fields in pairs(bumps) do for field, by in pairs(fields) do
+    if by ~= 0 then call('HINCRBY', prefix .. 'topic:' .. name, field, by) end
+  end end
+  for name, t in pairs(topics) do if t.placed > 0 then wake(name) end end
+end
+
+local function write_shard()
+  if call('ZCARD', prefix .. 'delayed') > delayed_max then
+    -- over its cap T falls, never below the clock: what brokers stamp stays below it
+    local at = call('ZRANGE', prefix .. 'delayed', delayed_max, delayed_max, 'WITHSCORES')
+    local due = tonumber(at[2])
+    if due > now and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
+  end
+  local fields = { 'clock', whole(now), 'seen', whole(seen) }
+  local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
+  if changed.number then field('number', whole(number)) end
+  if changed.buffer then field('buffer', whole(buffer)) end
+  if changed.lease_no then field('lease_no', whole(lease_no)) end
+  if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
+  call('HSET', shard_key, unpack(fields))
+  if changed.jumps then call('HINCRBY', shard_key, 'jumps', 1) end
+end
+
+local function commit()
+  write_records()
+  for _, t in pairs(topics) do
+    while t.size and t.size > ready_hard do spill_overflow(t) end
+  end
+  write_records()
+  write_topics()
+  write_shard()
+end
+
+-- ---- who may -----------------------------------------------------------------------------------------------------------------
+local function refused(of_leader) -- another epoch, or a leader of an older term
+  if epoch ~= ARGV[1] then return { 'epoch', epoch or '' } end
+  if of_leader and tonumber(ARGV[2]) ~= term then return { 'term', whole(term) } end
+end

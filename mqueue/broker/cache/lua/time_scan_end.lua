@@ -1,0 +1,35 @@
+-- time_scan_end: the rows due up to the new time frontier that have no record go into `delayed`; T rises. Clean ones beyond T go back.
+-- uses: unit
+-- keys  prefix
+-- args  epoch, term, new T due, new T id, then per row: record (clean, in_pg), body
+-- returns {'ok', rows loaded} | {'epoch' | 'term', …}
+local no = refused(true)
+if no then return no end
+local ids, loaded = {}, 0
+for i = 5, #ARGV, 2 do ids[#ids + 1] = id_of(ARGV[i]) end
+if #ids > 0 then load(ids) end
+for i = 5, #ARGV, 2 do
+  local id = id_of(ARGV[i])
+  local known = records[id]
+  if not known or (state_of(known) == 'x' and version_of(known) < version_of(ARGV[i])) then
+    if known then zrem(prefix .. 'dead:' .. topic_of(known), id) end
+    delay(ARGV[i])
+    bodies[id] = ARGV[i + 1]
+    loaded = loaded + 1
+  end
+end
+local due = tonumber(ARGV[3])
+if due > t_due or (due == t_due and less_id(t_id, ARGV[4])) then t_due, t_id = due, ARGV[4]; changed.t = true end
+commit()
+local over = call('ZREVRANGE', prefix .. 'delayed', 0, 99)
+if #over > 0 then
+  load(over)
+  for i = 1, #over do
+    local r = records[over[i]]
+    if r and is_clean(r) and not below_t(due_of(r), over[i]) then
+      drop(over[i]); zrem(prefix .. 'delayed', over[i]); bump(topic_of(r), 'delayed', -1)
+    end
+  end
+  commit()
+end
+return { 'ok', loaded }

@@ -1,0 +1,375 @@
+"""The hot state of one shard in Redis: one method per `.lua` file, and the plain reads beside them.
+
+Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script refused and changed
+nothing, CacheLost where no answer came.
+"""
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import redis.asyncio as aioredis
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from mqueue.broker.cache import keys, scripts
+from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
+from mqueue.message import BODY_MAX
+
+T = TypeVar("T")
+
+VERDICT = struct.Struct(">c8s")
+OUTCOME = struct.Struct(">ccIHQHQB")
+REPLY_HEAD = struct.Struct(">QQQ")
+SEQUENCE = struct.Struct(">Q")
+CALL_TIMEOUT_S = 5.0
+SCAN_PAGE = 500
+
+
+class Enqueue(NamedTuple):
+    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: id8, body hash 16, node u16, sequence u64, expiry u64, flushed, kind."""
+
+    group: int
+    record: bytes
+    body: bytes
+    key_hash: bytes
+    key: bytes
+
+
+class SettleArgs(NamedTuple):
+    """`delays`: µs (f8) by how many attempts failed before; empty for an ack."""
+
+    id: bytes
+    topic: bytes
+    kind: str
+    receipt: bytes
+    error: bytes
+    delays: bytes
+
+
+class Outcome(NamedTuple):
+    """What a settle did. `verdict`: o ok, s stale, g no record. `state`: a acked, x dead, n waits again."""
+
+    verdict: bytes
+    state: bytes
+    version: int
+    attempts: int
+    due: int
+    node: int
+    sequence: int
+    in_pg: int
+
+
+@dataclass(slots=True)
+class Applied:
+    due_clock: int
+    clock: int
+    buffer: int
+    verdicts: list[tuple[bytes, bytes]]
+    outcomes: list[Outcome]
+
+
+@dataclass(slots=True)
+class Fetched:
+    """`status`: ok, more, ask, nothing."""
+
+    status: str
+    clock: int = 0
+    records: Sequence[bytes] = ()
+    bodies: Sequence[bytes] = ()
+    left: int = 0
+
+
+@dataclass(slots=True)
+class Tick:
+    clock: int
+    lag: int
+    next_at: int
+    expired: int
+    jumps: int
+    dead: int
+
+
+@dataclass(slots=True)
+class FlushPage:
+    entries: list[bytes]
+    ids: list[bytes]
+    records: list[bytes | None]
+    in_pg: bytes
+    bodies: list[bytes | None]
+    errors: list[bytes | None]
+    key_hashes: list[bytes]
+    keys: list[bytes | None]
+
+
+@dataclass(slots=True)
+class RefillBegun:
+    frontier: bytes
+    clock: int
+    t_id: bytes
+    t_due: int
+    ready: int
+    cap: int
+    hard: int
+
+
+@dataclass(slots=True)
+class Depths:
+    """What Redis holds of a topic."""
+
+    ready: int
+    spill: int
+    delayed: int
+    leased: int
+    unflushed: int
+    dead: int
+
+
+@dataclass(slots=True)
+class Limits:
+    ready_cap: int
+    ready_hard: int
+    delayed_max: int
+    buffer_max: int
+
+
+class ReadyCache:
+    def __init__(self, shard: int, url: str, password: str | None = None) -> None:
+        self.shard = shard
+        self.run_id = ""  # of the server that holds the epoch; a connection to another one is refused
+        self._prefix = keys.prefix(shard)
+        pool = ConnectionPool.from_url(
+            url if "://" in url else f"redis://{url}",
+            password=password,
+            max_connections=64,
+            socket_timeout=CALL_TIMEOUT_S,
+            socket_connect_timeout=CALL_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._connected,
+        )
+        self._redis = aioredis.Redis(connection_pool=pool)
+        self._scripts = scripts.load()
+
+    async def _connected(self, connection: Any) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        run_id = _run_id(await connection.read_response())
+        if self.run_id and run_id != self.run_id:
+            await connection.disconnect()
+            raise EpochEnded(None)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await call()
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            raise CacheLost(f"Redis of shard {self.shard}: {error or type(error).__name__}") from error
+
+    async def _run(self, name: str, *args: Any) -> list[Any]:
+        script = self._scripts[name]
+        execute = self._redis.execute_command
+        try:
+            try:
+                answer = await execute("EVALSHA", script.sha, 1, self._prefix, *args)
+            except NoScriptError:
+                await execute("SCRIPT", "LOAD", script.text)
+                answer = await execute("EVALSHA", script.sha, 1, self._prefix, *args)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
+        status = answer[0]
+        if status == b"epoch":
+            raise EpochEnded(int(answer[1]) if answer[1] else None)
+        if status == b"term":
+            raise Deposed(f"term {answer[1].decode()} stands")
+        if status == b"behind":
+            raise Behind(f"Redis of shard {self.shard} has applied {answer[1].hex() or 'nothing'}")
+        return answer  # type: ignore[no-any-return]
+
+    # -- any broker --------------------------------------------------------------------------------------------------------
+
+    async def apply(
+        self, epoch: int, node: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]
+    ) -> Applied:
+        args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
+        for enqueue in enqueues:
+            args += enqueue
+        for settle in settles:
+            args += settle
+        reply = (await self._run("apply", *args))[1]
+        at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
+        return Applied(
+            *REPLY_HEAD.unpack_from(reply),
+            verdicts=list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at])),
+            outcomes=[Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])],
+        )
+
+    async def fetch(self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool) -> Fetched:
+        answer = await self._run("fetch", epoch, node, limit, lease_ms, int(waiting), BODY_MAX, *topics)
+        status = answer[0].decode()
+        if status == "ok":
+            return Fetched(status, int(answer[1]), answer[2], answer[3], answer[4])
+        return Fetched(status, int(answer[1]) if status == "nothing" else 0)
+
+    async def extend(self, epoch: int, items: Sequence[tuple[bytes, bytes, bytes, int]]) -> bytes:
+        """Items: id, topic, receipt (empty: any), lease ms. One letter each: o, s, g."""
+        args = [part for item in items for part in item]
+        return (await self._run("extend", epoch, *args))[1]  # type: ignore[no-any-return]
+
+    async def join(self, epoch: int, node: int, sequence: int | None) -> tuple[int | None, int, int]:
+        """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due clock, clock."""
+        answer = await self._run("join", epoch, node, b"" if sequence is None else SEQUENCE.pack(sequence))
+        return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
+
+    async def wait_for_wake(self, node: int, timeout: float) -> str | None:
+        """The next topic on which to wake a waiter."""
+        return await self._pop(keys.wake(self.shard, node), timeout)
+
+    async def pass_wake(self, epoch: int, topic: str) -> None:
+        await self._run("pass_wake", epoch, topic)
+
+    async def has_key(self, hashes: Sequence[bytes]) -> list[bytes | None]:
+        return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))  # type: ignore[arg-type]
+
+    async def record(self, id: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Record, body, error text."""
+        pipe = self._redis.pipeline(transaction=True)
+        for key in (keys.record(self.shard), keys.body(self.shard), keys.error(self.shard)):
+            pipe.hget(key, id)  # type: ignore[arg-type]
+        return tuple(await self._io(pipe.execute))  # type: ignore[return-value]
+
+    async def dead(self, topic: str, limit: int, after: int) -> list[tuple[bytes, bytes, bytes | None]]:
+        """Record, body, error of the dead messages that no flush has buried yet, by id, above `after`."""
+        low = b"(" + struct.pack(">Q", after) if after else b"-"
+        ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))  # type: ignore[arg-type]
+        found = [await self.record(id) for id in ids]
+        return [(r, b, e) for r, b, e in found if r is not None and b is not None]
+
+    async def topics(self) -> list[str]:
+        return sorted(t.decode() for t in await self._io(lambda: self._redis.smembers(keys.topics(self.shard))))
+
+    async def depths(self, topics: Sequence[str]) -> list[Depths]:
+        found: list[Depths] = []
+        for start in range(0, len(topics), SCAN_PAGE):
+            pipe = self._redis.pipeline(transaction=False)
+            page = topics[start : start + SCAN_PAGE]
+            for topic in page:
+                pipe.zcard(keys.ready(self.shard, topic))
+                pipe.zcard(keys.spill(self.shard, topic))
+                pipe.hmget(keys.topic(self.shard, topic), "delayed", "leased", "unflushed")
+                pipe.zcard(keys.dead(self.shard, topic))
+            got = await self._io(pipe.execute)
+            for i in range(len(page)):
+                ready, spill, (delayed, leased, unflushed), dead = got[4 * i : 4 * i + 4]
+                found.append(Depths(ready, spill, int(delayed or 0), int(leased or 0), int(unflushed or 0), dead))
+        return found
+
+    async def gauges(self) -> dict[str, int]:
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.llen(keys.dirty(self.shard))
+        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock")
+        pipe.zcard(keys.delayed(self.shard))
+        pipe.zcard(keys.leases(self.shard))
+        pipe.hlen(keys.record(self.shard))
+        dirty, (buffer, epoch, clock), delayed, leases, records = await self._io(pipe.execute)
+        numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
+        return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
+
+    async def server(self) -> tuple[str, dict[str, str]]:
+        """Run id, and the settings that matter."""
+        info = await self._io(lambda: self._redis.info("server"))
+        memory = await self._io(lambda: self._redis.info("memory"))
+        return str(info["run_id"]), {"maxmemory_policy": str(memory.get("maxmemory_policy", ""))}
+
+    # -- the leader --------------------------------------------------------------------------------------------------------
+
+    async def lead(self, term: int, limits: Limits) -> int | None:
+        """Raises the term. Returns the epoch Redis knows."""
+        answer = await self._run("lead", "", term, limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
+        return int(answer[1]) if answer[1] else None
+
+    async def wait_for_ask(self, timeout: float) -> str | None:
+        return await self._pop(keys.ask(self.shard), timeout)
+
+    async def ask(self, topic: str) -> None:
+        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), topic))  # type: ignore[arg-type]
+
+    async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
+        answer = await self._run("tick", epoch, term, wall_us)
+        return Tick(*(int(x) for x in answer[1:]))
+
+    async def flush_read(self, epoch: int, term: int, skip: int, ids_max: int, bytes_max: int, newest: int) -> FlushPage:
+        return FlushPage(*(await self._run("flush_read", epoch, term, skip, ids_max, bytes_max, newest))[1:])
+
+    async def flush_done(
+        self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, int]], key_hashes: Sequence[bytes]
+    ) -> tuple[int, int]:
+        """Returns entries left, buffer bytes."""
+        pairs = [part for id, version in versions for part in (id, struct.pack(">I", version))]
+        answer = await self._run("flush_done", epoch, term, up_to, len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
+        return answer[1], int(answer[2])
+
+    async def refill_begin(self, epoch: int, term: int, topic: str) -> RefillBegun:
+        a = await self._run("refill_begin", epoch, term, topic)
+        return RefillBegun(a[1], int(a[2]), a[3], int(a[4]), a[5], a[6], a[7])
+
+    async def refill_end(
+        self, epoch: int, term: int, topic: str, left_out: bytes, rows: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[int, int, bytes, int]:
+        """Returns rows loaded, spill brought along, the frontier, ready."""
+        a = await self._run("refill_end", epoch, term, topic, left_out, *(part for row in rows for part in row))
+        return a[1], a[2], a[3], a[4]
+
+    async def time_scan_begin(self, epoch: int, term: int) -> tuple[int, int, int, int]:
+        """Returns clock, T due, T id, room in `delayed`."""
+        a = await self._run("time_scan_begin", epoch, term)
+        return int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4]
+
+    async def time_scan_end(self, epoch: int, term: int, due: int, id: int, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        flat = (part for row in rows for part in row)
+        return (await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat))[1]  # type: ignore[no-any-return]
+
+    async def arrive(self, epoch: int, term: int, rows: Sequence[tuple[bytes, bytes]]) -> int:
+        return (await self._run("arrive", epoch, term, *(part for row in rows for part in row)))[1]  # type: ignore[no-any-return]
+
+    async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
+        return (await self._run("evict", epoch, term, topic, count))[1]  # type: ignore[no-any-return]
+
+    async def clear(self) -> None:
+        """Unlinks all keys of this shard but the shard hash, whose epoch goes first."""
+        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))  # type: ignore[arg-type]
+        match = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
+        spare = keys.shard(self.shard).encode()
+        cursor = 0
+        while True:
+            cursor, found = await self._io(lambda c=cursor: self._redis.scan(c, match=match, count=SCAN_PAGE))  # type: ignore[misc]
+            gone = [key for key in found if key != spare]
+            if gone:
+                await self._io(lambda gone=gone: self._redis.unlink(*gone))  # type: ignore[misc]
+            if cursor == 0:
+                return
+
+    async def open_epoch(self, epoch: int, term: int, clock: int, limits: Limits, positions: dict[int, int]) -> None:
+        flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
+        limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
+        await self._run("open_epoch", epoch, term, clock, *limit, *flat)
+
+    async def _pop(self, key: str, timeout: float) -> str | None:
+        got = await self._io(lambda: self._redis.blpop([key], timeout=timeout))  # type: ignore[arg-type]
+        return got[1].decode() if got else None
+
+
+def _run_id(info: bytes | str | dict[str, Any]) -> str:
+    if isinstance(info, dict):
+        return str(info["run_id"])
+    text = info.decode() if isinstance(info, bytes) else info
+    for line in text.splitlines():
+        if line.startswith("run_id:"):
+            return line[7:].strip()
+    raise Fault("INFO server names no run_id")

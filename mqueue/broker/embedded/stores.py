@@ -1,0 +1,118 @@
+"""Both embedded stores, started together, watched while the broker runs, stopped with it."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from mqueue.broker.embedded.ground import EmbeddedError, Ground, take
+from mqueue.broker.embedded.postgres import PostgreSQL
+from mqueue.broker.embedded.valkey import Valkey
+
+WATCH_S = 0.2
+STEADY_S = 60.0  # a store that lived this long starts again without delay
+DELAY_MAX_S = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class Store(Protocol):
+    name: str
+
+    @property
+    def pid(self) -> int | None: ...
+    def alive(self) -> bool: ...
+    def trim_log(self) -> None: ...
+    async def start(self) -> bool: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreUrls:
+    """How to reach the stores. No repr: passwords inside."""
+
+    database_urls: tuple[str, ...]  # postgresql://mqueue:PW@/mqueue_0?host=/dir, one per shard
+    redis_addrs: tuple[str, ...]  # unix:///dir/sock
+    redis_password: str
+
+
+def restart_delay(failures: int) -> float:
+    """Seconds to wait before a start, after `failures` short lives or failed starts in a row. The first is at once."""
+    return 0.0 if failures == 0 else min(0.5 * 2 ** min(failures - 1, 10), DELAY_MAX_S)
+
+
+class EmbeddedStores:
+    def __init__(self, data_dir: Path, shards: int) -> None:
+        self._data_dir = data_dir
+        self._shards = shards
+        self._ground: Ground | None = None
+        self._stores: list[Store] = []
+        self._watchers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> StoreUrls:
+        """Lock the data dir; start or take over both stores; watch them from then on.
+
+        Raises EmbeddedError or PathError, and then leaves nothing running.
+        """
+        self._ground = take(self._data_dir)
+        try:
+            postgres, valkey = PostgreSQL(self._ground, self._shards), Valkey(self._ground)
+            self._stores = [postgres, valkey]
+            await self._start_all()
+        except BaseException:
+            await self.stop()
+            raise
+        self._watchers = [asyncio.create_task(self._watch(store), name=f"watch {store.name}") for store in self._stores]
+        return StoreUrls(postgres.urls, (valkey.address,), self._ground.credentials.valkey)
+
+    async def stop(self) -> None:
+        """Stop both, each within a bounded time, and free the data dir. Safe to call twice."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers = []
+        try:
+            results = await asyncio.gather(*(store.stop() for store in self._stores), return_exceptions=True)
+            for store, result in zip(self._stores, results, strict=True):
+                if isinstance(result, BaseException):
+                    log.error("embedded store does not stop", store=store.name, pid=store.pid, error=str(result))
+        finally:
+            self._stores = []
+            if self._ground is not None:
+                self._ground.release()
+                self._ground = None
+
+    async def _start_all(self) -> None:
+        """Both side by side; waits for both even when one fails, so that the failed start can stop both."""
+        for result in await asyncio.gather(*(self._start(store) for store in self._stores), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _start(self, store: Store) -> None:
+        began = time.monotonic()
+        taken_over = await store.start()
+        seconds = round(time.monotonic() - began, 2)
+        log.info("embedded store ready", store=store.name, pid=store.pid, taken_over=taken_over, seconds=seconds)
+
+    async def _watch(self, store: Store) -> None:
+        """Bring `store` back whenever it dies, for as long as the broker runs."""
+        failures, ready_at = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if store.alive():
+                store.trim_log()
+                continue
+            if time.monotonic() - ready_at > STEADY_S:
+                failures = 0
+            delay = restart_delay(failures)
+            log.error("embedded store died, starting it again", store=store.name, pid=store.pid, delay_s=delay)
+            await asyncio.sleep(delay)
+            failures += 1
+            try:
+                await self._start(store)
+            except (EmbeddedError, OSError) as error:
+                log.error("embedded store does not start", store=store.name, error=str(error))
+            ready_at = time.monotonic()

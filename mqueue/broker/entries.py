@@ -1,0 +1,89 @@
+"""What the payloads of log records hold. Pure; `wal/` frames them and `recovery.py` replays them.
+
+    enqueue (kind 1)   per message: lengths, record, body, and its idempotency key where it has one
+    outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its enqueue
+    void    (kind 3)   ids of an enqueue record that Redis refused: as if they had never been there
+
+The format is part of the log's version (docs/wal-format.md).
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+ENQUEUE, OUTCOME, VOID = 1, 2, 3
+
+_MESSAGE = struct.Struct(">HIB")
+_OUTCOME = struct.Struct(">QcIHQHQBHH")
+_ID = struct.Struct(">Q")
+KEY_SIZE = 16 + 44  # hash, key record (cache/lua/apply.lua)
+
+
+class Enqueued(NamedTuple):
+    record: bytes
+    body: bytes
+    key_hash: bytes  # empty: none
+    key: bytes
+
+
+class Settled(NamedTuple):
+    """`state`: a acked, x dead, n waits again."""
+
+    id: int
+    state: bytes
+    version: int
+    attempts: int
+    due: int
+    node: int
+    sequence: int
+    in_pg: int
+    topic: bytes
+    error: bytes
+
+
+def pack_enqueued(messages: Iterable[Enqueued]) -> bytes:
+    parts: list[bytes] = []
+    for record, body, key_hash, key in messages:
+        parts += (_MESSAGE.pack(len(record), len(body), bool(key_hash)), record, body, key_hash, key)
+    return b"".join(parts)
+
+
+def unpack_enqueued(payload: bytes) -> Iterator[Enqueued]:
+    at = 0
+    while at < len(payload):
+        record_size, body_size, keyed = _MESSAGE.unpack_from(payload, at)
+        at += _MESSAGE.size
+        record = payload[at : at + record_size]
+        at += record_size
+        body = payload[at : at + body_size]
+        at += body_size
+        key = payload[at : at + KEY_SIZE] if keyed else b""
+        at += len(key)
+        yield Enqueued(record, body, key[:16], key[16:])
+
+
+def pack_settled(outcomes: Iterable[Settled]) -> bytes:
+    parts: list[bytes] = []
+    for o in outcomes:
+        parts += (_OUTCOME.pack(*o[:8], len(o.topic), len(o.error)), o.topic, o.error)
+    return b"".join(parts)
+
+
+def unpack_settled(payload: bytes) -> Iterator[Settled]:
+    at = 0
+    while at < len(payload):
+        *fields, topic_size, error_size = _OUTCOME.unpack_from(payload, at)
+        at += _OUTCOME.size
+        topic = payload[at : at + topic_size]
+        at += topic_size
+        error = payload[at : at + error_size]
+        at += error_size
+        yield Settled(*fields, topic, error)
+
+
+def pack_void(ids: Iterable[bytes]) -> bytes:
+    return b"".join(ids)
+
+
+def unpack_void(payload: bytes) -> list[int]:
+    return [id for (id,) in _ID.iter_unpack(payload)]

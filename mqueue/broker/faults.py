@@ -1,0 +1,29 @@
+"""What the adapters report upward. None of these reaches a client as it is (`http` turns them into `Unavailable`)."""
+
+
+class Fault(Exception):
+    """Base."""
+
+
+class EpochEnded(Fault):
+    """Redis does not know the epoch this broker works in: another one, or its state is gone."""
+
+    def __init__(self, found: int | None) -> None:
+        super().__init__(f"the epoch has ended; Redis says {found}")
+        self.found = found
+
+
+class Deposed(Fault):
+    """A later leader's term stands in the shard."""
+
+
+class Behind(Fault):
+    """Redis has not applied this batch's predecessor: recovery."""
+
+
+class CacheLost(Fault):
+    """Redis did not answer; whether the call took effect is unknown."""
+
+
+class StoreLost(Fault):
+    """PostgreSQL did not answer; whether the transaction took effect is unknown."""

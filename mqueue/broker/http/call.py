@@ -1,0 +1,114 @@
+"""One HTTP request as the endpoints see it: headers read once, the body counted, the memory of bodies bounded."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from mqueue import message as m
+from mqueue.broker.http.auth import Caller
+from mqueue.broker.http.decode import Body, query
+from mqueue.errors import Invalid, TooLarge, Unavailable
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=Struct)
+
+BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requests together
+
+ANYONE = Caller(None, None, 0.0, 0.0)
+
+
+class ClientGone(Exception):
+    """The client hung up; there is nobody to answer."""
+
+
+class BodyBudget:
+    """Bytes that large bodies may take together."""
+
+    def __init__(self, limit: int = BODIES_MAX) -> None:
+        self._free = limit
+
+    def take(self, size: int) -> None:
+        if size > self._free:
+            raise Unavailable("too many large requests at once", retry_after=1.0)
+        self._free -= size
+
+    def give_back(self, size: int) -> None:
+        self._free += size
+
+
+class Call:
+    """`caller` is set once the token is verified."""
+
+    __slots__ = ("_budget", "_held", "caller", "headers", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.caller = ANYONE
+        self._budget = budget
+        self._held = 0
+
+    @property
+    def sends_msgpack(self) -> bool:
+        """Everything else is taken for JSON, also what `curl -d` calls a form."""
+        return self.headers.get(b"content-type", b"").startswith(b"application/msgpack")
+
+    @property
+    def wants_msgpack(self) -> bool:
+        accept = self.headers.get(b"accept", b"*/*")
+        return self.sends_msgpack if accept == b"*/*" else b"application/msgpack" in accept
+
+    def query(self, type: type[Q]) -> Q:
+        return query(type, self.scope["query_string"])
+
+    async def decode(self, body: Body[T]) -> T:
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Invalid("compressed bodies are not accepted", field="content-encoding")
+        return body.decode(await self._read(), self.sends_msgpack)
+
+    async def skip_body(self) -> None:
+        await self._read()
+
+    async def _read(self) -> bytes:
+        """The time limit of a slow body is the connection's (`protocol.py`)."""
+        declared = int(self.headers.get(b"content-length", b"0"))
+        if declared > m.BODY_MAX:
+            raise _too_large()
+        body, more = await self._receive()
+        if not more:
+            return body
+        self._hold(declared or m.BODY_MAX)
+        chunks, size = [body], len(body)
+        while more:
+            body, more = await self._receive()
+            chunks.append(body)
+            size += len(body)
+            if size > m.BODY_MAX:
+                raise _too_large()
+        return b"".join(chunks)
+
+    async def _receive(self) -> tuple[bytes, bool]:
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message["body"], message["more_body"]
+
+    def _hold(self, size: int) -> None:
+        self._budget.take(size)
+        self._held = size
+
+    def close(self) -> None:
+        if self._held:
+            self._budget.give_back(self._held)
+            self._held = 0
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"a request body may have {m.BODY_MAX} bytes")

@@ -1,0 +1,188 @@
+"""Between the wire's structs and the types of `mqueue.message`, with the checks a decoder cannot make. Pure.
+
+Times are datetimes there and µs since 1970 here; both ways are exact. Metadata is JSON here; it leaves as it is in JSON, and
+decoded in msgpack.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.broker.http.decode import NAME_RULE, wrong
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+METADATA_DEPTH_MAX = 32
+
+_to_json = msgspec.json.Encoder().encode
+_from_json = msgspec.json.Decoder().decode
+
+
+def to_us(time: datetime) -> int:
+    return (time - EPOCH) // MICROSECOND
+
+
+def to_time(us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us)
+
+
+def check_names(namespace: str, topics: Sequence[str], item: int | None = None) -> None:
+    """The wire's pattern lets one line feed at the end pass, since `$` matches before it."""
+    if namespace[-1] == "\n":
+        raise wrong(NAME_RULE, item, "namespace")
+    for topic in topics:
+        if topic[-1] == "\n":
+            raise wrong(NAME_RULE, item, "topic")
+
+
+def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
+    """Raises Invalid, naming item and field."""
+    check_names(item.namespace, (item.topic,), index)
+    deliver_after_us = None
+    if item.deliver_after is not None:
+        deliver_after_us = _deliver_after(item, index)
+    return m.NewMessage(
+        namespace=item.namespace,
+        topic=item.topic,
+        payload=item.payload,
+        priority=item.priority,
+        metadata=None if item.metadata is None else _metadata(item.metadata, index),
+        deliver_after_us=deliver_after_us,
+        delay=item.delay,
+        ttl=item.ttl,
+        idempotency_key=item.idempotency_key,
+        max_retries=item.max_retries,
+        lease=item.lease,
+    )
+
+
+def _deliver_after(item: wire.EnqueueItem, index: int) -> int:
+    if item.delay is not None:
+        raise wrong("give either delay or deliver_after, not both", index, "delay")
+    assert item.deliver_after is not None
+    us = to_us(item.deliver_after)
+    if not 0 <= us <= m.TIME_MAX_US:
+        raise wrong("must be between the years 1970 and 2220", index, "deliver_after")
+    return us
+
+
+def _metadata(value: dict[str, Any], index: int) -> bytes:
+    if (flaw := _not_json(value, METADATA_DEPTH_MAX)) is not None:
+        raise wrong(flaw, index, "metadata")
+    encoded = _to_json(value)
+    if len(encoded) > m.METADATA_MAX:
+        raise wrong(f"longer than {m.METADATA_MAX} bytes as JSON", index, "metadata")
+    return encoded
+
+
+def _not_json(value: object, depth: int) -> str | None:
+    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack again."""
+    if isinstance(value, dict | list):
+        return _not_json_inside(value, depth)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "numbers must be finite"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "integers must fit in 64 bits"
+    if value is not None and not isinstance(value, str | int | float):
+        return f"{type(value).__name__} is not a JSON value"
+    return None
+
+
+def _not_json_inside(value: dict[Any, Any] | list[Any], depth: int) -> str | None:
+    if depth == 0:
+        return f"nested deeper than {METADATA_DEPTH_MAX}"
+    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+        return "keys must be strings"
+    inner = value.values() if isinstance(value, dict) else value
+    return next((flaw for part in inner if (flaw := _not_json(part, depth - 1)) is not None), None)
+
+
+def _raw(metadata: bytes | None, msgpack: bool) -> Any:
+    if metadata is None:
+        return None
+    return _from_json(metadata) if msgpack else msgspec.Raw(metadata)
+
+
+def message(d: m.Delivery, msgpack: bool) -> wire.Message:
+    return wire.Message(
+        id=d.id,
+        namespace=d.namespace,
+        topic=d.topic,
+        priority=d.priority,
+        payload=d.payload,
+        deliver_after=EPOCH + timedelta(microseconds=d.deliver_after_us),
+        created_at=EPOCH + timedelta(microseconds=d.created_at_us),
+        attempt=d.attempt,
+        max_retries=d.max_retries,
+        receipt=d.receipt,
+        lease_expires_at=EPOCH + timedelta(microseconds=d.lease_expires_at_us),
+        metadata=None if d.metadata is None else _raw(d.metadata, msgpack),
+    )
+
+
+def settle(item: wire.SettleItem, kind: m.Kind, index: int | None = None) -> m.Settle:
+    check_names(item.namespace, (item.topic,), index)
+    return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after)
+
+
+def _error(text: str | None) -> str | None:
+    """Cut to what is kept; PostgreSQL's text holds no NUL."""
+    if text is None:
+        return None
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode()[: m.ERROR_MAX].decode(errors="ignore")
+
+
+def extend(item: wire.ExtendItem, index: int | None = None) -> m.Extend:
+    check_names(item.namespace, (item.topic,), index)
+    return m.Extend(item.id, item.namespace, item.topic, item.receipt, item.lease)
+
+
+def dead_item(d: m.DeadLetter, msgpack: bool) -> wire.DeadItem:
+    return wire.DeadItem(
+        id=d.id,
+        namespace=d.namespace,
+        topic=d.topic,
+        priority=d.priority,
+        payload=d.payload,
+        attempts=d.attempts,
+        created_at=to_time(d.created_at_us),
+        died_at=to_time(d.died_at_us),
+        error=d.error,
+        metadata=_raw(d.metadata, msgpack),
+    )
+
+
+def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
+    return wire.Status(
+        id=s.id,
+        namespace=s.namespace,
+        topic=s.topic,
+        state=s.state,
+        priority=s.priority,
+        attempts=s.attempts,
+        max_retries=s.max_retries,
+        payload=s.payload,
+        deliver_after=to_time(s.deliver_after_us),
+        created_at=to_time(s.created_at_us),
+        error=s.error,
+        metadata=_raw(s.metadata, msgpack),
+    )
+
+
+def topic(t: m.TopicStats) -> wire.Topic:
+    return wire.Topic(
+        namespace=t.namespace,
+        topic=t.topic,
+        shard=t.shard,
+        ready=t.ready,
+        delayed=t.delayed,
+        leased=t.leased,
+        waiting=t.waiting,
+        dead=t.dead,
+        counters=t.counters,
+    )

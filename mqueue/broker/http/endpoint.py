@@ -1,0 +1,87 @@
+"""The frame around every endpoint, hot or not: method, token, answer, errors, metrics. No middleware."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from mqueue.broker.http import problem
+from mqueue.broker.http.auth import Authenticator, Verb
+from mqueue.broker.http.call import BodyBudget, Call, ClientGone, Receive, Scope, Send
+from mqueue.broker.metrics import Metrics
+from mqueue.clock import Clock
+from mqueue.errors import MQueueError, Unavailable
+
+Handler = Callable[[Call], Awaitable[object]]
+
+CLIENT_GONE = 499  # only in metrics: the client hung up before the answer
+JSON = (b"content-type", b"application/json")
+MSGPACK = (b"content-type", b"application/msgpack")
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+
+_to_json = msgspec.json.Encoder().encode
+_to_msgpack = msgspec.msgpack.Encoder().encode
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What all endpoints share."""
+
+    auth: Authenticator
+    metrics: Metrics
+    clock: Clock
+    budget: BodyBudget = field(default_factory=BodyBudget)
+
+
+class Endpoint:
+    """An ASGI application. `handler` returns a str (text) or anything msgspec encodes; `verb` None needs no token."""
+
+    def __init__(self, frame: Frame, route: str, methods: tuple[str, ...], verb: Verb | None, handler: Handler) -> None:
+        self._frame = frame
+        self._route = route
+        self._methods = methods
+        self._verb: Verb | None = verb
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        frame = self._frame
+        started = frame.clock.monotonic()
+        call = Call(scope, receive, frame.budget)
+        try:
+            status, headers, body = await self._answer(call)
+        except MQueueError as error:
+            status, headers, body = problem.answer(error)
+        except ClientGone:
+            frame.metrics.request(self._route, CLIENT_GONE, frame.clock.monotonic() - started)
+            return
+        except asyncio.CancelledError:  # the server's grace has ended
+            status, headers, body = problem.answer(
+                Unavailable("the broker stops; unknown whether this happened", retry_after=1.0)
+            )
+        except Exception:
+            log.exception("a request failed unexpectedly", route=self._route)
+            status, headers, body = problem.answer(MQueueError())
+        finally:
+            call.close()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        frame.metrics.request(self._route, status, frame.clock.monotonic() - started)
+
+    async def _answer(self, call: Call) -> problem.Answer:
+        if self._methods and call.scope["method"] not in self._methods:
+            raise problem.MethodNotAllowed(self._methods)
+        if self._verb is not None:
+            call.caller = self._frame.auth.check(call.headers)
+            call.caller.require(self._verb)
+        result = await self._handler(call)
+        if isinstance(result, str):
+            kind, body = TEXT, result.encode()
+        elif call.wants_msgpack:
+            kind, body = MSGPACK, _to_msgpack(result)
+        else:
+            kind, body = JSON, _to_json(result)
+        return 200, [kind, (b"content-length", b"%d" % len(body))], body

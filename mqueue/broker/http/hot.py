@@ -1,0 +1,111 @@
+"""The hot endpoints: enqueue, dequeue, poll, ack, nack, extend. Each decodes, checks namespaces, calls the engine.
+
+What they did to messages the engine counts.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import TypeVar
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.broker.http import convert, decode
+from mqueue.broker.http.call import Call
+from mqueue.broker.http.quotas import Quotas
+from mqueue.broker.http.waits import Waits
+from mqueue.broker.ports import Engine
+from mqueue.errors import Invalid, Stale
+
+T = TypeVar("T")
+
+
+class Hot:
+    def __init__(self, engine: Engine, quotas: Quotas, waits: Waits) -> None:
+        self._engine = engine
+        self._quotas = quotas
+        self._waits = waits
+
+    async def enqueue(self, call: Call) -> list[int]:
+        """Ids in order. Nothing is enqueued when one item is refused."""
+        items = await call.decode(decode.ENQUEUE)
+        messages = []
+        for index, item in enumerate(items):
+            call.caller.enter(item.namespace, index)
+            messages.append(convert.new_message(item, index))
+        await self._quotas.take(Counter([item.namespace for item in items]))
+        return await self._engine.enqueue(messages)
+
+    async def dequeue(self, call: Call) -> list[wire.Message]:
+        query = call.query(decode.FetchQuery)
+        if query.wait:
+            await call.skip_body()  # so that what comes next can only be the client hanging up
+        return await self._fetch(call, query)
+
+    async def poll(self, call: Call) -> wire.Polled:
+        """Settles first. If the fetch fails the answer is its error: settling again is harmless."""
+        poll = await call.decode(decode.POLL)
+        if poll.limit and not poll.topics:
+            raise Invalid("topics: at least one is needed to fetch", field="topics")
+        convert.check_names(poll.namespace, poll.topics)
+        call.caller.enter(poll.namespace)
+        settles = []
+        for index, item in enumerate(poll.settle):
+            call.caller.enter(item.namespace, index)
+            settles.append(convert.settle(item, item.kind, index))
+        verdicts = await self._engine.settle(settles) if settles else []
+        messages: list[wire.Message] = []
+        if poll.limit:
+            fetch = decode.FetchQuery(
+                topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease
+            )
+            messages = await self._fetch(call, fetch)
+        return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages)
+
+    async def ack(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
+        return await self._settle_all(call, "ack")
+
+    async def nack(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
+        return await self._settle_all(call, "nack")
+
+    async def extend(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
+        body = await call.decode(decode.EXTEND)
+        extends = []
+        for index, item in _indexed(body):
+            call.caller.enter(item.namespace, index)
+            extends.append(convert.extend(item, index))
+        return _verdicts(body, [e.id for e in extends], await self._engine.extend(extends) if extends else [])
+
+    async def _settle_all(self, call: Call, kind: m.Kind) -> wire.Verdict | list[wire.Verdict]:
+        body = await call.decode(decode.SETTLE)
+        settles = []
+        for index, item in _indexed(body):
+            call.caller.enter(item.namespace, index)
+            settles.append(convert.settle(item, kind, index))
+        return _verdicts(body, [s.id for s in settles], await self._engine.settle(settles) if settles else [])
+
+    async def _fetch(self, call: Call, query: decode.FetchQuery) -> list[wire.Message]:
+        convert.check_names(query.namespace, query.topic)
+        call.caller.enter(query.namespace)
+        topics = list(dict.fromkeys(query.topic))
+
+        def fetch() -> Awaitable[list[m.Delivery]]:
+            return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease)
+
+        deliveries = await (self._waits.run(fetch, call.receive) if query.wait else fetch())
+        msgpack = call.wants_msgpack
+        return [convert.message(delivery, msgpack) for delivery in deliveries]
+
+
+def _indexed(body: T | list[T]) -> Iterable[tuple[int | None, T]]:
+    """One item, without an index, or the items of an array."""
+    return enumerate(body) if isinstance(body, list) else ((None, body),)
+
+
+def _verdicts(body: object, ids: Sequence[int], verdicts: Sequence[m.Verdict]) -> wire.Verdict | list[wire.Verdict]:
+    """An array for an array; one for one, where `stale` is an error."""
+    answers = [wire.Verdict(id, verdict) for id, verdict in zip(ids, verdicts, strict=True)]
+    if isinstance(body, list):
+        return answers
+    if answers[0].status == "stale":
+        raise Stale("the lease is no longer current; nothing was changed")
+    return answers[0]

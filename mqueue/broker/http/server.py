@@ -1,0 +1,131 @@
+"""One HTTP server inside the running loop: uvicorn with httptools, without its signal handlers, logging and `sys.exit`."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from mqueue.broker.http.call import Receive, Scope, Send
+from mqueue.broker.http.protocol import BoundedProtocol, sweep
+
+KEEP_ALIVE_S = 5
+BACKLOG = 2_048
+HANDSHAKE_TIMEOUT_S = 10.0
+LAST_WORDS_S = 1.0  # after the grace: for the 503 answers to leave
+
+
+class HttpServer:
+    """Serves `app` on host and port (0: any free one; `url` has the real one). `tls`: certificate chain and key, PEM.
+
+    `app` is ASGI; if it has `drain()`, that is called when the server stops.
+    """
+
+    def __init__(self, app: Any, host: str, port: int, *, tls: tuple[Path, Path] | None = None) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
+        self._server: _Server | None = None
+        self._main_loop: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Raises OSError when the address is taken, ssl.SSLError or OSError for the files."""
+        if self._tls is not None:
+            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._context.set_alpn_protocols(["http/1.1"])
+            self.reload_certificate()
+        config = uvicorn.Config(
+            self._asgi3,
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        config.load()
+        server = _Server(config)
+        port = await server.listen(self._host, self._port, self._context)
+        self._server = server
+        self.url = _url("https" if self._tls else "http", self._host, port)
+        self._main_loop = asyncio.create_task(server.main_loop())
+
+    def reload_certificate(self) -> None:
+        """Read the files again; connections to come use them."""
+        if self._context is not None and self._tls is not None:
+            self._context.load_cert_chain(*self._tls)
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """No new connections; the requests under way have `grace` seconds to end, then they are answered 503."""
+        if self._server is None or self._main_loop is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        if (drain := getattr(self._app, "drain", None)) is not None:
+            drain()
+        if not await server.idle(grace):
+            server.cancel_requests()
+            await server.idle(LAST_WORDS_S)
+        server.abort_connections()
+        self._main_loop.cancel()
+        await asyncio.wait([self._main_loop])
+
+    async def _asgi3(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
+        """In the place of `startup`, which ends the process when it cannot bind."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: BoundedProtocol(self.config, self.server_state, {}, loop),
+            host,
+            port,
+            ssl=context,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None,
+        )
+        self.servers = [self._listener]
+        bound: socket.socket = self._listener.sockets[0]
+        return int(bound.getsockname()[1])
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # a tick is 0.1 s
+            sweep(self.server_state.connections)
+        return await super().on_tick(counter)
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    async def idle(self, timeout: float) -> bool:
+        """Wait until no request is under way."""
+        if not self.server_state.tasks:
+            return True
+        _, late = await asyncio.wait(self.server_state.tasks, timeout=timeout)
+        return not late
+
+    def cancel_requests(self) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+
+    def abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    """An address one can connect to."""
+    name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

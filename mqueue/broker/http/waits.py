@@ -1,0 +1,75 @@
+"""Fetches that wait for a message: they end when their client hangs up or the broker stops, by cancelling the engine's call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from mqueue.broker.http.call import ClientGone, Receive
+from mqueue.errors import Unavailable
+
+T = TypeVar("T")
+
+WATCH_AFTER_S = 0.05  # most fetches are answered sooner, and need no watcher
+
+
+class Waits:
+    def __init__(self) -> None:
+        self._open: set[_Wait] = set()
+        self._draining = False
+
+    def drain(self) -> None:
+        """End all of them with 503, and let no new one begin."""
+        self._draining = True
+        for wait in list(self._open):
+            wait.end(_stopping())
+
+    async def run(self, work: Callable[[], Awaitable[T]], receive: Receive) -> T:
+        """Await `work()` in this task. The request's body must have been read. Raises ClientGone, Unavailable."""
+        if self._draining:
+            raise _stopping()
+        task = asyncio.current_task()
+        assert task is not None
+        wait = _Wait(task, receive)
+        self._open.add(wait)
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if wait.reason is None:
+                raise
+            raise wait.reason from None
+        finally:
+            self._open.discard(wait)
+            wait.close()
+            if wait.reason is not None:
+                task.uncancel()
+
+
+class _Wait:
+    def __init__(self, task: asyncio.Task[object], receive: Receive) -> None:
+        self.reason: Exception | None = None
+        self._task = task
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._watch)
+
+    def end(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._task.cancel()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _watch(self) -> None:
+        self._watcher = asyncio.create_task(self._until_hung_up())
+
+    async def _until_hung_up(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.end(ClientGone())
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the broker stops", retry_after=1.0)

@@ -1,0 +1,168 @@
+"""A message as bytes, the same in the WAL, in Redis and on its way into PostgreSQL.
+
+A *record* is what changes; the scripts (`cache/lua/lib/unit.lua`) know its offsets. Big-endian, so that its middle is the key as a sorted
+string: priority, rank, deliver_after, id. A *body* is what never changes, laid out as fields of a binary COPY row, so that the flusher
+copies it as it is: created_at, payload, metadata, idempotency key.
+
+    record: state, flags, attempts, max_retries, version, flushed version, priority + 2^31, rank, due µs, id, expires µs (0 never),
+            lease ms, origin node, origin sequence, receipt (epoch, number), lease end µs, buffer bytes, topic
+"""
+
+from struct import Struct
+from typing import NamedTuple
+
+from mqueue.lifecycle import State
+from mqueue.message import TopicName
+
+RECORD = Struct(">cBHHIIIIQQQIHQ12sQI")
+SIZE = RECORD.size  # 84; the topic follows
+KEY = slice(14, 38)
+ID = slice(30, 38)
+KEY_PARTS = Struct(">IIQQ")
+BIAS = 1 << 31
+IN_PG = 1
+OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/integration/test_memory.py)
+NO_RECEIPT = bytes(12)
+FIRST = b""  # frontier of a topic Redis knows nothing of
+LAST = b"\xff" * 24  # frontier of a topic that is wholly in Redis
+
+IDEMPOTENCY = Struct(">Q16sHQQBc")  # id, body hash, origin node, origin sequence, expiry µs, flushed, kind: u user's, a client's own
+ID8 = Struct(">Q")
+LENGTH = Struct(">i")
+NULL = LENGTH.pack(-1)
+CREATED = Struct(">iq")
+JSONB = Struct(">iB")
+
+# One binary COPY row of `message`: these, then expires_at, error, then the body's fields.
+COPY_HEAD = Struct(">h" "iq" "ii" "ii" "ii" "iq" "ii" "ii" "ii" "ii" "ii" "iq")
+COPY_COLUMNS = 17
+INT8 = Struct(">iq")
+
+
+class Record(NamedTuple):
+    state: bytes
+    flags: int
+    attempts: int
+    max_retries: int
+    version: int
+    flushed: int
+    biased_priority: int
+    rank: int
+    due: int
+    id: int
+    expires: int
+    lease_ms: int
+    node: int
+    sequence: int
+    receipt: bytes
+    until: int
+    size: int
+    topic: str
+
+    @property
+    def priority(self) -> int:
+        return self.biased_priority - BIAS
+
+    @property
+    def topic_name(self) -> TopicName:
+        namespace, _, topic = self.topic.partition("/")
+        return TopicName(namespace, topic)
+
+
+def unpack(data: bytes) -> Record:
+    return Record(*RECORD.unpack_from(data), data[SIZE:].decode())
+
+
+def pack(r: Record) -> bytes:
+    return RECORD.pack(*r[:17]) + r.topic.encode()
+
+
+def new(
+    *, priority: int, due: int, id: int, expires: int, max_retries: int, lease_ms: int, node: int, sequence: int, size: int, topic: bytes
+) -> bytes:
+    """The record of a message about to be enqueued. `size`: length of its body."""
+    return (
+        RECORD.pack(
+            b"n", 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
+            size + SIZE + len(topic) + OVERHEAD,
+        )
+        + topic
+    )  # fmt: skip
+
+
+def from_row(
+    *, id: int, topic: str, priority: int, rank: int, due: int, attempts: int, max_retries: int, version: int, lease_ms: int,
+    node: int, sequence: int, expires: int | None, size: int,
+) -> bytes:  # fmt: skip
+    """The record of a row that PostgreSQL has: clean, `in_pg`."""
+    name = topic.encode()
+    return (
+        RECORD.pack(
+            b"n", IN_PG, attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0, lease_ms, node,
+            sequence, NO_RECEIPT, 0, size + SIZE + len(name) + OVERHEAD,
+        )
+        + name
+    )  # fmt: skip
+
+
+def key(priority: int, rank: int, due: int, id: int) -> bytes:
+    return KEY_PARTS.pack(priority + BIAS, rank, due, id)
+
+
+def key_parts(key: bytes) -> tuple[int, int, int, int]:
+    """(priority, rank, due, id)"""
+    biased, rank, due, id = KEY_PARTS.unpack(key)
+    return biased - BIAS, rank, due, id
+
+
+def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_key: str | None) -> bytes:
+    parts = [CREATED.pack(8, created_us), LENGTH.pack(len(payload)), payload]
+    if metadata is None:
+        parts.append(NULL)
+    else:
+        parts += (JSONB.pack(len(metadata) + 1, 1), metadata)
+    if idempotency_key is None:
+        parts.append(NULL)
+    else:
+        encoded = idempotency_key.encode()
+        parts += (LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+class Body(NamedTuple):
+    created_us: int
+    payload: bytes
+    metadata: bytes | None
+    idempotency_key: str | None
+
+
+def open_body(data: bytes) -> Body:
+    _, created = CREATED.unpack_from(data)
+    (n,) = LENGTH.unpack_from(data, 12)
+    at = 16 + n
+    payload = data[16:at]
+    (n,) = LENGTH.unpack_from(data, at)
+    at += 4
+    metadata = None
+    if n >= 0:
+        metadata = data[at + 1 : at + n]
+        at += n
+    (n,) = LENGTH.unpack_from(data, at)
+    return Body(created, payload, metadata, data[at + 4 : at + 4 + n].decode() if n >= 0 else None)
+
+
+def copy_row(r: Record, topic_id: int, error: bytes | None, body: bytes) -> bytes:
+    """One row of a binary COPY into `message` or its staging table (columns: store/sql/copy_message.sql)."""
+    return b"".join((
+        COPY_HEAD.pack(
+            COPY_COLUMNS, 8, r.id, 4, topic_id, 4, r.biased_priority - BIAS, 4, r.rank, 8, r.due, 4, r.attempts, 4, r.max_retries,
+            4, r.version, 4, r.lease_ms, 4, r.node, 8, r.sequence,
+        ),
+        INT8.pack(8, r.expires) if r.expires else NULL,
+        LENGTH.pack(len(error)) + error if error is not None else NULL,
+        body,
+    ))  # fmt: skip
+
+
+def with_state(data: bytes, state: State) -> bytes:
+    return state.value + data[1:]

@@ -1,0 +1,64 @@
+"""One shard as this broker sees it: its adapters, and the epoch it works in. Written by `membership.py`, read by everybody else."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.metrics import ShardMetrics
+from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.wal.log import ShardLog
+from mqueue.clock import Clock
+from mqueue.errors import Unavailable
+
+SERVING_WAIT_S = 5.0
+
+
+@dataclass(slots=True)
+class Shard:
+    """`epoch` 0: none, nothing can be served. `previous`: the sequence Redis applied last for this broker."""
+
+    number: int
+    node: int
+    cache: ReadyCache
+    store: ShardStore
+    log: ShardLog
+    clock: Clock
+    metrics: ShardMetrics
+    start: int  # first sequence of this life of the broker
+    epoch: int = 0
+    previous: int = 0
+    sequence: int = 0
+    due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
+    clock_us: int = 0
+    clock_at: float = 0.0
+    buffer: int = 0
+    buffer_max: int = 0
+    serving: asyncio.Event = field(default_factory=asyncio.Event)
+    suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
+    room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk
+    in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)  # held around a batch; membership takes it to change the epoch
+
+    def next_sequence(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
+    def saw_clock(self, due_clock: int, clock: int) -> None:
+        self.due_clock = max(self.due_clock, due_clock)
+        self.clock_us, self.clock_at = clock, self.clock.monotonic()
+
+    def now_us(self) -> int:
+        """The shard clock, as far as this broker can tell between two answers."""
+        return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
+
+    def lost(self) -> None:
+        """The epoch is gone: stop serving, look at the shard row."""
+        self.serving.clear()
+        self.suspect.set()
+
+    async def wait_serving(self) -> None:
+        """Raises Unavailable when the shard does not serve within a few seconds."""
+        if not self.serving.is_set():
+            try:
+                await asyncio.wait_for(self.serving.wait(), SERVING_WAIT_S)
+            except TimeoutError:
+                raise Unavailable(f"shard {self.number} is recovering", retry_after=2) from None

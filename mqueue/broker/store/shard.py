@@ -1,0 +1,412 @@
+"""One shard's PostgreSQL: the durable truth. One method per `.sql` file, but for `flush`, which is one transaction of several.
+
+Raises StoreLost where no answer came (what was asked may have happened), Deposed where the fence says that another epoch or term stands.
+"""
+
+import socket
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from mqueue.broker import failpoints, record
+from mqueue.broker.faults import Deposed, StoreLost
+from mqueue.broker.record import Record
+from mqueue.broker.store.queries import sql
+from mqueue.message import TopicName
+
+LEADER_LOCK = 0x6D71_1EAD
+POOL_MAX = 8
+POOL_WAIT_S = 2.0
+COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+COPY_END = b"\xff\xff"
+# Index plans on a table without statistics: the planner may not prefer what reads it whole.
+OPTIONS = (
+    "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c statement_timeout=30000 -c lock_timeout=5000 "
+    "-c idle_in_transaction_session_timeout=60000"
+)
+ENDS = ("acked", "dead", "expired", "purged", "cancelled")
+END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
+
+B = TypeVar("B")
+Row = tuple[bytes, bytes]  # record, body
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRow:
+    number: int
+    shards: int
+    epoch: int
+    term: int
+    mode: str
+    run_id: str
+    dirty_number: int
+    clock_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerRow:
+    node: int
+    position: int
+    started: int
+    replayed: int
+    alive: bool
+
+
+@dataclass(slots=True)
+class Gone:
+    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it."""
+
+    id: int
+    version: int
+    state: bytes
+    topic: str
+    first: int
+
+
+@dataclass(slots=True)
+class FlushBatch:
+    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a row."""
+
+    number: int = 0
+    clock: int = 0
+    positions: dict[int, int] = field(default_factory=dict)
+    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
+    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
+    keys: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)  # key hash, body hash, id, expiry µs
+
+
+class Ledger:
+    """Changes per topic, gathered over a flush."""
+
+    def __init__(self) -> None:
+        self.changes: dict[int, Counter[str]] = defaultdict(Counter)
+
+    def add(self, topic_id: int, what: str, count: int = 1) -> None:
+        self.changes[topic_id][what] += count
+
+    def arguments(self) -> dict[str, list[int]]:
+        columns = {what: [c[what] for c in self.changes.values()] for what in ("enqueued", *ENDS)}
+        return {"ids": list(self.changes), **columns}
+
+
+class ShardStore:
+    def __init__(self, number: int, url: str) -> None:
+        self.number = number
+        self.url = url
+        self._pool = AsyncConnectionPool(
+            url, min_size=1, max_size=POOL_MAX, timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(), name=f"shard-{number}"
+        )
+        self._topic_ids: dict[str, int] = {}
+
+    async def open(self) -> None:
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=5)
+
+    async def connect(self) -> AsyncConnection[Any]:
+        """A connection of the leader's own, outside the pool."""
+        try:
+            return await AsyncConnection.connect(self.url, connect_timeout=5, **_connect_args())
+        except psycopg.Error as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
+
+    async def _all(self, name: str, **args: Any) -> list[Any]:
+        async with self._connection() as connection:
+            return await (await connection.execute(sql(name), args, binary=True)).fetchall()
+
+    async def _do(self, name: str, **args: Any) -> None:
+        async with self._connection() as connection:
+            await connection.execute(sql(name), args)
+
+    # -- who is who ----------------------------------------------------------------------------------------------------------
+
+    async def create(self, shards: int) -> None:
+        await self._do("create_shard", number=self.number, shards=shards)
+
+    async def row(self) -> ShardRow:
+        rows = await self._all("shard_row")
+        return ShardRow(*rows[0])
+
+    async def slot_map(self, shards: int) -> list[int]:
+        await self._do("create_slot_map", shards=shards)
+        return list((await self._all("slot_map"))[0][0])
+
+    async def register_broker(self, identity: uuid.UUID, node: int | None) -> tuple[int, int]:
+        """Returns node number, position."""
+        rows = await self._all("register_broker", identity=identity, node=node, host=socket.gethostname())
+        return rows[0][0], rows[0][1]
+
+    async def heartbeat(self, node: int, replayed: int, started: int) -> int:
+        """Returns this broker's position."""
+        return int((await self._all("heartbeat", node=node, replayed=replayed, started=started))[0][0])
+
+    async def brokers(self, alive_s: float) -> list[BrokerRow]:
+        return [BrokerRow(*row) for row in await self._all("brokers", alive_s=alive_s)]
+
+    async def try_lock(self, connection: AsyncConnection[Any]) -> bool:
+        return bool((await self._leader(connection, "try_lock", key=LEADER_LOCK + self.number))[0][0])
+
+    async def raise_term(self, connection: AsyncConnection[Any], floor: int) -> int:
+        return int((await self._leader(connection, "raise_term", floor=floor))[0][0])
+
+    async def raise_epoch(self, connection: AsyncConnection[Any], term: int, floor: int) -> int:
+        rows = await self._leader(connection, "raise_epoch", term=term, floor=floor)
+        if not rows:
+            raise Deposed(f"term {term} is over")
+        return int(rows[0][0])
+
+    async def open_shard(self, connection: AsyncConnection[Any], epoch: int, term: int, mode: str, run_id: str) -> None:
+        if not await self._leader(connection, "open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id):
+            raise Deposed(f"epoch {epoch}, term {term} is over")
+
+    async def _leader(self, connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
+        try:
+            cursor = await connection.execute(sql(name), args, binary=True)
+            return await cursor.fetchall() if cursor.description else []
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}, {name}: {error}") from error
+
+    @asynccontextmanager
+    async def fenced(self, connection: AsyncConnection[Any], epoch: int, term: int) -> AsyncIterator[int]:
+        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty number flushed."""
+        try:
+            async with connection.transaction():
+                rows = await (await connection.execute(sql("fence"), {"epoch": epoch, "term": term}, binary=True)).fetchall()
+                if not rows:
+                    raise Deposed(f"epoch {epoch}, term {term} is over")
+                yield rows[0][0]
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
+
+    # -- flush ---------------------------------------------------------------------------------------------------------------
+
+    async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
+        """Ids of these topics (`namespace/topic`), made where they are new."""
+        missing = [name for name in set(names) if name not in self._topic_ids]
+        if missing:
+            halves = [name.split("/", 1) for name in missing]
+            args = {"namespaces": [h[0] for h in halves], "names": [h[1] for h in halves]}
+            await self._do("ensure_topics", **args)
+            for id, namespace, name in await self._all("topic_ids", **args):
+                self._topic_ids[f"{namespace}/{name}"] = id
+        return self._topic_ids
+
+    async def flush(self, connection: AsyncConnection[Any], epoch: int, term: int, batch: FlushBatch) -> None:
+        """One transaction: rows, ends, dead letters, keys, ledger, positions, N and clock. Repeatable."""
+        named = {r.topic for rows in (batch.fresh, batch.again, batch.dead) for r, _, _ in rows}
+        named |= {gone.topic for gone in batch.gone} | {topic for _, topic, _, _ in batch.tallies}
+        ids = await self.topic_ids(named) if named else {}
+        try:
+            await self._flush(connection, epoch, term, batch, ids)
+        except UniqueViolation:  # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then
+            batch.again += batch.fresh
+            batch.fresh = []
+            await self._flush(connection, epoch, term, batch, ids)
+
+    async def _flush(self, connection: AsyncConnection[Any], epoch: int, term: int, batch: FlushBatch, ids: dict[str, int]) -> None:
+        ledger = Ledger()
+        async with self.fenced(connection, epoch, term) as flushed:
+            await failpoints.ahit("flush.before_copy")
+            if batch.fresh:
+                await self._copy(connection, "copy_message", batch.fresh, ids)
+                for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
+                    ledger.add(ids[topic], "enqueued", count)
+            await self.write_again(connection, batch.again, ids, ledger)
+            await self.bury(connection, batch.dead, ids, ledger, batch.clock)
+            await self._end(connection, batch.gone, flushed, ids, ledger)
+            for number, topic, state, count in batch.tallies:
+                if number > flushed:
+                    ledger.add(ids[topic], "enqueued", count)
+                    ledger.add(ids[topic], END_OF_STATE[state], count)
+            if batch.keys:
+                columns = zip(*batch.keys, strict=True)
+                names = ("key_hashes", "body_hashes", "ids", "expiries")
+                await connection.execute(sql("keep_keys"), {n: list(c) for n, c in zip(names, columns, strict=True)})
+            await self.write_ledger(connection, ledger)
+            await self.move_positions(connection, batch.positions)
+            await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})
+            await failpoints.ahit("flush.before_commit")
+        await failpoints.ahit("flush.after_commit")
+
+    async def _copy(
+        self, connection: AsyncConnection[Any], name: str, rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]
+    ) -> None:
+        async with connection.cursor() as cursor, cursor.copy(sql(name)) as copy:
+            parts = [COPY_SIGNATURE]
+            size = 0
+            for r, error, body in rows:
+                row = record.copy_row(r, ids[r.topic], error, body)
+                parts.append(row)
+                size += len(row)
+                if size > 1 << 18:
+                    await copy.write(b"".join(parts))
+                    parts, size = [], 0
+            parts.append(COPY_END)
+            await copy.write(b"".join(parts))
+
+    async def _stage(
+        self, connection: AsyncConnection[Any], rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]
+    ) -> None:
+        await connection.execute(sql("create_staging"))
+        await connection.execute(sql("clear_staging"))
+        await self._copy(connection, "copy_staging", rows, ids)
+
+    async def write_again(
+        self,
+        connection: AsyncConnection[Any],
+        rows: Sequence[tuple[Record, bytes | None, bytes]],
+        ids: dict[str, int],
+        ledger: Ledger,
+    ) -> None:
+        """Rows PostgreSQL may have, of some version: the greater one stays."""
+        if not rows:
+            return
+        await self._stage(connection, rows, ids)
+        for topic_id, count in await (await connection.execute(sql("upsert_message"))).fetchall():
+            ledger.add(topic_id, "enqueued", count)
+
+    async def bury(
+        self,
+        connection: AsyncConnection[Any],
+        rows: Sequence[tuple[Record, bytes | None, bytes]],
+        ids: dict[str, int],
+        ledger: Ledger,
+        died_at: int,
+    ) -> None:
+        if not rows:
+            return
+        await self._stage(connection, rows, ids)
+        for topic_id, count, never_had_one in await (await connection.execute(sql("bury"), {"died_at": died_at})).fetchall():
+            ledger.add(topic_id, "dead", count)
+            ledger.add(topic_id, "enqueued", never_had_one)
+
+    async def _end(
+        self, connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger
+    ) -> None:
+        if not gone:
+            return
+        deleted = await self.delete_messages(connection, [(g.id, g.version) for g in gone])
+        for g in gone:
+            if g.id in deleted:
+                ledger.add(ids[g.topic], END_OF_STATE[g.state])
+            elif g.first > flushed:  # it never had a row
+                ledger.add(ids[g.topic], "enqueued")
+                ledger.add(ids[g.topic], END_OF_STATE[g.state])
+
+    async def delete_messages(self, connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
+        """Deletes up to these versions; returns id → topic id of those that had a row."""
+        args = {"ids": [id for id, _ in versions], "versions": [version for _, version in versions]}
+        return dict(await (await connection.execute(sql("delete_messages"), args, binary=True)).fetchall())
+
+    async def write_ledger(self, connection: AsyncConnection[Any], ledger: Ledger) -> None:
+        if ledger.changes:
+            await connection.execute(sql("move_ledger"), ledger.arguments())
+
+    async def move_positions(self, connection: AsyncConnection[Any], positions: dict[int, int]) -> None:
+        if positions:
+            args = {"nodes": list(positions), "positions": list(positions.values())}
+            await connection.execute(sql("move_position"), args)
+
+    # -- what the prefetcher reads -------------------------------------------------------------------------------------------
+
+    async def refill_page(
+        self, connection: AsyncConnection[Any], topic: str, frontier: bytes, now: int, t_due: int, t_id: int, limit: int, size: int
+    ) -> tuple[list[Row], bytes]:
+        """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the first key left out."""
+        topic_id = (await self.topic_ids([topic]))[topic]
+        priority, rank, due, id = record.key_parts(frontier) if frontier else (-(2**31), 0, 0, 0)
+        args = {"topic_id": topic_id, "priority": priority, "rank": rank, "due": due, "id": id, "now": now, "t_due": t_due, "t_id": t_id}
+        rows = await self._leader(connection, "refill_page", **args, limit=limit + 1, bytes=size)
+        return _page(rows, limit, lambda row: _message(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
+
+    async def time_page(
+        self, connection: AsyncConnection[Any], due: int, id: int, until: int, limit: int, size: int
+    ) -> tuple[list[Row], tuple[int, int]]:
+        """Rows due from (due, id) up to `until`, and how far this page reaches."""
+        rows = await self._leader(connection, "time_page", due=due, id=id, until=until, limit=limit + 1, bytes=size)
+        shaped = [(row[0], *row[2:], row[1]) for row in rows]
+        return _page(shaped, limit, lambda row: _message(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
+
+    async def arrivals(self, connection: AsyncConnection[Any], limit: int) -> tuple[list[int], list[Row]]:
+        """Ids of the oldest arrivals, and the rows of those that are still there."""
+        rows = await self._leader(connection, "arrivals", limit=limit)
+        return [row[0] for row in rows], [_message(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
+
+    async def delete_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
+        await connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
+
+    async def expired_page(self, connection: AsyncConnection[Any], now: int, limit: int) -> list[tuple[int, int]]:
+        return await self._leader(connection, "expired_page", now=now, limit=limit)
+
+    async def prune_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> None:
+        await self._leader(connection, "prune_keys", now=now, limit=limit)
+
+    # -- what the engine asks --------------------------------------------------------------------------------------------------
+
+    async def find_keys(self, key_hashes: Sequence[bytes], now: int) -> list[tuple[bytes, bytes, int, int]]:
+        """Key hash, body hash, id, expiry µs of those that are known."""
+        return await self._all("find_keys", key_hashes=list(key_hashes), now=now)
+
+    async def dead_page(self, name: TopicName, after: int, limit: int) -> list[Any]:
+        return await self._all("dead_page", namespace=name.namespace, name=name.topic, after=after, limit=limit)
+
+    async def delete_dead(self, name: TopicName, ids: Sequence[int]) -> set[int]:
+        rows = await self._all("delete_dead", namespace=name.namespace, name=name.topic, ids=list(ids))
+        return {row[0] for row in rows}
+
+    async def existing(self, ids: Sequence[int]) -> dict[int, str]:
+        """id → `namespace/topic` of those PostgreSQL has, alive or dead."""
+        return dict(await self._all("existing", ids=list(ids)))
+
+    async def message_by_id(self, id: int) -> Any | None:
+        rows = await self._all("message_by_id", id=id)
+        return rows[0] if rows else None
+
+    async def topic_counts(self, namespaces: Sequence[str] | None) -> list[Any]:
+        return await self._all("topic_counts", namespaces=None if namespaces is None else list(namespaces))
+
+
+def _connect_args() -> dict[str, Any]:
+    return {"autocommit": True, "options": OPTIONS, "application_name": "mqueue", "keepalives_idle": 10}
+
+
+def _message(topic: str, row: Sequence[Any]) -> Row:
+    id, priority, rank, due, attempts, max_retries, version, lease_ms, node, sequence, expires, created, payload, metadata, key = row[:15]
+    body = record.body(created, payload, None if metadata is None else metadata.encode(), key)
+    return (
+        record.from_row(
+            id=id, topic=topic, priority=priority, rank=rank, due=due, attempts=attempts, max_retries=max_retries, version=version,
+            lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=len(body),
+        ),
+        body,
+    )  # fmt: skip
+
+
+def _page(
+    rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B
+) -> tuple[list[Row], B]:
+    """Cuts a page at its limit, or before the first row that came without its payload; says where the next one begins."""
+    for n, row in enumerate(rows):
+        if n == limit or row[12] is None:
+            return [shape(row) for row in rows[:n]], bound(row)
+    return [shape(row) for row in rows], end

@@ -1,0 +1,2 @@
+-- clear_staging: between two uses in one transaction.
+DELETE FROM staging

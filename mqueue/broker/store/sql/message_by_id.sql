@@ -1,0 +1,6 @@
+-- message_by_id: one message, alive or dead. Index: message_pkey, dead_letter_pkey.
+SELECT t.namespace, t.name, false AS dead, m.priority, m.attempts, m.max_retries, m.payload, m.metadata::text, m.deliver_after_us, m.created_at_us, m.error
+FROM message m JOIN topic t ON t.id = m.topic_id WHERE m.id = %(id)s
+UNION ALL
+SELECT t.namespace, t.name, true, d.priority, d.attempts, d.max_retries, d.payload, d.metadata::text, d.deliver_after_us, d.created_at_us, d.error
+FROM dead_letter d JOIN topic t ON t.id = d.topic_id WHERE d.id = %(id)s

@@ -1,0 +1,2 @@
+-- raise_term: the new leader's first act. Index: shard_pkey.
+UPDATE shard SET term = greatest(term, %(floor)s) + 1 RETURNING term

@@ -1,0 +1,2 @@
+-- slot_map: which shard serves a slot.
+SELECT map FROM slot

@@ -1,0 +1,68 @@
+"""Fetches that wait for a message, on this broker. A message that becomes ready wakes one of them, on whichever broker it waits.
+
+The fetch script puts this node into the topic's `waiters` in Redis where it finds nothing; the script that places a message takes one node
+out and pushes the topic onto that node's wake list; the broker blocks on its list and wakes its first waiter, who fetches again. A look
+every LOOK_S makes up for a word that got lost with a broker.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from mqueue.errors import Unavailable
+from mqueue.message import TopicName
+
+WAITERS_MAX = 10_000
+LOOK_S = 1.5
+
+
+class Waiter:
+    __slots__ = ("event", "topics")
+
+    def __init__(self, topics: tuple[TopicName, ...]) -> None:
+        self.topics = topics
+        self.event = asyncio.Event()
+
+
+class Waiters:
+    def __init__(self) -> None:
+        self._queues: dict[TopicName, deque[Waiter]] = {}
+        self.count = 0
+
+    def add(self, topics: Iterable[TopicName]) -> Waiter:
+        """Raises Unavailable when too many wait."""
+        if self.count >= WAITERS_MAX:
+            raise Unavailable("too many fetches wait", retry_after=1)
+        waiter = Waiter(tuple(topics))
+        self.count += 1
+        for topic in waiter.topics:
+            self._queues.setdefault(topic, deque()).append(waiter)
+        return waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        self.count -= 1
+        for topic in waiter.topics:
+            queue = self._queues[topic]
+            queue.remove(waiter)
+            if not queue:
+                del self._queues[topic]
+
+    def wake(self, topic: TopicName, count: int = 1) -> bool:
+        """Wakes the first `count` waiters of a topic that sleep; False when none does."""
+        woken = 0
+        for waiter in self._queues.get(topic, ()):
+            if not waiter.event.is_set():
+                waiter.event.set()
+                woken += 1
+                if woken == count:
+                    break
+        return woken > 0
+
+    def others(self, topics: Iterable[TopicName]) -> bool:
+        """Does anybody else than the caller wait on one of these?"""
+        return any(len(self._queues.get(topic, ())) > 1 for topic in topics)
+
+    def look(self) -> None:
+        """One waiter of each topic looks again, and renews the node's word in Redis."""
+        for topic in list(self._queues):
+            self.wake(topic)

@@ -1,0 +1,54 @@
+"""What can go wrong with a log, and what the process should do.
+
+WalError
+├── WalFull      no room on the disk; nothing was kept of the record, the log is usable
+├── WalBroken    a write or fsync failed: what is durable is unknown; refuses everything, end the process (74)
+├── WalCorrupt   what is on disk is not what was written; nothing was deleted, do not start (65)
+├── WalLocked    another process has this directory (75)
+└── WalCopied    this directory is not where it was made: maybe a copy of one in use (78)
+"""
+
+import errno
+from pathlib import Path
+from typing import ClassVar
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class WalError(Exception):
+    """`exit_code`: what the process ends with, after sysexits.h."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class WalFull(WalError):
+    exit_code = 75
+
+
+class WalBroken(WalError):
+    exit_code = 74
+
+
+class WalCorrupt(WalError):
+    exit_code = 65
+
+    def __init__(self, file: Path, offset: int, reason: str) -> None:
+        super().__init__(f"{file}: at byte {offset}: {reason}")
+        self.file, self.offset, self.reason = file, offset, reason
+
+
+class WalLocked(WalError):
+    exit_code = 75
+
+
+class WalCopied(WalError):
+    exit_code = 78
+
+
+def is_full(error: OSError) -> bool:
+    return error.errno in _FULL
+
+
+def refusal(error: OSError, what: str) -> WalError:
+    """The WalError for a failed write: WalFull for want of room, else WalBroken."""
+    return (WalFull if is_full(error) else WalBroken)(f"{what}: {error}")

@@ -1,0 +1,87 @@
+"""Numbers that are never used twice: message ids, and the sequence numbers of a broker's batches.
+
+    id        = 41 bits of ms since 2024 | 10 of node | 12 of count within the ms      63 bits, growing
+    sequence  = start count << 40 | counter
+
+Ids never go back, whatever the wall clock does: a *tick* (ms << 12 | count) only moves on, past the clock when need be. Across
+restarts too: ids are made only below a floor that is durable in the identity, and a new process begins at that floor.
+"""
+
+from typing import Protocol
+
+from mqueue.clock import Clock
+
+EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+RESERVE_MS = 10_000
+NODE_BITS, COUNT_BITS, MS_BITS = 10, 12, 41
+_COUNTS = 1 << COUNT_BITS
+
+
+class Floor(Protocol):
+    """What of an `Identity` ids need."""
+
+    @property
+    def id_floor_ms(self) -> int: ...
+
+    def reserve_ids(self, until_ms: int) -> None: ...
+
+
+class IdSource:
+    """Ids of one node. `take` is for one thread."""
+
+    def __init__(self, node: int, identity: Floor, clock: Clock) -> None:
+        if not 0 <= node < 1 << NODE_BITS:
+            raise ValueError(f"node number {node}: 0 to {(1 << NODE_BITS) - 1}")
+        self._node = node << COUNT_BITS
+        self._identity = identity
+        self._clock = clock
+        self._tick = identity.id_floor_ms << COUNT_BITS  # the next one free
+
+    def take(self, n: int) -> list[int]:
+        """`n` new ids, growing. Blocks on the disk only when `renew` did not come in time. Raises OverflowError past the year
+        2093.
+        """
+        first = max(self._tick, self._now_ms() << COUNT_BITS)
+        end = first + n
+        if end > self._identity.id_floor_ms << COUNT_BITS:
+            self._reserve(end >> COUNT_BITS)
+        self._tick = end
+        ids: list[int] = []
+        while first < end:
+            stop = min(end, (first | (_COUNTS - 1)) + 1)
+            base = first >> COUNT_BITS << NODE_BITS + COUNT_BITS | self._node
+            count = first & (_COUNTS - 1)
+            ids.extend(range(base + count, base + count + stop - first))
+            first = stop
+        return ids
+
+    def renew(self) -> None:
+        """Reserve ahead when less than half is left, so that `take` need not: call it every 3 s or so, in a thread."""
+        now = max(self._now_ms(), self._tick >> COUNT_BITS)
+        if self._identity.id_floor_ms - now < RESERVE_MS // 2:
+            self._reserve(now)
+
+    def _reserve(self, ms: int) -> None:
+        if ms + RESERVE_MS >= 1 << MS_BITS:
+            raise OverflowError("ids end in the year 2093: is the clock right?")
+        self._identity.reserve_ids(ms + RESERVE_MS)
+
+    def _now_ms(self) -> int:
+        return max(0, self._clock.wall_us() // 1000 - EPOCH_MS)
+
+
+class Sequence:
+    """Batch numbers of one broker and shard in one start. `base` comes before the first; what earlier starts used lies below
+    it.
+    """
+
+    def __init__(self, start_count: int) -> None:
+        self.base = start_count << 40
+        self._last = self.base
+
+    def next(self) -> int:
+        """Raises OverflowError after 2^40 - 1 numbers."""
+        if self._last - self.base >= (1 << 40) - 1:
+            raise OverflowError("sequence numbers of this start are used up")
+        self._last += 1
+        return self._last

@@ -1,0 +1,236 @@
+"""The commands: parse, call, print. What a command needs is imported when it runs, so that `mqueue --help` is quick.
+
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wrong configuration.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mqueue.errors import MQueueError
+
+if TYPE_CHECKING:
+    from mqueue.broker.config import Settings
+    from mqueue.client import Client
+    from mqueue.client.protocol import EnqueueOptions
+
+UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class Commands(click.Group):
+    """Turns the errors we raise on purpose into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MQueueError as error:
+            click.echo(f"Error: {error.detail}", err=True)
+            ctx.exit(getattr(error, "exit_code", 1))
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """`10s`, `5m`, `1h`, `2d`, `250ms` or plain seconds → seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no duration: like 10s, 5m, 1h, 2d or plain seconds", param, ctx)
+        return float(found[1]) * UNITS_S[found[2]]
+
+
+DURATION = Duration()
+Command = Callable[..., Any]
+data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="The broker's data dir.")
+namespace_option = click.option("--namespace", default="default", show_default=True, help="Namespace of the topic.")
+
+
+def broker_options(command: Command) -> Command:
+    """Which broker to talk to."""
+    for option in (
+        click.option("--token", help="Token for it. [env: MQUEUE_TOKEN; else what the broker on this machine left]"),
+        click.option("--url", help="The broker's URL. [env: MQUEUE_URL; else the broker on this machine]"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mqueue")
+def main() -> None:
+    """A job system for Python, and a queue over HTTP for everybody else."""
+
+
+@main.command()
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port of the HTTP API. [default: 8080]")
+@click.option("--metrics-port", type=int, help="Port of the metrics. [default: 2112]")
+@data_dir_option
+@click.option("--shards", type=int, help="Databases of the embedded PostgreSQL. [default: 1]")
+@click.pass_context
+def broker(ctx: click.Context, /, **flags: Any) -> None:
+    """Run a broker, with its own PostgreSQL and Valkey unless DATABASE_URLS and REDIS_ADDRS are set."""
+    settings = _settings(flags)
+    from mqueue import logs
+    from mqueue.broker import app
+
+    logs.configure(settings.log_level, settings.log_format)
+    ctx.exit(app.run(settings))
+
+
+@main.command()
+@data_dir_option
+@click.option("--namespace", "namespaces", multiple=True, help="Allow this namespace only. Repeatable. [default: all]")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(["read", "write", "admin"]), help="Repeatable. [default: all]"
+)
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid: 10s, 5m, 1h, 2d.")
+@click.option("--subject", default="cli", show_default=True, help="Whom it is for.")
+def token(data_dir: Path | None, namespaces: Sequence[str], scopes: Sequence[str], ttl: float, subject: str) -> None:
+    """Print a token signed with JWT_SECRET, or with the secret kept in the broker's data dir."""
+    settings = _settings({"data_dir": data_dir})
+    from mqueue import clock, paths, tokens
+
+    secret = settings.jwt_secret or paths.read_jwt_secret(settings.data_dir)
+    if secret is None:
+        raise click.ClickException(f"no secret: set JWT_SECRET, or start a broker with the data dir {settings.data_dir} first")
+    now = clock.SystemClock().wall_us() / 1e6
+    click.echo(tokens.issue(secret, subject=subject, now=now, ttl=ttl, namespaces=namespaces, scopes=scopes))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the databases of DATABASE_URLS up to date. (A broker does this by itself when it starts.)"""
+    settings = _settings({})
+    if settings.embedded:
+        raise click.ClickException("DATABASE_URLS is not set; the embedded databases are brought up to date by the broker")
+    from mqueue.broker.store.migrate import migrate_all
+
+    for line in migrate_all(settings.database_urls):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
+@click.option("--namespace", help="Fetch from this namespace. [default: the tasks' own]")
+@click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
+@click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Jobs at the same time.")
+@click.option("--grace", type=DURATION, default="30s", show_default=True, help="Time for running jobs to end when it stops.")
+@broker_options
+@click.pass_context
+def worker(
+    ctx: click.Context, /, *, modules: Sequence[str], namespace: str | None, topics: Sequence[str], concurrency: int,
+    grace: float, url: str | None, token: str | None,
+) -> None:  # fmt: skip
+    """Run the tasks that MODULE... define."""
+    from mqueue import logs
+    from mqueue.worker import runtime
+
+    logs.configure()
+    ctx.exit(
+        runtime.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace)
+    )
+
+
+@main.command()
+@click.argument("topic")
+@click.argument("payload", metavar="JSON")
+@namespace_option
+@click.option("--priority", type=int, help="Lower comes first. [default: 0]")
+@click.option("--delay", type=DURATION, help="Deliver after this time: 10s, 5m, 1h, 2d.")
+@click.option("--ttl", type=DURATION, help="Forget it when it was not delivered within this time.")
+@click.option("--key", "idempotency_key", help="Idempotency key: the same key again enqueues nothing.")
+@click.option("--max-retries", type=int, help="Retries before it becomes a dead letter.")
+@broker_options
+def enqueue(topic: str, payload: str, url: str | None, token: str | None, **options: Any) -> None:
+    """Enqueue one message with the payload JSON, and print its id."""
+    import json
+
+    try:
+        json.loads(payload)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from error
+    given: EnqueueOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
+    with _client(url, token) as client:
+        click.echo(client.enqueue(topic, payload.encode(), **given))
+
+
+@main.command()
+@click.option("--namespace", help="Of this namespace only.")
+@broker_options
+def topics(namespace: str | None, url: str | None, token: str | None) -> None:
+    """List topics and how many messages each holds, by state."""
+    columns = ("namespace", "topic", "shard", "ready", "delayed", "leased", "waiting", "dead")
+    with _client(url, token) as client:
+        _table(columns, ([str(getattr(each, column)) for column in columns] for each in client.topics(namespace)))
+
+
+@main.group()
+def dlq() -> None:
+    """Look at dead letters, and delete them."""
+
+
+@dlq.command("list")
+@click.argument("topic")
+@namespace_option
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many, by id.")
+@click.option("--after", type=int, default=0, help="Only ids above this one.")
+@broker_options
+def dlq_list(*, topic: str, namespace: str, limit: int, after: int, url: str | None, token: str | None) -> None:
+    """List the dead letters of TOPIC."""
+    with _client(url, token) as client:
+        dead = client.dead_letters(topic, namespace=namespace, limit=limit, after=after)
+    _table(
+        ("id", "attempts", "died_at", "error"),
+        (
+            [str(each.id), str(each.attempts), each.died_at.isoformat(timespec="seconds"), _first_line(each.error)]
+            for each in dead
+        ),
+    )
+
+
+@dlq.command("delete")
+@click.argument("topic")
+@click.argument("ids", nargs=-1, required=True, type=int, metavar="ID...")
+@namespace_option
+@broker_options
+def dlq_delete(topic: str, ids: Sequence[int], namespace: str, url: str | None, token: str | None) -> None:
+    """Delete dead letters of TOPIC by id. One that is not there is `gone`."""
+    with _client(url, token) as client:
+        for verdict in client.delete_dead(topic, ids, namespace=namespace):
+            click.echo(f"{verdict.id} {verdict.status}")
+
+
+def _settings(flags: dict[str, Any]) -> "Settings":
+    try:
+        from mqueue.broker.config import load
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'") from error
+    return load(flags)
+
+
+def _client(url: str | None, token: str | None) -> "Client":
+    from mqueue.client import Client
+
+    return Client(url, token)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _first_line(text: str | None) -> str:
+    return text.strip().splitlines()[0][:80] if text and text.strip() else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""`AsyncClient`: the API for asyncio, over aiohttp. It belongs to the event loop that first uses it."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, Unpack
+
+import aiohttp
+from yarl import URL
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.client import protocol, retry
+from mqueue.client.endpoint import discover
+from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
+from mqueue.errors import MQueueError, NotFound, Unavailable
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A broker's API for asyncio; the methods are those of `Client`, awaited. Close it, or use it as `async with`."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        safe_retries: bool = True,
+        retries: bool = True,
+        timeout: float = protocol.TOTAL_S,
+        connections: int = 100,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        endpoint = discover(url, token)
+        self.url = endpoint.url
+        self._authorization = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        self._safe_retries = safe_retries and retries
+        self._retries = retries
+        self._timeout = timeout
+        self._connections = connections
+        self._jitter = jitter
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}  # of the calls whose path never varies
+
+    async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
+        return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
+
+    async def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        ids: list[int] = []
+        for batch in protocol.batches(items):
+            made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries))
+            ids += made
+        return ids
+
+    async def fetch(
+        self,
+        topics: str | Sequence[str],
+        *,
+        namespace: str = m.DEFAULT_NAMESPACE,
+        limit: int = 10,
+        wait: float = 0.0,
+        lease: float | None = None,
+    ) -> list[wire.Message]:
+        return await self._call(protocol.fetch(topics, namespace, limit, wait, lease))
+
+    async def poll(self, request: wire.Poll) -> wire.Polled:
+        return await self._call(protocol.poll(request))
+
+    async def ack(self, items: Sequence[Settled]) -> list[wire.Verdict]:
+        return await self._chunked(protocol.ack_items(items), lambda part: protocol.settle("/ack", part))
+
+    async def nack(
+        self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None
+    ) -> list[wire.Verdict]:
+        return await self._chunked(protocol.nack_items(items, error, retry_after), lambda part: protocol.settle("/nack", part))
+
+    async def extend(self, items: Sequence[Extended], *, lease: float | None = None) -> list[wire.Verdict]:
+        return await self._chunked(protocol.extend_items(items, lease), protocol.extend)
+
+    async def dead_letters(
+        self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0
+    ) -> list[wire.DeadItem]:
+        return await self._call(protocol.dead_letters(topic, namespace, limit, after))
+
+    async def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
+        return await self._chunked(ids, lambda part: protocol.delete_dead(topic, namespace, part))
+
+    async def topics(self, namespace: str | None = None) -> list[wire.Topic]:
+        return await self._call(protocol.topics(namespace))
+
+    async def message(self, id: int) -> wire.Status | None:
+        try:
+            return await self._call(protocol.message(id))
+        except NotFound:
+            return None
+
+    async def health(self) -> bool:
+        try:
+            return await self._call(protocol.health())
+        except MQueueError:
+            return False
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def _chunked(
+        self, items: Sequence[T], build: Callable[[Sequence[T]], Call[list[wire.Verdict]]]
+    ) -> list[wire.Verdict]:
+        return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
+
+    async def _call(self, call: Call[T]) -> T:
+        failed = 0
+        while True:
+            try:
+                return await self._send(call)
+            except MQueueError as error:
+                failed += 1
+                pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
+                if pause is None:
+                    raise
+            await self._sleep(pause)
+
+    async def _send(self, call: Call[T]) -> T:
+        if self._session is None:
+            self._session = self._open()
+        timeout = aiohttp.ClientTimeout(total=self._timeout + call.wait, sock_connect=protocol.CONNECT_S)
+        try:
+            async with self._session.request(
+                call.method, self._url(call.path), data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False
+            ) as reply:
+                body = await reply.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unavailable(f"cannot reach the broker at {self.url}: {error or type(error).__name__}") from error
+        return protocol.answer(call, reply.status, reply.headers, body)
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=self._connections)
+        return aiohttp.ClientSession(connector=connector, headers=self._authorization, cookie_jar=aiohttp.DummyCookieJar())
+
+    def _url(self, path: str) -> URL:
+        if "?" in path or path.startswith("/messages/"):
+            return URL(self.url + path, encoded=True)
+        return self._urls.get(path) or self._urls.setdefault(path, URL(self.url + path, encoded=True))

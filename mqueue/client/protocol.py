@@ -1,0 +1,204 @@
+"""The HTTP API without I/O: each function builds a `Call`; `answer` reads its reply or raises the broker's error.
+
+Enqueue and poll speak msgpack (payloads travel as they are), the rest JSON.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Generic, TypedDict, TypeVar
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import msgspec
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.errors import BY_CODE, MQueueError, NotFound, Unavailable
+
+T = TypeVar("T")
+Settled = wire.SettleItem | wire.Message  # what ack and nack take; a message brings its receipt
+Extended = wire.ExtendItem | wire.Message
+
+CONNECT_S = 5.0
+TOTAL_S = 30.0  # beyond the call's own wait
+BATCH_BYTES = 7 * 1024 * 1024  # payload bytes in one enqueue, leaving room for the rest of the body
+ITEM_BYTES = 1024  # what an item takes beside payload and metadata
+
+MSGPACK = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
+JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What a message may have beside topic and payload. Durations are seconds; `delay` or `deliver_after`, not both."""
+
+    namespace: str
+    priority: int
+    delay: float | None
+    deliver_after: datetime | None
+    ttl: float | None
+    idempotency_key: str | None
+    max_retries: int | None
+    lease: float | None
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    wait: float = 0.0
+    repeatable: bool = False
+
+
+def auto_key() -> str:
+    """An idempotency key for safe retries: short-lived in the broker, never in PostgreSQL."""
+    return m.AUTO_KEY_PREFIX + uuid4().hex
+
+
+def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
+    """Cut into lists that each fit one request."""
+    batch: list[wire.EnqueueItem] = []
+    size = 0
+    for item in items:
+        weight = len(item.payload) + ITEM_BYTES + (m.METADATA_MAX if item.metadata else 0)
+        if batch and (len(batch) == m.BATCH_MAX or size + weight > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += weight
+    if batch:
+        yield batch
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + m.BATCH_MAX] for start in range(0, len(items), m.BATCH_MAX))
+
+
+_read_ids = msgspec.msgpack.Decoder(list[int]).decode
+_read_polled = msgspec.msgpack.Decoder(wire.Polled).decode
+_read_messages = msgspec.json.Decoder(list[wire.Message]).decode
+_read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
+_read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
+_read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
+_read_status = msgspec.json.Decoder(wire.Status).decode
+_read_problem = msgspec.json.Decoder(wire.Problem).decode
+_pack = msgspec.msgpack.Encoder().encode
+_json = msgspec.json.Encoder().encode
+
+
+def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
+    """1 to 1,000 items → their ids. With `safe_retries`, items without an idempotency key get one of their own."""
+    if safe_retries:
+        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=auto_key()) for i in items]
+    return Call("POST", "/enqueue", _read_ids, _pack(items), MSGPACK, repeatable=all(i.idempotency_key for i in items))
+
+
+def poll(request: wire.Poll) -> Call[wire.Polled]:
+    return Call("POST", "/poll", _read_polled, _pack(request), MSGPACK, wait=request.wait)
+
+
+def fetch(
+    topics: str | Sequence[str], namespace: str, limit: int, wait: float, lease: float | None
+) -> Call[list[wire.Message]]:
+    query: list[tuple[str, Any]] = [
+        ("namespace", namespace),
+        *(("topic", t) for t in ([topics] if isinstance(topics, str) else topics)),
+    ]
+    query += [("limit", limit), *([("wait", wait)] if wait else []), *([("lease", lease)] if lease is not None else [])]
+    return Call("GET", "/dequeue?" + urlencode(query), _read_messages, wait=wait)
+
+
+def settle(path: str, items: Sequence[wire.SettleItem]) -> Call[list[wire.Verdict]]:
+    """`/ack` or `/nack`. Repeatable when every item has its receipt: a second nack is then stale and changes nothing."""
+    return Call("POST", path, _read_verdicts, _json(items), repeatable=path == "/ack" or all(i.receipt for i in items))
+
+
+def extend(items: Sequence[wire.ExtendItem]) -> Call[list[wire.Verdict]]:
+    return Call("POST", "/extend", _read_verdicts, _json(items), repeatable=True)
+
+
+def dead_letters(topic: str, namespace: str, limit: int, after: int) -> Call[list[wire.DeadItem]]:
+    query = {"namespace": namespace, "topic": topic, "limit": limit, "after": after}
+    return Call("GET", "/dlq?" + urlencode(query), _read_dead, repeatable=True)
+
+
+def delete_dead(topic: str, namespace: str, ids: Sequence[int]) -> Call[list[wire.Verdict]]:
+    body = _json([wire.DeadId(id=i, topic=topic, namespace=namespace) for i in ids])
+    return Call("POST", "/dlq/delete", _read_verdicts, body, repeatable=True)
+
+
+def topics(namespace: str | None) -> Call[list[wire.Topic]]:
+    return Call(
+        "GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True
+    )
+
+
+def message(id: int) -> Call[wire.Status]:
+    return Call("GET", f"/messages/{id:d}", _read_status, repeatable=True)
+
+
+def health() -> Call[bool]:
+    return Call("GET", "/health", lambda body: True)
+
+
+def ack_items(items: Iterable[Settled]) -> list[wire.SettleItem]:
+    return nack_items(items, None, None)
+
+
+def nack_items(items: Iterable[Settled], error: str | None, retry_after: float | None) -> list[wire.SettleItem]:
+    """Messages become items with their receipt; `error` and `retry_after` go to those."""
+    return [
+        wire.SettleItem(
+            id=i.id, namespace=i.namespace, topic=i.topic, receipt=i.receipt, error=error, retry_after=retry_after
+        )
+        if isinstance(i, wire.Message)
+        else i
+        for i in items
+    ]  # fmt: skip
+
+
+def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.ExtendItem]:
+    return [
+        wire.ExtendItem(id=i.id, namespace=i.namespace, topic=i.topic, receipt=i.receipt, lease=lease)
+        if isinstance(i, wire.Message)
+        else i
+        for i in items
+    ]
+
+
+def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+    """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any case."""
+    if status != HTTPStatus.OK:
+        raise error(status, headers, body)
+    try:
+        return call.read(body)
+    except msgspec.MsgspecError as wrong:
+        raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
+    """The exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
+    try:
+        problem = _read_problem(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = body[:200].decode(errors="replace").strip()
+        problem = wire.Problem(title="", status=status, code="", detail=f"HTTP {status}: {text}" if text else f"HTTP {status}")
+    kind = BY_CODE.get(problem.code) or _kind(status)
+    retry_after = problem.retry_after if problem.retry_after is not None else _seconds(headers.get("Retry-After"))
+    return kind(problem.detail, retry_after=retry_after, item=problem.item, field=problem.field)
+
+
+def _kind(status: int) -> type[MQueueError]:
+    by_status = (kind for kind in BY_CODE.values() if kind.status == status and kind is not NotFound)
+    return Unavailable if status >= 500 else next(by_status, MQueueError)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

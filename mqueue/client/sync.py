@@ -1,0 +1,165 @@
+"""`Client`: the API for threads. urllib3 with a keep-alive pool; safe to share between threads, and over a fork."""
+
+import os
+import random
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar, Unpack
+from urllib.parse import urlsplit
+
+import urllib3
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.client import protocol, retry
+from mqueue.client.endpoint import discover
+from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
+from mqueue.errors import MQueueError, NotFound, Unavailable
+
+T = TypeVar("T")
+
+
+class Client:
+    """A broker's API, blocking. Without arguments it finds the broker as `mqueue.client.endpoint` says.
+
+    `safe_retries`: enqueues without an idempotency key get one, and are sent again when a connection breaks or the broker
+    answers 503; without it, only calls that do no harm twice are. `connections`: kept open between calls.
+    Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        safe_retries: bool = True,
+        retries: bool = True,
+        timeout: float = protocol.TOTAL_S,
+        connections: int = 10,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        endpoint = discover(url, token)
+        self.url = endpoint.url
+        self._prefix = urlsplit(endpoint.url).path
+        self._authorization = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        self._safe_retries = safe_retries and retries
+        self._retries = retries
+        self._timeout = timeout
+        self._connections = connections
+        self._jitter = jitter
+        self._sleep = sleep
+        self._owner = os.getpid()
+        self._pool = self._open()
+
+    def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
+        """Enqueue one message; its id. Returns once the broker has made it durable."""
+        return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
+
+    def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand."""
+        calls = (protocol.enqueue(batch, safe_retries=self._safe_retries) for batch in protocol.batches(items))
+        return [id for call in calls for id in self._call(call)]
+
+    def fetch(
+        self,
+        topics: str | Sequence[str],
+        *,
+        namespace: str = m.DEFAULT_NAMESPACE,
+        limit: int = 10,
+        wait: float = 0.0,
+        lease: float | None = None,
+    ) -> list[wire.Message]:
+        """Lease up to `limit` messages, least key first; wait up to `wait` seconds for one."""
+        return self._call(protocol.fetch(topics, namespace, limit, wait, lease))
+
+    def poll(self, request: wire.Poll) -> wire.Polled:
+        """Settle and fetch in one round trip. Never sent twice."""
+        return self._call(protocol.poll(request))
+
+    def ack(self, items: Sequence[Settled]) -> list[wire.Verdict]:
+        """Done. Takes messages as fetched, or `wire.SettleItem`s."""
+        return self._chunked(protocol.ack_items(items), lambda part: protocol.settle("/ack", part))
+
+    def nack(
+        self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None
+    ) -> list[wire.Verdict]:
+        """Failed: retried after the backoff or `retry_after` seconds, dead after its last retry."""
+        return self._chunked(protocol.nack_items(items, error, retry_after), lambda part: protocol.settle("/nack", part))
+
+    def extend(self, items: Sequence[Extended], *, lease: float | None = None) -> list[wire.Verdict]:
+        """Renew leases: each ends `lease` seconds from now (None: the message's own length)."""
+        return self._chunked(protocol.extend_items(items, lease), protocol.extend)
+
+    def dead_letters(
+        self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0
+    ) -> list[wire.DeadItem]:
+        """By id, from the first above `after`."""
+        return self._call(protocol.dead_letters(topic, namespace, limit, after))
+
+    def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
+        return self._chunked(ids, lambda part: protocol.delete_dead(topic, namespace, part))
+
+    def topics(self, namespace: str | None = None) -> list[wire.Topic]:
+        return self._call(protocol.topics(namespace))
+
+    def message(self, id: int) -> wire.Status | None:
+        """What the broker knows of it; None when it is gone (acked, say) or never was."""
+        try:
+            return self._call(protocol.message(id))
+        except NotFound:
+            return None
+
+    def health(self) -> bool:
+        """Does a broker answer there, and call itself well?"""
+        try:
+            return self._call(protocol.health())
+        except MQueueError:
+            return False
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _chunked(self, items: Sequence[T], build: Callable[[Sequence[T]], Call[list[wire.Verdict]]]) -> list[wire.Verdict]:
+        return [verdict for part in protocol.chunks(items) for verdict in self._call(build(part))]
+
+    def _call(self, call: Call[T]) -> T:
+        failed = 0
+        while True:
+            try:
+                return self._send(call)
+            except MQueueError as error:
+                failed += 1
+                pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
+                if pause is None:
+                    raise
+            self._sleep(pause)
+
+    def _send(self, call: Call[T]) -> T:
+        if self._owner != os.getpid():  # a forked child must not share the parent's sockets
+            self._owner, self._pool = os.getpid(), self._open()
+        total = self._timeout + call.wait
+        try:
+            reply = self._pool.urlopen(
+                call.method,
+                self._prefix + call.path,
+                body=call.body,
+                headers={**call.headers, **self._authorization},
+                timeout=urllib3.Timeout(connect=min(protocol.CONNECT_S, total), read=total, total=total),
+                retries=False,
+                redirect=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unavailable(f"cannot reach the broker at {self.url}: {error}") from error
+        return protocol.answer(call, reply.status, reply.headers, reply.data)
+
+    def _open(self) -> urllib3.HTTPConnectionPool:
+        tls = {"ssl_context": ssl.create_default_context()} if self.url.startswith("https") else {}
+        return urllib3.connection_from_url(self.url, maxsize=self._connections, **tls)

@@ -1,0 +1,89 @@
+"""Runs the handlers: `async def` on the event loop, `def` in threads. Each job ends with one outcome, told on the loop."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+
+from mqueue.worker.job import Job, running
+from mqueue.worker.outcome import Outcome, decide
+
+Ended = Callable[[Job, Outcome, BaseException | None], None]
+
+
+class Executor:
+    """`ended(job, outcome, error)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended) -> None:
+        self._loop = loop
+        self._threads = Threads(threads)
+        self._ended = ended
+
+    def stop(self) -> None:
+        """Idle threads end; a handler that runs is left to itself."""
+        self._threads.stop()
+
+    def start(self, job: Job) -> None:
+        if job.task.is_async:
+            self._loop.create_task(self._run(job))
+        else:
+            self._threads.submit(lambda: self._call(job))
+
+    async def _run(self, job: Job) -> None:
+        if job.ended:
+            return
+        running.set(job)
+        job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
+        error: BaseException | None = None
+        try:
+            await job.task.function(*job.args, **job.kwargs)
+        except BaseException as raised:  # SystemExit too: a handler must not end the worker
+            error = raised
+        job.cancel = None
+        self._tell(job, decide(error, stopping=job.stopping), error)
+
+    def _call(self, job: Job) -> None:
+        if job.ended:
+            return
+        token = running.set(job)
+        error: BaseException | None = None
+        try:
+            job.task.function(*job.args, **job.kwargs)
+        except BaseException as raised:
+            error = raised
+        running.reset(token)
+        try:
+            self._loop.call_soon_threadsafe(self._tell, job, decide(error), error)
+        except RuntimeError:
+            pass  # the loop is closed: the worker has given this job up and gone
+
+    def _tell(self, job: Job, outcome: Outcome, error: BaseException | None) -> None:
+        if not job.ended:
+            job.ended = True
+            self._ended(job, outcome, error)
+
+
+class Threads:
+    """Up to `size` threads, made when needed. Daemons: a handler that never returns cannot keep the process alive."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._made = 0
+        self._idle = threading.Semaphore(0)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here."""
+        self._work.put(work)
+        if not self._idle.acquire(blocking=False) and self._made < self._size:
+            self._made += 1
+            threading.Thread(target=self._serve, name=f"mqueue-job-{self._made}", daemon=True).start()
+
+    def stop(self) -> None:
+        for _ in range(self._made):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            self._idle.release()

@@ -1,0 +1,114 @@
+"""Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its lease.
+
+A lease is renewed at a third of its length. The worker's clock may differ from the broker's, so the length it reads off
+`lease_expires_at` may be wrong: the first renewal comes early and asks for that length, and from then on it is true.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.clock import Clock
+from mqueue.errors import MQueueError
+from mqueue.worker.job import Job
+
+LEASE_DEFAULT_S = 30.0  # where what the message says makes no sense
+LEASE_MIN_S = 0.05
+FIRST_S = 1.0  # the first renewal, at the latest
+RETRY_S = 0.5  # after a renewal that failed
+LOOK_S = 5.0  # at the longest between two looks
+
+log = structlog.get_logger("mqueue.worker")
+
+
+def lease_s(message: wire.Message, wall_us: int) -> float:
+    """Length of the lease of a message that has just come."""
+    left = message.lease_expires_at.timestamp() - wall_us / 1e6
+    return left if LEASE_MIN_S <= left <= m.LEASE_MAX_S else LEASE_DEFAULT_S
+
+
+class Heartbeat:
+    """`extend` is blocking. `lost(job)` is called from the thread when another delivery has the message, or it is gone."""
+
+    def __init__(
+        self,
+        extend: Callable[[Sequence[wire.ExtendItem]], list[wire.Verdict]],
+        lost: Callable[[Job], None],
+        clock: Clock,
+    ) -> None:
+        self._extend = extend
+        self._lost = lost
+        self._clock = clock
+        self._held: dict[Job, None] = {}
+        self._wake = threading.Condition()
+        self._next_look = 0.0
+        self._stopped = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="mqueue-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Without waiting for a renewal under way: the process may end at once."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+
+    def hold(self, job: Job) -> None:
+        """Renew this job's lease from now on."""
+        job.renew_at = self._clock.monotonic() + min(job.lease / 3, FIRST_S)
+        with self._wake:
+            self._held[job] = None
+            if job.renew_at < self._next_look:
+                self._wake.notify()
+
+    def drop(self, job: Job) -> None:
+        """Its settle has arrived, or there will be none."""
+        with self._wake:
+            self._held.pop(job, None)
+
+    def _run(self) -> None:
+        pause = 0.0
+        while True:
+            with self._wake:
+                now = self._clock.monotonic()
+                first = min((job.renew_at for job in self._held), default=now + LOOK_S)
+                self._next_look = max(now + pause, min(first, now + LOOK_S))
+                if not self._stopped and self._next_look > now:
+                    self._wake.wait(self._next_look - now)
+                if self._stopped:
+                    return
+                now = self._clock.monotonic()
+                due = [job for job in self._held if job.renew_at <= now + job.lease / 20]
+            pause = 0.0 if self._renew(due[: m.BATCH_MAX]) else RETRY_S
+
+    def _renew(self, jobs: list[Job]) -> bool:
+        """False when the broker could not be asked; the next try comes soon."""
+        if not jobs:
+            return True
+        try:
+            verdicts = self._extend([extension(job) for job in jobs])
+        except MQueueError as error:
+            if not self._failing:
+                log.warning("leases not renewed, trying on", jobs=len(jobs), error=str(error))
+            self._failing = True
+            return False
+        self._failing = False
+        now = self._clock.monotonic()
+        for job, verdict in zip(jobs, verdicts, strict=True):
+            job.renew_at = now + job.lease / 3
+            if verdict.status != "ok":
+                self.drop(job)
+                self._lost(job)
+        return True
+
+
+def extension(job: Job) -> wire.ExtendItem:
+    message = job.message
+    return wire.ExtendItem(
+        id=message.id, namespace=message.namespace, topic=message.topic, receipt=message.receipt, lease=job.lease
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""What became of a job. A pure function turns result or exception into an outcome; the fetcher tells the broker."""
+
+import asyncio
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.worker.codec import Misfit
+
+SUMMARY_MAX = 1024  # bytes of an error's type and message; the rest is the traceback's tail
+CUT = "…\n"
+AFTER_MAX_S = 100 * 365 * 86400
+
+
+class Retry(Exception):
+    """Raise it in a task to have the job tried again after `after` seconds (None: the backoff). It counts as an attempt."""
+
+    def __init__(self, reason: str = "retry asked for", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        if after is not None and not 0 <= after <= AFTER_MAX_S:
+            raise ValueError(f"Retry(after={after}): seconds from 0 to {AFTER_MAX_S}")
+        self.after = after
+
+
+class Bury(Exception):
+    """Raise it in a task to send the job to the dead letters at once: trying again cannot help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    kind: m.Kind
+    error: str | None = None
+    retry_after: float | None = None
+
+    def settle(self, message: wire.Message) -> wire.PollSettle:
+        return wire.PollSettle(
+            id=message.id,
+            namespace=message.namespace,
+            topic=message.topic,
+            receipt=message.receipt,
+            kind=self.kind,
+            error=self.error,
+            retry_after=self.retry_after,
+        )
+
+
+DONE = Outcome("ack")
+RELEASED = Outcome("release")
+
+
+def decide(error: BaseException | None, *, stopping: bool = False) -> Outcome:
+    """`error`: what the handler raised, or None. A cancellation is a release only when the worker was stopping it."""
+    match error:
+        case None:
+            return DONE
+        case asyncio.CancelledError() if stopping:
+            return RELEASED
+        case Misfit():
+            return Outcome("bury", str(error))
+        case Bury():
+            return Outcome("bury", describe(error))
+        case Retry():
+            return Outcome("nack", describe(error), error.after)
+        case _:
+            return Outcome("nack", describe(error))
+
+
+def unknown(name: str) -> Outcome:
+    """A newer worker may know it, so it is tried again."""
+    return Outcome("nack", f"unknown task {name}: this worker's modules do not define it"[: m.ERROR_MAX // 4])
+
+
+def summary(error: BaseException) -> str:
+    """Type and message, one line or more, at most SUMMARY_MAX bytes."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return _encode(text)[:SUMMARY_MAX].decode(errors="ignore")
+
+
+def describe(error: BaseException) -> str:
+    """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake is."""
+    head = summary(error)
+    room = m.ERROR_MAX - len(head.encode()) - 2
+    trace = _encode("".join(traceback.format_exception(type(error), error, _own(error.__traceback__))))
+    if len(trace) > room:
+        trace = CUT.encode() + trace[-(room - len(CUT.encode())) :]
+    return f"{head}\n\n{trace.decode(errors='ignore').rstrip()}"
+
+
+def _own(trace: TracebackType | None) -> TracebackType | None:
+    """Without the runtime's frame."""
+    return trace.tb_next if trace is not None and trace.tb_next is not None else trace
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8 that PostgreSQL takes: lone surrogates and NUL spelled out."""
+    return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00")

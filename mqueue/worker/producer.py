@@ -1,0 +1,62 @@
+"""Carries `task.enqueue` to the broker: one `Client` for the process, one `AsyncClient` for each event loop."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from mqueue import wire
+
+if TYPE_CHECKING:
+    from mqueue.client import AsyncClient, Client
+
+
+class Producer:
+    """`url`, `token`: which broker; without them it is found as `mqueue.client.endpoint` says, at the first enqueue."""
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self._endpoint = (url, token)
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncClient, AsyncGenerator[None, None]]]
+        self._async = WeakKeyDictionary()
+
+    def connect(self, url: str, token: str | None = None) -> None:
+        """Enqueue to this broker from now on."""
+        with self._lock:
+            self._endpoint, self._client, self._async = (url, token), None, WeakKeyDictionary()
+
+    def enqueue(self, item: wire.EnqueueItem) -> int:
+        return self._sync_client().enqueue_many([item])[0]
+
+    async def enqueue_async(self, item: wire.EnqueueItem) -> int:
+        client = await self._async_client()
+        return (await client.enqueue_many([item]))[0]
+
+    def _sync_client(self) -> "Client":
+        from mqueue.client import Client
+
+        with self._lock:
+            if self._client is None:
+                self._client = Client(*self._endpoint)
+            return self._client
+
+    async def _async_client(self) -> "AsyncClient":
+        from mqueue.client import AsyncClient
+
+        loop = asyncio.get_running_loop()
+        if (known := self._async.get(loop)) is None:
+            client = AsyncClient(*self._endpoint)
+            closer = _closer(client.close)
+            known = self._async[loop] = (client, closer)
+            await anext(closer)
+        return known[0]
+
+
+async def _closer(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:
+    """Once started, the loop ends it with its other async generators (`asyncio.run` does): nobody need close the client."""
+    try:
+        yield
+    finally:
+        await close()

@@ -1,0 +1,297 @@
+"""The worker: turns messages into jobs, and stops without losing any.
+
+Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the loop) or
+left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips the grace.
+"""
+
+import asyncio
+import importlib
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.client import AsyncClient, Client
+from mqueue.client.endpoint import discover
+from mqueue.clock import Clock, SystemClock
+from mqueue.errors import MQueueError
+from mqueue.worker import codec, heartbeat, outcome
+from mqueue.worker.executor import Executor
+from mqueue.worker.fetcher import Fetcher, lanes
+from mqueue.worker.heartbeat import Heartbeat
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import Outcome
+from mqueue.worker.registry import Registry, default
+
+CANCEL_S = 1.0  # for cancelled handlers to clean up
+SETTLE_S = 5.0  # for the last settles
+RENEW_TIMEOUT_S = 5.0
+
+log = structlog.get_logger("mqueue.worker")
+
+
+class WorkerError(MQueueError):
+    """The worker cannot start; `detail` says why."""
+
+    code, title = "worker", "The worker cannot start"
+
+
+class Worker:
+    """Runs the tasks of `registry`: `await worker.run()`, ended by `worker.stop()`.
+
+    `namespace`: take messages from it, whatever the tasks say. `topics`: only from these, which must be topics of its tasks.
+    `concurrency`: jobs at a time. `grace`: seconds that running jobs get when it stops. `counts`: acked, nacked, … so far.
+    """
+
+    def __init__(
+        self,
+        registry: Registry = default,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        namespace: str | None = None,
+        topics: Sequence[str] = (),
+        concurrency: int = 20,
+        grace: float = 30.0,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if concurrency < 1:
+            raise WorkerError(f"concurrency is at least 1, not {concurrency}")
+        self._registry = registry
+        self._endpoint = discover(url, token)
+        self._sources = sources(registry, namespace, topics)
+        self._concurrency = concurrency
+        self._grace = grace
+        self._clock = clock or SystemClock()
+        self._jitter = jitter
+        self._jobs: set[Job] = set()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._refusal: MQueueError | None = None
+        self.counts: Counter[str] = Counter()
+        self.cut_off = 0  # handlers that still ran when the worker gave them up
+
+    def stop(self) -> None:
+        """Stop gracefully; called again, at once. On the worker's loop."""
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+    async def run(self) -> int:
+        """Until stopped: 0, or 1 when the broker did not take the last settles. Raises what it said if it refuses the token."""
+        loop = asyncio.get_running_loop()
+        url, token = self._endpoint.url, self._endpoint.token
+        renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
+        self._heartbeat = Heartbeat(renewer.extend, lambda job: self._from_thread(loop, job), self._clock)
+        self._executor = Executor(loop, self._concurrency, self._ended)
+        async with AsyncClient(url, token, retries=False) as client:
+            self._fetcher = Fetcher(
+                client.poll,
+                lanes(self._sources),
+                self._concurrency,
+                arrived=self._arrived,
+                settled=self._settled,
+                refused=self._refused,
+                jitter=self._jitter,
+            )
+            self._heartbeat.start()
+            try:
+                self._fetcher.start()
+                self._log_start(url)
+                await self._stopping.wait()
+                unsettled = await self._wind_down()
+            finally:
+                self._fetcher.abort()
+                self._heartbeat.stop()
+                self._executor.stop()
+                renewer.close()
+                self._cancel()  # for a run() that is itself cancelled
+        log.info("stopped", **self.counts, unsettled=unsettled)
+        if self._refusal is not None:
+            raise self._refusal
+        return 1 if unsettled else 0
+
+    # ── a message comes, a job ends ──
+
+    def _arrived(self, message: wire.Message) -> None:
+        if self._stopping.is_set():
+            return self._fetcher.finish(outcome.RELEASED.settle(message), None)
+        try:
+            job = self._job(message)
+        except codec.Misfit as misfit:
+            self._turn_away(message, outcome.decide(misfit))
+        else:
+            if job is None:
+                return
+            self._jobs.add(job)
+            self._heartbeat.hold(job)
+            self._executor.start(job)
+
+    def _job(self, message: wire.Message) -> Job | None:
+        """None: this worker does not know the task, and has said so. Raises Misfit."""
+        call = codec.decode(message.payload)
+        task = self._registry.get(call.task)
+        if task is None:
+            self._turn_away(message, outcome.unknown(call.task))
+            return None
+        args, kwargs = task.shape.fit(call.args, call.kwargs)
+        return Job(message, task, args, kwargs, heartbeat.lease_s(message, self._clock.wall_us()))
+
+    def _turn_away(self, message: wire.Message, verdict: Outcome) -> None:
+        log.warning("message turned away", id=message.id, topic=message.topic, attempt=message.attempt, error=verdict.error)
+        self.counts[verdict.kind] += 1
+        self._fetcher.finish(verdict.settle(message), None)
+
+    def _ended(self, job: Job, result: Outcome, error: BaseException | None) -> None:
+        self._jobs.discard(job)
+        if not self._jobs:
+            self._idle.set()
+        if job.lost:
+            self.counts["lost"] += 1
+            return self._fetcher.finish(None, job)
+        self.counts[result.kind] += 1
+        if error is not None and result.kind != "release":
+            log.warning(
+                "job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=outcome.summary(error)
+            )
+        return self._fetcher.finish(result.settle(job.message), job)
+
+    def _settled(self, job: Job | None, status: m.Verdict | None) -> None:
+        if job is not None:
+            self._heartbeat.drop(job)
+            if status == "stale":
+                log.warning("lease had ended, the job runs again", task=job.task.name, id=job.message.id)
+
+    def _from_thread(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+        try:
+            loop.call_soon_threadsafe(self._lost, job)
+        except RuntimeError:
+            pass  # the loop is closed, the worker gone
+
+    def _lost(self, job: Job) -> None:
+        if job.ended:
+            return
+        log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
+        job.lost = True
+        if job.cancel is not None:
+            job.cancel()
+
+    def _refused(self, error: MQueueError) -> None:
+        self._refusal = error
+        self._stopping.set()
+
+    # ── stopping ──
+
+    async def _wind_down(self) -> int:
+        """How many settles could not be told."""
+        self._fetcher.close()
+        await self._quiet(self._grace, self._hurry)
+        self.cut_off = len(self._jobs)
+        self._cancel()
+        await self._quiet(CANCEL_S)
+        for job in list(self._jobs):
+            self._give_up(job)
+        return await self._fetcher.drain(SETTLE_S)
+
+    def _cancel(self) -> None:
+        """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
+        for job in list(self._jobs):
+            job.stopping = True
+            if job.cancel is not None:
+                job.cancel()
+            else:
+                self._give_up(job)
+
+    async def _quiet(self, patience: float, *interrupts: asyncio.Event) -> None:
+        """Until no job runs, for `patience` seconds at most."""
+        if not self._jobs:
+            return
+        self._idle.clear()
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._idle, *interrupts)}
+        await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    def _give_up(self, job: Job) -> None:
+        job.ended = True
+        self._ended(job, outcome.RELEASED, None)
+
+    def _log_start(self, url: str) -> None:
+        names = sorted(task.name for task in self._registry)
+        log.info("started", broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
+
+
+def sources(registry: Registry, namespace: str | None, topics: Sequence[str]) -> list[m.TopicName]:
+    """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
+    known = registry.topics(namespace)
+    if not known:
+        raise WorkerError("no tasks found: is there a function with @task in the modules named?")
+    if unknown := set(topics) - {name.topic for name in known}:
+        of_tasks = ", ".join(sorted({name.topic for name in known}))
+        raise WorkerError(f"no task has topic {', '.join(sorted(unknown))}; there are: {of_tasks}")
+    return [name for name in known if not topics or name.topic in topics]
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import the modules, from the working directory too, so that their tasks register. Raises WorkerError, naming it."""
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise WorkerError(f"cannot import module {name}: {outcome.summary(error)}") from error
+    for task in default:
+        try:
+            task.shape.prepare()
+        except TypeError as error:
+            raise WorkerError(f"task {task.name}: {error}") from error
+
+
+def run(
+    modules: Sequence[str],
+    *,
+    namespace: str | None,
+    topics: Sequence[str],
+    concurrency: int,
+    url: str | None,
+    token: str | None,
+    grace: float = 30.0,
+) -> int:
+    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
+    load(modules)
+    if url is not None:  # jobs that enqueue do it where they came from
+        default.producer.connect(url, token)
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(
+            _serve(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
+        )
+
+
+async def _serve(
+    *, url: str | None, token: str | None, namespace: str | None, topics: Sequence[str], concurrency: int, grace: float
+) -> int:
+    worker = Worker(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, worker.stop)
+    code = await worker.run()
+    if worker.cut_off:  # their threads, or what they do in spite of being cancelled, must not hold the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,144 @@
+"""An engine that records what it is asked and answers what a test put there, and a running server around it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import jwt
+
+from mqueue.broker.http import Authenticator, HttpServer, Quotas, api
+from mqueue.broker.metrics import Metrics
+from mqueue.clock import SystemClock
+from mqueue.message import DeadLetter, Delivery, MessageStatus, TopicStats
+
+SECRET = "a secret of thirty-two characters or more"
+DEADLINE_S = 10
+
+DELIVERY = Delivery(
+    id=123456789012345678,
+    namespace="default",
+    topic="leads",
+    priority=1,
+    payload=b'{"name":"John Doe"}',
+    metadata=b'{"trace":"x","n":[1,2.5]}',
+    deliver_after_us=1_766_656_800_000_001,
+    created_at_us=1_766_656_799_999_999,
+    attempt=1,
+    max_retries=3,
+    receipt="7.42",
+    lease_expires_at_us=1_766_656_830_000_000,
+)
+DEAD = DeadLetter(9, "default", "leads", 0, b"x", None, 4, "Processing failed", 1_000_000, 2_000_000)
+STATUS = MessageStatus(5, "default", "leads", "ready", 0, 0, 3, b"x", None, 1_000_000, 1_000_000)
+STATS = TopicStats("default", "leads", 0, 1, 2, 3, 4, 5, {"enqueued": 9})
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.fails: Exception | None = None
+        self.verdict: str = "ok"
+        self.deliveries: list[Delivery] = [DELIVERY]
+        self.status: MessageStatus | None = STATUS
+        self.health = {0: True, 1: True}
+        self.waits = False
+        self.waiting = asyncio.Event()  # a fetch waits
+        self.cancelled = asyncio.Event()  # … and was cancelled
+
+    def _called(self, name: str, what: Any) -> None:
+        self.calls.append((name, what))
+        if self.fails is not None:
+            raise self.fails
+
+    async def enqueue(self, messages: Sequence[Any]) -> list[int]:
+        self._called("enqueue", list(messages))
+        return [2**62 + n for n in range(len(messages))]
+
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None
+    ) -> Any:
+        self._called("fetch", (namespace, list(topics), limit, wait, lease))
+        if self.waits:
+            self.waiting.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        return self.deliveries[:limit]
+
+    async def settle(self, settles: Sequence[Any]) -> Any:
+        self._called("settle", list(settles))
+        return [self.verdict] * len(settles)
+
+    async def extend(self, extends: Sequence[Any]) -> Any:
+        self._called("extend", list(extends))
+        return [self.verdict] * len(extends)
+
+    async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
+        self._called("dead_letters", (namespace, topic, limit, after))
+        return [DEAD]
+
+    async def delete_dead(self, namespace: str, topic: str, ids: Sequence[int]) -> Any:
+        self._called("delete_dead", (namespace, topic, list(ids)))
+        return ["ok" if id % 2 else "gone" for id in ids]
+
+    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        self._called("topics", namespaces)
+        return [STATS]
+
+    async def message(self, id: int) -> MessageStatus | None:
+        self._called("message", id)
+        return self.status
+
+    def healthy(self) -> dict[int, bool]:
+        return self.health
+
+
+def token(secret: str = SECRET, **claims: Any) -> str:
+    return jwt.encode({"sub": "test-user", "exp": int(time.time()) + 3600} | claims, secret, algorithm="HS256")
+
+
+def bearer(**claims: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(**claims)}"}
+
+
+class Broker:
+    """A server over a fake engine, and a client that carries a token."""
+
+    def __init__(self, engine: FakeEngine, metrics: Metrics, server: HttpServer, http: aiohttp.ClientSession) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.server = server
+        self.http = http
+
+    async def ask(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any, Any]:
+        """Status, decoded JSON (or text), headers."""
+        options.setdefault("headers", bearer())
+        if body is not None:
+            options["json"] = body
+        async with self.http.request(method, self.server.url + path, **options) as response:
+            decoded = await response.json(content_type=None) if "json" in response.content_type else await response.read()
+            return response.status, decoded, response.headers
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any, Any]:
+        return await self.ask("GET", path, **options)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any, Any]:
+        return await self.ask("POST", path, body, **options)
+
+
+@asynccontextmanager
+async def broker(quotas: dict[str, int] | None = None, host: str = "127.0.0.1", **server_options: Any) -> AsyncIterator[Broker]:
+    engine, metrics, clock = FakeEngine(), Metrics(), SystemClock()
+    application = api(engine, Authenticator(SECRET, clock), Quotas(quotas or {}, "async+memory://"), metrics)
+    server = HttpServer(application, host, 0, **server_options)
+    await server.start()
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as http:
+            yield Broker(engine, metrics, server, http)
+    finally:
+        await server.stop(grace=2)

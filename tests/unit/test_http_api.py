@@ -1,0 +1,246 @@
+"""Every endpoint's success, in JSON and msgpack, through a real server."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from http_fake import DEAD, DELIVERY, Broker, bearer, broker
+
+from mqueue import wire
+from mqueue.broker.http import convert
+from mqueue.message import Extend, NewMessage, Settle
+
+MSGPACK = {"Content-Type": "application/msgpack"}
+
+
+@pytest.fixture
+async def b() -> AsyncIterator[Broker]:
+    async with broker() as running:
+        yield running
+
+
+async def test_enqueue(b: Broker) -> None:
+    item = {
+        "namespace": "shop",
+        "topic": "leads",
+        "priority": -1,
+        "payload": "eyJuYW1lIjoiSm9obiBEb2UifQ==",
+        "metadata": {"trace": "a"},
+        "deliver_after": "2025-12-25T12:00:00.000001+02:00",
+        "ttl": 60,
+        "idempotency_key": "k",
+        "max_retries": 0,
+        "lease": 30,
+    }
+    status, ids, headers = await b.post("/enqueue", [item, {"topic": "t", "delay": 1.5}])
+    assert (status, ids, headers["content-type"]) == (200, [2**62, 2**62 + 1], "application/json")
+    assert b.engine.calls == [
+        (
+            "enqueue",
+            [
+                NewMessage(
+                    namespace="shop",
+                    topic="leads",
+                    payload=b'{"name":"John Doe"}',
+                    priority=-1,
+                    metadata=b'{"trace":"a"}',
+                    deliver_after_us=1_766_656_800_000_001,
+                    ttl=60.0,
+                    idempotency_key="k",
+                    max_retries=0,
+                    lease=30.0,
+                ),
+                NewMessage("default", "t", b"", delay=1.5),
+            ],
+        )
+    ]
+
+
+async def test_enqueue_msgpack(b: Broker) -> None:
+    item = {
+        "topic": "t",
+        "payload": b"\x00\xff",
+        "deliver_after": datetime(1970, 1, 1, tzinfo=UTC),
+        "metadata": {"a": [None, True, 1.5]},
+    }
+    status, body, headers = await b.ask("POST", "/enqueue", data=msgspec.msgpack.encode([item]), headers=bearer() | MSGPACK)
+    assert (status, headers["content-type"]) == (200, "application/msgpack")
+    assert msgspec.msgpack.decode(body) == [2**62]
+    assert b.engine.calls[0][1] == [
+        NewMessage("default", "t", b"\x00\xff", metadata=b'{"a":[null,true,1.5]}', deliver_after_us=0)
+    ]
+
+
+async def test_dequeue(b: Broker) -> None:
+    status, messages, _ = await b.get("/dequeue?namespace=default&topic=leads&limit=10")
+    assert status == 200
+    assert messages == [
+        {
+            "id": 123456789012345678,
+            "namespace": "default",
+            "topic": "leads",
+            "priority": 1,
+            "payload": "eyJuYW1lIjoiSm9obiBEb2UifQ==",
+            "metadata": {"trace": "x", "n": [1, 2.5]},
+            "deliver_after": "2025-12-25T10:00:00.000001Z",
+            "created_at": "2025-12-25T09:59:59.999999Z",
+            "attempt": 1,
+            "max_retries": 3,
+            "receipt": "7.42",
+            "lease_expires_at": "2025-12-25T10:00:30Z",
+        }
+    ]
+    assert b.engine.calls == [("fetch", ("default", ["leads"], 10, 0.0, None))]
+
+
+async def test_dequeue_several_topics_and_options(b: Broker) -> None:
+    b.engine.deliveries = []
+    status, messages, _ = await b.get("/dequeue?namespace=n&topic=a&topic=b&topic=a&limit=1000&wait=0.5&lease=2.5")
+    assert (status, messages) == (200, [])
+    assert b.engine.calls == [("fetch", ("n", ["a", "b"], 1000, 0.5, 2.5))]
+
+
+async def test_dequeue_msgpack(b: Broker) -> None:
+    _, body, headers = await b.get("/dequeue?topic=leads", headers=bearer() | {"Accept": "application/msgpack"})
+    assert headers["content-type"] == "application/msgpack"
+    [message] = msgspec.msgpack.decode(body, type=list[wire.Message])
+    assert message.payload == DELIVERY.payload
+    assert message.metadata == {"trace": "x", "n": [1, 2.5]}
+    assert convert.to_us(message.deliver_after) == DELIVERY.deliver_after_us
+    assert convert.to_us(message.created_at) == DELIVERY.created_at_us
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html, application/json;q=0.9"])
+async def test_accept_json_wins_over_the_request(b: Broker, accept: str) -> None:
+    body = msgspec.msgpack.encode([{"topic": "t"}])
+    status, ids, headers = await b.ask("POST", "/enqueue", data=body, headers=bearer() | MSGPACK | {"Accept": accept})
+    assert (status, ids, headers["content-type"]) == (200, [2**62], "application/json")
+
+
+@pytest.mark.parametrize("verdict", ["ok", "gone"])
+@pytest.mark.parametrize("path", ["/ack", "/nack", "/extend"])
+async def test_one_settle(b: Broker, path: str, verdict: str) -> None:
+    b.engine.verdict = verdict
+    status, answer, _ = await b.post(path, {"id": 123456789012345678, "namespace": "default", "topic": "leads"})
+    assert (status, answer) == (200, {"id": 123456789012345678, "status": verdict})
+
+
+@pytest.mark.parametrize("path", ["/ack", "/nack", "/extend"])
+async def test_several_settles(b: Broker, path: str) -> None:
+    b.engine.verdict = "stale"
+    status, answer, _ = await b.post(path, [{"id": 1, "topic": "t"}, {"id": 2, "topic": "t"}])
+    assert (status, answer) == (200, [{"id": 1, "status": "stale"}, {"id": 2, "status": "stale"}])
+    assert (await b.post(path, []))[:2] == (200, [])
+    assert len(b.engine.calls) == 1
+
+
+async def test_what_settles_carry(b: Broker) -> None:
+    await b.post("/nack", {"id": 1, "topic": "t", "receipt": "r", "error": "a\x00" + "é" * 4096, "retry_after": 3})
+    await b.post("/ack", {"id": 2, "topic": "t", "namespace": "n"})
+    await b.post("/extend", {"id": 3, "topic": "t", "receipt": "r", "lease": 9})
+    error = "a\N{REPLACEMENT CHARACTER}" + "é" * 2046  # 4 KiB, not ending within a letter
+    assert b.engine.calls == [
+        ("settle", [Settle(1, "default", "t", "nack", "r", error, 3.0)]),
+        ("settle", [Settle(2, "n", "t", "ack")]),
+        ("extend", [Extend(3, "default", "t", "r", 9.0)]),
+    ]
+
+
+async def test_poll(b: Broker) -> None:
+    settle = [{"id": n, "topic": "t", "kind": kind} for n, kind in enumerate(["ack", "nack", "release", "bury"])]
+    status, answer, _ = await b.post("/poll", {"topics": ["a", "leads"], "limit": 3, "wait": 1, "lease": 5, "settle": settle})
+    assert status == 200
+    assert answer["verdicts"] == [{"id": n, "status": "ok"} for n in range(4)]
+    assert [message["id"] for message in answer["messages"]] == [DELIVERY.id]
+    assert [name for name, _ in b.engine.calls] == ["settle", "fetch"]
+    assert b.engine.calls[1][1] == ("default", ["a", "leads"], 3, 1.0, 5.0)
+    assert [s.kind for s in b.engine.calls[0][1]] == ["ack", "nack", "release", "bury"]
+
+
+async def test_poll_msgpack_only_settles(b: Broker) -> None:
+    body = msgspec.msgpack.encode({"settle": [{"id": 1, "topic": "t", "kind": "ack"}]})
+    _, answer, _ = await b.ask("POST", "/poll", data=body, headers=bearer() | MSGPACK | {"Accept": "*/*"})
+    assert msgspec.msgpack.decode(answer, type=wire.Polled) == wire.Polled([wire.Verdict(1, "ok")], [])
+    assert [name for name, _ in b.engine.calls] == ["settle"]
+
+
+async def test_dead_letters(b: Broker) -> None:
+    status, dead, _ = await b.get("/dlq?namespace=default&topic=leads&limit=10&after=4")
+    assert status == 200
+    assert dead == [
+        {
+            "id": 9,
+            "namespace": "default",
+            "topic": "leads",
+            "priority": 0,
+            "payload": "eA==",
+            "attempts": 4,
+            "created_at": "1970-01-01T00:00:01Z",
+            "died_at": "1970-01-01T00:00:02Z",
+            "error": DEAD.error,
+        }
+    ]
+    assert b.engine.calls == [("dead_letters", ("default", "leads", 10, 4))]
+
+
+async def test_delete_dead(b: Broker) -> None:
+    assert (await b.post("/dlq/delete", {"id": 9, "topic": "a"}))[:2] == (200, {"id": 9, "status": "ok"})
+    assert (await b.post("/dlq/delete", {"id": 8, "topic": "a"}))[:2] == (200, {"id": 8, "status": "gone"})
+    b.engine.calls.clear()
+    several = [{"id": 1, "topic": "a"}, {"id": 2, "topic": "b"}, {"id": 4, "topic": "a"}]
+    status, verdicts, _ = await b.post("/dlq/delete", several)
+    assert (status, [v["status"] for v in verdicts]) == (200, ["ok", "gone", "gone"])
+    assert b.engine.calls == [("delete_dead", ("default", "a", [1, 4])), ("delete_dead", ("default", "b", [2]))]
+
+
+async def test_topics(b: Broker) -> None:
+    status, topics, _ = await b.get("/topics")
+    counts = {"ready": 1, "delayed": 2, "leased": 3, "waiting": 4, "dead": 5, "counters": {"enqueued": 9}}
+    assert (status, topics) == (200, [{"namespace": "default", "topic": "leads", "shard": 0} | counts])
+    await b.get("/topics?namespace=n")
+    await b.get("/topics", headers=bearer(allowed_namespaces=["z", "a"]))
+    assert [what for _, what in b.engine.calls] == [None, ["n"], ["a", "z"]]
+
+
+async def test_message(b: Broker) -> None:
+    status, message, _ = await b.get("/messages/5")
+    assert (status, message["id"], message["state"], message["payload"]) == (200, 5, "ready", "eA==")
+    assert b.engine.calls == [("message", 5)]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_health_needs_no_token(b: Broker, path: str) -> None:
+    status, body, headers = await b.get(path, headers={})
+    assert (status, body, headers["content-type"]) == (200, b"OK", "text/plain; charset=utf-8")
+    status, body, headers = await b.ask("HEAD", path, headers={})
+    assert (status, body, headers["content-length"]) == (200, b"", "2")
+
+
+async def test_ready_names_the_shards_that_are_down(b: Broker) -> None:
+    b.engine.health = {0: True, 1: False}
+    status, body, headers = await b.get("/ready", headers={})
+    assert (status, body["code"], headers["retry-after"]) == (503, "unavailable", "1")
+    assert "[1]" in body["detail"]
+
+
+@pytest.mark.parametrize("spelling", ["Authorization", "Authorisation", "authorisation"])
+async def test_both_spellings(b: Broker, spelling: str) -> None:
+    headers = {spelling: bearer()["Authorization"]}
+    assert (await b.get("/dequeue?topic=t", headers=headers))[0] == 200
+
+
+async def test_requests_are_counted_by_route_and_status(b: Broker) -> None:
+    await b.post("/enqueue", [{"topic": "t"}])
+    await b.post("/enqueue", [{"topic": "t"}])
+    await b.get("/messages/5")
+    await b.get("/nowhere/at/all")
+    text = b.metrics.render().decode()
+    for line in (
+        'mqueue_http_requests_total{route="/enqueue",status="200"} 2.0',
+        'mqueue_http_requests_total{route="/messages",status="200"} 1.0',
+        'mqueue_http_requests_total{route="other",status="404"} 1.0',
+        'mqueue_http_seconds_count{route="/enqueue"} 2.0',
+    ):
+        assert line in text
+    assert "/nowhere" not in text
