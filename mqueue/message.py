@@ -17,7 +17,7 @@ TOPICS_MAX = 64  # topics in one fetch
 TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
 
 DEFAULT_NAMESPACE = "default"
-NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}$"
+NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
 AUTO_KEY_PREFIX = "auto:"  # keys that clients make for safe retries: 10 minutes, never in PostgreSQL
 
 Kind = Literal["ack", "nack", "release", "bury"]

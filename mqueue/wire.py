@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from mqueue import message as m
 
 Name = Annotated[str, Meta(min_length=1, max_length=m.NAME_MAX, pattern=m.NAME_PATTERN)]
-Id = Annotated[int, Meta(ge=0, lt=2**63)]
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Seconds = Annotated[float, Meta(ge=0, le=100 * 365 * 86400)]
 Lease = Annotated[float, Meta(ge=0.05, le=m.LEASE_MAX_S)]

@@ -252,6 +252,53 @@ async def test_a_new_segment_whose_name_is_not_durable_breaks_it(tmp_path: Path)
     log.close()
 
 
+class WatchedDisk(OsDisk):
+    """Notes its calls; `on_sync` runs once, in the middle of an fdatasync."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.synced = 0
+        self.on_sync = None
+
+    def fdatasync(self, fd: int) -> None:
+        self.synced = os.fstat(fd).st_size
+        call, self.on_sync = self.on_sync, None
+        if call:
+            call()
+
+    def unlink(self, path: Path) -> None:
+        self.calls.append(f"unlink {path.stem[-1]}")
+        super().unlink(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self.calls.append("sync")
+        super().sync_directory(path)
+
+
+async def test_what_is_appended_during_a_rotation_is_durable_before_the_next_segment_appears(tmp_path: Path) -> None:
+    disk = WatchedDisk()
+    log = open_log(tmp_path, segment_max=100, disk=disk)
+    await log.commit(record(1, bytes(100)))
+    disk.on_sync = lambda: log.append(record(1, b"came while the full segment was synced"))
+    create, synced = disk.create, []
+    disk.create = lambda path: synced.append(disk.synced) or create(path)
+    await log.commit(record(2))
+    assert synced == [(tmp_path / "0000000000000001.wal").stat().st_size]
+    assert sequences(log) == [1, 1, 2]
+    log.close()
+
+
+async def test_each_removal_is_durable_before_the_next(tmp_path: Path) -> None:
+    disk = WatchedDisk()
+    log = open_log(tmp_path, segment_max=50, keep_s=0, disk=disk)
+    for n in range(1, 5):
+        await log.commit(record(n, bytes(100)))
+    disk.calls.clear()
+    assert log.remove_flushed(4, now=0.0) == 3
+    assert disk.calls == ["unlink 1", "sync", "unlink 2", "sync", "unlink 3", "sync"]
+    log.close()
+
+
 async def test_closed_is_closed(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     log.close()

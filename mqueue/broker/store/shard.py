@@ -130,6 +130,11 @@ class ShardStore:
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._connection() as connection, connection.transaction():
+            yield connection
+
     async def _all(self, name: str, **args: Any) -> list[Any]:
         async with self._connection() as connection:
             return await (await connection.execute(sql(name), args, binary=True)).fetchall()
@@ -162,6 +167,9 @@ class ShardStore:
 
     async def brokers(self, alive_s: float) -> list[BrokerRow]:
         return [BrokerRow(*row) for row in await self._all("brokers", alive_s=alive_s)]
+
+    async def brokers_in(self, connection: AsyncConnection[Any]) -> list[BrokerRow]:
+        return [BrokerRow(*row) for row in await (await connection.execute(sql("brokers"), {"alive_s": 0.0}, binary=True)).fetchall()]
 
     async def try_lock(self, connection: AsyncConnection[Any]) -> bool:
         return bool((await self._leader(connection, "try_lock", key=LEADER_LOCK + self.number))[0][0])

@@ -1,0 +1,140 @@
+"""This broker's part in the life of a shard: it looks at the shard row, replays its log when an epoch closes, and joins the next one.
+
+Closing an epoch is the one recovery path (docs/design.md, Epochs): the leader raises the epoch, mode *recovering*; every live broker
+replays what lies beyond its position into PostgreSQL and confirms; the leader opens Redis anew, mode *hot*; every broker joins. A start
+is the same: a broker joins, and what it has from ended epochs goes into PostgreSQL as arrivals, what it has of this one into Redis.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterable
+
+import structlog
+
+from mqueue.broker import entries, failpoints, record, tail
+from mqueue.broker.cache.ready import Enqueue
+from mqueue.broker.faults import Fault
+from mqueue.broker.shard import Shard
+from mqueue.broker.store.replay import replay
+from mqueue.broker.store.shard import ShardRow
+from mqueue.broker.wal.record import Record as LogRecord
+
+LOOK_S = 0.5
+URGENT_S = 0.05
+TIDY_S = 5.0  # between looks for segments that may go
+REPLAY_MAX = 64 * 1024 * 1024  # bytes of log folded into one transaction
+
+logger = structlog.get_logger(__name__)
+
+
+class Membership:
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._replayed = 0
+        self._tidied_at = 0.0
+
+    async def run(self) -> None:
+        shard = self._shard
+        while True:
+            try:
+                await self._look()
+            except Fault as fault:
+                logger.warning("cannot look at the shard", shard=shard.number, reason=str(fault))
+                await asyncio.sleep(0.2 + random.random() / 5)
+            pause = LOOK_S if shard.serving.is_set() else URGENT_S
+            try:
+                await asyncio.wait_for(shard.suspect.wait(), pause)
+                await asyncio.sleep(URGENT_S)
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> None:
+        shard = self._shard
+        suspected = shard.suspect.is_set()
+        shard.suspect.clear()
+        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+        row = await shard.store.row()
+        if row.mode == "recovering":
+            if self._replayed < row.epoch:
+                await self._confirm(row)
+        elif row.mode == "hot" and row.epoch != shard.epoch:
+            await self._join(row, position)
+        elif row.mode == "hot" and (suspected or not shard.serving.is_set()):
+            await shard.cache.join(row.epoch, shard.node, None)  # raises when this epoch is not what Redis knows
+            shard.serving.set()
+        if shard.clock.monotonic() - self._tidied_at > TIDY_S:
+            self._tidied_at = shard.clock.monotonic()
+            await asyncio.to_thread(shard.log.remove_flushed, position, self._tidied_at)
+            shard.metrics.wal_bytes.set(shard.log.bytes)
+
+    async def _confirm(self, row: ShardRow) -> None:
+        """An epoch has closed: replay what PostgreSQL does not have, and say so."""
+        shard = self._shard
+        shard.serving.clear()
+        shard.epoch = 0
+        async with shard.in_flight:
+            await failpoints.ahit("recovery.before_replay")
+            position = await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+            await self._replay(shard.log.records(position), row, late=False)
+            await failpoints.ahit("recovery.after_replay")
+            self._replayed = row.epoch
+            await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+
+    async def _replay(self, log: Iterable[LogRecord], row: ShardRow, *, late: bool) -> None:
+        shard = self._shard
+        for part in parts(log):
+            folded = await asyncio.to_thread(tail.fold, part)
+            clock = max(row.clock_us, shard.now_us())
+            await replay(shard.store, row.epoch, shard.node, shard.start, folded, clock=clock, late=late)
+            logger.info("replayed into PostgreSQL", shard=shard.number, messages=len(folded.messages), outcomes=len(folded.others), late=late)
+
+    async def _join(self, row: ShardRow, position: int) -> None:
+        """Become part of the present epoch: the same for a start and for one that was away."""
+        shard = self._shard
+        shard.serving.clear()
+        async with shard.in_flight:
+            shard.cache.run_id = row.run_id
+            late = [entry for entry in shard.log.records(position) if entry.epoch < row.epoch]
+            if late:
+                await self._replay(late, row, late=True)
+                position = late[-1].sequence
+            applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
+            start = max(applied or 0, position)
+            await shard.cache.join(row.epoch, shard.node, start)
+            await self._catch_up(row.epoch, start)
+            shard.previous = shard.sequence
+            await shard.cache.join(row.epoch, shard.node, shard.sequence)
+            shard.epoch = row.epoch
+            shard.saw_clock(due_clock, clock)
+            shard.metrics.epoch.set(row.epoch)
+            shard.serving.set()
+        logger.info("joined", shard=shard.number, epoch=row.epoch)
+
+    async def _catch_up(self, epoch: int, start: int) -> None:
+        """What the log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log."""
+        shard = self._shard
+        written = list(shard.log.records(start))
+        void = {id for entry in written if entry.kind == entries.VOID for id in entries.unpack_void(entry.payload)}
+        previous = start
+        for entry in written:
+            if entry.kind != entries.ENQUEUE:
+                continue
+            messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]
+            enqueues = [Enqueue(i, *m) for i, m in enumerate(messages)]
+            await shard.cache.apply(epoch, shard.node, previous, entry.sequence, enqueues, [])
+            previous = entry.sequence
+            logger.info("brought to Redis from the log", shard=shard.number, messages=len(enqueues))
+
+
+def parts(log: Iterable[LogRecord]) -> Iterable[list[LogRecord]]:
+    """The log in pieces of bounded size that end with a batch: records of one sequence stay together."""
+    part: list[LogRecord] = []
+    size = 0
+    for entry in log:
+        if part and size > REPLAY_MAX and entry.sequence != part[-1].sequence:
+            yield part
+            part, size = [], 0
+        part.append(entry)
+        size += len(entry.payload)
+    if part:
+        yield part

@@ -1,0 +1,131 @@
+"""Replay of a log's tail into PostgreSQL, in one transaction: state by version, so any part of it may be repeated."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mqueue.broker.entries import Settled
+from mqueue.broker.faults import EpochEnded
+from mqueue.broker.record import Record
+from mqueue.broker.store.queries import sql
+from mqueue.broker.store.shard import Ledger, ShardStore
+from mqueue.broker.tail import Tail
+
+KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
+STATES = {kind: state for state, kind in KINDS.items()}
+
+
+async def replay(store: ShardStore, epoch: int, node: int, started: int, tail: Tail, *, clock: int, late: bool) -> None:
+    """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and outcomes of
+    other brokers' messages count no more. Raises StoreLost, EpochEnded.
+    """
+    ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
+    async with store.transaction() as connection:
+        if not await (await connection.execute(sql("fence_replay"), {"epoch": epoch})).fetchall():
+            raise EpochEnded(None)
+        ledger = Ledger()
+        await _drop_duplicates(connection, tail)
+        await _take_orphans(connection, tail)
+        live = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end is None]
+        await store.write_again(connection, live, ids, ledger)
+        dead = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end == b"x"]
+        await store.bury(connection, dead, ids, ledger, clock)
+        await _end(store, connection, [t.record for t in tail.messages.values() if t.end == b"a"], ids, ledger)
+        if late:
+            await connection.execute(sql("put_arrivals"), {"ids": [r.id for r, _, _ in live]})
+        else:
+            await _settle_others(store, connection, tail, ids, ledger, clock)
+        await store.write_ledger(connection, ledger)
+        if tail.last:
+            await store.move_positions(connection, {node: tail.last})
+        await connection.execute(sql("bury_orphans"), {"node": node, "started": started})
+
+
+async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None:
+    """A message whose key another one had first was refused; its void record may be lost."""
+    keyed = [t for t in tail.messages.values() if t.key_hash]
+    if not keyed:
+        return
+    args = {"key_hashes": [t.key_hash for t in keyed], "now": 0}
+    rows = await (await connection.execute(sql("find_keys"), args, binary=True)).fetchall()
+    owners = {key_hash: id for key_hash, _, id, _ in rows}
+    kept = []
+    for t in keyed:
+        owner = owners.setdefault(t.key_hash, t.record.id)
+        if owner != t.record.id:
+            del tail.messages[t.record.id]
+        elif t.key_is_kept:
+            kept.append((t.key_hash, t.body_hash, owner, t.key_expires))
+    if kept:
+        names = ("key_hashes", "body_hashes", "ids", "expiries")
+        columns = zip(*kept, strict=True)
+        await connection.execute(sql("keep_keys"), {n: list(c) for n, c in zip(names, columns, strict=True)})
+
+
+async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:
+    if not tail.messages:
+        return
+    rows = await (await connection.execute(sql("orphans_of"), {"ids": list(tail.messages)}, binary=True)).fetchall()
+    for id, kind, version, attempts, due, error in rows:
+        tail.messages[id].settle(STATES[kind], version, attempts, due, (error or "").encode())
+
+
+async def _end(
+    store: ShardStore, connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger
+) -> None:
+    if not records:
+        return
+    deleted = await store.delete_messages(connection, [(r.id, r.version) for r in records])
+    for r in records:
+        ledger.add(ids[r.topic], "acked")
+        if r.id not in deleted:
+            ledger.add(ids[r.topic], "enqueued")
+
+
+async def _settle_others(
+    store: ShardStore, connection: AsyncConnection[Any], tail: Tail, ids: dict[str, int], ledger: Ledger, clock: int
+) -> None:
+    """Outcomes this broker logged of messages that are not in this tail."""
+    if not tail.others:
+        return
+    rows = await (await connection.execute(sql("versions"), {"ids": list(tail.others)}, binary=True)).fetchall()
+    there = {id: version for id, version, _ in rows}
+    positions = {b.node: b.position for b in await store.brokers_in(connection)}
+    nacks, deaths, acks, orphans = [], [], [], []
+    for o in tail.others.values():
+        if o.id in there:
+            if there[o.id] < o.version:
+                {b"n": nacks, b"x": deaths, b"a": acks}[o.state].append(o)
+        elif positions.get(o.node, 0) < o.sequence:
+            orphans.append(o)
+        elif o.state == b"a" and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
+            ledger.add(ids[o.topic.decode()], "enqueued")
+            ledger.add(ids[o.topic.decode()], "acked")
+    if nacks:
+        await connection.execute(sql("settle_rows"), _columns(nacks))
+    if deaths:
+        buried = await (await connection.execute(sql("bury_rows"), {**_columns(deaths), "died_at": clock})).fetchall()
+        for topic_id, count in Counter(topic_id for (topic_id,) in buried).items():
+            ledger.add(topic_id, "dead", count)
+    if acks:
+        deleted = await store.delete_messages(connection, [(o.id, o.version) for o in acks])
+        for topic_id in deleted.values():
+            ledger.add(topic_id, "acked")
+    if orphans:
+        await connection.execute(sql("put_orphans"), _columns(orphans))
+
+
+def _columns(outcomes: Sequence[Settled]) -> dict[str, list[Any]]:
+    return {
+        "ids": [o.id for o in outcomes],
+        "kinds": [KINDS[o.state] for o in outcomes],
+        "versions": [o.version for o in outcomes],
+        "attempts": [o.attempts for o in outcomes],
+        "dues": [o.due for o in outcomes],
+        "nodes": [o.node for o in outcomes],
+        "sequences": [o.sequence for o in outcomes],
+        "errors": [o.error.decode() for o in outcomes],
+    }
+
