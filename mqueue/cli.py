@@ -87,9 +87,7 @@ def broker(ctx: click.Context, /, **flags: Any) -> None:
 @main.command()
 @data_dir_option
 @click.option("--namespace", "namespaces", multiple=True, help="Allow this namespace only. Repeatable. [default: all]")
-@click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(["read", "write", "admin"]), help="Repeatable. [default: all]"
-)
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(["read", "write", "admin"]), help="Repeatable. [default: all]")
 @click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid: 10s, 5m, 1h, 2d.")
 @click.option("--subject", default="cli", show_default=True, help="Whom it is for.")
 def token(data_dir: Path | None, namespaces: Sequence[str], scopes: Sequence[str], ttl: float, subject: str) -> None:
@@ -133,9 +131,7 @@ def worker(
     from mqueue.worker import runtime
 
     logs.configure()
-    ctx.exit(
-        runtime.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace)
-    )
+    ctx.exit(runtime.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
 
 
 @main.command()
@@ -188,10 +184,7 @@ def dlq_list(*, topic: str, namespace: str, limit: int, after: int, url: str | N
         dead = client.dead_letters(topic, namespace=namespace, limit=limit, after=after)
     _table(
         ("id", "attempts", "died_at", "error"),
-        (
-            [str(each.id), str(each.attempts), each.died_at.isoformat(timespec="seconds"), _first_line(each.error)]
-            for each in dead
-        ),
+        ([str(each.id), str(each.attempts), each.died_at.isoformat(timespec="seconds"), _first_line(each.error)] for each in dead),
     )
 
 

@@ -27,9 +27,7 @@ class MQueueError(Exception):
     title: ClassVar[str] = "Internal error"
     retryable: ClassVar[bool] = False
 
-    def __init__(
-        self, detail: str = "", *, retry_after: float | None = None, item: int | None = None, field: str | None = None
-    ) -> None:
+    def __init__(self, detail: str = "", *, retry_after: float | None = None, item: int | None = None, field: str | None = None) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.retry_after = retry_after

@@ -62,9 +62,7 @@ def make_data_dir(path: Path) -> Path:
     except OSError as error:
         raise PathError(f"data dir {path}: {error.strerror}") from error
     if status.st_mode & 0o022:
-        raise PathError(
-            f"data dir {path} can be written by others: choose a folder of your own (--data-dir), or chmod go-w {path}"
-        )
+        raise PathError(f"data dir {path} can be written by others: choose a folder of your own (--data-dir), or chmod go-w {path}")
     return path
 
 

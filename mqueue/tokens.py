@@ -6,9 +6,7 @@ from typing import Any
 import jwt
 
 
-def issue(
-    secret: str, *, subject: str, now: float, ttl: float, namespaces: Sequence[str] = (), scopes: Sequence[str] = ()
-) -> str:
+def issue(secret: str, *, subject: str, now: float, ttl: float, namespaces: Sequence[str] = (), scopes: Sequence[str] = ()) -> str:
     """A token valid from `now` (seconds since 1970) for `ttl` seconds; no namespaces or scopes given: for all."""
     claims: dict[str, Any] = {"sub": subject, "iat": int(now), "exp": int(now + ttl)}
     if namespaces:

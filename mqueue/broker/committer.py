@@ -223,9 +223,7 @@ class Committer:
         await self._shard.log.commit(entry)
         self._shard.metrics.wal_commit_seconds.observe(time.perf_counter() - began)
 
-    async def _apply(
-        self, epoch: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]
-    ) -> Applied:
+    async def _apply(self, epoch: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]) -> Applied:
         shard = self._shard
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")

@@ -175,9 +175,7 @@ class Settings(BaseModel):
         """The rules over more than one setting."""
         if bool(self.database_urls) != bool(self.redis_addrs):
             missing = "REDIS_ADDRS" if self.database_urls else "DATABASE_URLS"
-            raise ValueError(
-                f"DATABASE_URLS and REDIS_ADDRS belong together: {missing} is not set (set neither for the embedded stores)"
-            )
+            raise ValueError(f"DATABASE_URLS and REDIS_ADDRS belong together: {missing} is not set (set neither for the embedded stores)")
         if self.database_urls and self.jwt_secret is None:
             raise ValueError("JWT_SECRET is not set: brokers that share stores need the same one: openssl rand -base64 48")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -205,9 +203,7 @@ def name_of(field: str) -> str:
 NAMES = {name_of(field): field for field in Settings.model_fields}
 
 
-def load(
-    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")
-) -> Settings:
+def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Settings:
     """Settings from `flags` (by field name; None: not given), the environment and `dotenv`. Raises ConfigError."""
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     named: dict[str, object] = {}

@@ -24,7 +24,6 @@ from mqueue.errors import BufferFull, Invalid, KeyReused, Unavailable
 from mqueue.lifecycle import GONE, State
 from mqueue.message import (
     AUTO_KEY_PREFIX,
-    BATCH_MAX,
     ERROR_MAX,
     TIME_MAX_US,
     DeadLetter,
@@ -179,9 +178,7 @@ class Engine:
 
     # -- fetch ---------------------------------------------------------------------------------------------------------------
 
-    async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None
-    ) -> list[Delivery]:
+    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:
         names = [TopicName(namespace, topic) for topic in dict.fromkeys(topics)]
         by_shard: dict[int, list[TopicName]] = defaultdict(list)
         for name in names:
@@ -229,9 +226,7 @@ class Engine:
             self._metrics.dequeued(found[0].namespace, len(found))
         return found
 
-    async def _fetch_shard(
-        self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool
-    ) -> list[Delivery]:
+    async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
         topics = [str(name) for name in names]
         deadline = self._clock.monotonic() + LEADER_WAIT_S
         while True:
@@ -272,9 +267,7 @@ class Engine:
             self._metrics.nacked(namespace, count)
         return verdicts
 
-    async def _by_shard(
-        self, items: Sequence[Any], call: Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]
-    ) -> list[Verdict]:
+    async def _by_shard(self, items: Sequence[Any], call: Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]) -> list[Verdict]:
         by_shard: dict[int, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             by_shard[self._slots.shard(TopicName(item.namespace, item.topic))].append(i)
@@ -315,7 +308,12 @@ class Engine:
     async def _extend_shard(self, shard: Shard, extends: Sequence[Extend]) -> list[Verdict]:
         await shard.wait_serving()
         items = [
-            (e.id.to_bytes(8), f"{e.namespace}/{e.topic}".encode(), _receipt(e.receipt), 0 if e.lease is None else int(e.lease * 1000))
+            (
+                e.id.to_bytes(8),
+                f"{e.namespace}/{e.topic}".encode(),
+                _receipt(e.receipt),
+                0 if e.lease is None else int(e.lease * 1000),
+            )
             for e in extends
         ]
         try:
@@ -480,7 +478,18 @@ def _delivery(data: bytes, body: bytes) -> Delivery:
     namespace, _, topic = r.topic.partition("/")
     receipt = f"{int.from_bytes(r.receipt[:4]):x}-{int.from_bytes(r.receipt[4:]):x}"
     return Delivery(
-        r.id, namespace, topic, r.priority, b.payload, b.metadata, r.due, b.created_us, r.attempts + 1, r.max_retries, receipt, r.until
+        r.id,
+        namespace,
+        topic,
+        r.priority,
+        b.payload,
+        b.metadata,
+        r.due,
+        b.created_us,
+        r.attempts + 1,
+        r.max_retries,
+        receipt,
+        r.until,
     )
 
 

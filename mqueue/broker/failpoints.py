@@ -55,9 +55,7 @@ class Action:
     kind: Literal["kill", "exit", "error", "delay"]
     at: int | None = None
     value: float = 0.0
-    hits: Iterator[int] = field(
-        default_factory=lambda: itertools.count(1), compare=False
-    )  # next() is atomic: hits come from threads
+    hits: Iterator[int] = field(default_factory=lambda: itertools.count(1), compare=False)  # next() is atomic: hits come from threads
 
     def fires(self) -> bool:
         return next(self.hits) == self.at or self.at is None

@@ -86,7 +86,13 @@ class Membership:
             folded = await asyncio.to_thread(tail.fold, part)
             clock = max(row.clock_us, shard.now_us())
             await replay(shard.store, row.epoch, shard.node, shard.start, folded, clock=clock, late=late)
-            logger.info("replayed into PostgreSQL", shard=shard.number, messages=len(folded.messages), outcomes=len(folded.others), late=late)
+            logger.info(
+                "replayed into PostgreSQL",
+                shard=shard.number,
+                messages=len(folded.messages),
+                outcomes=len(folded.others),
+                late=late,
+            )
 
     async def _join(self, row: ShardRow, position: int) -> None:
         """Become part of the present epoch: the same for a start and for one that was away."""

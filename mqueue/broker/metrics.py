@@ -36,9 +36,7 @@ class Metrics:
 
         self.batch_size = Histogram("mqueue_batch_size", "Messages in one group commit", buckets=_SIZES, registry=registry)
         self.waiting_fetches = Gauge("mqueue_waiting_fetches", "Fetches that wait for a message", registry=registry)
-        self._script_seconds = Histogram(
-            "mqueue_script_seconds", "Redis script calls", ["script"], buckets=_FAST, registry=registry
-        )
+        self._script_seconds = Histogram("mqueue_script_seconds", "Redis script calls", ["script"], buckets=_FAST, registry=registry)
         self._requests = Counter("mqueue_http_requests_total", "HTTP requests answered", ["route", "status"], registry=registry)
         self._request_seconds = Histogram("mqueue_http_seconds", "HTTP requests", ["route"], buckets=_HTTP, registry=registry)
         self._shard_instruments = _ShardInstruments(registry)

@@ -13,9 +13,7 @@ class Engine(Protocol):
         """Ids in order. All or nothing per shard. Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field)."""
         ...
 
-    async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None
-    ) -> list[Delivery]:
+    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:
         """Up to `limit` messages, least key first; waits up to `wait` s for one. Empty only when nothing was deliverable.
 
         Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with its lease.

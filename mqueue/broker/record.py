@@ -34,7 +34,7 @@ CREATED = Struct(">iq")
 JSONB = Struct(">iB")
 
 # One binary COPY row of `message`: these, then expires_at, error, then the body's fields.
-COPY_HEAD = Struct(">h" "iq" "ii" "ii" "ii" "iq" "ii" "ii" "ii" "ii" "ii" "iq")
+COPY_HEAD = Struct(">hiqiiiiiiiqiiiiiiiiiiiq")
 COPY_COLUMNS = 17
 INT8 = Struct(">iq")
 
@@ -78,7 +78,17 @@ def pack(r: Record) -> bytes:
 
 
 def new(
-    *, priority: int, due: int, id: int, expires: int, max_retries: int, lease_ms: int, node: int, sequence: int, size: int, topic: bytes
+    *,
+    priority: int,
+    due: int,
+    id: int,
+    expires: int,
+    max_retries: int,
+    lease_ms: int,
+    node: int,
+    sequence: int,
+    size: int,
+    topic: bytes,
 ) -> bytes:
     """The record of a message about to be enqueued. `size`: length of its body."""
     return (

@@ -72,17 +72,13 @@ class AsyncClient:
     async def ack(self, items: Sequence[Settled]) -> list[wire.Verdict]:
         return await self._chunked(protocol.ack_items(items), lambda part: protocol.settle("/ack", part))
 
-    async def nack(
-        self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None
-    ) -> list[wire.Verdict]:
+    async def nack(self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None) -> list[wire.Verdict]:
         return await self._chunked(protocol.nack_items(items, error, retry_after), lambda part: protocol.settle("/nack", part))
 
     async def extend(self, items: Sequence[Extended], *, lease: float | None = None) -> list[wire.Verdict]:
         return await self._chunked(protocol.extend_items(items, lease), protocol.extend)
 
-    async def dead_letters(
-        self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0
-    ) -> list[wire.DeadItem]:
+    async def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         return await self._call(protocol.dead_letters(topic, namespace, limit, after))
 
     async def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
@@ -114,9 +110,7 @@ class AsyncClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _chunked(
-        self, items: Sequence[T], build: Callable[[Sequence[T]], Call[list[wire.Verdict]]]
-    ) -> list[wire.Verdict]:
+    async def _chunked(self, items: Sequence[T], build: Callable[[Sequence[T]], Call[list[wire.Verdict]]]) -> list[wire.Verdict]:
         return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
 
     async def _call(self, call: Call[T]) -> T:

@@ -104,9 +104,7 @@ def poll(request: wire.Poll) -> Call[wire.Polled]:
     return Call("POST", "/poll", _read_polled, _pack(request), MSGPACK, wait=request.wait)
 
 
-def fetch(
-    topics: str | Sequence[str], namespace: str, limit: int, wait: float, lease: float | None
-) -> Call[list[wire.Message]]:
+def fetch(topics: str | Sequence[str], namespace: str, limit: int, wait: float, lease: float | None) -> Call[list[wire.Message]]:
     query: list[tuple[str, Any]] = [
         ("namespace", namespace),
         *(("topic", t) for t in ([topics] if isinstance(topics, str) else topics)),
@@ -135,9 +133,7 @@ def delete_dead(topic: str, namespace: str, ids: Sequence[int]) -> Call[list[wir
 
 
 def topics(namespace: str | None) -> Call[list[wire.Topic]]:
-    return Call(
-        "GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True
-    )
+    return Call("GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True)
 
 
 def message(id: int) -> Call[wire.Status]:
@@ -166,9 +162,7 @@ def nack_items(items: Iterable[Settled], error: str | None, retry_after: float |
 
 def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.ExtendItem]:
     return [
-        wire.ExtendItem(id=i.id, namespace=i.namespace, topic=i.topic, receipt=i.receipt, lease=lease)
-        if isinstance(i, wire.Message)
-        else i
+        wire.ExtendItem(id=i.id, namespace=i.namespace, topic=i.topic, receipt=i.receipt, lease=lease) if isinstance(i, wire.Message) else i
         for i in items
     ]
 

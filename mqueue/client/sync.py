@@ -82,9 +82,7 @@ class Client:
         """Done. Takes messages as fetched, or `wire.SettleItem`s."""
         return self._chunked(protocol.ack_items(items), lambda part: protocol.settle("/ack", part))
 
-    def nack(
-        self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None
-    ) -> list[wire.Verdict]:
+    def nack(self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None) -> list[wire.Verdict]:
         """Failed: retried after the backoff or `retry_after` seconds, dead after its last retry."""
         return self._chunked(protocol.nack_items(items, error, retry_after), lambda part: protocol.settle("/nack", part))
 
@@ -92,9 +90,7 @@ class Client:
         """Renew leases: each ends `lease` seconds from now (None: the message's own length)."""
         return self._chunked(protocol.extend_items(items, lease), protocol.extend)
 
-    def dead_letters(
-        self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0
-    ) -> list[wire.DeadItem]:
+    def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         """By id, from the first above `after`."""
         return self._call(protocol.dead_letters(topic, namespace, limit, after))
 

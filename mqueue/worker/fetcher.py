@@ -191,9 +191,7 @@ class Fetcher:
 
     def _quick_due(self, now: float) -> bool:
         free = self._free
-        if self._ends and (
-            len(self._ends) >= self._quarter or self._running == 0 or now >= self._collect_until or self._closed
-        ):
+        if self._ends and (len(self._ends) >= self._quarter or self._running == 0 or now >= self._collect_until or self._closed):
             return True
         if not free:
             return False

@@ -16,9 +16,7 @@ class Job:
 
     __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "stopping", "task")
 
-    def __init__(
-        self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float
-    ) -> None:
+    def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
         self.task = task
         self.args = args

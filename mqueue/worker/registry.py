@@ -185,9 +185,7 @@ class Registry:
     def _add(self, task: Task[..., Any]) -> None:
         other = self._tasks.get(task.name)
         if other is not None and place(other.function) != place(task.function):  # the same place: its module was reloaded
-            raise DuplicateTask(
-                f"task name {task.name!r} is taken by {place(other.function)}: give {place(task.function)} another (name=…)"
-            )
+            raise DuplicateTask(f"task name {task.name!r} is taken by {place(other.function)}: give {place(task.function)} another (name=…)")
         self._tasks[task.name] = task
 
 

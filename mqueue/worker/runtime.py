@@ -157,9 +157,7 @@ class Worker:
             return self._fetcher.finish(None, job)
         self.counts[result.kind] += 1
         if error is not None and result.kind != "release":
-            log.warning(
-                "job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=outcome.summary(error)
-            )
+            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=outcome.summary(error))
         return self._fetcher.finish(result.settle(job.message), job)
 
     def _settled(self, job: Job | None, status: m.Verdict | None) -> None:
@@ -269,14 +267,10 @@ def run(
     if url is not None:  # jobs that enqueue do it where they came from
         default.producer.connect(url, token)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(
-            _serve(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
-        )
+        return runner.run(_serve(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace))
 
 
-async def _serve(
-    *, url: str | None, token: str | None, namespace: str | None, topics: Sequence[str], concurrency: int, grace: float
-) -> int:
+async def _serve(*, url: str | None, token: str | None, namespace: str | None, topics: Sequence[str], concurrency: int, grace: float) -> int:
     worker = Worker(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):

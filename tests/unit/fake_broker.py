@@ -72,9 +72,7 @@ class FakeBroker:
 
     # ── what tests ask for ──
 
-    def refuse(
-        self, path: str, times: int = 1, status: int = 503, code: str = "unavailable", retry_after: float | None = None
-    ) -> None:
+    def refuse(self, path: str, times: int = 1, status: int = 503, code: str = "unavailable", retry_after: float | None = None) -> None:
         self.refusals.append(Refusal(path, times, status, code, retry_after, False))
 
     def cut_after_work(self, path: str, times: int = 1) -> None:
@@ -111,9 +109,7 @@ class FakeBroker:
     def fetch(self, namespace: str, topics: list[str], limit: int, lease: float | None) -> list[wire.Message]:
         now = time.time()
         ready = [
-            s
-            for s in self.live()
-            if s.item.namespace == namespace and s.item.topic in topics and s.due <= now and not self._expire(s).leased
+            s for s in self.live() if s.item.namespace == namespace and s.item.topic in topics and s.due <= now and not self._expire(s).leased
         ]
         ready.sort(key=lambda s: (s.item.priority, s.due, s.id))
         return [self._lease(s, lease or s.lease) for s in ready[:limit]]
@@ -328,9 +324,7 @@ def reply(request: web.Request, value: Any) -> web.Response:
 def problem(status: int, code: str, detail: str, retry_after: float | None = None) -> web.Response:
     document = wire.Problem(title=code, status=status, code=code, detail=detail)
     headers = {"Retry-After": f"{retry_after:.0f}"} if retry_after is not None else {}
-    return web.Response(
-        status=status, body=msgspec.json.encode(document), content_type="application/problem+json", headers=headers
-    )
+    return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json", headers=headers)
 
 
 class Server:

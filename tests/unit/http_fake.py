@@ -57,9 +57,7 @@ class FakeEngine:
         self._called("enqueue", list(messages))
         return [2**62 + n for n in range(len(messages))]
 
-    async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None
-    ) -> Any:
+    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> Any:
         self._called("fetch", (namespace, list(topics), limit, wait, lease))
         if self.waits:
             self.waiting.set()

@@ -223,6 +223,4 @@ def test_a_damaged_endpoint_is_none(tmp_path, content):
 def _stand_in(monkeypatch, package: str, name: str, module: ModuleType) -> None:
     """Put `module` in the place of package.name, whether the real one was imported or not."""
     monkeypatch.setitem(sys.modules, f"{package}.{name}", module)
-    monkeypatch.setattr(
-        sys.modules[package] if package in sys.modules else __import__(package, fromlist=["_"]), name, module, raising=False
-    )
+    monkeypatch.setattr(sys.modules[package] if package in sys.modules else __import__(package, fromlist=["_"]), name, module, raising=False)

@@ -47,9 +47,7 @@ def test_flags_before_environment_before_dotenv_before_defaults():
 
 
 def test_an_empty_value_is_not_set():
-    Path(".env").write_text(
-        "DATABASE_URLS=\nREDIS_ADDRS=\nREDIS_PASSWORD=\nWAL_DIR=\nJWT_SECRET=\nNAMESPACE_QUOTAS=\nMQUEUE_PORT=9\n"
-    )
+    Path(".env").write_text("DATABASE_URLS=\nREDIS_ADDRS=\nREDIS_PASSWORD=\nWAL_DIR=\nJWT_SECRET=\nNAMESPACE_QUOTAS=\nMQUEUE_PORT=9\n")
     assert load(environ={"MQUEUE_PORT": ""}) == Settings(port=9)
 
 

@@ -67,9 +67,7 @@ async def test_enqueue_msgpack(b: Broker) -> None:
     status, body, headers = await b.ask("POST", "/enqueue", data=msgspec.msgpack.encode([item]), headers=bearer() | MSGPACK)
     assert (status, headers["content-type"]) == (200, "application/msgpack")
     assert msgspec.msgpack.decode(body) == [2**62]
-    assert b.engine.calls[0][1] == [
-        NewMessage("default", "t", b"\x00\xff", metadata=b'{"a":[null,true,1.5]}', deliver_after_us=0)
-    ]
+    assert b.engine.calls[0][1] == [NewMessage("default", "t", b"\x00\xff", metadata=b'{"a":[null,true,1.5]}', deliver_after_us=0)]
 
 
 async def test_dequeue(b: Broker) -> None:

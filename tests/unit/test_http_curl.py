@@ -24,9 +24,7 @@ async def b(tmp_path: Path) -> AsyncIterator[Broker]:
 
 
 async def shell(b: Broker, command: str) -> str:
-    command = (
-        command.replace("https://localhost:8080", b.server.url).replace("YOUR_JWT", token()).replace("curl -k", "curl -ksS")
-    )
+    command = command.replace("https://localhost:8080", b.server.url).replace("YOUR_JWT", token()).replace("curl -k", "curl -ksS")
     process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert (process.returncode, err) == (0, b"")

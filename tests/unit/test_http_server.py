@@ -54,9 +54,7 @@ async def test_port_0_is_reported_and_a_taken_port_is_an_error(b: Broker) -> Non
     assert (await b.get("/health"))[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("host", "shown"), [("0.0.0.0", "http://127.0.0.1:5"), ("::", "http://[::1]:5"), ("a.b", "http://a.b:5")]
-)
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "http://127.0.0.1:5"), ("::", "http://[::1]:5"), ("a.b", "http://a.b:5")])
 def test_urls_one_can_connect_to(host: str, shown: str) -> None:
     assert server._url("http", host, 5) == shown
 

@@ -30,9 +30,7 @@ def test_compose_has_two_shards_a_cache_a_broker_and_a_worker():
 
 
 def test_compose_waits_for_health_instead_of_time():
-    assert SERVICES["broker"]["depends_on"] == {
-        name: {"condition": "service_healthy"} for name in ("postgres-0", "postgres-1", "valkey")
-    }
+    assert SERVICES["broker"]["depends_on"] == {name: {"condition": "service_healthy"} for name in ("postgres-0", "postgres-1", "valkey")}
     assert SERVICES["worker"]["depends_on"] == {"broker": {"condition": "service_healthy"}}
     for name in ("postgres-0", "postgres-1", "valkey"):
         assert SERVICES[name]["healthcheck"]["test"], name
@@ -95,10 +93,7 @@ def test_an_old_python_is_refused_in_one_line(tmp_path):
         ["make", f"PYTHON={old}", f"VENV={tmp_path}/venv", "run"], cwd=ROOT, capture_output=True, text=True, env=SHELL_ENVIRON
     )
     assert done.returncode == 2
-    assert (
-        done.stdout
-        == f"mqueue needs Python 3.11 or newer and '{old}' is not: name another with: make PYTHON=/path/to/python3\n"
-    )
+    assert done.stdout == f"mqueue needs Python 3.11 or newer and '{old}' is not: name another with: make PYTHON=/path/to/python3\n"
 
 
 def test_integration_test_without_an_engine_says_so_and_passes(tmp_path):

@@ -33,9 +33,7 @@ def test_what_is_not_known_is_an_error(bad: str) -> None:
 
 
 def test_the_list_is_read() -> None:
-    actions = failpoints.parse(
-        " wal.before_fsync=kill@3, enqueue.before_reply=delay:0.2,wal.rotate=exit:7,wal.after_fsync=error ,"
-    )
+    actions = failpoints.parse(" wal.before_fsync=kill@3, enqueue.before_reply=delay:0.2,wal.rotate=exit:7,wal.after_fsync=error ,")
     assert {n: (a.kind, a.at, a.value) for n, a in actions.items()} == {
         "wal.before_fsync": ("kill", 3, 0),
         "enqueue.before_reply": ("delay", None, 0.2),

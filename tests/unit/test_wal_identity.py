@@ -57,9 +57,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         except WalLocked as error:
             print(error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert f"process {os.getpid()}" in done.stdout, done.stderr
     assert reopened(identity).start_count == 2, "a refused start is none"
 

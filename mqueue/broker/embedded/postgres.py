@@ -84,9 +84,7 @@ class PostgreSQL:
         if left is None:
             programs = await asyncio.to_thread(self._prepare)
             self._forget_stale_pid()
-            self._server = spawn(
-                [str(programs / "postgres"), *self._arguments()], self._marker, self._folder, self._log, self._account
-            )
+            self._server = spawn([str(programs / "postgres"), *self._arguments()], self._marker, self._folder, self._log, self._account)
         else:
             self._server = left
         await self._wait_ready(self._server, since)
@@ -133,9 +131,7 @@ class PostgreSQL:
         finally:
             os.close(memory)
         if result.returncode != 0:
-            words = [line for line in (result.stderr + result.stdout).splitlines() if "error" in line.lower()] or [
-                result.stderr
-            ]
+            words = [line for line in (result.stderr + result.stdout).splitlines() if "error" in line.lower()] or [result.stderr]
             raise EmbeddedError(f"initdb cannot make {fresh}: {words[0].strip()}")
 
     def _arguments(self) -> list[str]:
@@ -171,14 +167,10 @@ class PostgreSQL:
                 return
             except psycopg.OperationalError as error:
                 if "password authentication failed" in str(error):
-                    raise EmbeddedError(
-                        f"PostgreSQL in {self._folder} does not take the password kept in the data dir"
-                    ) from error
+                    raise EmbeddedError(f"PostgreSQL in {self._folder} does not take the password kept in the data dir") from error
             if not server.alive() or asyncio.get_running_loop().time() > deadline:
                 server.send(signal.SIGQUIT)
-                raise EmbeddedError(
-                    f"PostgreSQL does not start: {last_words(self._log, since) or 'no word from it'} (log: {self._log})"
-                )
+                raise EmbeddedError(f"PostgreSQL does not start: {last_words(self._log, since) or 'no word from it'} (log: {self._log})")
             await asyncio.sleep(0.03)
 
     async def _connect(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
@@ -188,9 +180,7 @@ class PostgreSQL:
 
     async def _make_databases(self) -> None:
         async with await self._connect() as connection:
-            rows = await (
-                await connection.execute("SELECT datname FROM pg_database WHERE datname ~ '^mqueue_[0-9]+$'")
-            ).fetchall()
+            rows = await (await connection.execute("SELECT datname FROM pg_database WHERE datname ~ '^mqueue_[0-9]+$'")).fetchall()
             there = {int(name.removeprefix("mqueue_")) for (name,) in rows}
             if there and max(there) >= self._shards:
                 held = max(there) + 1

@@ -91,18 +91,14 @@ class Valkey:
         def text(value: object) -> str:
             return str(value).replace("\\", "\\\\").replace('"', '\\"')
 
-        return CONFIG.format(
-            socket=text(self._socket), password=text(self._password), folder=text(self._folder), pidfile=text(self._pidfile)
-        )
+        return CONFIG.format(socket=text(self._socket), password=text(self._password), folder=text(self._folder), pidfile=text(self._pidfile))
 
     async def _wait_ready(self, server: Server, since: int) -> None:
         deadline = asyncio.get_running_loop().time() + START_S
         while not await self._answers():
             if not server.alive() or asyncio.get_running_loop().time() > deadline:
                 server.send(signal.SIGKILL)
-                raise EmbeddedError(
-                    f"Valkey does not start: {last_words(self._log, since) or 'no word from it'} (log: {self._log})"
-                )
+                raise EmbeddedError(f"Valkey does not start: {last_words(self._log, since) or 'no word from it'} (log: {self._log})")
             await asyncio.sleep(0.01)
 
     async def _answers(self) -> bool:

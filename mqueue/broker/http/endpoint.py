@@ -59,9 +59,7 @@ class Endpoint:
             frame.metrics.request(self._route, CLIENT_GONE, frame.clock.monotonic() - started)
             return
         except asyncio.CancelledError:  # the server's grace has ended
-            status, headers, body = problem.answer(
-                Unavailable("the broker stops; unknown whether this happened", retry_after=1.0)
-            )
+            status, headers, body = problem.answer(Unavailable("the broker stops; unknown whether this happened", retry_after=1.0))
         except Exception:
             log.exception("a request failed unexpectedly", route=self._route)
             status, headers, body = problem.answer(MQueueError())

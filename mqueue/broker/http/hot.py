@@ -55,9 +55,7 @@ class Hot:
         verdicts = await self._engine.settle(settles) if settles else []
         messages: list[wire.Message] = []
         if poll.limit:
-            fetch = decode.FetchQuery(
-                topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease
-            )
+            fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
             messages = await self._fetch(call, fetch)
         return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages)
 

@@ -43,9 +43,7 @@ class Quotas:
             return
         for namespace, count in limited.items():
             if count > (limit := self._limits[namespace].amount):
-                raise QuotaExceeded(
-                    f"{count} messages at once; namespace {namespace} may enqueue {limit} a minute", retry_after=WINDOW_S
-                )
+                raise QuotaExceeded(f"{count} messages at once; namespace {namespace} may enqueue {limit} a minute", retry_after=WINDOW_S)
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT_S):
                 refused = await self._take(limited)

@@ -72,9 +72,7 @@ async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:
         tail.messages[id].settle(STATES[kind], version, attempts, due, (error or "").encode())
 
 
-async def _end(
-    store: ShardStore, connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger
-) -> None:
+async def _end(store: ShardStore, connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger) -> None:
     if not records:
         return
     deleted = await store.delete_messages(connection, [(r.id, r.version) for r in records])
@@ -128,4 +126,3 @@ def _columns(outcomes: Sequence[Settled]) -> dict[str, list[Any]]:
         "sequences": [o.sequence for o in outcomes],
         "errors": [o.error.decode() for o in outcomes],
     }
-

@@ -257,7 +257,11 @@ class ShardStore:
         await failpoints.ahit("flush.after_commit")
 
     async def _copy(
-        self, connection: AsyncConnection[Any], name: str, rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]
+        self,
+        connection: AsyncConnection[Any],
+        name: str,
+        rows: Sequence[tuple[Record, bytes | None, bytes]],
+        ids: dict[str, int],
     ) -> None:
         async with connection.cursor() as cursor, cursor.copy(sql(name)) as copy:
             parts = [COPY_SIGNATURE]
@@ -272,9 +276,7 @@ class ShardStore:
             parts.append(COPY_END)
             await copy.write(b"".join(parts))
 
-    async def _stage(
-        self, connection: AsyncConnection[Any], rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]
-    ) -> None:
+    async def _stage(self, connection: AsyncConnection[Any], rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]) -> None:
         await connection.execute(sql("create_staging"))
         await connection.execute(sql("clear_staging"))
         await self._copy(connection, "copy_staging", rows, ids)
@@ -308,9 +310,7 @@ class ShardStore:
             ledger.add(topic_id, "dead", count)
             ledger.add(topic_id, "enqueued", never_had_one)
 
-    async def _end(
-        self, connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger
-    ) -> None:
+    async def _end(self, connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
         if not gone:
             return
         deleted = await self.delete_messages(connection, [(g.id, g.version) for g in gone])
@@ -338,12 +338,29 @@ class ShardStore:
     # -- what the prefetcher reads -------------------------------------------------------------------------------------------
 
     async def refill_page(
-        self, connection: AsyncConnection[Any], topic: str, frontier: bytes, now: int, t_due: int, t_id: int, limit: int, size: int
+        self,
+        connection: AsyncConnection[Any],
+        topic: str,
+        frontier: bytes,
+        now: int,
+        t_due: int,
+        t_id: int,
+        limit: int,
+        size: int,
     ) -> tuple[list[Row], bytes]:
         """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the first key left out."""
         topic_id = (await self.topic_ids([topic]))[topic]
         priority, rank, due, id = record.key_parts(frontier) if frontier else (-(2**31), 0, 0, 0)
-        args = {"topic_id": topic_id, "priority": priority, "rank": rank, "due": due, "id": id, "now": now, "t_due": t_due, "t_id": t_id}
+        args = {
+            "topic_id": topic_id,
+            "priority": priority,
+            "rank": rank,
+            "due": due,
+            "id": id,
+            "now": now,
+            "t_due": t_due,
+            "t_id": t_id,
+        }
         rows = await self._leader(connection, "refill_page", **args, limit=limit + 1, bytes=size)
         return _page(rows, limit, lambda row: _message(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
 
@@ -399,7 +416,23 @@ def _connect_args() -> dict[str, Any]:
 
 
 def _message(topic: str, row: Sequence[Any]) -> Row:
-    id, priority, rank, due, attempts, max_retries, version, lease_ms, node, sequence, expires, created, payload, metadata, key = row[:15]
+    (
+        id,
+        priority,
+        rank,
+        due,
+        attempts,
+        max_retries,
+        version,
+        lease_ms,
+        node,
+        sequence,
+        expires,
+        created,
+        payload,
+        metadata,
+        key,
+    ) = row[:15]
     body = record.body(created, payload, None if metadata is None else metadata.encode(), key)
     return (
         record.from_row(
@@ -410,9 +443,7 @@ def _message(topic: str, row: Sequence[Any]) -> Row:
     )  # fmt: skip
 
 
-def _page(
-    rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B
-) -> tuple[list[Row], B]:
+def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B) -> tuple[list[Row], B]:
     """Cuts a page at its limit, or before the first row that came without its payload; says where the next one begins."""
     for n, row in enumerate(rows):
         if n == limit or row[12] is None:

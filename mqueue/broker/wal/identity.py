@@ -113,9 +113,7 @@ class Identity:
         with self._mutex:
             state = msgspec.structs.replace(self._state, **fields)
             try:
-                self._disk.close(
-                    publish(self._disk, self.directory / FILE, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
-                )
+                self._disk.close(publish(self._disk, self.directory / FILE, msgspec.json.format(msgspec.json.encode(state)) + b"\n"))
             except OSError as error:
                 raise refusal(error, f"cannot write {self.directory / FILE}") from error
             self._state = state

@@ -30,9 +30,7 @@ log = structlog.get_logger(__name__)
 class ShardLog:
     """`commit`, `append` and the properties are for the event loop; the other methods may block on the disk."""
 
-    def __init__(
-        self, directory: Path, writer: Writer, sealed: list[Segment], *, segment_max: int, keep_s: float, disk: Disk
-    ) -> None:
+    def __init__(self, directory: Path, writer: Writer, sealed: list[Segment], *, segment_max: int, keep_s: float, disk: Disk) -> None:
         self._directory = directory
         self._writer = writer
         self._sealed = sealed  # from the front; the writer's segment comes after them

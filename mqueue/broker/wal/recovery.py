@@ -49,9 +49,7 @@ def inspect(directory: Path, shard: int, identity: uuid.UUID) -> Found:
     path = directory / name(order[-1])
     if path.stat().st_size < HEADER_SIZE:
         first = before.last if before else 0
-        return Found(
-            sealed, Segment(path, order[-1], Header(shard, identity, first), HEADER_SIZE, first), torn=path.read_bytes()
-        )
+        return Found(sealed, Segment(path, order[-1], Header(shard, identity, first), HEADER_SIZE, first), torn=path.read_bytes())
     segment, data = _scan(directory, order[-1], shard, identity, before)
     return Found(sealed, segment, data[HEADER_SIZE : segment.size], data[segment.size :])
 

@@ -77,6 +77,7 @@ end
 for i = 1, #names do
   local t = names[i]
   left = left + t.size
+  if now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
   if t.frontier ~= LAST then
     if t.size == 0 then open = false end
     if t.size < ready_cap / 2 then ask(t.name, t) end

@@ -140,8 +140,8 @@ local topics = {}
 local function topic(name)
   local t = topics[name]
   if t then return t end
-  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low')
-  t = { name = name, frontier = got[1], low = got[2] or LAST, ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
+  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low', 'fetched')
+  t = { name = name, frontier = got[1], low = got[2] or LAST, fetched = tonumber(got[3] or 0), ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
         placed = 0, known = got[1] and true or false }
   topics[name] = t
   return t

@@ -1,0 +1,281 @@
+"""The composition root: builds the parts, starts them in order, stops them in reverse."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import structlog
+
+from mqueue import paths, tokens
+from mqueue.broker.cache.ready import Limits, ReadyCache
+from mqueue.broker.committer import Committer
+from mqueue.broker.config import ConfigError, Settings
+from mqueue.broker.daemons.leader import Leader
+from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
+from mqueue.broker.engine import Engine
+from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
+from mqueue.broker.membership import Membership
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.shard import Shard
+from mqueue.broker.sharding import SlotMap
+from mqueue.broker.store.migrate import migrate_all
+from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.waiters import Waiters
+from mqueue.broker.wal.errors import WalError
+from mqueue.broker.wal.identity import Identity
+from mqueue.broker.wal.ids import IdSource
+from mqueue.broker.wal.log import ShardLog
+from mqueue.clock import SystemClock
+from mqueue.errors import MQueueError
+
+SERVING_WAIT_S = 60.0
+FLUSH_WAIT_S = 15.0
+STOP_MAX_S = 28.0
+TOKEN_TTL_S = 365 * 86400.0
+RENEW_IDS_S = 3.0
+
+logger = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Runs a broker until SIGTERM or SIGINT; the second one ends it at once. Returns the exit code."""
+    import uvloop
+
+    try:
+        return uvloop.run(_main(settings))
+    except WalError as error:
+        logger.error(str(error))
+        return error.exit_code
+    except MQueueError as error:
+        logger.error(error.detail)
+        return getattr(error, "exit_code", 1)
+
+
+async def _main(settings: Settings) -> int:
+    broker = Broker(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            logger.warning("stopping at once")
+            broker.abandon()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    starting = asyncio.create_task(broker.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            starting.result()
+            print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
+            await asyncio.wait({stopping, broker.failed}, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+    finally:
+        await broker.stop()
+    if broker.failed.done():
+        raise broker.failed.result()
+    return 0
+
+
+class Broker:
+    """`url`, `metrics_url`: where it answers. `failed`: done with the error after which the process must end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._embedded: EmbeddedStores | None = None
+        self._identity: Identity | None = None
+        self._shards: list[Shard] = []
+        self._committers: list[Committer] = []
+        self._leaders: list[Leader] = []
+        self._servers: list[HttpServer] = []
+        self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.url = self.metrics_url = ""
+
+    # -- start ---------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        settings = self._settings
+        data_dir = paths.make_data_dir(settings.data_dir)
+        secret = settings.jwt_secret or paths.keep_jwt_secret(data_dir)
+        self._identity = await asyncio.to_thread(Identity.open, settings.effective_wal_dir)
+        urls = await self._open_stores()
+        stores = [ShardStore(k, url) for k, url in enumerate(urls.database_urls)]
+        await self._migrate(urls.database_urls)
+        caches = [self._cache(k, urls) for k in range(len(stores))]
+        slots = await self._register(stores)
+        node = self._identity.node
+        assert node is not None
+        ids = IdSource(node, self._identity, self._clock)
+        start = self._identity.start_count << 40
+        buffer_max = settings.buffer_max_mb * 1024 * 1024
+        limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
+        for k, (store, cache) in enumerate(zip(stores, caches, strict=True)):
+            log = await asyncio.to_thread(ShardLog.open, self._identity.shard_directory(k), k, self._identity.uuid)
+            shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
+            self._shards.append(shard)
+            self._committers.append(Committer(shard, ids, self._fail))
+            self._leaders.append(
+                Leader(
+                    shard,
+                    limits,
+                    flush_age_us=settings.flush_age_ms * 1000,
+                    horizon_us=settings.time_horizon_s * 1_000_000,
+                    idle_us=settings.topic_idle_s * 1_000_000,
+                )
+            )
+        waiters = Waiters()
+        engine = Engine(
+            self._shards,
+            self._committers,
+            slots,
+            waiters,
+            self._metrics,
+            self._clock,
+            lease_s=settings.lease_s,
+            max_retries=settings.max_retries,
+            idempotency_s=settings.idempotency_s,
+        )
+        for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
+            self._spawn(Membership(shard).run(), f"membership-{shard.number}")
+            self._spawn(leader.run(), f"leader-{shard.number}")
+            self._spawn(committer.run(), f"committer-{shard.number}")
+            self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
+        self._spawn(self._renew_ids(ids), "ids")
+        self._spawn(self._watch_health(), "health")
+        async with asyncio.timeout(SERVING_WAIT_S):
+            for shard in self._shards:
+                await shard.serving.wait()
+        await self._serve_http(engine, secret, urls)
+        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
+        paths.write_endpoint(data_dir, self.url, token)
+
+    async def _open_stores(self) -> StoreUrls:
+        settings = self._settings
+        if not settings.embedded:
+            return StoreUrls(settings.database_urls, settings.redis_addrs, settings.redis_password or "")
+        self._embedded = EmbeddedStores(settings.data_dir, settings.shards)
+        return await self._embedded.start()
+
+    async def _migrate(self, urls: tuple[str, ...]) -> None:
+        try:
+            for line in await asyncio.to_thread(migrate_all, urls):
+                logger.info("migrated", what=line)
+        except psycopg.Error as error:
+            raise MQueueError(f"PostgreSQL: {error}") from error
+
+    def _cache(self, shard: int, urls: StoreUrls) -> ReadyCache:
+        return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None)
+
+    async def _register(self, stores: list[ShardStore]) -> SlotMap:
+        assert self._identity is not None
+        for store in stores:
+            await store.open()
+            await store.create(len(stores))
+        slots = await stores[0].slot_map(len(stores))
+        for store in stores:
+            row = await store.row()
+            if (row.number, row.shards) != (store.number, len(stores)):
+                raise ConfigError(
+                    f"shard {store.number}: this database is shard {row.number} of {row.shards}, but {len(stores)} are configured: "
+                    "give the databases in their order, all of them"
+                )
+        for store in stores:
+            node, _ = await store.register_broker(self._identity.uuid, self._identity.node)
+            self._identity.set_node(node)
+        return SlotMap(slots)
+
+    async def _serve_http(self, engine: Engine, secret: str, urls: StoreUrls) -> None:
+        settings = self._settings
+        tls = None
+        if settings.tls_cert_file and settings.tls_key_file:
+            tls = (settings.tls_cert_file, settings.tls_key_file)
+        quotas = Quotas(settings.namespace_quotas, _limits_uri(urls.redis_addrs[0], urls.redis_password))
+        app = api(engine, Authenticator(secret, self._clock), quotas, self._metrics)
+        metrics = HttpServer(metrics_app(self._metrics), settings.host, settings.metrics_port, tls=tls)
+        server = HttpServer(app, settings.host, settings.port, tls=tls)
+        for each, name in ((server, "port"), (metrics, "metrics port")):
+            try:
+                await each.start()
+            except OSError as error:
+                raise MQueueError(f"cannot listen on the {name}: {error}") from error
+            self._servers.append(each)
+        self.url, self.metrics_url = server.url, f"{metrics.url}/metrics"
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a part of the broker failed", part=task.get_name(), exc_info=error)
+            self._fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def _renew_ids(self, ids: IdSource) -> None:
+        while True:
+            await asyncio.to_thread(ids.renew)
+            await asyncio.sleep(RENEW_IDS_S)
+
+    async def _watch_health(self) -> None:
+        while True:
+            for shard in self._shards:
+                shard.metrics.health.set(shard.serving.is_set())
+            await asyncio.sleep(0.2)
+
+    # -- stop ----------------------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop taking work, finish what is in hand, flush, stop the embedded stores. Bounded."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_MAX_S):
+                await self._stop()
+
+    async def _stop(self) -> None:
+        if self.url:
+            paths.remove_endpoint(self._settings.data_dir)
+        for server in self._servers:
+            await server.stop()
+        if not self.failed.done():
+            for committer in self._committers:
+                await committer.stop()
+            await asyncio.gather(*(leader.flush_all(FLUSH_WAIT_S) for leader in self._leaders))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for shard in self._shards:
+            with suppress(WalError):
+                await asyncio.to_thread(shard.log.close)
+            await shard.cache.close()
+            await shard.store.close()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        if self._identity is not None:
+            self._identity.close()
+
+    def abandon(self) -> None:
+        """The second signal: what is durable is durable."""
+        import os
+
+        os._exit(1)
+
+
+def _limits_uri(address: str, password: str) -> str:
+    """The first Redis, as the `limits` library names it."""
+    scheme, _, rest = address.rpartition("://")
+    login = f":{password}@" if password and "@" not in rest else ""
+    return f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"

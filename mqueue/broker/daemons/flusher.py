@@ -1,0 +1,118 @@
+"""Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never gets there."""
+
+import struct
+import time
+from collections.abc import Iterable
+
+from mqueue.broker import failpoints, record
+from mqueue.broker.cache.ready import FlushPage
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.store.shard import FlushBatch, Gone
+from mqueue.lifecycle import State
+from mqueue.message import BATCH_MAX, BODY_MAX
+
+PAGES_MAX = 5  # script calls gathered into one transaction
+ENTRY = struct.Struct(">QQHQHHH")
+TALLY = struct.Struct(">cIH")
+GONE = frozenset({State.ACKED.value, State.EXPIRED.value, State.PURGED.value, State.CANCELLED.value})
+
+
+class Flusher:
+    """`age_us`: how long a batch may wait for its ack."""
+
+    def __init__(self, age_us: int) -> None:
+        self._age_us = age_us
+
+    async def flush(self, lead: Lead, everything: bool = False) -> bool:
+        """One transaction. False when nothing was old enough."""
+        shard = lead.shard
+        # past half of the buffer there is no time to wait for acks
+        hurry = everything or shard.buffer * 2 > shard.buffer_max
+        newest = 0 if hurry else max(1, shard.now_us() - self._age_us)
+        pages = await self._read(lead, newest)
+        if not pages:
+            return False
+        began = time.perf_counter()
+        batch, versions, key_hashes = gather(pages)
+        batch.clock = shard.clock_us
+        await shard.store.flush(lead.connection, lead.epoch, lead.term, batch)
+        await failpoints.ahit("flush.after_commit")
+        await self._done(lead, batch.number, versions, key_hashes)
+        shard.metrics.flush_seconds.observe(time.perf_counter() - began)
+        shard.metrics.flush_rows.inc(len(batch.fresh) + len(batch.again) + len(batch.dead))
+        shard.metrics.elided.inc(sum(count for *_, count in batch.tallies))
+        return True
+
+    async def _read(self, lead: Lead, newest: int) -> list[FlushPage]:
+        pages: list[FlushPage] = []
+        skip = size = 0
+        while len(pages) < PAGES_MAX and size < BODY_MAX:
+            page = await lead.shard.cache.flush_read(lead.epoch, lead.term, skip, BATCH_MAX, BODY_MAX, newest)
+            if not page.entries:
+                break
+            pages.append(page)
+            skip += len(page.entries)
+            size += sum(len(body) for body in page.bodies if body)
+        return pages
+
+    async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, int]], key_hashes: list[bytes]) -> None:
+        shard = lead.shard
+        rounds = max(1, -(-max(len(versions), len(key_hashes)) // BATCH_MAX))
+        for n in range(rounds):
+            part = slice(n * BATCH_MAX, (n + 1) * BATCH_MAX)
+            up_to = number if n == rounds - 1 else 0
+            left, buffer = await shard.cache.flush_done(lead.epoch, lead.term, up_to, versions[part], key_hashes[part])
+        shard.buffer = buffer
+        shard.room.set()
+        shard.metrics.buffer_queue_depth.set(left)
+        shard.metrics.buffer_bytes.set(buffer)
+
+
+def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, int]], list[bytes]]:
+    """What to write, the versions to report to Redis afterwards, and the idempotency keys written. Pure."""
+    batch = FlushBatch()
+    latest: dict[bytes, tuple[bytes, bytes | None, bytes | None, bool]] = {}
+    first: dict[bytes, int] = {}
+    key_hashes: list[bytes] = []
+    for page in pages:
+        for entry in page.entries:
+            _read_entry(entry, batch, first)
+        for id, data, body, error, flag in zip(page.ids, page.records, page.bodies, page.errors, page.in_pg, strict=True):
+            if data is not None:
+                known = latest[id][3] if id in latest else flag == ord("1")
+                latest[id] = (data, body, error, known)
+            elif id in latest:
+                del latest[id]  # it ended meanwhile, and without a row: its own entry counts it
+        for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
+            if key is not None:
+                id_of_key, body_hash, _, _, expires, _, _ = record.IDEMPOTENCY.unpack(key)
+                batch.keys.append((key_hash, body_hash, id_of_key, expires))
+                key_hashes.append(key_hash)
+    versions: list[tuple[bytes, int]] = []
+    for id, (data, body, error, in_pg) in latest.items():
+        r = record.unpack(data)
+        if r.state in GONE:
+            batch.gone.append(Gone(r.id, r.version, r.state, r.topic, first[id]))
+        elif body is None:
+            continue  # PostgreSQL has this version
+        elif r.state == State.DEAD:
+            batch.dead.append((r, error, body))
+        else:
+            (batch.again if in_pg else batch.fresh).append((r, error, body))
+        versions.append((id, r.version))
+    return batch, versions, key_hashes
+
+
+def _read_entry(entry: bytes, batch: FlushBatch, first: dict[bytes, int]) -> None:
+    number, _, node, sequence, kinds, ids, _ = ENTRY.unpack_from(entry)
+    batch.number = max(batch.number, number)
+    if node:
+        batch.positions[node] = max(sequence, batch.positions.get(node, 0))
+    at = ENTRY.size
+    for _ in range(kinds):
+        state, count, size = TALLY.unpack_from(entry, at)
+        at += TALLY.size
+        batch.tallies.append((number, entry[at : at + size].decode(), state, count))
+        at += size
+    for n in range(at, at + 8 * ids, 8):
+        first.setdefault(entry[n : n + 8], number)

@@ -1,0 +1,212 @@
+"""Leadership of one shard: election, the closing and opening of epochs, and the loop that runs the daemons one after the other.
+
+A session advisory lock in the shard's database elects the leader; a *term* in the shard's row fences it. A new leader raises the term in
+PostgreSQL, then in Redis, before it reads anything. Every transaction of its daemons begins by locking the shard row on epoch and term;
+every script of theirs carries both. So a leader that was paused and wakes changes nothing. If Redis does not know the epoch (it was
+restarted, flushed, replaced), the leader closes it: see `membership.py` for the brokers' part.
+
+Flush and refill never interleave: one loop runs both. The tick (clock, due messages, dead leases) is a loop of its own.
+"""
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from mqueue.broker import failpoints
+from mqueue.broker.cache.ready import Limits
+from mqueue.broker.daemons.flusher import Flusher
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.daemons.prefetcher import Prefetcher
+from mqueue.broker.daemons.pruner import Pruner
+from mqueue.broker.engine import FLUSH
+from mqueue.broker.faults import CacheLost, Deposed, EpochEnded, Fault, StoreLost
+from mqueue.broker.shard import Shard
+
+ELECTION_S = 1.0
+TICK_S = 0.02
+BARRIER_S = 3.0  # a closing epoch waits so long for the live brokers
+ALIVE_S = 2.5  # since the last heartbeat
+SCAN_EVERY_S = 0.25
+ARRIVALS_EVERY_S = 0.25
+PRUNE_EVERY_S = 5.0
+EVICT_EVERY_S = 15.0
+ASKED_MAX = 256  # refills before the next flush gets its turn
+
+logger = structlog.get_logger(__name__)
+
+
+class Leader:
+    def __init__(self, shard: Shard, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
+        self._shard = shard
+        self._limits = limits
+        self._age_s = flush_age_us / 1e6
+        self._idle_us = idle_us
+        self._flusher = Flusher(flush_age_us)
+        self._prefetcher = Prefetcher(horizon_us)
+        self._pruner = Pruner()
+        self._flush_all = asyncio.Event()
+        self._flushed_all = asyncio.Event()
+        self.leads = False
+
+    async def run(self) -> None:
+        while True:
+            connection: AsyncConnection[Any] | None = None
+            try:
+                connection = await self._shard.store.connect()
+                while not await self._shard.store.try_lock(connection):
+                    await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
+                await self._lead(connection)
+            except (Fault, psycopg.Error) as fault:
+                logger.warning("not leading", shard=self._shard.number, reason=str(fault))
+                await asyncio.sleep(0.2 + random.random() / 5)
+            finally:
+                self._lead_changed(False)
+                if connection is not None:
+                    await connection.close()
+
+    async def flush_all(self, timeout: float) -> None:
+        """If this broker leads: flush until nothing waits, for a clean stop."""
+        if self.leads:
+            self._flushed_all.clear()
+            self._flush_all.set()
+            with suppress(TimeoutError, Fault):
+                await self._shard.cache.ask(FLUSH)
+                await asyncio.wait_for(self._flushed_all.wait(), timeout)
+
+    def _lead_changed(self, leads: bool) -> None:
+        self.leads = leads
+        self._shard.metrics.leader.set(leads)
+
+    # -- one term ------------------------------------------------------------------------------------------------------------
+
+    async def _lead(self, connection: AsyncConnection[Any]) -> None:
+        shard = self._shard
+        term = await shard.store.raise_term(connection, 0)
+        shard.cache.run_id = ""
+        try:
+            found = await shard.cache.lead(term, self._limits)
+        except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
+            term = await shard.store.raise_term(connection, int(str(later).split()[1]))
+            found = await shard.cache.lead(term, self._limits)
+        lead = Lead(shard, connection, term, 0)
+        self._lead_changed(True)
+        logger.info("leading", shard=shard.number, term=term)
+        while True:
+            row = await shard.store.row()
+            run_id, _ = await shard.cache.server()
+            if row.mode == "hot" and found == row.epoch and run_id == row.run_id:
+                lead.epoch = row.epoch
+                shard.cache.run_id = run_id
+            else:
+                lead.epoch = await self._reopen(lead, found or 0)
+            shard.suspect.set()
+            try:
+                await self._serve(lead)
+            except EpochEnded as ended:
+                logger.warning("the epoch has ended", shard=shard.number, epoch=lead.epoch, reason=str(ended))
+                shard.lost()
+                found = None
+                shard.cache.run_id = ""
+            except CacheLost as lost:
+                logger.warning("Redis does not answer", shard=shard.number, reason=str(lost))
+                await asyncio.sleep(0.1)
+                shard.cache.run_id = ""
+                found = await shard.cache.lead(term, self._limits)
+
+    async def _reopen(self, lead: Lead, floor: int) -> int:
+        """Close the epoch, wait for the brokers' replay, open the next one. Returns it."""
+        shard = lead.shard
+        epoch = await shard.store.raise_epoch(lead.connection, lead.term, floor)
+        logger.info("closing the epoch", shard=shard.number, next=epoch)
+        shard.lost()
+        deadline = shard.clock.monotonic() + BARRIER_S
+        while True:
+            brokers = await shard.store.brokers(ALIVE_S)
+            if all(b.replayed >= epoch for b in brokers if b.alive) or shard.clock.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.02)
+        await failpoints.ahit("recovery.before_open")
+        row = await shard.store.row()
+        run_id, _ = await shard.cache.server()
+        await shard.cache.clear()
+        shard.cache.run_id = run_id
+        clock = row.clock_us or shard.clock.wall_us()
+        positions = {b.node: b.position for b in await shard.store.brokers(ALIVE_S)}
+        await shard.cache.open_epoch(epoch, lead.term, clock, self._limits, positions)
+        await shard.store.open_shard(lead.connection, epoch, lead.term, "hot", run_id)
+        logger.info("opened an epoch", shard=shard.number, epoch=epoch)
+        return epoch
+
+    async def _serve(self, lead: Lead) -> None:
+        loops = [asyncio.create_task(self._tick(lead)), asyncio.create_task(self._work(lead))]
+        try:
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    async def _tick(self, lead: Lead) -> None:
+        shard = lead.shard
+        while True:
+            tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
+            shard.clock_us, shard.clock_at = tick.clock, shard.clock.monotonic()
+            await asyncio.sleep(TICK_S)
+
+    async def _work(self, lead: Lead) -> None:
+        """All periodic work of a leader on one screen."""
+        now = self._shard.clock.monotonic
+        scan_at = arrivals_at = flush_at = 0.0
+        prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
+        while True:
+            await self._refill_asked(lead, max(0.01, min(flush_at, scan_at, arrivals_at) - now()))
+            if now() >= flush_at:
+                everything = self._flush_all.is_set()
+                more = await self._flusher.flush(lead, everything)
+                flush_at = now() if more else now() + max(0.02, self._age_s / 4)
+                if everything and not more:
+                    self._flush_all.clear()
+                    self._flushed_all.set()
+            if now() >= scan_at:
+                await self._prefetcher.scan(lead)
+                scan_at = now() + SCAN_EVERY_S
+            if now() >= arrivals_at:
+                await self._prefetcher.arrivals(lead)
+                arrivals_at = now() + ARRIVALS_EVERY_S
+            if now() >= prune_at:
+                await self._pruner.prune(lead)
+                prune_at = now() + PRUNE_EVERY_S
+            if now() >= evict_at:
+                await self._prefetcher.evict(lead, self._idle_us)
+                await self._measure(lead)
+                evict_at = now() + EVICT_EVERY_S
+            if lead.connection.closed:
+                raise StoreLost("the leader's connection has closed")
+
+    async def _refill_asked(self, lead: Lead, timeout: float) -> None:
+        """Refills the topics asked for; returns after the timeout, or when nobody asks any more."""
+        for _ in range(ASKED_MAX):
+            topic = await self._shard.cache.wait_for_ask(timeout)
+            if topic is None:
+                return
+            if topic == FLUSH:
+                while await self._flusher.flush(lead, everything=True):
+                    pass
+                return
+            await self._prefetcher.refill(lead, topic)
+            timeout = 0.001
+
+    async def _measure(self, lead: Lead) -> None:
+        shard = lead.shard
+        depths = await shard.cache.depths(await shard.cache.topics())
+        shard.metrics.ready_queue_depth.set(sum(d.ready for d in depths))
+        gauges = await shard.cache.gauges()
+        shard.metrics.delayed_depth.set(gauges["delayed"])
+        shard.metrics.leased.set(gauges["leased"])

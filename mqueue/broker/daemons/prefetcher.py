@@ -1,0 +1,63 @@
+"""Prefetch: from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals, and eviction the other way."""
+
+from mqueue.broker import failpoints
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.record import LAST
+from mqueue.message import BATCH_MAX, BODY_MAX
+
+ROUNDS_MAX = 32  # pages in one go, so that a flush gets its turn
+ARRIVALS_MAX = 100
+
+
+class Prefetcher:
+    def __init__(self, horizon_us: int) -> None:
+        self._horizon_us = horizon_us
+
+    async def refill(self, lead: Lead, topic: str) -> None:
+        """Pages of this topic until it is full, or wholly in Redis."""
+        shard = lead.shard
+        for _ in range(ROUNDS_MAX):
+            begun = await shard.cache.refill_begin(lead.epoch, lead.term, topic)
+            if begun.frontier == LAST or begun.ready >= begun.cap:
+                return
+            limit = max(1, min(BATCH_MAX, begun.hard - begun.ready))
+            rows, left_out = await shard.store.refill_page(
+                lead.connection, topic, begun.frontier, begun.clock, begun.t_due, int.from_bytes(begun.t_id), limit, BODY_MAX
+            )
+            await failpoints.ahit("refill.before_script")
+            loaded, _, _, _ = await shard.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
+            shard.metrics.refills.inc()
+            shard.metrics.refill_rows.inc(loaded)
+
+    async def scan(self, lead: Lead) -> None:
+        """The time frontier moves on to the horizon, as far as there is room."""
+        shard = lead.shard
+        for _ in range(ROUNDS_MAX):
+            clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
+            shard.metrics.clock_lag_seconds.set(max(0, clock - due) / 1e6)
+            if due - clock > self._horizon_us // 2 or room <= 0:
+                return
+            until = clock + self._horizon_us
+            rows, reached = await shard.store.time_page(lead.connection, due, id, until, min(BATCH_MAX, room), BODY_MAX)
+            await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
+            if reached == (until, 0):
+                return
+
+    async def arrivals(self, lead: Lead) -> None:
+        """Rows that came another way than through this epoch's scripts are placed, then their announcements deleted."""
+        shard = lead.shard
+        for _ in range(ROUNDS_MAX):
+            ids, rows = await shard.store.arrivals(lead.connection, ARRIVALS_MAX)
+            if not ids:
+                return
+            if rows:
+                await shard.cache.arrive(lead.epoch, lead.term, rows)
+            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
+                await shard.store.delete_arrivals(lead.connection, ids)
+
+    async def evict(self, lead: Lead, idle_us: int) -> None:
+        """Topics that nobody fetched from for long leave Redis, slice by slice."""
+        cache = lead.shard.cache
+        for topic in await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX):
+            while await cache.evict(lead.epoch, lead.term, topic, BATCH_MAX // 2):
+                pass
