@@ -1,8 +1,8 @@
 """Fetches for free slots, and settles what ended: both ride in one `POST /poll`.
 
 A *quick* poll brings settles and asks, without waiting, for as many messages as there are free slots. It goes out when a
-quarter of the slots has ended, when nothing runs any more, or COLLECT_S after the first settle: so quick jobs share requests, and
-slow ones are settled at once. A lane that gave all it was asked for is *hungry* (there may be more): it is asked again the same way.
+quarter of the slots has ended, when nothing runs any more, or COLLECT_S after the first settle: so quick jobs share requests,
+and slow ones are settled at once. A lane that gave all it was asked for is *hungry* (there may be more) and is asked again so.
 
 A *waiting* poll goes out for a lane that gave less: it has the lane's free slots, carries no settles, and comes back with the
 first message. What ends meanwhile is settled by quick polls beside it.
@@ -67,7 +67,7 @@ def pause_s(failed: int, asked: float | None, jitter: float) -> float:
 
 
 class Fetcher:
-    """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, whose settle leads to one `settled(job, status)`.
+    """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job, status)`.
 
     `status`: the broker's verdict, None where it would not take the settle. `refused(error)`: it does not take the token.
     """

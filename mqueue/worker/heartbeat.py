@@ -19,6 +19,7 @@ LEASE_DEFAULT_S = 30.0  # where what the message says makes no sense
 LEASE_MIN_S = 0.05
 FIRST_S = 1.0  # the first renewal, at the latest
 RETRY_S = 0.5  # after a renewal that failed
+TOGETHER_S = 0.1  # what is due this much later is renewed along with what is due
 LOOK_S = 5.0  # at the longest between two looks
 
 log = structlog.get_logger("mqueue.worker")
@@ -83,7 +84,7 @@ class Heartbeat:
                 if self._stopped:
                     return
                 now = self._clock.monotonic()
-                due = [job for job in self._held if job.renew_at <= now + job.lease / 20]
+                due = [job for job in self._held if job.renew_at <= now + min(job.lease / 30, TOGETHER_S)]
             pause = 0.0 if self._renew(due[: m.BATCH_MAX]) else RETRY_S
 
     def _renew(self, jobs: list[Job]) -> bool:

@@ -169,7 +169,9 @@ class FakeBroker:
         return reply(request, self.enqueue(items))
 
     async def on_poll(self, request: web.Request) -> web.StreamResponse:
-        poll = decode(request, await request.read(), wire.Poll)
+        body = decode(request, await request.read(), dict[str, Any])
+        body["settle"] = [wire.PollSettle(**item) for item in body.get("settle", [])]
+        poll = wire.Poll(**body)
         self.polls.append(poll)
         self.settled += poll.settle
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
@@ -199,11 +201,11 @@ class FakeBroker:
             self.waiting -= 1 if poll.wait else 0
 
     async def on_settle(self, request: web.Request) -> web.StreamResponse:
-        items = decode(request, await request.read(), list[wire.SettleItem])
+        items = [wire.SettleItem(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
         return reply(request, [self.settle(request.path[1:], item) for item in items])
 
     async def on_extend(self, request: web.Request) -> web.StreamResponse:
-        items = decode(request, await request.read(), list[wire.ExtendItem])
+        items = [wire.ExtendItem(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
         self.extends += items
         return reply(request, [self.extend(item) for item in items])
 
@@ -228,7 +230,7 @@ class FakeBroker:
         return reply(request, found[: int(query.get("limit", "100"))])
 
     async def on_dlq_delete(self, request: web.Request) -> web.StreamResponse:
-        items = decode(request, await request.read(), list[wire.DeadId])
+        items = [wire.DeadId(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
         gone = [self.messages.pop(i.id, None) is None for i in items]
         return reply(request, [wire.Verdict(i.id, "gone" if g else "ok") for i, g in zip(items, gone, strict=True)])
 

@@ -6,6 +6,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -92,6 +94,32 @@ def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(WalCorrupt, match="missing"):
         Identity.open(tmp_path)
+
+
+def test_of_two_reservations_at_once_the_higher_stays(tmp_path: Path) -> None:
+    class Slow(OsDisk):
+        gate: threading.Event | None = None
+
+        def fsync(self, fd: int) -> None:
+            if self.gate:
+                waiting.set()
+                assert self.gate.wait(10)
+            super().fsync(fd)
+
+    disk, waiting = Slow(), threading.Event()
+    identity = Identity.open(tmp_path, disk=disk)
+    disk.gate = threading.Event()
+    threads = [threading.Thread(target=identity.reserve_ids, args=(ms,)) for ms in (2000, 1000)]
+    threads[0].start()
+    assert waiting.wait(10)
+    threads[1].start()  # sees the old floor, waits for the first
+    deadline = time.monotonic() + 0.2
+    while threads[1].is_alive() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    disk.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert identity.id_floor_ms == reopened(identity).id_floor_ms == 2000
 
 
 def test_starts_end_somewhere(tmp_path: Path) -> None:

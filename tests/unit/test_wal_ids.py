@@ -87,6 +87,12 @@ def test_time_before_2024_and_after_2093() -> None:
         IdSource(0, FakeFloor(), FakeClock(EPOCH_MS + 2**41)).take(1)
 
 
+def test_no_ids_need_no_disk() -> None:
+    floor = FakeFloor()
+    assert IdSource(0, floor, FakeClock()).take(0) == []
+    assert floor.writes == 0
+
+
 def test_renewed_in_time_a_take_does_not_write() -> None:
     clock, floor = FakeClock(), FakeFloor()
     source = IdSource(0, floor, clock)

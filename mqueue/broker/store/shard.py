@@ -135,13 +135,13 @@ class ShardStore:
         async with self._connection() as connection, connection.transaction():
             yield connection
 
-    async def _all(self, name: str, **args: Any) -> list[Any]:
+    async def _all(self, statement: str, /, **args: Any) -> list[Any]:
         async with self._connection() as connection:
-            return await (await connection.execute(sql(name), args, binary=True)).fetchall()
+            return await (await connection.execute(sql(statement), args, binary=True)).fetchall()
 
-    async def _do(self, name: str, **args: Any) -> None:
+    async def _do(self, statement: str, /, **args: Any) -> None:
         async with self._connection() as connection:
-            await connection.execute(sql(name), args)
+            await connection.execute(sql(statement), args)
 
     # -- who is who ----------------------------------------------------------------------------------------------------------
 

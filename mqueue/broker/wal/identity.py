@@ -112,6 +112,7 @@ class Identity:
     def _change(self, **fields: int) -> None:
         with self._mutex:
             state = msgspec.structs.replace(self._state, **fields)
+            state.id_floor_ms = max(state.id_floor_ms, self._state.id_floor_ms)  # two threads may reserve at once
             try:
                 self._disk.close(publish(self._disk, self.directory / FILE, msgspec.json.format(msgspec.json.encode(state)) + b"\n"))
             except OSError as error:

@@ -41,6 +41,8 @@ class IdSource:
         """`n` new ids, growing. Blocks on the disk only when `renew` did not come in time. Raises OverflowError past the year
         2093.
         """
+        if n == 0:
+            return []  # a batch without enqueues must not need room on the disk
         first = max(self._tick, self._now_ms() << COUNT_BITS)
         end = first + n
         if end > self._identity.id_floor_ms << COUNT_BITS:

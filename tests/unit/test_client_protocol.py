@@ -1,0 +1,142 @@
+"""Requests and replies without a network; which broker; when to try again."""
+
+import random
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.client import protocol, retry
+from mqueue.client.endpoint import NoEndpoint, discover
+from mqueue.errors import BufferFull, Invalid, KeyReused, MQueueError, NotFound, QuotaExceeded, Stale, Unavailable
+from mqueue.paths import Endpoint
+
+PROBLEM = {"Content-Type": "application/problem+json"}
+
+
+def problem(status: int, code: str, **more: object) -> bytes:
+    return msgspec.json.encode({"title": "t", "status": status, "code": code, "detail": "why", "type": "about:blank", **more})
+
+
+def test_an_enqueue_travels_as_msgpack_with_its_payload_as_bytes() -> None:
+    at = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
+    call = protocol.enqueue([wire.EnqueueItem(topic="t", payload=b"\x00\xff", deliver_after=at)])
+    assert call.headers["Content-Type"] == call.headers["Accept"] == "application/msgpack"
+    [item] = msgspec.msgpack.decode(call.body, type=list[wire.EnqueueItem])
+    assert (item.payload, item.deliver_after, item.idempotency_key) == (b"\x00\xff", at, None)
+    assert not call.repeatable
+    assert protocol.answer(call, 200, {}, msgspec.msgpack.encode([2**62])) == [2**62]
+
+
+def test_safe_retries_give_each_item_a_key_of_its_own_and_keep_given_ones() -> None:
+    items = [wire.EnqueueItem(topic="t"), wire.EnqueueItem(topic="t", idempotency_key="mine"), wire.EnqueueItem(topic="t")]
+    call = protocol.enqueue(items, safe_retries=True)
+    keys = [i.idempotency_key for i in msgspec.msgpack.decode(call.body, type=list[wire.EnqueueItem])]
+    assert keys[1] == "mine" and len(set(keys)) == 3
+    assert all(key.startswith(m.AUTO_KEY_PREFIX) for key in (keys[0], keys[2]))
+    assert call.repeatable
+    assert items[0].idempotency_key is None
+
+
+@pytest.mark.parametrize(("count", "size"), [(2500, 10), (60, 256 * 1024)])
+def test_batches_fit_a_request(count: int, size: int) -> None:
+    items = [wire.EnqueueItem(topic="t", payload=bytes(size)) for _ in range(count)]
+    batches = list(protocol.batches(items))
+    assert [i for batch in batches for i in batch] == items
+    assert all(len(batch) <= m.BATCH_MAX for batch in batches)
+    assert all(len(protocol.enqueue(batch, safe_retries=True).body or b"") <= m.BODY_MAX for batch in batches)
+    assert len(batches) == 3
+
+
+def test_a_fetch_names_all_its_topics() -> None:
+    call = protocol.fetch(["a", "b"], "ns", 7, 1.5, None)
+    assert call.path == "/dequeue?namespace=ns&topic=a&topic=b&limit=7&wait=1.5"
+    assert call.wait == 1.5 and not call.repeatable
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalid", Invalid),
+        (409, "stale", Stale),
+        (422, "key-reused", KeyReused),
+        (429, "quota-exceeded", QuotaExceeded),
+        (503, "buffer-full", BufferFull),
+        (503, "from-a-newer-broker", Unavailable),
+    ],
+)
+def test_a_problem_becomes_the_error_of_its_code(status: int, code: str, kind: type[MQueueError]) -> None:
+    with pytest.raises(kind) as caught:
+        protocol.answer(protocol.health(), status, PROBLEM, problem(status, code, item=3, field="topic", retry_after=2.5))
+    error = caught.value
+    assert type(error) is kind
+    assert (error.detail, error.item, error.field, error.retry_after) == ("why", 3, "topic", 2.5)
+
+
+def test_retry_after_is_read_from_the_header_too() -> None:
+    assert protocol.error(503, {"Retry-After": "7"}, problem(503, "unavailable")).retry_after == 7
+
+
+@pytest.mark.parametrize("status", [500, 502, 404, 418])
+def test_an_answer_that_is_no_brokers_is_an_error_that_shows_it(status: int) -> None:
+    error = protocol.error(status, {}, b"<html>proxy says no</html>")
+    assert isinstance(error, Unavailable) == (status >= 500)
+    assert not isinstance(error, NotFound)
+    assert str(status) in error.detail and "proxy says no" in error.detail
+
+
+def test_a_200_that_is_no_brokers_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="not a broker's"):
+        protocol.answer(protocol.topics(None), 200, {}, b"<html>")
+
+
+def test_messages_are_settled_by_their_receipt() -> None:
+    now = datetime.now(UTC)
+    message = wire.Message(
+        id=5, namespace="n", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
+        receipt="1-9", lease_expires_at=now,
+    )  # fmt: skip
+    item = wire.SettleItem(id=6, topic="t")
+    first, second = protocol.nack_items([message, item], "broken", 4.0)
+    assert (first.id, first.namespace, first.receipt, first.error, first.retry_after) == (5, "n", "1-9", "broken", 4.0)
+    assert second is item
+    assert not protocol.settle("/nack", [first, second]).repeatable  # a second nack without a receipt might hit the next lease
+    assert protocol.settle("/nack", [first]).repeatable
+    assert protocol.settle("/ack", [second]).repeatable
+
+
+def test_retries_pause_longer_each_time_and_end() -> None:
+    error = Unavailable()
+    assert [retry.pause_s(n, error, 0.0) for n in (1, 2, 3, 4)] == [0.2, 0.4, 0.8, None]
+    assert retry.pause_s(1, Unavailable(retry_after=3), 0.5) == 4.5
+    assert retry.pause_s(1, Unavailable(retry_after=300), 0.0) is None
+    assert retry.pause_s(1, QuotaExceeded(retry_after=1), 0.0) is None
+    assert all(0.2 <= (retry.pause_s(1, error, random.random()) or 0) < 0.4 for _ in range(50))
+
+
+def kept() -> Endpoint:
+    return Endpoint("http://127.0.0.1:8080", "kept")
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "environ", "expected"),
+    [
+        (None, None, {}, Endpoint("http://127.0.0.1:8080", "kept")),
+        ("http://a/", "t", {"MQUEUE_URL": "http://b", "MQUEUE_TOKEN": "u"}, Endpoint("http://a", "t")),
+        (None, None, {"MQUEUE_URL": "https://b", "MQUEUE_TOKEN": "u"}, Endpoint("https://b", "u")),
+        ("http://127.0.0.1:8080/", None, {}, Endpoint("http://127.0.0.1:8080", "kept")),
+        ("http://elsewhere", None, {}, Endpoint("http://elsewhere", None)),  # the kept token is not for others
+        (None, None, {"MQUEUE_URL": "", "MQUEUE_TOKEN": "u"}, Endpoint("http://127.0.0.1:8080", "u")),
+    ],
+)
+def test_which_broker(url: str | None, token: str | None, environ: dict[str, str], expected: Endpoint) -> None:
+    assert discover(url, token, environ=environ, left=kept) == expected
+
+
+def test_no_broker_says_what_to_set() -> None:
+    with pytest.raises(NoEndpoint, match="MQUEUE_URL"):
+        discover(environ={}, left=lambda: None)
+    with pytest.raises(NoEndpoint, match="http://"):
+        discover("localhost:8080", environ={}, left=lambda: None)
