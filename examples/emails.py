@@ -1,9 +1,13 @@
-"""Three tasks. Start a broker and a worker, then run this file to queue some jobs:
+"""Three tasks.
+
+Start a broker and a worker, then run this file to queue some jobs:
 
     mqueue broker
     mqueue worker examples.emails
     python -m examples.emails
 """
+
+# ruff: noqa: T201
 
 import asyncio
 import random

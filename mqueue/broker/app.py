@@ -24,7 +24,7 @@ from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.migrate import migrate_all
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.waiters import Waiters
-from mqueue.broker.wal.errors import WalError
+from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.log import ShardLog
@@ -74,7 +74,8 @@ async def _main(settings: Settings) -> int:
         if starting.done():
             starting.result()
             print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
-            await asyncio.wait({stopping, broker.failed}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {stopping, broker.failed}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         else:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -108,7 +109,7 @@ class Broker:
         settings = self._settings
         data_dir = paths.make_data_dir(settings.data_dir)
         secret = settings.jwt_secret or paths.keep_jwt_secret(data_dir)
-        self._identity = await asyncio.to_thread(Identity.open, settings.effective_wal_dir)
+        self._identity = await asyncio.to_thread(Identity.open, settings.effective_wal_dir, moved=settings.wal_moved)
         urls = await self._open_stores()
         stores = [ShardStore(k, url) for k, url in enumerate(urls.database_urls)]
         await self._migrate(urls.database_urls)
@@ -228,7 +229,10 @@ class Broker:
 
     async def _renew_ids(self, ids: IdSource) -> None:
         while True:
-            await asyncio.to_thread(ids.renew)
+            try:
+                await asyncio.to_thread(ids.renew)
+            except WalFull as error:  # fetch and settle go on; an enqueue that needs new ids says so
+                logger.warning("cannot reserve ids", reason=str(error))
             await asyncio.sleep(RENEW_IDS_S)
 
     async def _watch_health(self) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -71,9 +72,11 @@ class Batch:
     settles: list[SettleRequest] = field(default_factory=list)
 
     def fail(self, error: Exception) -> None:
-        for request in (*self.enqueues, *self.settles):
-            if not request.done.done():
-                request.done.set_exception(error)
+        futures: list[asyncio.Future[Any]] = [request.done for request in self.enqueues]
+        futures += [request.done for request in self.settles]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Committer:

@@ -153,6 +153,7 @@ class Settings(BaseModel):
     redis_addrs: RedisAddrs = _option((), "", "Redis or Valkey: host:port or URL, comma-separated; shards share", repr=False)
     redis_password: str | None = _option(None, "", "Password for each address without one of its own", repr=False)
     wal_dir: Folder | None = _option(None, "", "Folder of the write-ahead log; unset: wal in the data dir")
+    wal_moved: bool = _option(False, "", "The WAL folder was moved or restored on purpose, and no copy of it runs")
     jwt_secret: JwtSecret = _option(None, "", "Signs tokens (HS256), 32 bytes or more; unset: made and kept", repr=False)
     namespace_quotas: Quotas = _option(dict, "enqueues a minute", "By namespace, like default:10000,payments:5000")
     tls_cert_file: Folder | None = _option(None, "", "Certificate chain (PEM); with TLS_KEY_FILE: HTTPS")

@@ -133,24 +133,29 @@ class Engine:
                         raise
                     shard.room.clear()
                     continue
+                except KeyReused as error:
+                    error.item = None if error.item is None else new[error.item]
+                    raise
                 known.update(zip(new, made, strict=True))
                 break
-        except KeyReused as error:
-            if error.item is not None:
-                error.item = new[error.item] if error.item < len(new) else error.item
-            raise
         except Fault as fault:
             raise _unavailable(fault) from fault
         for i in items:
             ids[i] = known[i]
 
     async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> dict[int, int]:
-        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request."""
+        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request.
+
+        The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
+        """
         keyed = [i for i in items if drafts[i].key_hash and not drafts[i].auto_key]
         if not keyed:
             return {}
         in_redis = await shard.cache.has_key([drafts[i].key_hash for i in keyed])
-        missing = [i for i, found in zip(keyed, in_redis, strict=True) if found is None]
+        for i, told in zip(keyed, in_redis, strict=True):
+            if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
+                raise _key_reused(i)
+        missing = [i for i, told in zip(keyed, in_redis, strict=True) if told is None]
         if not missing:
             return {}
         rows = await shard.store.find_keys([drafts[i].key_hash for i in missing], shard.now_us())
@@ -160,7 +165,7 @@ class Engine:
             if drafts[i].key_hash in found:
                 body_hash, id = found[drafts[i].key_hash]
                 if body_hash != drafts[i].body_hash:
-                    raise KeyReused("this idempotency key was used with another message", item=None, field="idempotency_key")
+                    raise _key_reused(i)
                 known[i] = id
         return known
 
@@ -324,17 +329,29 @@ class Engine:
         return await self._verdicts(shard, extends, [VERDICTS[chr(letter)] for letter in letters])
 
     async def _verdicts(self, shard: Shard, items: Sequence[Settle | Extend], verdicts: list[Verdict]) -> list[Verdict]:
-        """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale."""
+        """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale.
+
+        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice.
+        """
         missing = [i for i, verdict in enumerate(verdicts) if verdict == "gone"]
-        if missing:
-            try:
-                there = await shard.store.existing([items[i].id for i in missing])
-            except Fault as fault:
-                raise _unavailable(fault) from fault
-            for i in missing:
-                if there.get(items[i].id) == f"{items[i].namespace}/{items[i].topic}":
-                    verdicts[i] = "stale"
+        try:
+            if there := await self._in_store(shard, items, missing):
+                there = [i for i in there if not await self._ended(shard, items[i].id)]
+                there = await self._in_store(shard, items, there)
+        except Fault as fault:
+            raise _unavailable(fault) from fault
+        for i in there:
+            verdicts[i] = "stale"
         return verdicts
+
+    async def _in_store(self, shard: Shard, items: Sequence[Settle | Extend], at: Sequence[int]) -> list[int]:
+        """Which of the items at these places PostgreSQL has, under that topic."""
+        rows = await shard.store.existing([items[i].id for i in at]) if at else {}
+        return [i for i in at if rows.get(items[i].id) == f"{items[i].namespace}/{items[i].topic}"]
+
+    async def _ended(self, shard: Shard, id: int) -> bool:
+        data, _, _ = await shard.cache.record(id.to_bytes(8))
+        return data is not None and State(data[:1]) in GONE
 
     # -- dead letters --------------------------------------------------------------------------------------------------------
 
@@ -491,6 +508,10 @@ def _delivery(data: bytes, body: bytes) -> Delivery:
         receipt,
         r.until,
     )
+
+
+def _key_reused(item: int) -> KeyReused:
+    return KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")
 
 
 def _unavailable(fault: Fault) -> Unavailable:

@@ -78,7 +78,7 @@ def unpack_settled(payload: bytes) -> Iterator[Settled]:
         at += topic_size
         error = payload[at : at + error_size]
         at += error_size
-        yield Settled(*fields, topic, error)
+        yield Settled._make((*fields, topic, error))
 
 
 def pack_void(ids: Iterable[bytes]) -> bytes:

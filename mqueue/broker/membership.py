@@ -80,12 +80,15 @@ class Membership:
             self._replayed = row.epoch
             await shard.store.heartbeat(shard.node, self._replayed, shard.start)
 
-    async def _replay(self, log: Iterable[LogRecord], row: ShardRow, *, late: bool) -> None:
+    async def _replay(self, log: Iterable[LogRecord], row: ShardRow, *, late: bool) -> int:
+        """Returns the last sequence replayed, 0 for none."""
         shard = self._shard
+        last = 0
         for part in parts(log):
             folded = await asyncio.to_thread(tail.fold, part)
             clock = max(row.clock_us, shard.now_us())
             await replay(shard.store, row.epoch, shard.node, shard.start, folded, clock=clock, late=late)
+            last = folded.last
             logger.info(
                 "replayed into PostgreSQL",
                 shard=shard.number,
@@ -93,6 +96,7 @@ class Membership:
                 outcomes=len(folded.others),
                 late=late,
             )
+        return last
 
     async def _join(self, row: ShardRow, position: int) -> None:
         """Become part of the present epoch: the same for a start and for one that was away."""
@@ -100,10 +104,8 @@ class Membership:
         shard.serving.clear()
         async with shard.in_flight:
             shard.cache.run_id = row.run_id
-            late = [entry for entry in shard.log.records(position) if entry.epoch < row.epoch]
-            if late:
-                await self._replay(late, row, late=True)
-                position = late[-1].sequence
+            late = (entry for entry in shard.log.records(position) if entry.epoch < row.epoch)
+            position = max(position, await self._replay(late, row, late=True))
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start)
@@ -119,10 +121,10 @@ class Membership:
     async def _catch_up(self, epoch: int, start: int) -> None:
         """What the log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log."""
         shard = self._shard
-        written = list(shard.log.records(start))
-        void = {id for entry in written if entry.kind == entries.VOID for id in entries.unpack_void(entry.payload)}
+        voids = (entry for entry in shard.log.records(start) if entry.kind == entries.VOID)
+        void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
         previous = start
-        for entry in written:
+        for entry in shard.log.records(start):
             if entry.kind != entries.ENQUEUE:
                 continue
             messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]

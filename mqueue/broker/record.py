@@ -70,7 +70,7 @@ class Record(NamedTuple):
 
 
 def unpack(data: bytes) -> Record:
-    return Record(*RECORD.unpack_from(data), data[SIZE:].decode())
+    return Record._make((*RECORD.unpack_from(data), data[SIZE:].decode()))
 
 
 def pack(r: Record) -> bytes:

@@ -78,6 +78,12 @@ class FakeBroker:
     def cut_after_work(self, path: str, times: int = 1) -> None:
         self.refusals.append(Refusal(path, times, 0, "", None, True))
 
+    def be_late(self, seconds: float) -> None:
+        self.answer_late_s = seconds
+
+    def shift_clock(self, seconds: float) -> None:
+        self.hide_clock_s = seconds
+
     def live(self) -> list[Stored]:
         return [s for s in self.messages.values() if not s.dead]
 
@@ -169,9 +175,7 @@ class FakeBroker:
         return reply(request, self.enqueue(items))
 
     async def on_poll(self, request: web.Request) -> web.StreamResponse:
-        body = decode(request, await request.read(), dict[str, Any])
-        body["settle"] = [wire.PollSettle(**item) for item in body.get("settle", [])]
-        poll = wire.Poll(**body)
+        poll = decode(request, await request.read(), wire.Poll)
         self.polls.append(poll)
         self.settled += poll.settle
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
@@ -201,11 +205,11 @@ class FakeBroker:
             self.waiting -= 1 if poll.wait else 0
 
     async def on_settle(self, request: web.Request) -> web.StreamResponse:
-        items = [wire.SettleItem(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
+        items = decode(request, await request.read(), list[wire.SettleItem])
         return reply(request, [self.settle(request.path[1:], item) for item in items])
 
     async def on_extend(self, request: web.Request) -> web.StreamResponse:
-        items = [wire.ExtendItem(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
+        items = decode(request, await request.read(), list[wire.ExtendItem])
         self.extends += items
         return reply(request, [self.extend(item) for item in items])
 
@@ -230,7 +234,7 @@ class FakeBroker:
         return reply(request, found[: int(query.get("limit", "100"))])
 
     async def on_dlq_delete(self, request: web.Request) -> web.StreamResponse:
-        items = [wire.DeadId(**item) for item in decode(request, await request.read(), list[dict[str, Any]])]
+        items = decode(request, await request.read(), list[wire.DeadId])
         gone = [self.messages.pop(i.id, None) is None for i in items]
         return reply(request, [wire.Verdict(i.id, "gone" if g else "ok") for i, g in zip(items, gone, strict=True)])
 

@@ -110,9 +110,7 @@ async def test_topics_and_health(client: Either, topic: str) -> None:
     assert await client.health() is True
 
 
-async def test_an_enqueue_cut_off_is_sent_again_and_stored_once(
-    client: Either, broker: FakeBroker, topic: str, pauses: list[float]
-) -> None:
+async def test_an_enqueue_cut_off_is_sent_again_and_stored_once(client: Either, broker: FakeBroker, topic: str, pauses: list[float]) -> None:
     broker.cut_after_work("/enqueue", times=2)
     id = await client.enqueue(topic, b"once")
     assert [s.id for s in broker.live()] == [id]
@@ -120,9 +118,7 @@ async def test_an_enqueue_cut_off_is_sent_again_and_stored_once(
     assert pauses == [0.2, 0.4]
 
 
-async def test_503_is_retried_as_the_broker_asks_then_told(
-    client: Either, broker: FakeBroker, topic: str, pauses: list[float]
-) -> None:
+async def test_503_is_retried_as_the_broker_asks_then_told(client: Either, broker: FakeBroker, topic: str, pauses: list[float]) -> None:
     broker.refuse("/enqueue", times=99, retry_after=2)
     with pytest.raises(Unavailable, match="refused on demand"):
         await client.enqueue(topic, b"")
@@ -171,7 +167,7 @@ async def test_nobody_there(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 async def test_a_broker_that_does_not_answer_is_given_up(kind: type, broker: FakeBroker) -> None:
-    broker.answer_late_s = 5
+    broker.be_late(5)
     client = Either(kind(broker.url, broker.token, retries=False, timeout=0.1))
     async with asyncio.timeout(3):
         with pytest.raises(Unavailable):

@@ -30,7 +30,7 @@ SCAN_PAGE = 500
 
 
 class Enqueue(NamedTuple):
-    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: id8, body hash 16, node u16, sequence u64, expiry u64, flushed, kind."""
+    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it."""
 
     group: int
     record: bytes
@@ -150,7 +150,7 @@ class ReadyCache:
             retry=Retry(NoBackoff(), 0),
             redis_connect_func=self._connected,
         )
-        self._redis = aioredis.Redis(connection_pool=pool)
+        self._redis: Any = aioredis.Redis(connection_pool=pool)  # its hints say str where bytes come
         self._scripts = scripts.load()
 
     async def _connected(self, connection: Any) -> None:
@@ -189,7 +189,8 @@ class ReadyCache:
             raise Deposed(f"term {answer[1].decode()} stands")
         if status == b"behind":
             raise Behind(f"Redis of shard {self.shard} has applied {answer[1].hex() or 'nothing'}")
-        return answer  # type: ignore[no-any-return]
+        found: list[Any] = answer
+        return found
 
     # -- any broker --------------------------------------------------------------------------------------------------------
 
@@ -203,11 +204,9 @@ class ReadyCache:
             args += settle
         reply = (await self._run("apply", *args))[1]
         at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
-        return Applied(
-            *REPLY_HEAD.unpack_from(reply),
-            verdicts=list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at])),
-            outcomes=[Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])],
-        )
+        due_clock, clock, buffer = REPLY_HEAD.unpack_from(reply)
+        verdicts = list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at]))
+        return Applied(due_clock, clock, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
 
     async def fetch(self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool) -> Fetched:
         answer = await self._run("fetch", epoch, node, limit, lease_ms, int(waiting), BODY_MAX, *topics)
@@ -219,7 +218,8 @@ class ReadyCache:
     async def extend(self, epoch: int, items: Sequence[tuple[bytes, bytes, bytes, int]]) -> bytes:
         """Items: id, topic, receipt (empty: any), lease ms. One letter each: o, s, g."""
         args = [part for item in items for part in item]
-        return (await self._run("extend", epoch, *args))[1]  # type: ignore[no-any-return]
+        letters: bytes = (await self._run("extend", epoch, *args))[1]
+        return letters
 
     async def join(self, epoch: int, node: int, sequence: int | None) -> tuple[int | None, int, int]:
         """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due clock, clock."""
@@ -234,19 +234,19 @@ class ReadyCache:
         await self._run("pass_wake", epoch, topic)
 
     async def has_key(self, hashes: Sequence[bytes]) -> list[bytes | None]:
-        return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))  # type: ignore[arg-type]
+        return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
 
     async def record(self, id: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
         """Record, body, error text."""
         pipe = self._redis.pipeline(transaction=True)
         for key in (keys.record(self.shard), keys.body(self.shard), keys.error(self.shard)):
-            pipe.hget(key, id)  # type: ignore[arg-type]
-        return tuple(await self._io(pipe.execute))  # type: ignore[return-value]
+            pipe.hget(key, id)
+        return tuple(await self._io(pipe.execute))
 
     async def dead(self, topic: str, limit: int, after: int) -> list[tuple[bytes, bytes, bytes | None]]:
         """Record, body, error of the dead messages that no flush has buried yet, by id, above `after`."""
         low = b"(" + struct.pack(">Q", after) if after else b"-"
-        ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))  # type: ignore[arg-type]
+        ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))
         found = [await self.record(id) for id in ids]
         return [(r, b, e) for r, b, e in found if r is not None and b is not None]
 
@@ -297,7 +297,7 @@ class ReadyCache:
         return await self._pop(keys.ask(self.shard), timeout)
 
     async def ask(self, topic: str) -> None:
-        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), topic))  # type: ignore[arg-type]
+        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), topic))
 
     async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
         answer = await self._run("tick", epoch, term, wall_us)
@@ -332,33 +332,36 @@ class ReadyCache:
 
     async def time_scan_end(self, epoch: int, term: int, due: int, id: int, rows: Iterable[tuple[bytes, bytes]]) -> int:
         flat = (part for row in rows for part in row)
-        return (await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat))[1]  # type: ignore[no-any-return]
+        return int((await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat))[1])
 
     async def arrive(self, epoch: int, term: int, rows: Sequence[tuple[bytes, bytes]]) -> int:
-        return (await self._run("arrive", epoch, term, *(part for row in rows for part in row)))[1]  # type: ignore[no-any-return]
+        return int((await self._run("arrive", epoch, term, *(part for row in rows for part in row)))[1])
 
     async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
-        return (await self._run("evict", epoch, term, topic, count))[1]  # type: ignore[no-any-return]
+        return int((await self._run("evict", epoch, term, topic, count))[1])
 
     async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
         return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
 
     async def known(self, ids: Sequence[int]) -> set[int]:
         """Which of these messages have a record."""
-        got = await self._io(lambda: self._redis.hmget(keys.record(self.shard), [id.to_bytes(8) for id in ids]))  # type: ignore[arg-type]
+        got = await self._io(lambda: self._redis.hmget(keys.record(self.shard), [id.to_bytes(8) for id in ids]))
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self) -> None:
         """Unlinks all keys of this shard but the shard hash, whose epoch goes first."""
-        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))  # type: ignore[arg-type]
+        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
         match = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
         spare = keys.shard(self.shard).encode()
+        await self._io(lambda: self._unlink_all(match, spare))
+
+    async def _unlink_all(self, match: str, spare: bytes) -> None:
         cursor = 0
         while True:
-            cursor, found = await self._io(lambda c=cursor: self._redis.scan(c, match=match, count=SCAN_PAGE))  # type: ignore[misc]
+            cursor, found = await self._redis.scan(cursor, match=match, count=SCAN_PAGE)
             gone = [key for key in found if key != spare]
             if gone:
-                await self._io(lambda gone=gone: self._redis.unlink(*gone))  # type: ignore[misc]
+                await self._redis.unlink(*gone)
             if cursor == 0:
                 return
 
@@ -368,7 +371,7 @@ class ReadyCache:
         await self._run("open_epoch", epoch, term, clock, *limit, *flat)
 
     async def _pop(self, key: str, timeout: float) -> str | None:
-        got = await self._io(lambda: self._redis.blpop([key], timeout=timeout))  # type: ignore[arg-type]
+        got = await self._io(lambda: self._redis.blpop([key], timeout=timeout))
         return got[1].decode() if got else None
 
 

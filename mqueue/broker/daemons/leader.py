@@ -35,7 +35,7 @@ SCAN_EVERY_S = 0.25
 ARRIVALS_EVERY_S = 0.25
 PRUNE_EVERY_S = 5.0
 EVICT_EVERY_S = 15.0
-ASKED_MAX = 256  # refills before the next flush gets its turn
+REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
 
 logger = structlog.get_logger(__name__)
 
@@ -191,8 +191,10 @@ class Leader:
                 raise StoreLost("the leader's connection has closed")
 
     async def _refill_asked(self, lead: Lead, timeout: float) -> None:
-        """Refills the topics asked for; returns after the timeout, or when nobody asks any more."""
-        for _ in range(ASKED_MAX):
+        """Refills the topics asked for; returns after the timeout, or when nobody asks any more, or the flush has waited long enough."""
+        now = self._shard.clock.monotonic
+        until = now() + timeout + REFILL_S
+        while now() < until:
             topic = await self._shard.cache.wait_for_ask(timeout)
             if topic is None:
                 return

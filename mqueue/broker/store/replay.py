@@ -91,16 +91,18 @@ async def _settle_others(
     rows = await (await connection.execute(sql("versions"), {"ids": list(tail.others)}, binary=True)).fetchall()
     there = {id: version for id, version, _ in rows}
     positions = {b.node: b.position for b in await store.brokers_in(connection)}
-    nacks, deaths, acks, orphans = [], [], [], []
+    by_state: dict[bytes, list[Settled]] = {state: [] for state in KINDS}
+    orphans: list[Settled] = []
     for o in tail.others.values():
         if o.id in there:
             if there[o.id] < o.version:
-                {b"n": nacks, b"x": deaths, b"a": acks}[o.state].append(o)
+                by_state[o.state].append(o)
         elif positions.get(o.node, 0) < o.sequence:
             orphans.append(o)
         elif o.state == b"a" and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
             ledger.add(ids[o.topic.decode()], "enqueued")
             ledger.add(ids[o.topic.decode()], "acked")
+    nacks, deaths, acks = by_state[b"n"], by_state[b"x"], by_state[b"a"]
     if nacks:
         await connection.execute(sql("settle_rows"), _columns(nacks))
     if deaths:

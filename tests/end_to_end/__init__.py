@@ -1,0 +1,1 @@
+"""The whole broker over HTTP: real processes, real stores, real kills."""

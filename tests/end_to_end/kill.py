@@ -1,0 +1,126 @@
+"""`kill -9` of the broker under load, again and again; its stores go on. What was acknowledged is delivered, what was acked stays away.
+
+    python -m tests.end_to_end.kill --rounds 20
+
+An answer that never came says nothing: such an enqueue may exist, such an ack may have counted.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from mqueue import wire
+from mqueue.client import AsyncClient
+from mqueue.errors import Unavailable
+
+from .broker import Broker
+
+TOPICS = ("kill-a", "kill-b")
+PRODUCERS, CONSUMERS = 4, 2
+LEASE_S = 1.0
+ENV = {"MQUEUE_READY_MAX": "500"}  # most of the backlog is PostgreSQL's
+
+
+@dataclass
+class Ledger:
+    enqueued: set[int] = field(default_factory=set)  # answered
+    delivered: set[int] = field(default_factory=set)
+    acked: set[int] = field(default_factory=set)  # answered
+    maybe_acked: set[int] = field(default_factory=set)
+    came_back: set[int] = field(default_factory=set)  # delivered after its ack was answered
+    unanswered: int = 0
+    restart_s: list[float] = field(default_factory=list)
+
+    def lost(self) -> set[int]:
+        return self.enqueued - self.acked - self.maybe_acked
+
+    def good(self) -> bool:
+        return not self.lost() and not self.came_back
+
+
+async def run(broker: Broker, rounds: int, seed: int = 1, drain_s: float = 60.0) -> Ledger:
+    ledger, chance = Ledger(), random.Random(seed)
+    for _ in range(rounds):
+        load = [asyncio.create_task(_until_cut(broker, ledger, _produce, chance.random())) for _ in range(PRODUCERS)]
+        load += [asyncio.create_task(_until_cut(broker, ledger, _consume, chance.random())) for _ in range(CONSUMERS)]
+        await asyncio.sleep(0.3 + chance.random())
+        assert not any(task.done() for task in load), "the load ended by itself"
+        broker.kill()
+        await asyncio.gather(*load)
+        began = time.monotonic()
+        await asyncio.to_thread(broker.start)
+        ledger.restart_s.append(time.monotonic() - began)
+    deadline = time.monotonic() + drain_s
+    async with AsyncClient(broker.url, broker.token, retries=False) as client:
+        while ledger.lost() and time.monotonic() < deadline:
+            await _consume_once(client, ledger, 500)
+        await _consume_once(client, ledger, 500)  # nothing that was acked may be here
+    return ledger
+
+
+Step = Callable[[AsyncClient, Ledger, random.Random], Awaitable[None]]
+
+
+async def _until_cut(broker: Broker, ledger: Ledger, step: Step, seed: float) -> None:
+    """One client's loop, until the broker is gone. A 503 that the broker itself sent would end it early, and be noticed."""
+    chance = random.Random(seed)
+    async with AsyncClient(broker.url, broker.token, retries=False) as client:
+        try:
+            while True:
+                await step(client, ledger, chance)
+        except Unavailable:
+            ledger.unanswered += 1
+
+
+async def _produce(client: AsyncClient, ledger: Ledger, chance: random.Random) -> None:
+    topic = chance.choice(TOPICS)
+    items = [
+        wire.EnqueueItem(
+            topic=topic, payload=b"x" * 100, priority=chance.randint(0, 5), delay=chance.choice((None, 0.5)), max_retries=1000
+        )
+        for _ in range(chance.randint(1, 20))
+    ]  # fmt: skip
+    ledger.enqueued.update(await client.enqueue_many(items))
+
+
+async def _consume(client: AsyncClient, ledger: Ledger, chance: random.Random) -> None:
+    await _consume_once(client, ledger, chance.randint(1, 20))
+
+
+async def _consume_once(client: AsyncClient, ledger: Ledger, limit: int) -> None:
+    messages = await client.fetch(TOPICS, limit=limit, wait=0.5, lease=LEASE_S)
+    ids = {m.id for m in messages}
+    ledger.came_back |= ids & ledger.acked
+    ledger.delivered |= ids
+    if messages:
+        ledger.maybe_acked |= ids
+        verdicts = await client.ack(messages)
+        ledger.maybe_acked -= ids
+        ledger.acked |= {v.id for v in verdicts if v.status != "stale"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with Broker(env=ENV) as broker:
+        ledger = asyncio.run(run(broker, given.rounds, given.seed))
+    rows = {
+        "rounds": given.rounds,
+        "acknowledged": len(ledger.enqueued),
+        "delivered": len(ledger.delivered),
+        "requests cut": ledger.unanswered,
+        "slowest restart, s": round(max(ledger.restart_s), 2),
+        "lost": len(ledger.lost()),
+        "came back after its ack": len(ledger.came_back),
+    }
+    print("\n".join(f"{name:26}{value:>12}" for name, value in rows.items()))
+    return 0 if ledger.good() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

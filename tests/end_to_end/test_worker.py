@@ -1,0 +1,172 @@
+"""`mqueue worker` as a process of its own, against a real broker."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .broker import Broker, until
+
+TASKS = """
+import asyncio
+import os
+from pathlib import Path
+
+from mqueue import Bury, Retry, current, task
+
+OUT = Path(os.environ["OUT"])
+
+
+def note(text: str) -> None:
+    with OUT.open("a") as file:
+        file.write(text + "\\n")
+
+
+@task(topic="jobs")
+def plain(n: int) -> None:
+    note(f"plain {n}")
+
+
+@task(topic="jobs")
+async def coroutine(n: int) -> None:
+    await asyncio.sleep(0.01)
+    note(f"coroutine {n}")
+
+
+@task(topic="jobs", max_retries=2)
+def flaky() -> None:
+    note(f"flaky {current().attempt}")
+    if current().attempt < 3:
+        raise Retry("not yet", after=0.05)
+
+
+@task(topic="jobs", max_retries=1)
+async def failing() -> None:
+    note(f"failing {current().attempt}")
+    raise ValueError("never works") if current().attempt == 2 else Retry(after=0)
+
+
+@task(topic="jobs")
+def hopeless() -> None:
+    note("hopeless")
+    raise Bury("cannot ever work")
+
+
+@task(topic="jobs", lease=0.5)
+def slow() -> None:
+    import time
+    note("slow begins")
+    time.sleep(1.5)  # longer than its lease
+    note("slow ends")
+
+
+@task(topic="jobs")
+async def stuck() -> None:
+    note(f"stuck {current().attempt}")
+    await asyncio.sleep(60)
+"""
+CALLS = """
+import e2e_tasks as t
+for n in range(20):
+    t.plain.enqueue(n)
+    t.coroutine.enqueue(n)
+t.flaky.enqueue(), t.failing.enqueue(), t.hopeless.enqueue(), t.slow.enqueue()
+"""
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+class Place:
+    """A folder with the tasks; `lines`: what they noted."""
+
+    def __init__(self, folder: Path, broker: Broker) -> None:
+        (folder / "e2e_tasks.py").write_text(TASKS)
+        self._folder, self._out = folder, folder / "out"
+        self._env = broker.environment(
+            {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self._out), "PYTHONPATH": str(folder)}
+        )
+
+    def python(self, code: str) -> None:
+        subprocess.run([sys.executable, "-c", code], cwd=self._folder, env=self._env, check=True, timeout=60)
+
+    def worker(self, *options: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "mqueue.cli", "worker", "e2e_tasks", *options]
+        with (self._folder / "worker.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self._folder, env=self._env, stdout=log, stderr=log)
+
+    def lines(self) -> list[str]:
+        return self._out.read_text().splitlines() if self._out.exists() else []
+
+
+def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
+    from mqueue.client import Client
+
+    place = Place(tmp_path, broker)
+    place.python(CALLS)
+    worker = place.worker()
+    try:
+        with Client(broker.url, broker.token) as client:
+            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 2, 30, "all has run")
+            lines = place.lines()
+            for n in range(20):
+                assert lines.count(f"plain {n}") == lines.count(f"coroutine {n}") == 1
+            assert [line for line in lines if line.startswith("flaky")] == ["flaky 1", "flaky 2", "flaky 3"]
+            assert [line for line in lines if line.startswith("failing")] == ["failing 1", "failing 2"]
+            assert lines.count("hopeless") == lines.count("slow begins") == lines.count("slow ends") == 1
+            errors = sorted((dead.error or "").splitlines()[0] for dead in client.dead_letters("jobs"))
+            assert errors[0] == "ValueError: never works"
+            assert errors[1].endswith("Bury: cannot ever work")
+            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 42], what="all acks counted")[0]
+            assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 2)
+        worker.terminate()
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_path: Path) -> None:
+    place = Place(tmp_path, broker)
+    place.python("import e2e_tasks as t; t.stuck.enqueue()")
+    first = place.worker("--grace", "1s")
+    try:
+        until(lambda: place.lines() == ["stuck 1"], 20, "it runs")
+        first.terminate()
+        first.wait(20)
+        second = place.worker("--grace", "1s")
+        try:
+            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 20, "it runs again, at once, and no attempt was counted")
+        finally:
+            second.kill()
+            second.wait()
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Broker("--port", str(port)) as broker:
+        place = Place(tmp_path, broker)
+        worker = place.worker()
+        try:
+            place.python("import e2e_tasks as t; t.plain.enqueue(1)")
+            until(lambda: place.lines() == ["plain 1"], 20, "it works")
+            broker.kill()
+            broker.start()
+            place.python("import e2e_tasks as t; t.plain.enqueue(2)")
+            until(lambda: place.lines() == ["plain 1", "plain 2"], 30, "it works again")
+            assert worker.poll() is None
+        finally:
+            worker.kill()
+            worker.wait()

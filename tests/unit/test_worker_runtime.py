@@ -1,0 +1,504 @@
+"""The worker against a broker: every way a job ends, leases, outages, stopping. The main cases look through the API only."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fake_broker import FakeBroker, start
+
+from mqueue import Bury, Retry, current
+from mqueue.client import AsyncClient, Client
+from mqueue.errors import Unauthorized
+from mqueue.worker.fetcher import lanes, pause_s
+from mqueue.worker.registry import Registry
+from mqueue.worker.runtime import Worker, WorkerError, load, sources
+
+
+@pytest.fixture
+def broker() -> Iterator[FakeBroker]:
+    with start() as broker:
+        yield broker
+
+
+@pytest.fixture
+def registry(broker: FakeBroker) -> Registry:
+    return Registry(broker.url, broker.token)
+
+
+@pytest.fixture
+async def client(broker: FakeBroker) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(broker.url, broker.token) as client:
+        yield client
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"t-{uuid4().hex}"
+
+
+async def until(true: Callable[[], Any], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def until_gone(client: AsyncClient, *ids: int) -> None:
+    async with asyncio.timeout(10):
+        for id in ids:
+            while await client.message(id) is not None:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def working(registry: Registry, broker: FakeBroker, **options: Any) -> AsyncIterator[Worker]:
+    worker = Worker(registry, url=broker.url, token=broker.token, **options)
+    run = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        async with asyncio.timeout(15):
+            assert await run == 0
+
+
+# ── how jobs end ──
+
+
+async def test_both_kinds_of_handler_run_and_are_acked(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    ran: list[tuple[str, int, str]] = []
+
+    @registry.task(topic=topic)
+    def threaded(n: int) -> None:
+        ran.append(("threaded", n, threading.current_thread().name))
+
+    @registry.task(topic=topic)
+    async def looped(n: int) -> None:
+        await asyncio.sleep(0)
+        ran.append(("looped", n, threading.current_thread().name))
+
+    ids = await client.enqueue_many([*(threaded.message(n) for n in range(10)), *(looped.message(n) for n in range(10))])
+    async with working(registry, broker, concurrency=4) as worker:
+        await until_gone(client, *ids)
+    assert sorted((kind, n) for kind, n, _ in ran) == [(kind, n) for kind in ("looped", "threaded") for n in range(10)]
+    assert {thread for kind, _, thread in ran if kind == "looped"} == {threading.current_thread().name}
+    assert all(thread.startswith("mqueue-job-") for kind, _, thread in ran if kind == "threaded")
+    assert worker.counts["ack"] == 20
+
+
+async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
+    registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str
+) -> None:
+    attempts: list[int] = []
+
+    @registry.task(topic=topic, max_retries=2)
+    def fails() -> None:
+        attempts.append(current().attempt)
+        raise Retry("not good", after=0.01)
+
+    id = await client.enqueue_many([fails.message()])
+    async with working(registry, broker):
+        async with asyncio.timeout(10):
+            while not (dead := await client.dead_letters(topic)):
+                await asyncio.sleep(0.01)
+    assert attempts == [1, 2, 3]
+    assert [d.id for d in dead] == id
+    assert dead[0].error is not None and "Retry: not good" in dead[0].error and "in fails" in dead[0].error
+
+
+async def test_what_cannot_be_run_is_buried_at_once(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    ran = []
+
+    @registry.task(topic=topic, name="number")
+    async def number(n: int) -> None:
+        ran.append(n)
+
+    @registry.task(topic=topic, name="hopeless")
+    async def hopeless() -> None:
+        raise Bury("no use")
+
+    payloads = [b"not a call", b'{"task":"number","args":["x"]}', b'{"task":"number"}', b'{"task":"hopeless"}']
+    ids = [await client.enqueue(topic, payload) for payload in payloads]
+    async with working(registry, broker):
+        async with asyncio.timeout(10):
+            while len(dead := await client.dead_letters(topic)) < 4:
+                await asyncio.sleep(0.01)
+    errors = {d.id: d.error or "" for d in dead}
+    reasons = ("not a call of a task", "argument 1 does not fit", "missing", "no use")
+    assert all(reason in errors[id] for id, reason in zip(ids, reasons, strict=True)), errors
+    assert [d.attempts for d in dead] == [1, 1, 1, 1] and ran == []
+
+
+async def test_an_unknown_task_goes_back_for_a_newer_worker(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    registry.task(topic=topic)(lambda: None)
+    id = await client.enqueue(topic, b'{"task": "newer.thing"}', max_retries=100)
+    async with working(registry, broker):
+        async with asyncio.timeout(10):
+            while (status := await client.message(id)) is None or status.attempts < 1:
+                await asyncio.sleep(0.01)
+    assert status.state != "dead"
+
+
+async def test_current_tells_of_the_job_in_both_kinds(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    seen: dict[str, Any] = {}
+
+    @registry.task(topic=topic, name="threaded")
+    def threaded() -> None:
+        seen["threaded"] = current()
+
+    @registry.task(topic=topic, name="looped")
+    async def looped() -> None:
+        await asyncio.sleep(0)
+        seen["looped"] = await asyncio.create_task(asyncio.to_thread(current))
+
+    ids = await client.enqueue_many([t.options(metadata={"trace": t.name}).message() for t in (threaded, looped)])
+    async with working(registry, broker):
+        await until_gone(client, *ids)
+    for id, name in zip(ids, ("threaded", "looped"), strict=True):
+        job = seen[name]
+        assert (job.id, job.task, job.topic, job.attempt, job.metadata) == (id, name, topic, 1, {"trace": name})
+    with pytest.raises(RuntimeError):
+        current()
+
+
+async def test_priority_decides_across_both_kinds(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    order: list[int] = []
+
+    @registry.task(topic=topic)
+    async def note(n: int) -> None:
+        order.append(n)
+
+    ids = await client.enqueue_many([note.options(priority=n).message(n) for n in (3, 1, 2, 0)])
+    async with working(registry, broker, concurrency=1):
+        await until_gone(client, *ids)
+    assert order == [0, 1, 2, 3]
+
+
+async def test_several_namespaces_with_one_slot(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    ran: list[str] = []
+    for name in ("one", "two", "three"):
+        registry.task(topic=topic, name=name, namespace=name)(lambda name=name: ran.append(name))
+    async with working(registry, broker, concurrency=1):
+        for name in ("three", "one", "two"):
+            await asyncio.to_thread(registry.get(name).enqueue)  # type: ignore[union-attr]
+        await until(lambda: len(ran) == 3)
+    assert sorted(ran) == ["one", "three", "two"]
+
+
+# ── slots, polls, leases ──
+
+
+async def test_no_more_is_fetched_than_can_run(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    gate, running, most = asyncio.Event(), 0, 0
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+
+    broker.enqueue([hold.message() for _ in range(50)])
+    async with working(registry, broker, concurrency=3):
+        await until(lambda: running == 3)
+        assert sum(s.leased for s in broker.live()) == 3
+        gate.set()
+        await until(lambda: not broker.live())
+    assert most == 3
+    assert max(poll.limit for poll in broker.polls) == 3
+
+
+async def test_a_job_that_ends_is_settled_while_a_poll_waits(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    gate = asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    async with working(registry, broker, concurrency=10):
+        await until(lambda: broker.waiting == 1 and broker.live()[0].leased)
+        gate.set()
+        await until(lambda: not broker.live(), seconds=2)
+        assert broker.waiting == 1
+
+
+async def test_quick_jobs_share_requests(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    @registry.task(topic=topic)
+    async def nothing() -> None: ...
+
+    broker.enqueue([nothing.message() for _ in range(2000)])
+    async with working(registry, broker, concurrency=100):
+        await until(lambda: not broker.live())
+    assert broker.requests["/poll"] < 200
+
+
+async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    runs = []
+
+    @registry.task(topic=topic, lease=0.3)
+    async def blocks() -> None:
+        runs.append(current().attempt)
+        time.sleep(1.0)
+
+    broker.enqueue([blocks.message()])
+    async with working(registry, broker):
+        await until(lambda: not broker.live())
+    assert runs == [1]
+    assert len(broker.extends) >= 3
+    assert all(0.2 < item.lease <= 0.31 for item in broker.extends if item.lease is not None)
+
+
+async def test_a_clock_that_differs_does_not_cost_the_lease(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    broker.shift_clock(3600.0)
+    gate = asyncio.Event()
+
+    @registry.task(topic=topic, lease=3)
+    async def hold() -> None:
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    async with working(registry, broker):
+        await until(lambda: broker.extends)  # within a second, for as long as the worker believes
+        assert broker.extends[0].lease is not None and broker.extends[0].lease > 3600
+        gate.set()
+
+
+async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic, lease=0.3)
+    async def hold() -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    [id] = broker.enqueue([hold.message()])
+    async with working(registry, broker) as worker:
+        await started.wait()
+        broker.steal(id)
+        async with asyncio.timeout(5):
+            await cancelled.wait()
+        await until(lambda: worker.counts["lost"] == 1)
+    assert [item.id for item in broker.settled] == []
+
+
+# ── outages ──
+
+
+async def test_results_wait_for_a_broker_that_comes_back(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    gate, started, ran = asyncio.Event(), asyncio.Event(), []
+
+    @registry.task(topic=topic)
+    async def hold(n: int) -> None:
+        started.set()
+        await gate.wait()
+        ran.append(n)
+
+    broker.enqueue([hold.message(n) for n in range(3)])
+    async with working(registry, broker):
+        await started.wait()
+        await asyncio.to_thread(broker.server.down)
+        gate.set()
+        await until(lambda: len(ran) == 3)
+        await asyncio.to_thread(broker.server.up)
+        await until(lambda: not broker.live())
+    assert sorted(ran) == [0, 1, 2]
+
+
+async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        started.set()
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    async with working(registry, broker) as worker:
+        await until(lambda: broker.waiting == 1 and started.is_set())
+        broker.refuse("/poll", times=2)
+        gate.set()
+        await until(lambda: not broker.live())
+    assert worker.counts["ack"] == 1
+
+
+async def test_a_token_that_is_refused_ends_the_worker(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    registry.task(topic=topic)(lambda: None)
+    async with asyncio.timeout(10):
+        with pytest.raises(Unauthorized):
+            await Worker(registry, url=broker.url, token="wrong").run()
+
+
+def test_pauses_grow_to_a_bound_and_honour_the_broker() -> None:
+    assert [pause_s(n, None, 0.5) for n in (1, 2, 3)] == pytest.approx([0.075, 0.15, 0.3])
+    assert all(pause_s(n, None, 0.999) <= 5.0 for n in range(1, 2000, 7))
+    assert pause_s(1, 8.0, 0.0) == 8.0
+    assert pause_s(1, 9999.0, 0.0) == 30.0
+
+
+# ── stopping ──
+
+
+async def test_stopping_lets_running_jobs_end(registry: Registry, broker: FakeBroker, topic: str) -> None:
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        started.set()
+        await gate.wait()
+
+    broker.enqueue([hold.message() for _ in range(5)])
+    worker = Worker(registry, url=broker.url, token=broker.token, concurrency=1)
+    run = asyncio.create_task(worker.run())
+    await started.wait()
+    worker.stop()
+    await asyncio.sleep(0)
+    gate.set()
+    async with asyncio.timeout(10):
+        assert await run == 0
+    assert len(broker.live()) == 4 and not any(s.leased or s.attempts for s in broker.live())
+    assert worker.counts == {"ack": 1} and worker.cut_off == 0
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_what_outlives_the_grace_goes_back_unharmed(registry: Registry, broker: FakeBroker, topic: str, hurry: bool) -> None:
+    started, end = threading.Semaphore(0), threading.Event()
+
+    @registry.task(topic=topic)
+    async def looped() -> None:
+        started.release()
+        await asyncio.sleep(60)
+
+    @registry.task(topic=topic)
+    def threaded() -> None:
+        started.release()
+        end.wait(60)
+
+    broker.enqueue([looped.message(), threaded.message()])
+    worker = Worker(registry, url=broker.url, token=broker.token, grace=60 if hurry else 0.05)
+    run = asyncio.create_task(worker.run())
+    for _ in range(2):
+        assert await asyncio.to_thread(started.acquire, timeout=10)
+    worker.stop()
+    if hurry:
+        await asyncio.sleep(0)
+        worker.stop()
+    async with asyncio.timeout(10):
+        assert await run == 0
+    end.set()
+    assert len(broker.live()) == 2 and not any(s.leased or s.attempts for s in broker.live())
+    assert worker.counts == {"release": 2} and worker.cut_off == 2
+
+
+async def test_an_unreachable_broker_does_not_keep_the_worker(
+    registry: Registry, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqueue.worker.runtime.SETTLE_S", 0.2)
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        started.set()
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    worker = Worker(registry, url=broker.url, token=broker.token)
+    run = asyncio.create_task(worker.run())
+    await started.wait()
+    await asyncio.to_thread(broker.server.down)
+    gate.set()
+    worker.stop()
+    async with asyncio.timeout(10):
+        assert await run == 1
+    await asyncio.to_thread(broker.server.up)
+
+
+PROGRAM = """
+    import sys
+    from mqueue import logs
+    from mqueue.worker.runtime import run
+    logs.configure()
+    sys.exit(run(["jobs"], namespace=None, topics=[], concurrency=2, url=None, token=None, grace=30))
+"""
+JOBS = """
+    import time
+    from mqueue import task
+
+    @task(topic="{topic}")
+    def work(seconds: float) -> None:
+        print("working", flush=True)
+        time.sleep(seconds)
+        print("worked", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "signals", "left"), [(0.5, 1, 0), (60, 2, 1)])
+def test_signals_end_the_process(broker: FakeBroker, topic: str, tmp_path: Path, seconds: float, signals: int, left: int) -> None:
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS.format(topic=topic)))
+    here = str(Path(__file__).parents[2])
+    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": here}
+    with Client(broker.url, broker.token) as client:
+        id = client.enqueue(topic, b'{"task":"jobs.work","args":[%f]}' % seconds)
+        with subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM)], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None and process.stdout.readline() == "working\n"
+                for n in range(signals):
+                    process.send_signal(signal.SIGTERM if n == 0 else signal.SIGINT)
+                    time.sleep(0.1)  # two signals at once may be delivered as one
+                assert process.wait(15) == 0
+            finally:
+                process.kill()
+        status = client.message(id)
+        assert (status is not None) == bool(left)
+        if status is not None:
+            assert (status.state, status.attempts) == ("ready", 0)
+
+
+# ── starting ──
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mqueue_broken_jobs.py").write_text("1 / 0")
+    with pytest.raises(WorkerError, match="module mqueue_no_such_jobs: ModuleNotFoundError"):
+        load(["mqueue_no_such_jobs"])
+    with pytest.raises(WorkerError, match="module mqueue_broken_jobs: ZeroDivisionError"):
+        load(["mqueue_broken_jobs"])
+
+
+def test_where_a_worker_fetches() -> None:
+    registry = Registry()
+    with pytest.raises(WorkerError, match="no tasks found"):
+        sources(registry, None, [])
+    registry.task(topic="a", name="1")(lambda: None)
+    registry.task(topic="b", name="2", namespace="n")(lambda: None)
+    assert [str(s) for s in sources(registry, None, [])] == ["default/a", "n/b"]
+    assert [str(s) for s in sources(registry, "x", ["b"])] == ["x/b"]
+    with pytest.raises(WorkerError, match="no task has topic c; there are: a, b"):
+        sources(registry, None, ["a", "c"])
+
+
+def test_lanes_hold_what_one_poll_may_name() -> None:
+    registry = Registry()
+    for n in range(70):
+        registry.task(topic=f"t{n}", name=f"{n}")(lambda: None)
+    registry.task(topic="t", name="other", namespace="n")(lambda: None)
+    made = lanes(registry.topics())
+    assert sorted((lane.namespace, len(lane.topics)) for lane in made) == [("default", 6), ("default", 64), ("n", 1)]
