@@ -1,0 +1,1 @@
+"""`python -m mqueue.demo`: a broker, a worker and 10,000 jobs, on this machine, in some seconds."""
