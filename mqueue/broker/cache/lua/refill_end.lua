@@ -25,7 +25,7 @@ for i = 5, #ARGV, 2 do
 end
 
 -- rows and spill, merged by key, as far as there is room; a page of the spill that was cut ends the range
-local spill_max = CALL_MAX - #rows
+local spill_max = CALL_MAX
 local spilled = call('ZRANGE', t.spill, 0, spill_max, 'WITHSCORES')
 local function spill_key(s)
   return spilled[s] and pack('>I4', tonumber(spilled[s + 1]) + 2147483648) .. spilled[s]
@@ -34,7 +34,7 @@ if #spilled > 2 * spill_max then
   local bound = spill_key(2 * spill_max + 1)
   if less(bound, frontier) then frontier = bound end
 end
-local room = math.max(ready_hard - t.size, 1)
+local room = math.min(math.max(ready_hard - t.size, 1), CALL_MAX)
 local loaded, brought, s = 0, 0, 1
 while true do
   local row, other = rows[at], spill_key(s)

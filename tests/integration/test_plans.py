@@ -1,0 +1,51 @@
+"""Statements keep their index plans on a table that was never analysed, and right after it was filled in bulk."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from mqueue.broker.embedded.stores import StoreUrls
+from mqueue.broker.store.migrate import migrate
+from mqueue.broker.store.queries import sql
+from mqueue.broker.store.shard import OPTIONS
+
+ROWS = 20_000
+FILL = """
+INSERT INTO message (id, topic_id, priority, rank, deliver_after_us, attempts, max_retries, version, lease_ms, origin_node, origin_sequence,
+                     created_at_us, expires_at_us, payload)
+SELECT n, 1, n % 5, 0, n, 0, 3, 1, 30000, 1, n, n - (n % 2), CASE WHEN n % 3 = 0 THEN n END, '\\x00' FROM generate_series(1, %(rows)s) n
+"""
+ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "refill_page": ("message_key", {"topic_id": 1, "priority": 2, "rank": 0, "due": 5, "id": 5, "now": ROWS, "t_due": ROWS, "t_id": 0,
+                                    "limit": 100, "bytes": 1 << 20}),
+    "time_page": ("message_due", {"due": 5, "id": 5, "until": ROWS, "limit": 100, "bytes": 1 << 20}),
+    "expired_page": ("message_expiry", {"now": 100, "limit": 100}),
+    "delete_messages": ("message_pkey", {"ids": [1, 2, 3], "versions": [1, 1, 1]}),
+    "existing": ("message_pkey", {"ids": [1, 2, 3]}),
+    "versions": ("message_pkey", {"ids": [1, 2, 3]}),
+    "dead_page": ("dead_letter_topic", {"namespace": "n", "name": "t", "after": 0, "limit": 10}),
+    "find_keys": ("idempotency_pkey", {"key_hashes": [b"1"], "now": 0}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def database(stores: StoreUrls) -> Iterator[psycopg.Connection[Any]]:
+    migrate(stores.database_urls[0])
+    with psycopg.connect(stores.database_urls[0], autocommit=True, options=OPTIONS) as connection:
+        connection.execute("ALTER TABLE message SET (autovacuum_enabled = false)")
+        connection.execute("INSERT INTO topic (namespace, name) VALUES ('n', 't')")
+        connection.execute(FILL, {"rows": ROWS})
+        yield connection
+        connection.execute("TRUNCATE message, topic CASCADE")
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_the_index_is_used_without_statistics(database: psycopg.Connection[Any], name: str) -> None:
+    index, arguments = ARGUMENTS[name]
+    never = "SELECT last_analyze IS NULL AND last_autoanalyze IS NULL FROM pg_stat_user_tables WHERE relname = 'message'"
+    assert database.execute(never).fetchone() == (True,)
+    plan = "\n".join(line for (line,) in database.execute(b"EXPLAIN " + sql(name), arguments))
+    assert index in plan, plan
+    assert "Seq Scan on message" not in plan, plan

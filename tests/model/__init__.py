@@ -1,0 +1,1 @@
+"""Executable models of the design: what a rule is for shows when it is taken away."""

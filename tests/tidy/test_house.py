@@ -1,0 +1,71 @@
+"""The rules of the house that a linter does not know."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mqueue.broker import failpoints
+from mqueue.lifecycle import TRANSITIONS, State
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "mqueue"
+SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
+SQL = sorted((PACKAGE / "broker/store/sql").glob("*.sql"))
+LUA = sorted((PACKAGE / "broker/cache/lua").glob("*.lua"))
+
+
+def users(pattern: str) -> set[str]:
+    return {name for name, text in SOURCES.items() if re.search(pattern, text)}
+
+
+@pytest.mark.parametrize("path", SQL, ids=lambda p: p.stem)
+def test_every_statement_is_used_and_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith(f"-- {path.stem}: ")
+    assert users(rf'"{path.stem}"'), f"{path.name} is dead"
+
+
+@pytest.mark.parametrize("path", SQL, ids=lambda p: p.stem)
+def test_no_parameter_stands_in_quotes(path: Path) -> None:
+    assert not re.search(r"'[^'\n]*%\([a-z_]+\)s[^'\n]*'", path.read_text())
+
+
+@pytest.mark.parametrize("path", LUA, ids=lambda p: p.stem)
+def test_every_script_is_used_and_has_a_contract(path: Path) -> None:
+    head = path.read_text().splitlines()
+    assert head[0].startswith(f"-- {path.stem}: ")
+    for word in ("-- uses:", "-- keys ", "-- args ", "-- returns "):
+        assert any(line.startswith(word) for line in head), f"{path.name} has no line {word}"
+    assert users(rf'_run\("{path.stem}"'), f"{path.name} is dead"
+
+
+def test_each_library_stays_in_its_place() -> None:
+    assert all(name.startswith(("mqueue/broker/cache/",)) for name in users(r"^(?:import|from) redis"))
+    allowed = ("mqueue/broker/store/", "mqueue/broker/embedded/", "mqueue/broker/app.py", "mqueue/broker/daemons/le")
+    assert all(name.startswith(allowed) for name in users(r"(?m)^(?:import|from) psycopg"))
+
+
+def test_time_is_read_in_one_place() -> None:
+    """Wall time decides nothing outside the clock; the demo prints it for people."""
+    readers = users(r"\btime\.time\(|datetime\.now\(")
+    assert readers <= {"mqueue/clock.py", "mqueue/demo/__main__.py", "mqueue/demo/tasks.py"}, readers
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    assert not users(r"\bimport pickle|\bpickle\.|(?<![.\w])eval\(|(?<![.\w])exec\(")
+
+
+def test_every_failpoint_is_hit_somewhere() -> None:
+    for name, _ in failpoints.POINTS:
+        assert users(rf'hit\("{re.escape(name)}"'), name
+
+
+def test_the_scripts_know_every_state() -> None:
+    text = "".join(path.read_text() for path in (PACKAGE / "broker/cache/lua").rglob("*.lua"))
+    for state in State:
+        assert f"'{state.value.decode()}'" in text, state
+    assert {state for state, _ in TRANSITIONS} <= set(State)
+
+
+def test_no_name_of_a_junk_drawer() -> None:
+    assert not [name for name in SOURCES if Path(name).stem in {"utils", "helpers", "common", "manager", "misc"}]
