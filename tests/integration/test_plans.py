@@ -15,7 +15,7 @@ ROWS = 20_000
 FILL = """
 INSERT INTO message (id, topic_id, priority, rank, deliver_after_us, attempts, max_retries, version, lease_ms, origin_node, origin_sequence,
                      created_at_us, expires_at_us, payload)
-SELECT n, 1, n % 5, 0, n, 0, 3, 1, 30000, 1, n, n - (n % 2), CASE WHEN n % 3 = 0 THEN n END, '\\x00' FROM generate_series(1, %(rows)s) n
+SELECT n, 1, n %% 5, 0, n, 0, 3, 1, 30000, 1, n, n - (n %% 2), CASE WHEN n %% 3 = 0 THEN n END, '\\x00' FROM generate_series(1, %(rows)s) n
 """
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "refill_page": ("message_key", {"topic_id": 1, "priority": 2, "rank": 0, "due": 5, "id": 5, "now": ROWS, "t_due": ROWS, "t_id": 0,
