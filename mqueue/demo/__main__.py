@@ -20,6 +20,7 @@ from mqueue.demo.tasks import RESULTS, TOPIC
 from mqueue.errors import MQueueError
 
 CONCURRENCY = 100
+START_S = 30.0  # for the worker to ask for jobs
 END_S = 60.0  # for all jobs to end
 LOOK_S = 0.1
 PAGE = 1_000
@@ -62,28 +63,97 @@ def _run(folder: Path, data_dir: Path, jobs: int) -> bool:
 
 
 def _play(broker: Broker, worker: Worker, client: Client, results: Path, jobs: int) -> bool:
-    progress = Progress()
+    stage = Stage(broker, worker)
     singles = min(load.SINGLES, jobs // 10)
-    planned = load.plan(jobs - singles, Random())
-    began, began_us = time.monotonic(), time.time_ns() // 1000
+    stage.until(lambda: _metric(broker, "mqueue_waiting_fetches") > 0, START_S, "the worker asks for no jobs")
+    began = time.monotonic()
+    queued = load.enqueue(client, load.plan(jobs - singles, Random()), stage.show)
+    enqueue_s = time.monotonic() - began
+    stage.until_ended(len(queued))
+    queued |= load.enqueue_singly(client, singles)
+    stage.until_ended(len(queued))
+    stage.end()
+    with results.open() as file:
+        runs = report.parse(file)
+    found = report.tally(queued, runs, _dead(client))
+    click.echo()
+    for line in report.lines(found, runs, enqueue_s):
+        click.echo(line)
+    if not found.complete:
+        click.echo(f"\nError: {found.missing:,} of {jobs:,} jobs neither done nor dead, {len(found.done & found.dead):,} both", err=True)
+    return found.complete
 
-    def watch(queued: int) -> int:
-        acked, dead = _ended(broker)
-        progress.show(f"{queued:>7,} queued {acked:>7,} done {dead:>4,} dead {time.monotonic() - began:>6.1f} s")
-        return acked + dead
 
-    def until_ended(count: int) -> None:
-        deadline = time.monotonic() + END_S
-        while watch(count) < count and time.monotonic() < deadline:
-            broker.check()
-            worker.check()
+class Stage:
+    """The line that moves while the jobs run, by what the broker counts since it started."""
+
+    def __init__(self, broker: Broker, worker: Worker) -> None:
+        self._broker, self._worker = broker, worker
+        self._progress = Progress()
+        self._began = time.monotonic()
+        self._queued = 0
+
+    def show(self, queued: int) -> None:
+        self._queued = queued
+        self._progress.show(self._line)
+
+    def end(self) -> None:
+        self._progress.end(self._line())
+
+    def until_ended(self, count: int) -> None:
+        """Until so many are acked or dead, END_S at most: what is missing then, the tally tells."""
+
+        def ended() -> bool:
+            self.show(count)
+            return _metric(self._broker, "mqueue_ack_total") + _metric(self._broker, "mqueue_dead_total") >= count
+
+        self.until(ended, END_S, None)
+
+    def until(self, condition: Callable[[], bool], patience: float, complaint: str | None) -> None:
+        deadline = time.monotonic() + patience
+        while not condition():
+            self._broker.check()
+            self._worker.check()
+            if time.monotonic() > deadline:
+                if complaint is None:
+                    return
+                raise DemoError(f"{complaint} after {patience:g} s")
             time.sleep(LOOK_S)
 
-    queued = load.enqueue(client, planned, lambda count: _pass(watch(count)))
-    enqueue_s = time.monotonic() - began
-    until_ended(len(planned))
-    drain_s = time.monotonic() - began
-    queued |= load.enqueue_singly(client, singles)
-    until_ended(jobs)
-    acked, dead = _ended(broker)
-    progress.end(f"{jobs:>7,} queued {acked:>7,} done {dead:>4,} dead {time.monotonic() - began:>6.1f} s")
+    def _line(self) -> str:
+        acked, dead = _metric(self._broker, "mqueue_ack_total"), _metric(self._broker, "mqueue_dead_total")
+        return f"{self._queued:>7,} queued  {acked:>7,} done  {dead:>4,} dead  {time.monotonic() - self._began:>5.1f} s"
+
+
+def _metric(broker: Broker, name: str) -> int:
+    """The sum over all labels."""
+    with urllib.request.urlopen(broker.metrics_url, timeout=10) as reply:
+        text = reply.read().decode()
+    return int(sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)))
+
+
+def _dead(client: Client) -> list[int]:
+    ids: list[int] = []
+    while page := client.dead_letters(TOPIC, limit=PAGE, after=ids[-1] if ids else 0):
+        ids += (letter.id for letter in page)
+    return ids
+
+
+def _go_on(data_dir: Path | None) -> None:
+    programs = Path(sys.executable).parent
+    where = f" --data-dir {data_dir}" if data_dir is not None else ""
+    click.echo(
+        "\nAll that was started is stopped. To go on by hand, each in its own terminal:\n"
+        f"  {programs}/mqueue broker{where}\n"
+        f"  {programs}/mqueue worker examples.emails\n"
+        f"  {programs}/python -m examples.emails\n"
+        f"  {programs}/mqueue topics"
+    )
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -35,12 +35,12 @@ class DemoError(MQueueError):
 
 
 @contextmanager
-def home() -> Iterator[Path]:
-    """A temporary folder, removed at the end, where a broker can keep its data even as root.
+def home(base: Path | None = None) -> Iterator[Path]:
+    """A temporary folder (under `base`), removed at the end, where a broker can keep its data even as root.
 
     PostgreSQL then runs under another account, which must be able to enter every folder on the way.
     """
-    folder = Path(tempfile.mkdtemp(prefix="mq-", dir=_base()))
+    folder = Path(tempfile.mkdtemp(prefix="mq-", dir=base or _base()))
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     try:
         yield folder

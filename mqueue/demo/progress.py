@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 IN_PLACE_S = 0.1
@@ -15,13 +16,13 @@ class Progress:
         self._next = 0.0
         self._width = 0
 
-    def show(self, line: str) -> None:
-        """At most as often as one can read it."""
+    def show(self, line: Callable[[], str]) -> None:
+        """At most as often as one can read it; only then is the line asked for."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + (IN_PLACE_S if self._in_place else LINES_S)
-        self._write(line)
+        self._write(line())
 
     def end(self, line: str) -> None:
         """The last state, for good."""

@@ -1,5 +1,6 @@
 """What came of the jobs: the worker's own notes and the broker's dead letters, held against what was queued. Pure."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`starts`: by id, the first start. `twice`: ids done more than once (at least once allows it; here it is none's fault)."""
+    """`starts`: the first one by id. `twice`: ids done more than once (which at-least-once allows, after a lease that ended, say)."""
 
     queued: Mapping[int, Queued]
     done: frozenset[int]
@@ -66,15 +67,21 @@ def tally(queued: Mapping[int, Queued], runs: Iterable[Run], dead: Iterable[int]
     )
 
 
-def lines(t: Tally, enqueue_s: float, drain_s: float) -> list[str]:
-    """For a reader. `enqueue_s`: how long it took to queue the bulk; `drain_s`: from the first start to the last of the bulk."""
+def busiest_second(runs: Iterable[Run]) -> int:
+    """The most starts within one second."""
+    times = sorted(run.started_us for run in runs)
+    return max((bisect_left(times, time + 1_000_000) - at for at, time in enumerate(times)), default=0)
+
+
+def lines(t: Tally, runs: Iterable[Run], enqueue_s: float) -> list[str]:
+    """For a reader. `enqueue_s`: how long it took to queue the bulk."""
     bulk = [id for id, job in t.queued.items() if job.kind != "single"]
     at_once = [id for id in bulk if not t.queued[id].delayed]
     priorities = sorted({t.queued[id].priority for id in bulk})
     by_priority = {p: _waits(t, [id for id in at_once if t.queued[id].priority == p]) for p in priorities}
     shown = [
         f"queued      {len(t.queued):>7,}   the bulk at {len(bulk) / enqueue_s:,.0f} a second, each batch fsynced before its answer",
-        f"processed   {len(t.done):>7,}   {len(t.done) / drain_s:,.0f} a second, delays and retries included",
+        f"processed   {len(t.done):>7,}   {busiest_second(runs):,} of all starts within the busiest second",
         f"retried     {t.retries:>7,}   a failed job comes back after about a second, then after longer",
         f"dead        {len(t.dead):>7,}   out of retries: in the dead letter queue, with their errors",
     ]
