@@ -244,10 +244,17 @@ class Broker:
     # -- stop ----------------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Stop taking work, finish what is in hand, flush, stop the embedded stores. Bounded."""
-        with suppress(TimeoutError):
+        """Stop taking work, finish what is in hand, flush; then, whatever came of it, stop the embedded stores. Bounded."""
+        try:
             async with asyncio.timeout(STOP_MAX_S):
                 await self._stop()
+        except TimeoutError:
+            logger.warning("not all was flushed in time; it is in the log", seconds=STOP_MAX_S)
+        finally:
+            if self._embedded is not None:
+                await self._embedded.stop()
+            if self._identity is not None:
+                self._identity.close()
 
     async def _stop(self) -> None:
         if self.url:
@@ -266,10 +273,6 @@ class Broker:
                 await asyncio.to_thread(shard.log.close)
             await shard.cache.close()
             await shard.store.close()
-        if self._embedded is not None:
-            await self._embedded.stop()
-        if self._identity is not None:
-            self._identity.close()
 
     def abandon(self) -> None:
         """The second signal: what is durable is durable."""
