@@ -1,0 +1,11 @@
+"""How fast it is here: `python -m benchmarks [NAME...]`, or `make bench`.
+
+Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL share this machine, every enqueue is fsynced before
+it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
+
+    enqueue.py  one call at a time, batches, many producers
+    drain.py    one worker process emptying a queue
+    latency.py  from enqueue to the start of the job, idle
+    backlog.py  a deep queue: the speed of fetches, the memory
+    setting.py  what they run in; row.py what they give; tasks.py what the worker runs
+"""

@@ -1,0 +1,48 @@
+"""One line of the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`runs`: the same measurement again and again, of which the median counts. `target`: None where there is none."""
+
+    benchmark: str
+    what: str
+    unit: str
+    runs: Sequence[float]
+    target: float | None = None
+    more_is_better: bool = True
+    value: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", median(self.runs))
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        return "ok" if (self.value >= self.target if self.more_is_better else self.value <= self.target) else "missed"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    lines = [("benchmark", "what", "median", "runs", "target", "")]
+    for row in rows:
+        sign = "≥" if row.more_is_better else "≤"
+        target = f"{sign} {_number(row.target)}" if row.target is not None else ""
+        runs = " ".join(_number(run) for run in row.runs) if len(row.runs) > 1 else ""
+        lines.append((row.benchmark, row.what, f"{_number(row.value)} {row.unit}", runs, target, row.verdict))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

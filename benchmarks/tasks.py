@@ -1,0 +1,26 @@
+"""What the worker runs."""
+
+import os
+import time
+from functools import cache
+
+from mqueue import task
+
+DRAIN, LATENCY = "drain", "latency"
+STAMPS = "stamps.txt"  # in the worker's working directory
+
+
+@task(topic=DRAIN)
+async def nothing() -> None:
+    pass
+
+
+@task(topic=LATENCY)
+async def stamp(sent_ns: int) -> None:
+    """Notes how long ago it was sent; the clock is the same in all processes."""
+    os.write(_stamps(), f"{time.monotonic_ns() - sent_ns}\n".encode())
+
+
+@cache
+def _stamps() -> int:
+    return os.open(STAMPS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
