@@ -300,7 +300,8 @@ local function write_topics()
   for name, fields in pairs(bumps) do for field, by in pairs(fields) do
     if by ~= 0 then call('HINCRBY', prefix .. 'topic:' .. name, field, by) end
   end end
-  for name, t in pairs(topics) do if t.placed > 0 then wake(name) end end
+  for name, t in pairs(topics) do if t.placed > 0 then wake(name) end; t.placed = 0 end
+  bumps = {} -- a script may commit twice
 end
 
 local function write_shard()
@@ -317,7 +318,7 @@ local function write_shard()
   if changed.lease_no then field('lease_no', whole(lease_no)) end
   if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
   call('HSET', shard_key, unpack(fields))
-  if changed.jumps then call('HINCRBY', shard_key, 'jumps', 1) end
+  if changed.jumps then call('HINCRBY', shard_key, 'jumps', 1); changed.jumps = nil end
 end
 
 local function commit()
