@@ -1,0 +1,284 @@
+"""One shard on real stores, driven by hand: two brokers' batches and logs, and the leader's daemons cut into their stages."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from itertools import count
+from typing import Any, TypeVar, cast
+
+import psycopg
+
+from mqueue.broker import entries, record, tail
+from mqueue.broker.cache import keys
+from mqueue.broker.cache.ready import Applied, Enqueue, Limits, Outcome, ReadyCache, SettleArgs
+from mqueue.broker.daemons.flusher import Flusher, gather
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.daemons.prefetcher import Prefetcher
+from mqueue.broker.daemons.pruner import Pruner
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.entries import Enqueued, Settled
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.record import LAST, Record
+from mqueue.broker.shard import Shard
+from mqueue.broker.store.migrate import migrate
+from mqueue.broker.store.replay import replay
+from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.wal.log import ShardLog
+from mqueue.broker.wal.record import Record as LogRecord
+from mqueue.clock import SystemClock
+from mqueue.message import BODY_MAX
+
+T = TypeVar("T")
+NUMBER = 1  # database and hash tag of the shard used here
+NODES = (1, 2)
+START_US = 1_700_000_000_000_000  # where the shard clock begins
+SECOND = 1_000_000
+HORIZON_US = 8 * SECOND
+LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
+TABLES = ("message", "dead_letter", "arrival", "orphan", "idempotency", "topic")
+Stages = AsyncIterator[str]
+
+
+class Broker:
+    """Its view of the shard, and its log in memory, as recovery reads it."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.log: list[LogRecord] = []
+        self.started = 0
+
+    async def batch(self, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], *, logged: bool, repeated: bool) -> Applied:
+        """One batch; `repeated`: its first answer gets lost. Not `logged`: the broker dies before the disk has it, and starts again."""
+        shard = self.shard
+        sequence = shard.sequence
+        apply = (shard.epoch, shard.node, shard.previous, sequence, enqueues, settles)
+        applied = await shard.cache.apply(*apply)
+        if repeated:
+            again = await shard.cache.apply(*apply)
+            assert (again.verdicts, again.outcomes) == (applied.verdicts, applied.outcomes)
+        shard.previous = sequence
+        shard.saw_clock(applied.due_clock, applied.clock)
+        if logged:
+            self._write(sequence, enqueues, settles, applied.outcomes)
+        else:
+            self.started = sequence + 1
+        return applied
+
+    def _write(self, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], outcomes: Sequence[Outcome]) -> None:
+        if enqueues:
+            messages = entries.pack_enqueued(Enqueued(*e[1:]) for e in enqueues)
+            self.log.append(LogRecord(sequence, self.shard.epoch, entries.ENQUEUE, messages))
+        changed = [
+            Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
+            for args, outcome in zip(settles, outcomes, strict=True)
+            if outcome.verdict == b"o" and (args.kind != "release" or args.delays)
+        ]
+        if changed:
+            self.log.append(LogRecord(sequence, self.shard.epoch, entries.OUTCOME, entries.pack_settled(changed)))
+
+
+class World:
+    """`fresh()` begins an example: empty stores, a new epoch."""
+
+    def __init__(self, urls: StoreUrls) -> None:
+        self._runner = asyncio.Runner()
+        self._url = urls.database_urls[NUMBER]
+        migrate(self._url)
+        self.cache = ReadyCache(NUMBER, urls.redis_addrs[0], urls.redis_password)
+        self.store = ShardStore(NUMBER, self._url)
+        self.metrics = Metrics().shard(NUMBER)
+        self.flusher, self.prefetcher, self.pruner = Flusher(0), Prefetcher(HORIZON_US), Pruner()
+        self.ids = count(1 << 40)
+        self.brokers: dict[int, Broker] = {}
+        self.run(self._open())
+
+    def run(self, what: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(what)
+
+    async def _open(self) -> None:
+        await self.store.open()
+        self.connection = await self.store.connect()
+        await self.store.create(NUMBER + 1)
+        await self.connection.execute("DELETE FROM broker")
+        for node in NODES:
+            await self.store.register_broker(uuid.uuid4(), node)
+        self.term = await self.store.raise_term(self.connection, 0)
+
+    def close(self) -> None:
+        self.run(self._close())
+        self._runner.close()
+
+    async def _close(self) -> None:
+        await self._empty()
+        await self.connection.execute("DELETE FROM broker")
+        await self.connection.execute("DELETE FROM shard")
+        await self.connection.close()
+        await self.store.close()
+        await self.cache.close()
+
+    async def _empty(self) -> None:
+        for table in TABLES:
+            await self.connection.execute(psycopg.sql.SQL("DELETE FROM {}").format(psycopg.sql.Identifier(table)))
+        await self.connection.execute("UPDATE broker SET position = 0, started = 0, replayed = 0")
+        await self.connection.execute("UPDATE shard SET clock_us = 0, dirty_number = 0")
+        self.store._topic_ids.clear()
+        await self._wipe()
+
+    async def _wipe(self) -> None:
+        """As FLUSHALL does."""
+        await self.cache.clear()
+        await self.cache._redis.delete(keys.shard(NUMBER))
+
+    async def fresh(self) -> None:
+        await self._empty()
+        self.brokers = {}
+        for node in NODES:
+            shard = Shard(NUMBER, node, self.cache, self.store, cast(ShardLog, None), SystemClock(), self.metrics, start=0)
+            self.brokers[node] = Broker(shard)
+        await self._next_epoch()
+
+    # -- epochs --------------------------------------------------------------------------------------------------------------
+
+    async def lose_redis(self, wiped: bool, order: Sequence[int]) -> None:
+        """All of Redis is gone (`wiped`: even what a recovery leaves alone); the brokers replay, in this order; a new epoch opens."""
+        if wiped:
+            await self._wipe()
+        await self._next_epoch(order)
+
+    async def _next_epoch(self, order: Sequence[int] = NODES) -> None:
+        """What `Leader._reopen` does, and every broker's `Membership`."""
+        epoch = await self.store.raise_epoch(self.connection, self.term, 0)
+        row = await self.store.row()
+        for node in order:
+            broker = self.brokers[node]
+            position = await self.store.heartbeat(node, epoch, broker.started)
+            told = tail.fold(entry for entry in broker.log if entry.sequence > position)
+            await replay(self.store, epoch, node, broker.started, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
+        row = await self.store.row()
+        positions = {b.node: b.position for b in await self.store.brokers(60.0)}
+        await self.cache.clear()
+        await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
+        await self.store.open_shard(self.connection, epoch, self.term, "hot", "test")
+        for node, broker in self.brokers.items():
+            shard = broker.shard
+            _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence)
+            shard.previous, shard.epoch = shard.sequence, epoch
+            shard.saw_clock(due_clock, clock)
+        self.lead = Lead(self.brokers[NODES[0]].shard, self.connection, self.term, epoch)
+
+    # -- time ----------------------------------------------------------------------------------------------------------------
+
+    async def advance(self, us: int) -> None:
+        await self.cache._redis.hincrby(keys.shard(NUMBER), "clock", us)
+
+    async def tick(self) -> int:
+        """Returns the clock."""
+        tick = await self.cache.tick(self.lead.epoch, self.lead.term, 0)
+        self.lead.shard.saw_clock(0, tick.clock)
+        return tick.clock
+
+    async def time_frontier(self) -> tuple[int, int]:
+        due, id = await self.cache._redis.hmget(keys.shard(NUMBER), "t_due", "t_id")
+        return int(due), int.from_bytes(id)
+
+    # -- the leader's daemons, cut where others may come between -----------------------------------------------------------------
+
+    async def flush(self, newest: int, repeated: bool, lost: bool) -> Stages:
+        """`repeated`: the last answer of Redis gets lost, and the script runs again. `lost`: the answer of the commit, so it ends there."""
+        lead = self.lead
+        pages = await self.flusher._read(lead, newest)
+        if not pages:
+            return
+        yield "read"
+        batch, versions, key_hashes = gather(pages)
+        batch.clock = lead.shard.clock_us
+        await self.store.flush(lead.connection, lead.epoch, lead.term, batch)
+        yield "committed"
+        if lost:
+            return
+        await self.flusher._done(lead, batch.number, versions, key_hashes)
+        if repeated:
+            yield "done once"
+            await self.flusher._done(lead, batch.number, versions, key_hashes)
+
+    async def refill(self, topic: str, page: int) -> Stages:
+        lead = self.lead
+        begun = await self.cache.refill_begin(lead.epoch, lead.term, topic)
+        if begun.frontier == LAST or begun.ready >= begun.cap:
+            return
+        yield "begun"
+        limit = max(1, min(page, begun.hard - begun.ready))
+        t_id = int.from_bytes(begun.t_id)
+        rows, left_out = await self.store.refill_page(lead.connection, topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+        yield "selected"
+        await self.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
+
+    async def scan(self, page: int) -> Stages:
+        lead = self.lead
+        clock, due, id, room = await self.cache.time_scan_begin(lead.epoch, lead.term)
+        if due - clock > HORIZON_US // 2 or room <= 0:
+            return
+        yield "begun"
+        rows, reached = await self.store.time_page(lead.connection, due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
+        yield "selected"
+        await self.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
+
+    async def prune(self) -> Stages:
+        await self.pruner.prune(self.lead)
+        yield "pruned"
+
+    async def evict(self, topic: str, slice: int) -> Stages:
+        while await self.cache.evict(self.lead.epoch, self.lead.term, topic, slice):
+            yield "a slice"
+
+    async def work(self, topics: Iterable[str]) -> None:
+        """All that the leader has to do now, to its end."""
+        while await self.flusher.flush(self.lead, everything=True):
+            pass
+        await self.prefetcher.scan(self.lead)
+        for topic in topics:
+            await self.prefetcher.refill(self.lead, topic)
+
+    # -- what is there ---------------------------------------------------------------------------------------------------------
+
+    async def rows(self) -> dict[int, tuple[int, int]]:
+        """id → due, attempts"""
+        found = await self.connection.execute("SELECT id, deliver_after_us, attempts FROM message")
+        return {id: (due, attempts) for id, due, attempts in await found.fetchall()}
+
+    async def dead_letters(self) -> set[int]:
+        return {id for (id,) in await (await self.connection.execute("SELECT id FROM dead_letter")).fetchall()}
+
+    async def ledger(self) -> dict[str, int]:
+        names = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
+        sums = ", ".join(f"coalesce(sum({name}), 0)::bigint" for name in names)
+        row = await (await self.connection.execute(f"SELECT {sums} FROM topic")).fetchone()
+        assert row is not None
+        return dict(zip(names, row, strict=True))
+
+    async def left_in_redis(self) -> dict[str, Any]:
+        """Everything a drained shard must not hold."""
+        redis, k = self.cache._redis, NUMBER
+        left: dict[str, Any] = {}
+        for name in [key.decode() async for key in redis.scan_iter(match="{mq1}:*")]:
+            kind = name.removeprefix(keys.prefix(k)).split(":")[0]
+            if kind in {"record", "body", "error", "dirty", "spill", "ready", "delayed", "leases", "dead"}:
+                left[name] = await redis.type(name)
+            elif kind == "topic":
+                counters = await redis.hmget(name, "delayed", "leased", "unflushed")
+                if any(int(c or 0) for c in counters):
+                    left[name] = counters
+        buffer = int(await redis.hget(keys.shard(k), "buffer") or 0)
+        return left | ({"buffer": buffer} if buffer else {})
+
+
+def message(broker: Broker, id: int, *, topic: str, priority: int, delay_us: int, ttl_us: int, max_retries: int) -> tuple[Enqueue, Record]:
+    """A new message as the committer stamps it."""
+    shard = broker.shard
+    due = shard.clock_us + delay_us if delay_us else shard.due_clock
+    body = record.body(shard.due_clock, b"%d" % id, None, None)
+    data = record.new(
+        priority=priority, due=due, id=id, expires=shard.clock_us + ttl_us if ttl_us else 0, max_retries=max_retries, lease_ms=30_000,
+        node=shard.node, sequence=shard.sequence, size=len(body), topic=topic.encode(),
+    )  # fmt: skip
+    return Enqueue(id, data, body, b"", b""), record.unpack(data)
