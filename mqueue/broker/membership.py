@@ -113,6 +113,7 @@ class Membership:
             shard.previous = shard.sequence
             await shard.cache.join(row.epoch, shard.node, shard.sequence)
             shard.epoch = row.epoch
+            shard.due_clock = 0  # of the epoch that ended: it may be past this one's
             shard.saw_clock(due_clock, clock)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()

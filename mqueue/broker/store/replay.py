@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from mqueue.broker import record
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.record import Record
@@ -41,6 +42,9 @@ async def replay(store: ShardStore, epoch: int, node: int, started: int, tail: T
         if tail.last:
             await store.move_positions(connection, {node: tail.last})
         await connection.execute(sql("bury_orphans"), {"node": node, "started": started})
+        # the next epoch's clock begins past what was stamped in this one: the time scan does not look for what was due when it came
+        stamped = max((record.open_body(t.body).created_us for t in tail.messages.values()), default=0)
+        await connection.execute(sql("move_shard"), {"number": 0, "clock": max(clock, stamped + 1)})
 
 
 async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None:
