@@ -166,6 +166,15 @@ class World:
             shard.saw_clock(due_clock, clock)
         self.lead = Lead(self.brokers[NODES[0]].shard, self.connection, self.term, epoch)
 
+    async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
+        """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
+        shard, epoch = broker.shard, self.lead.epoch
+        message = Enqueued(*enqueue[1:])
+        told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued([message]))])
+        await replay(self.store, epoch, shard.node, broker.started, told, clock=shard.now_us(), late=True)
+        await self.cache.join(epoch, shard.node, shard.sequence)
+        shard.previous = shard.sequence
+
     # -- time ----------------------------------------------------------------------------------------------------------------
 
     async def advance(self, us: int) -> None:

@@ -334,8 +334,10 @@ class ReadyCache:
         flat = (part for row in rows for part in row)
         return int((await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat))[1])
 
-    async def arrive(self, epoch: int, term: int, rows: Sequence[tuple[bytes, bytes]]) -> int:
-        return int((await self._run("arrive", epoch, term, *(part for row in rows for part in row)))[1])
+    async def arrive(self, epoch: int, term: int, rows: Sequence[tuple[bytes, bytes]]) -> set[int]:
+        """Returns the ids that must come again later."""
+        answer = await self._run("arrive", epoch, term, *(part for row in rows for part in row))
+        return {int.from_bytes(id) for id in answer[2]}
 
     async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
         return int((await self._run("evict", epoch, term, topic, count))[1])

@@ -50,10 +50,11 @@ class Prefetcher:
             ids, rows = await shard.store.arrivals(lead.connection, ARRIVALS_MAX)
             if not ids:
                 return
-            if rows:
-                await shard.cache.arrive(lead.epoch, lead.term, rows)
+            later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                await shard.store.delete_arrivals(lead.connection, ids)
+                await shard.store.delete_arrivals(lead.connection, [id for id in ids if id not in later])
+            if later:
+                return
 
     async def evict(self, lead: Lead, idle_us: int) -> None:
         """Topics that nobody fetched from for long leave Redis, slice by slice."""

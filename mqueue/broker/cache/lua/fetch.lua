@@ -4,7 +4,7 @@
 -- args  epoch, node, limit, lease ms (0: each message's own), waiting (1: register as a waiter where nothing is left), bytes max, topic...
 -- returns {'ok', clock, records, bodies, left}   least key first; left: ready messages that remain
 --       | {'more'}        due messages are still being placed: call again
---       | {'ask'}         nothing here, but PostgreSQL may have some: the leader was asked
+--       | {'ask'}         nothing here, but PostgreSQL may have a lesser one: the leader was asked
 --       | {'nothing', clock}   and that is true
 --       | {'epoch', epoch}
 local node, limit, lease_ms, waiting, bytes_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6])
@@ -21,6 +21,15 @@ local function candidates(t, n)   -- the least n of ready, as keys
   local keys = {}
   for i = 1, #got, 2 do keys[#keys + 1] = pack('>I4', tonumber(got[i + 1]) + 2147483648) .. got[i] end
   return keys
+end
+
+-- No key at or above the least frontier of the named topics: PostgreSQL may have a lesser one.
+local names, bound = {}, LAST
+for i = 7, #ARGV do names[#names + 1] = topic(ARGV[i]) end
+for i = 1, #names do
+  local t = names[i]
+  measure(t)
+  if bound and (not t.frontier or less(t.frontier, bound)) then bound = t.frontier end
 end
 
 local function take(key)          -- leases one; true when the call is full
@@ -43,10 +52,7 @@ end
 
 lease_no = lease_no + 1
 changed.lease_no = true
-local names = {}
-for i = 7, #ARGV do names[#names + 1] = topic(ARGV[i]) end
-for i = 1, #names do measure(names[i]) end
-for _ = 1, 4 do                   -- again where expired ones made holes
+for _ = 1, bound and 4 or 0 do    -- again where expired ones made holes
   local heads, ids = {}, {}
   local want = math.max(1, math.min(limit - #out, math.floor(CALL_MAX / #names)))
   for i = 1, #names do
@@ -63,6 +69,7 @@ for _ = 1, 4 do                   -- again where expired ones made holes
     for i = 2, #heads do
       if less(heads[i].keys[heads[i].at], least.keys[least.at]) then least = heads[i] end
     end
+    if bound ~= LAST and not less(least.keys[least.at], bound) then open = false; break end
     full = take(least.keys[least.at])
     least.at = least.at + 1
     if not least.keys[least.at] then
@@ -95,6 +102,6 @@ if waiting and open and left == 0 then
 end
 commit()
 if #out > 0 then return { 'ok', whole(now), out, out_bodies, left } end
-if left > 0 then return { 'more' } end
 if not open then return { 'ask' } end
+if left > 0 then return { 'more' } end
 return { 'nothing', whole(now) }

@@ -1,9 +1,18 @@
--- time_scan_begin: how far the time scan has come, and how much room `delayed` has.
+-- time_scan_begin: how far the time scan has come, and how much room `delayed` has. What PostgreSQL has and lies beyond T goes back first:
+-- T may have fallen over it, and would never rise again while it fills `delayed`.
 -- uses: unit
 -- keys  prefix
 -- args  epoch, term
 -- returns {'ok', clock, T due, T id, room} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+local delayed = prefix .. 'delayed'
+local over = call('ZREVRANGE', delayed, 0, CALL_MAX - 1)
+load(over)
+for i = 1, #over do
+  local r = records[over[i]]
+  if not r or below_t(due_of(r), over[i]) then break end
+  if is_clean(r) then drop(over[i]); zrem(delayed, over[i]); bump(topic_of(r), 'delayed', -1) end
+end
 commit()
-return { 'ok', whole(now), whole(t_due), t_id, delayed_max - call('ZCARD', prefix .. 'delayed') }
+return { 'ok', whole(now), whole(t_due), t_id, delayed_max - call('ZCARD', delayed) }

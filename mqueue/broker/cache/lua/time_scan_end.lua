@@ -1,4 +1,4 @@
--- time_scan_end: the rows due up to the new time frontier that have no record go into `delayed`; T rises. Clean ones beyond T go back.
+-- time_scan_end: the rows due up to the new time frontier that have no record go into `delayed`; T rises.
 -- uses: unit
 -- keys  prefix
 -- args  epoch, term, new T due, new T id, then per row: record (clean, in_pg), body
@@ -21,15 +21,4 @@ end
 local due = tonumber(ARGV[3])
 if due > t_due or (due == t_due and less_id(t_id, ARGV[4])) then t_due, t_id = due, ARGV[4]; changed.t = true end
 commit()
-local over = call('ZREVRANGE', prefix .. 'delayed', 0, 99)
-if #over > 0 then
-  load(over)
-  for i = 1, #over do
-    local r = records[over[i]]
-    if r and is_clean(r) and not below_t(due_of(r), over[i]) then
-      drop(over[i]); zrem(prefix .. 'delayed', over[i]); bump(topic_of(r), 'delayed', -1)
-    end
-  end
-  commit()
-end
 return { 'ok', loaded }
