@@ -18,7 +18,7 @@ TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua'
 
 DEFAULT_NAMESPACE = "default"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
-AUTO_KEY_PREFIX = "auto:"  # keys that clients make for safe retries: 10 minutes, never in PostgreSQL
+REQUEST_KEY_S = 600.0  # how long the key of a whole request is known; never in PostgreSQL
 
 Kind = Literal["ack", "nack", "release", "bury"]
 Verdict = Literal["ok", "stale", "gone"]
@@ -47,6 +47,14 @@ class NewMessage:
     idempotency_key: str | None = None
     max_retries: int | None = None
     lease: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """The idempotency key of a whole enqueue: the same request again gives the same ids. `body_hash`: 16 bytes, of the request as it came."""
+
+    key: str
+    body_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)

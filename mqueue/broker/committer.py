@@ -25,7 +25,7 @@ from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.record import Record as LogRecord
 from mqueue.errors import BufferFull, InFlight, KeyReused, Unavailable
-from mqueue.message import BATCH_MAX, BODY_MAX, Settle
+from mqueue.message import BATCH_MAX, BODY_MAX, REQUEST_KEY_S, Settle
 
 WAITING_MAX = 10_000  # requests that may wait for the next batch
 RETRY_S = 0.05
@@ -49,14 +49,21 @@ class Draft:
     key_hash: bytes = b""
     body_hash: bytes = b""
     key_ttl_us: int = 0
-    auto_key: bool = False
 
 
 @dataclass(slots=True)
 class EnqueueRequest:
+    """`key_hash`: of the key of the whole request; empty: none."""
+
     drafts: Sequence[Draft]
     size: int
     done: asyncio.Future[list[int]]
+    key_hash: bytes = b""
+    body_hash: bytes = b""
+
+
+class Repeated(Exception):
+    """This request was enqueued before, under the same key: Redis knows its ids."""
 
 
 @dataclass(slots=True)
@@ -88,10 +95,10 @@ class Committer:
         self._wake = asyncio.Event()
         self._stopped = False
 
-    async def enqueue(self, drafts: Sequence[Draft]) -> list[int]:
-        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Unavailable."""
+    async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"") -> list[int]:
+        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, Unavailable."""
         size = sum(len(d.body) for d in drafts)
-        request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future())
+        request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash)
         self._add(request)
         return await request.done
 
@@ -165,12 +172,13 @@ class Committer:
     async def _commit(self, batch: Batch) -> None:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
-        messages = self._number(batch, sequence)
-        enqueues = [Enqueue(group, *message) for group, message in messages]
+        requests = [self._number(request, sequence) for request in batch.enqueues]
+        messages = [message for request in requests for message in request]
+        enqueues = [e for group, request in enumerate(requests) for e in for_script(group, request)]
         settles = [args for request in batch.settles for args in request.args]
         if enqueues:
             await failpoints.ahit("enqueue.before_wal")
-            entry = LogRecord(sequence, epoch, entries.ENQUEUE, entries.pack_enqueued(message for _, message in messages))
+            entry = LogRecord(sequence, epoch, entries.ENQUEUE, entries.pack_enqueued(messages))
             syncing = asyncio.create_task(self._sync(entry))
         else:
             syncing = None
@@ -198,27 +206,33 @@ class Committer:
             self._answer_settles(batch, applied.outcomes)
         if enqueues:
             await failpoints.ahit("enqueue.before_reply")
-            self._log_voids(sequence, epoch, [m.record for _, m in messages], applied.verdicts)
+            self._log_voids(sequence, epoch, [m.record for m in messages], applied.verdicts)
             self._answer_enqueues(batch, applied.verdicts, failure)
         self._shard.metrics.buffer_bytes.set(applied.buffer)
 
-    def _number(self, batch: Batch, sequence: int) -> list[tuple[int, Enqueued]]:
+    def _number(self, request: EnqueueRequest, sequence: int) -> list[Enqueued]:
+        """Stamps the messages of a request with ids, this batch's number, and times."""
         shard = self._shard
-        now, due_clock, node, lead = shard.now_us(), shard.due_clock, shard.node, record.CREATED
-        drafts = [(group, draft) for group, request in enumerate(batch.enqueues) for draft in request.drafts]
-        messages: list[tuple[int, Enqueued]] = []
-        for id, (group, d) in zip(self._ids.take(len(drafts)), drafts, strict=True):
+        now, due_clock, node = shard.now_us(), shard.due_clock, shard.node
+        created = record.CREATED.pack(8, due_clock)
+        key_hash, key = request.key_hash, b""
+        joins = False
+        messages: list[Enqueued] = []
+        for id, d in zip(self._ids.take(len(request.drafts)), request.drafts, strict=True):
             due = d.deliver_after_us if d.deliver_after_us is not None else now + d.delay_us if d.delay_us else due_clock
-            body = lead.pack(8, due_clock) + d.body
+            body = created + d.body
             data = record.new(
                 priority=d.priority, due=due, id=id, expires=now + d.ttl_us if d.ttl_us else 0, max_retries=d.max_retries,
                 lease_ms=d.lease_ms, node=node, sequence=sequence, size=len(body), topic=d.topic,
             )  # fmt: skip
-            key = b""
             if d.key_hash:
-                kind = b"a" if d.auto_key else b"u"
-                key = record.IDEMPOTENCY.pack(id, d.body_hash, node, sequence, now + d.key_ttl_us, 0, kind)
-            messages.append((group, Enqueued(data, body, d.key_hash, key)))
+                own = record.IDEMPOTENCY.pack(id, d.body_hash, node, sequence, now + d.key_ttl_us, 0, b"u")
+                messages.append(Enqueued(data, body, d.key_hash, own))
+                continue
+            if key_hash:
+                key = record.IDEMPOTENCY.pack(id, request.body_hash, node, sequence, now + int(REQUEST_KEY_S * 1e6), 0, b"r")
+            messages.append(Enqueued(data, body, key_hash, key, joins))
+            joins, key_hash, key = bool(request.key_hash), b"", b""
         return messages
 
     async def _sync(self, entry: LogRecord) -> None:
@@ -272,7 +286,7 @@ class Committer:
         for request in batch.enqueues:
             own = verdicts[at : at + len(request.drafts)]
             at += len(request.drafts)
-            error = failure or _refusal(own)
+            error = failure or _refusal(own, bool(request.key_hash))
             if request.done.done():
                 continue
             if error is not None:
@@ -281,11 +295,24 @@ class Committer:
                 request.done.set_result([int.from_bytes(id) for _, id in own])
 
 
-def _refusal(verdicts: Sequence[tuple[bytes, bytes]]) -> Exception | None:
-    """Why a request was refused whole, if it was."""
+def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
+    """The messages of a request as `apply` takes them: the key of a request brings the ids with it."""
+    enqueues = [Enqueue(group, m.record, m.body, m.key_hash, m.key) for m in request]
+    if request[0].key[-1:] == b"r":
+        ids = record.pack_runs([int.from_bytes(m.record[record.ID]) for m in request])
+        enqueues[0] = enqueues[0]._replace(key=request[0].key + ids)
+    return enqueues
+
+
+def _refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception | None:
+    """Why a request was refused whole, if it was. `keyed`: it has a key of its own."""
     letters = {letter for letter, _ in verdicts}
     if b"f" in letters:
         return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
+    if b"r" in letters:
+        return Repeated()
+    if b"m" in letters and keyed:
+        return KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key")
     if b"m" in letters:
         item = next(i for i, (letter, _) in enumerate(verdicts) if letter == b"m")
         return KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")

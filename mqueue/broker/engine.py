@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.ready import SettleArgs
-from mqueue.broker.committer import Committer, Draft, delays
+from mqueue.broker.committer import Committer, Draft, Repeated, delays
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, StoreLost
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
@@ -23,7 +23,6 @@ from mqueue.clock import Clock
 from mqueue.errors import BufferFull, Invalid, KeyReused, Unavailable
 from mqueue.lifecycle import GONE, State
 from mqueue.message import (
-    AUTO_KEY_PREFIX,
     ERROR_MAX,
     TIME_MAX_US,
     DeadLetter,
@@ -31,6 +30,7 @@ from mqueue.message import (
     Extend,
     MessageStatus,
     NewMessage,
+    RequestKey,
     Settle,
     TopicName,
     TopicStats,
@@ -74,13 +74,15 @@ class Engine:
 
     # -- enqueue -------------------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, messages: Sequence[NewMessage]) -> list[int]:
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None) -> list[int]:
         drafts = [self._draft(m, i) for i, m in enumerate(messages)]
         by_shard: dict[int, list[int]] = defaultdict(list)
         for i, m in enumerate(messages):
             by_shard[self._slots.shard(TopicName(m.namespace, m.topic))].append(i)
         ids: list[int] = [0] * len(messages)
-        parts = [self._enqueue(shard, drafts, items, ids) for shard, items in by_shard.items()]
+        key_hash = _request_hash(messages, key.key) if key is not None else b""
+        body_hash = key.body_hash if key is not None else b""
+        parts = [self._enqueue(shard, drafts, items, ids, key_hash, body_hash) for shard, items in by_shard.items()]
         if len(parts) == 1:
             await parts[0]
         else:
@@ -111,11 +113,12 @@ class Engine:
             draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
             fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {draft.max_retries} {draft.lease_ms}"
             draft.body_hash = _hash(fixed.encode() + body)
-            draft.auto_key = m.idempotency_key.startswith(AUTO_KEY_PREFIX)
-            draft.key_ttl_us = 600_000_000 if draft.auto_key else self._key_ttl_us
+            draft.key_ttl_us = self._key_ttl_us
         return draft
 
-    async def _enqueue(self, number: int, drafts: Sequence[Draft], items: Sequence[int], ids: list[int]) -> None:
+    async def _enqueue(
+        self, number: int, drafts: Sequence[Draft], items: Sequence[int], ids: list[int], key_hash: bytes, body_hash: bytes
+    ) -> None:
         """Fills `ids` at `items`. Errors name the item of the request."""
         shard = self._shards[number]
         await shard.wait_serving()
@@ -127,7 +130,9 @@ class Engine:
             while new:
                 await self._wait_for_room(shard, size, deadline)
                 try:
-                    made = await self._committers[number].enqueue([drafts[i] for i in new])
+                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash)
+                except Repeated:
+                    made = await self._ids_of_request(shard, key_hash)
                 except BufferFull:
                     if self._clock.monotonic() >= deadline:
                         raise
@@ -148,7 +153,7 @@ class Engine:
 
         The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
         """
-        keyed = [i for i in items if drafts[i].key_hash and not drafts[i].auto_key]
+        keyed = [i for i in items if drafts[i].key_hash]
         if not keyed:
             return {}
         in_redis = await shard.cache.has_key([drafts[i].key_hash for i in keyed])
@@ -168,6 +173,13 @@ class Engine:
                     raise _key_reused(i)
                 known[i] = id
         return known
+
+    async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
+        """What this request's first try was given."""
+        [told] = await shard.cache.has_key([key_hash])
+        if told is None:
+            raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
+        return record.unpack_runs(told[record.IDEMPOTENCY.size :])
 
     async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
         """The write-behind buffer has room for so many bytes more, or has none at all in it."""
@@ -472,6 +484,11 @@ class Engine:
 
 def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _request_hash(messages: Sequence[NewMessage], key: str) -> bytes:
+    """Scope of a request's key: its namespaces, and the shard."""
+    return _hash("\0".join([*sorted({m.namespace for m in messages}), "", key]).encode())
 
 
 def _bytes(text: str | None) -> bytes | None:

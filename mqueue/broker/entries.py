@@ -1,6 +1,6 @@
 """What the payloads of log records hold. Pure; `wal/` frames them and `recovery.py` replays them.
 
-    enqueue (kind 1)   per message: lengths, record, body, and its idempotency key where it has one
+    enqueue (kind 1)   per message: lengths, flags, record, body, and its idempotency key (or that of the request it begins) where it has one
     outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its enqueue
     void    (kind 3)   ids of an enqueue record that Redis refused: as if they had never been there
 
@@ -17,13 +17,17 @@ _MESSAGE = struct.Struct(">HIB")
 _OUTCOME = struct.Struct(">QcIHQHQBHH")
 _ID = struct.Struct(">Q")
 KEY_SIZE = 16 + 44  # hash, key record (cache/lua/apply.lua)
+KEYED, JOINS = 1, 2
 
 
 class Enqueued(NamedTuple):
+    """`joins`: it came in one request with the message before, and the key of that request is its key too."""
+
     record: bytes
     body: bytes
-    key_hash: bytes  # empty: none
-    key: bytes
+    key_hash: bytes = b""  # empty: none
+    key: bytes = b""
+    joins: bool = False
 
 
 class Settled(NamedTuple):
@@ -43,23 +47,35 @@ class Settled(NamedTuple):
 
 def pack_enqueued(messages: Iterable[Enqueued]) -> bytes:
     parts: list[bytes] = []
-    for record, body, key_hash, key in messages:
-        parts += (_MESSAGE.pack(len(record), len(body), bool(key_hash)), record, body, key_hash, key)
+    for record, body, key_hash, key, joins in messages:
+        flags = (KEYED if key_hash else 0) | (JOINS if joins else 0)
+        parts += (_MESSAGE.pack(len(record), len(body), flags), record, body, key_hash, key)
     return b"".join(parts)
 
 
 def unpack_enqueued(payload: bytes) -> Iterator[Enqueued]:
     at = 0
     while at < len(payload):
-        record_size, body_size, keyed = _MESSAGE.unpack_from(payload, at)
+        record_size, body_size, flags = _MESSAGE.unpack_from(payload, at)
         at += _MESSAGE.size
         record = payload[at : at + record_size]
         at += record_size
         body = payload[at : at + body_size]
         at += body_size
-        key = payload[at : at + KEY_SIZE] if keyed else b""
+        key = payload[at : at + KEY_SIZE] if flags & KEYED else b""
         at += len(key)
-        yield Enqueued(record, body, key[:16], key[16:])
+        yield Enqueued(record, body, key[:16], key[16:], bool(flags & JOINS))
+
+
+def by_request(messages: Iterable[Enqueued]) -> list[list[Enqueued]]:
+    """Messages under the key of one request together, all others alone."""
+    requests: list[list[Enqueued]] = []
+    for m in messages:
+        if m.joins and requests:
+            requests[-1].append(m)
+        else:
+            requests.append([m])
+    return requests
 
 
 def pack_settled(outcomes: Iterable[Settled]) -> bytes:

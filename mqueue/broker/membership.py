@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import structlog
 
 from mqueue.broker import entries, failpoints, record, tail
-from mqueue.broker.cache.ready import Enqueue
+from mqueue.broker.committer import for_script
 from mqueue.broker.faults import Fault
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.replay import replay
@@ -129,7 +129,7 @@ class Membership:
             if entry.kind != entries.ENQUEUE:
                 continue
             messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]
-            enqueues = [Enqueue(i, *m) for i, m in enumerate(messages)]
+            enqueues = [e for group, request in enumerate(entries.by_request(messages)) for e in for_script(group, request)]
             await shard.cache.apply(epoch, shard.node, previous, entry.sequence, enqueues, [])
             previous = entry.sequence
             logger.info("brought to Redis from the log", shard=shard.number, messages=len(enqueues))

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from mqueue.message import DeadLetter, Delivery, Extend, MessageStatus, NewMessage, Settle, TopicStats, Verdict
+from mqueue.message import DeadLetter, Delivery, Extend, MessageStatus, NewMessage, RequestKey, Settle, TopicStats, Verdict
 
 
 class Engine(Protocol):
     """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
 
-    async def enqueue(self, messages: Sequence[NewMessage]) -> list[int]:
-        """Ids in order. All or nothing per shard. Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field)."""
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None) -> list[int]:
+        """Ids in order. All or nothing per shard. `key`: of the whole request; then no message has one of its own.
+
+        Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field).
+        """
         ...
 
     async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:

@@ -8,6 +8,7 @@ copies it as it is: created_at, payload, metadata, idempotency key.
             lease ms, origin node, origin sequence, receipt (epoch, number), lease end µs, buffer bytes, topic
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ NO_RECEIPT = bytes(12)
 FIRST = b""  # frontier of a topic Redis knows nothing of
 LAST = b"\xff" * 24  # frontier of a topic that is wholly in Redis
 
-IDEMPOTENCY = Struct(">Q16sHQQBc")  # id, body hash, origin node, origin sequence, expiry µs, flushed, kind: u user's, a client's own
+IDEMPOTENCY = Struct(">Q16sHQQBc")  # id, body hash, origin node, origin sequence, expiry µs, flushed, kind: u of a message, r of a request
+RUN = Struct(">QI")
 ID8 = Struct(">Q")
 LENGTH = Struct(">i")
 NULL = LENGTH.pack(-1)
@@ -172,6 +174,21 @@ def copy_row(r: Record, topic_id: int, error: bytes | None, body: bytes) -> byte
         LENGTH.pack(len(error)) + error if error is not None else NULL,
         body,
     ))  # fmt: skip
+
+
+def pack_runs(ids: Sequence[int]) -> bytes:
+    """Ids as runs (first, count): those of one request mostly follow each other."""
+    runs: list[list[int]] = []
+    for id in ids:
+        if runs and id == runs[-1][0] + runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([id, 1])
+    return b"".join(RUN.pack(*run) for run in runs)
+
+
+def unpack_runs(data: bytes) -> list[int]:
+    return [id for first, count in RUN.iter_unpack(data) for id in range(first, first + count)]
 
 
 def with_state(data: bytes, state: State) -> bytes:

@@ -18,7 +18,8 @@ class Told:
     key_hash: bytes = b""
     body_hash: bytes = b""
     key_expires: int = 0
-    key_is_kept: bool = False  # a user's key, not a client's own
+    key_is_kept: bool = False  # a message's own key, not that of its request
+    owner: int = 0  # the message that has the key first: itself, or the first of its request
     error: bytes | None = None
     end: bytes | None = None
 
@@ -48,12 +49,15 @@ def fold(log: Iterable[LogRecord]) -> Tail:
     for entry in log:
         tail.last = max(tail.last, entry.sequence)
         if entry.kind == entries.ENQUEUE:
+            before: Told | None = None
             for m in entries.unpack_enqueued(entry.payload):
                 told = Told(record.unpack(m.record), m.body)
                 if m.key_hash:
                     _, told.body_hash, _, _, told.key_expires, _, kind = record.IDEMPOTENCY.unpack(m.key)
-                    told.key_hash, told.key_is_kept = m.key_hash, kind == b"u"
-                tail.messages[told.record.id] = told
+                    told.key_hash, told.key_is_kept, told.owner = m.key_hash, kind == b"u", told.record.id
+                elif m.joins and before is not None:
+                    told.key_hash, told.owner = before.key_hash, before.owner
+                tail.messages[told.record.id] = before = told
         elif entry.kind == entries.VOID:
             for id in entries.unpack_void(entry.payload):
                 tail.messages.pop(id, None)

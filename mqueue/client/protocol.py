@@ -57,11 +57,6 @@ class Call(Generic[T]):
     repeatable: bool = False
 
 
-def auto_key() -> str:
-    """An idempotency key for safe retries: short-lived in the broker, never in PostgreSQL."""
-    return m.AUTO_KEY_PREFIX + uuid4().hex
-
-
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
     """Cut into lists that each fit one request."""
     batch: list[wire.EnqueueItem] = []
@@ -94,10 +89,14 @@ _json = msgspec.json.Encoder().encode
 
 
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
-    """1 to 1,000 items → their ids. With `safe_retries`, items without an idempotency key get one of their own."""
-    if safe_retries:
-        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=auto_key()) for i in items]
-    return Call("POST", "/enqueue", _read_ids, _pack(items), MSGPACK, repeatable=all(i.idempotency_key for i in items))
+    """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
+    keyed = sum(1 for i in items if i.idempotency_key)
+    headers = MSGPACK
+    if safe_retries and keyed == 0:
+        headers = {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    elif safe_retries and keyed < len(items):
+        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
+    return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed == len(items))
 
 
 def poll(request: wire.Poll) -> Call[wire.Polled]:

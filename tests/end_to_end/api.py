@@ -21,10 +21,12 @@ class Http:
         self.url, self.token = url, token
         self.name = {"namespace": namespace, "topic": topic}
 
-    def call(self, method: str, path: str, body: Any = None, query: Any = None, timeout: float = 30.0) -> Reply:
+    def call(
+        self, method: str, path: str, body: Any = None, query: Any = None, timeout: float = 30.0, headers: dict[str, str] | None = None
+    ) -> Reply:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}{path}" + (f"?{urlencode(query)}" if query else ""), data, headers, method=method)
+        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **(headers or {})}
+        request = urllib.request.Request(f"{self.url}{path}" + (f"?{urlencode(query)}" if query else ""), data, sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as reply:
                 return Reply(reply.status, reply.headers, _read(reply.read()))

@@ -4,7 +4,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -129,6 +131,27 @@ def test_an_idempotency_key_gives_the_first_id(http: Http) -> None:
     http.ack(message)
     assert http.put(b"pay", idempotency_key="k") == [first]  # acked or not
     _refuses_another_body(http)
+    assert http.get() == []
+
+
+def test_a_request_under_an_idempotency_key_gives_the_same_ids_again(http: Http) -> None:
+    items = [{**http.name, "payload": "eA==", "priority": n % 7} for n in range(300)]
+    send = partial(http.call, "POST", "/enqueue", headers={"Idempotency-Key": '"a request"'})
+    ids = http.good(send(items))
+    assert http.good(send(items)) == ids
+    with ThreadPoolExecutor(4) as pool:
+        assert [http.good(reply) for reply in pool.map(send, [items] * 8)] == [ids] * 8
+    reply = send(items[:-1])
+    assert (reply.status, reply.body["code"], reply.body["field"]) == (422, "key-reused", "Idempotency-Key")
+    assert len(http.get(limit=1000)) == 300
+
+
+def test_a_request_and_an_item_may_not_both_have_a_key(http: Http) -> None:
+    items = [{**http.name}, {**http.name, "idempotency_key": "k"}]
+    reply = http.call("POST", "/enqueue", items, headers={"Idempotency-Key": "k"})
+    assert (reply.status, reply.body["item"], reply.body["field"]) == (400, 1, "idempotency_key")
+    reply = http.call("POST", "/enqueue", items[:1], headers={"Idempotency-Key": '""'})
+    assert (reply.status, reply.body["field"]) == (400, "Idempotency-Key")
     assert http.get() == []
 
 

@@ -1,6 +1,7 @@
 """One shard on real stores, driven by hand: two brokers' batches and logs, and the leader's daemons cut into their stages."""
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from itertools import count
@@ -47,8 +48,12 @@ class Broker:
         self.log: list[LogRecord] = []
         self.started = 0
 
-    async def batch(self, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], *, logged: bool, repeated: bool) -> Applied:
-        """One batch; `repeated`: its first answer gets lost. Not `logged`: the broker dies before the disk has it, and starts again."""
+    async def batch(
+        self, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], *, logged: bool, repeated: bool, voided: bool = True
+    ) -> Applied:
+        """One batch; `repeated`: its first answer gets lost. Not `logged`: the broker dies before the disk has it, and starts again.
+        Not `voided`: it dies before it notes what was refused.
+        """
         shard = self.shard
         sequence = shard.sequence
         apply = (shard.epoch, shard.node, shard.previous, sequence, enqueues, settles)
@@ -60,13 +65,16 @@ class Broker:
         shard.saw_clock(applied.due_clock, applied.clock)
         if logged:
             self._write(sequence, enqueues, settles, applied.outcomes)
+            refused = [e.record[record.ID] for e, (letter, _) in zip(enqueues, applied.verdicts, strict=True) if letter != b"o"]
+            if refused and voided:
+                self.log.append(LogRecord(sequence, shard.epoch, entries.VOID, entries.pack_void(refused)))
         else:
             self.started = sequence + 1
         return applied
 
     def _write(self, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], outcomes: Sequence[Outcome]) -> None:
         if enqueues:
-            messages = entries.pack_enqueued(Enqueued(*e[1:]) for e in enqueues)
+            messages = entries.pack_enqueued(logged(enqueues))
             self.log.append(LogRecord(sequence, self.shard.epoch, entries.ENQUEUE, messages))
         changed = [
             Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
@@ -169,8 +177,7 @@ class World:
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
         """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
         shard, epoch = broker.shard, self.lead.epoch
-        message = Enqueued(*enqueue[1:])
-        told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued([message]))])
+        told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
         await replay(self.store, epoch, shard.node, broker.started, told, clock=shard.now_us(), late=True)
         await self.cache.join(epoch, shard.node, shard.sequence)
         shard.previous = shard.sequence
@@ -279,6 +286,33 @@ class World:
                     left[name] = counters
         buffer = int(await redis.hget(keys.shard(k), "buffer") or 0)
         return left | ({"buffer": buffer} if buffer else {})
+
+
+def logged(enqueues: Sequence[Enqueue]) -> list[Enqueued]:
+    """As the committer writes them to the log."""
+    size = record.IDEMPOTENCY.size
+    of_requests = {e.group for e in enqueues if e.key[size - 1 : size] == b"r"}
+    return [Enqueued(e.record, e.body, e.key_hash, e.key[:size], e.group in of_requests and not e.key_hash) for e in enqueues]
+
+
+def keyed(broker: Broker, enqueues: Sequence[Enqueue], key: str, whole: bool) -> list[Enqueue]:
+    """The same messages as one request with a key (`whole`), or each with a key of its own. The body counts for nothing here."""
+    pack, shard = record.IDEMPOTENCY.pack, broker.shard
+    expires = shard.clock_us + 600 * SECOND
+    if whole:
+        first = enqueues[0]
+        ids = [int.from_bytes(e.record[record.ID]) for e in enqueues]
+        own = pack(ids[0], bytes(16), shard.node, shard.sequence, expires, 0, b"r") + record.pack_runs(ids)
+        return [e._replace(group=ids[0], key_hash=hashed(key) if e is first else b"", key=own if e is first else b"") for e in enqueues]
+    made = []
+    for n, e in enumerate(enqueues):
+        own = pack(int.from_bytes(e.record[record.ID]), bytes(16), shard.node, shard.sequence, expires, 0, b"u")
+        made.append(e._replace(key_hash=hashed(f"{key} {n}"), key=own))
+    return made
+
+
+def hashed(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 def message(broker: Broker, id: int, *, topic: str, priority: int, delay_us: int, ttl_us: int, max_retries: int) -> tuple[Enqueue, Record]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from stores import NODES, SECOND, Stages, World, message
+from stores import NODES, SECOND, Stages, World, hashed, keyed, message
 
 from mqueue.broker import record
 from mqueue.broker.cache.ready import Applied, SettleArgs
@@ -55,6 +55,19 @@ class Message:
         return 0 < self.expires <= clock
 
 
+@dataclass
+class Request:
+    """What was enqueued under a key. `whole`: one for the request, else one each. `losses`: of Redis, before it."""
+
+    key: str
+    whole: bool
+    topic: str
+    ids: list[int]
+    losses: int
+    unsure: bool
+    node: int
+
+
 class OrderMachine(RuleBasedStateMachine):
     world: World
 
@@ -64,6 +77,8 @@ class OrderMachine(RuleBasedStateMachine):
         self.clock = 0
         self.daemon: Stages | None = None
         self.losses = 0
+        self.requests: list[Request] = []
+        self.copies: dict[int, set[int]] = {}  # of messages: refused, and that perhaps not noted
         self.do(self.world.fresh())
 
     def do(self, what: Any) -> Any:
@@ -88,8 +103,11 @@ class OrderMachine(RuleBasedStateMachine):
         ttl=st.sampled_from([0, 0, 0, 4, 15]),
         max_retries=st.integers(0, 3),
         fate=FATES,
+        key=st.sampled_from(["none", "none", "own", "request"]),
     )
-    def enqueue(self, node: int, topic: str, priorities: list[int], delay: int, ttl: int, max_retries: int, fate: str) -> None:
+    def enqueue(
+        self, node: int, topic: str, priorities: list[int], delay: int, ttl: int, max_retries: int, fate: str, key: str = "none"
+    ) -> None:
         broker = self.world.brokers[node]
         broker.shard.next_sequence()
         made = [
@@ -98,10 +116,55 @@ class OrderMachine(RuleBasedStateMachine):
             )
             for p in priorities
         ]
-        applied = self.batch(node, [e for e, _ in made], [], fate)
+        enqueues = [e for e, _ in made]
+        if key != "none":
+            name = f"key {made[0][1].id}"
+            enqueues = keyed(broker, enqueues, name, key == "request")
+            self.requests.append(Request(name, key == "request", topic, [r.id for _, r in made], self.losses, fate == "crash", node))
+        applied = self.batch(node, enqueues, [], fate)
         assert [v for v, _ in applied.verdicts] == [b"o"] * len(made)
         for _, r in made:
             self.messages[r.id] = Message(r.id, topic, r.priority, r.due, r.expires, max_retries, unsure=fate == "crash", dues={r.due})
+
+    @rule(data=st.data(), node=st.sampled_from(NODES), repeated=st.booleans(), voided=st.booleans())
+    @precondition(lambda self: self.requests)
+    def enqueue_again(self, data: st.DataObject, node: int, repeated: bool, voided: bool) -> None:
+        """The same request under the same key: nothing new, the same ids."""
+        request = data.draw(st.sampled_from(self.requests))
+        if request.losses != self.losses and (request.whole or request.unsure):
+            return  # its key was only in Redis and the log
+        broker = self.world.brokers[node]
+        if not request.whole:  # as the engine does before the script
+            hashes = [hashed(f"{request.key} {n}") for n in range(len(request.ids))]
+            told = {h: id for h, _, id, _ in self.do(self.world.store.find_keys(hashes, self.clock))}
+            if told:
+                assert [told[h] for h in hashes] == request.ids
+                return
+        broker.shard.next_sequence()
+        both = [
+            message(broker, next(self.world.ids), topic=request.topic, priority=0, delay_us=0, ttl_us=0, max_retries=0) for _ in request.ids
+        ]
+        made = [enqueue for enqueue, _ in both]
+        if not voided and (request.whole or node != request.node):
+            # with the void record and Redis lost: a request's key is forgotten and its copy comes too; of two messages with a key of their
+            # own in two brokers' logs, the one replayed first stays
+            for (_, r), id in zip(both, request.ids, strict=True):
+                self.messages[r.id] = Message(r.id, request.topic, 0, r.due, 0, 0, state="gone", unsure=True, dues={r.due})
+                self.messages[id].unsure = True
+                self.copies.setdefault(id, set()).add(r.id)
+        applied: Applied = self.do(
+            broker.batch(keyed(broker, made, request.key, request.whole), [], logged=True, repeated=repeated, voided=voided)
+        )
+        self.clock = applied.clock
+        letters = {letter for letter, _ in applied.verdicts}
+        if letters == {b"p"}:
+            return  # the first try may not be on its broker's disk yet
+        if request.whole:
+            assert letters == {b"r"}
+            [known] = self.do(self.world.cache.has_key([hashed(request.key)]))
+            assert record.unpack_runs(known[record.IDEMPOTENCY.size :]) == request.ids
+        else:
+            assert [(letter, int.from_bytes(id)) for letter, id in applied.verdicts] == [(b"d", id) for id in request.ids]
 
     @rule(topics=st.sampled_from([TOPICS[:1], TOPICS[1:], TOPICS, TOPICS[:1]]), limit=st.integers(1, 3), lease=st.sampled_from([3, 20]))
     def fetch(self, topics: tuple[str, ...], limit: int, lease: int) -> None:
@@ -274,6 +337,10 @@ class OrderMachine(RuleBasedStateMachine):
             except (Deposed, EpochEnded):
                 pass
         rows, dead = self.do(self.world.rows()), self.do(self.world.dead_letters())
+        there = rows.keys() | dead
+        for id, copies in self.copies.items():
+            m = self.messages[id]
+            assert m.state not in {"waiting", "leased"} or m.lapsed(ended) or there & {id, *copies}, f"lost: {m}"
         for m in list(self.messages.values()):
             self.after_loss(m, m.id in dead, rows.get(m.id), ended)
 
@@ -415,6 +482,19 @@ def test_what_arrives_with_a_stamp_of_a_faster_clock_is_delivered_in_the_end(mac
     machine.do(world.prefetcher.scan(world.lead))
     machine.do(world.prefetcher.arrivals(world.lead))
     assert [m.id for m in machine.take(TOPICS[:1], limit=1, lease=20)] == [r.id]
+    machine.teardown()
+
+
+def test_a_repeated_request_whose_refusal_was_not_noted_counts_once(machine: OrderMachine) -> None:
+    """Both are in the log, Redis is gone with the key: the replay keeps the first."""
+    machine.enqueue(node=1, topic=TOPICS[0], priorities=[0, 1, 2], delay=0, ttl=0, max_retries=3, fate="answered", key="request")
+    world, broker, [request] = machine.world, machine.world.brokers[1], machine.requests
+    broker.shard.next_sequence()
+    again = [message(broker, next(world.ids), topic=TOPICS[0], priority=0, delay_us=0, ttl_us=0, max_retries=3)[0] for _ in request.ids]
+    applied = machine.do(broker.batch(keyed(broker, again, request.key, True), [], logged=True, repeated=False, voided=False))
+    assert {letter for letter, _ in applied.verdicts} == {b"r"}
+    machine.lose_redis(seldom=0, wiped=True, order=list(NODES))
+    assert sorted(machine.do(world.rows())) == request.ids
     machine.teardown()
 
 

@@ -59,6 +59,7 @@ class FakeBroker:
     token: str = TOKEN
     messages: dict[int, Stored] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    request_keys: dict[str, list[int]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     polls: list[wire.Poll] = field(default_factory=list)
     extends: list[wire.ExtendItem] = field(default_factory=list)
@@ -172,7 +173,12 @@ class FakeBroker:
 
     async def on_enqueue(self, request: web.Request) -> web.StreamResponse:
         items = decode(request, await request.read(), list[wire.EnqueueItem])
-        return reply(request, self.enqueue(items))
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return reply(request, self.enqueue(items))
+        if key not in self.request_keys:
+            self.request_keys[key] = self.enqueue(items)
+        return reply(request, self.request_keys[key])
 
     async def on_poll(self, request: web.Request) -> web.StreamResponse:
         poll = decode(request, await request.read(), wire.Poll)

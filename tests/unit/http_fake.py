@@ -53,8 +53,8 @@ class FakeEngine:
         if self.fails is not None:
             raise self.fails
 
-    async def enqueue(self, messages: Sequence[Any]) -> list[int]:
-        self._called("enqueue", list(messages))
+    async def enqueue(self, messages: Sequence[Any], key: Any = None) -> list[int]:
+        self._called("enqueue", list(messages) if key is None else (list(messages), key))
         return [2**62 + n for n in range(len(messages))]
 
     async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> Any:

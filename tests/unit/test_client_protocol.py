@@ -30,13 +30,19 @@ def test_an_enqueue_travels_as_msgpack_with_its_payload_as_bytes() -> None:
     assert protocol.answer(call, 200, {}, msgspec.msgpack.encode([2**62])) == [2**62]
 
 
-def test_safe_retries_give_each_item_a_key_of_its_own_and_keep_given_ones() -> None:
+def test_safe_retries_give_a_request_a_key_of_its_own() -> None:
+    items = [wire.EnqueueItem(topic="t"), wire.EnqueueItem(topic="t")]
+    call, other = protocol.enqueue(items, safe_retries=True), protocol.enqueue(items, safe_retries=True)
+    assert call.headers["Idempotency-Key"] != other.headers["Idempotency-Key"]
+    assert call.repeatable and call.body == other.body
+
+
+def test_where_some_items_have_a_key_every_other_gets_one_and_the_request_none() -> None:
     items = [wire.EnqueueItem(topic="t"), wire.EnqueueItem(topic="t", idempotency_key="mine"), wire.EnqueueItem(topic="t")]
     call = protocol.enqueue(items, safe_retries=True)
     keys = [i.idempotency_key for i in msgspec.msgpack.decode(call.body, type=list[wire.EnqueueItem])]
     assert keys[1] == "mine" and len(set(keys)) == 3
-    assert all(key.startswith(m.AUTO_KEY_PREFIX) for key in (keys[0], keys[2]))
-    assert call.repeatable
+    assert call.repeatable and "Idempotency-Key" not in call.headers
     assert items[0].idempotency_key is None
 
 

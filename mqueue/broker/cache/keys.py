@@ -85,9 +85,9 @@ def idempotency_ends(k: int) -> str:
     return prefix(k) + "key_ends"
 
 
-def auto_keys(k: int) -> str:
-    """zset: clients' own keys by expiry"""
-    return prefix(k) + "auto_keys"
+def request_keys(k: int) -> str:
+    """zset: keys of whole requests by expiry"""
+    return prefix(k) + "request_keys"
 
 
 def waiters(k: int, topic: str) -> str:

@@ -68,10 +68,26 @@ class Call:
     def query(self, type: type[Q]) -> Q:
         return query(type, self.scope["query_string"])
 
+    def idempotency_key(self) -> str | None:
+        """Of the whole request (draft-ietf-httpapi-idempotency-key-header); its quotes may be left out."""
+        raw = self.headers.get(b"idempotency-key")
+        if raw is None:
+            return None
+        key = raw[1:-1] if len(raw) > 1 and raw[:1] == raw[-1:] == b'"' else raw
+        if not 0 < len(key) <= m.KEY_MAX or not all(0x20 <= letter < 0x7F for letter in key):
+            raise Invalid(f"Idempotency-Key: 1 to {m.KEY_MAX} printable ASCII characters", field="Idempotency-Key")
+        return key.decode("ascii")
+
     async def decode(self, body: Body[T]) -> T:
+        decoded, _ = await self.decode_and_raw(body)
+        return decoded
+
+    async def decode_and_raw(self, body: Body[T]) -> tuple[T, bytes]:
+        """What it says, and the bytes it came in."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("compressed bodies are not accepted", field="content-encoding")
-        return body.decode(await self._read(), self.sends_msgpack)
+        raw = await self._read()
+        return body.decode(raw, self.sends_msgpack), raw
 
     async def skip_body(self) -> None:
         await self._read()

@@ -5,6 +5,7 @@ What they did to messages the engine counts.
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
+from hashlib import blake2b
 from typing import TypeVar
 
 from mqueue import message as m
@@ -27,13 +28,18 @@ class Hot:
 
     async def enqueue(self, call: Call) -> list[int]:
         """Ids in order. Nothing is enqueued when one item is refused."""
-        items = await call.decode(decode.ENQUEUE)
+        key = call.idempotency_key()
+        items, raw = await call.decode_and_raw(decode.ENQUEUE)
         messages = []
         for index, item in enumerate(items):
             call.caller.enter(item.namespace, index)
+            if key is not None and item.idempotency_key is not None:
+                raise decode.wrong("the request has a key of its own (Idempotency-Key): give the one or the other", index, "idempotency_key")
             messages.append(convert.new_message(item, index))
         await self._quotas.take(Counter([item.namespace for item in items]))
-        return await self._engine.enqueue(messages)
+        if key is None:
+            return await self._engine.enqueue(messages)
+        return await self._engine.enqueue(messages, m.RequestKey(key, blake2b(raw, digest_size=16).digest()))
 
     async def dequeue(self, call: Call) -> list[wire.Message]:
         query = call.query(decode.FetchQuery)

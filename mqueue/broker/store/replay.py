@@ -52,13 +52,13 @@ async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None
     keyed = [t for t in tail.messages.values() if t.key_hash]
     if not keyed:
         return
-    args = {"key_hashes": [t.key_hash for t in keyed], "now": 0}
+    args = {"key_hashes": [t.key_hash for t in keyed if t.key_is_kept], "now": 0}
     rows = await (await connection.execute(sql("find_keys"), args, binary=True)).fetchall()
     owners = {key_hash: id for key_hash, _, id, _ in rows}
     kept = []
     for t in keyed:
-        owner = owners.setdefault(t.key_hash, t.record.id)
-        if owner != t.record.id:
+        owner = owners.setdefault(t.key_hash, t.owner)
+        if owner != t.owner:
             del tail.messages[t.record.id]
         elif t.key_is_kept:
             kept.append((t.key_hash, t.body_hash, owner, t.key_expires))

@@ -4,13 +4,15 @@
 -- args  epoch, node, previous sequence, sequence, enqueues, settles,
 --       then per enqueue: group, record, body, key hash ('' none), key record;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
---       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, m key reused, p in flight, f buffer full);
+--       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
+--       reused, p in flight, f buffer full);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
+-- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
 local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
-local AUTO_KEYS_MAX = 100000
+local REQUEST_KEYS_MAX = 100000
 
 local no = refused(false)
 if no then return no end
@@ -45,13 +47,14 @@ if #keyed > 0 then
           refused_groups[group] = refused_groups[group] or 'p'
         end
       end
+      if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end
     end
     at = at + 5
   end
 end
 
 -- 2. enqueues
-local fresh_keys, auto = {}, {}
+local fresh_keys, of_requests = {}, {}
 at = 6
 for i = 1, enqueues do
   local group, r, body, hash, key = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
@@ -69,7 +72,7 @@ for i = 1, enqueues do
     if hash ~= '' then
       seen_keys[hash] = key
       fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
-      if sub(key, 44, 44) == 'a' then auto[#auto + 1] = unpack1('>I8', key, 35); auto[#auto + 1] = hash
+      if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
       else dirty_keys[#dirty_keys + 1] = hash end
     end
     place_or_delay(r)
@@ -117,12 +120,13 @@ end
 
 push_dirty(node, sequence)
 if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end
-if #auto > 0 then
-  chunked('ZADD', prefix .. 'auto_keys', auto)
-  local over = call('ZCARD', prefix .. 'auto_keys') - AUTO_KEYS_MAX
+if #of_requests > 0 then
+  chunked('ZADD', prefix .. 'request_keys', of_requests)
+  local over = call('ZCARD', prefix .. 'request_keys') - REQUEST_KEYS_MAX
   if over > 0 then
-    local oldest = call('ZPOPMIN', prefix .. 'auto_keys', math.min(over, CALL_MAX))
-    for i = 1, #oldest, 2 do call('HDEL', prefix .. 'keys', oldest[i]) end
+    local oldest, gone = call('ZPOPMIN', prefix .. 'request_keys', math.min(over, CALL_MAX)), {}
+    for i = 1, #oldest, 2 do gone[#gone + 1] = oldest[i] end
+    call('HDEL', prefix .. 'keys', unpack(gone))
   end
 end
 commit()

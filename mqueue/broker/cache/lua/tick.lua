@@ -27,7 +27,7 @@ if #ids > 0 then
   end
 end
 push_dirty(0, rep('\0', 8))
-for _, zset in ipairs({ 'key_ends', 'auto_keys' }) do
+for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
   local over = call('ZRANGEBYSCORE', prefix .. zset, '-inf', now, 'LIMIT', 0, CALL_MAX)
   if #over > 0 then
     call('ZREMRANGEBYRANK', prefix .. zset, 0, #over - 1)
