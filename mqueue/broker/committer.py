@@ -50,6 +50,11 @@ class Draft:
     body_hash: bytes = b""
     key_ttl_us: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes it takes in the write-behind buffer."""
+        return record.buffered(record.CREATED.size + len(self.body), len(self.topic))
+
 
 @dataclass(slots=True)
 class EnqueueRequest:
@@ -97,10 +102,14 @@ class Committer:
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"") -> list[int]:
         """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, Unavailable."""
-        size = sum(len(d.body) for d in drafts)
+        size = sum(d.size for d in drafts)
         request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash)
         self._add(request)
-        return await request.done
+        self._shard.coming += size
+        try:
+            return await request.done
+        finally:
+            self._shard.coming -= size
 
     async def settle(self, settles: Sequence[Settle], args: Sequence[SettleArgs]) -> list[Outcome]:
         request = SettleRequest(settles, args, asyncio.get_running_loop().create_future())

@@ -125,7 +125,7 @@ class Engine:
         try:
             known = await self._known_keys(shard, drafts, items)
             new = [i for i in items if i not in known]
-            size = sum(len(drafts[i].body) for i in new)
+            size = sum(drafts[i].size for i in new)
             deadline = self._clock.monotonic() + ROOM_WAIT_S
             while new:
                 await self._wait_for_room(shard, size, deadline)
@@ -183,7 +183,7 @@ class Engine:
 
     async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
         """The write-behind buffer has room for so many bytes more, or has none at all in it."""
-        while shard.buffer and shard.buffer_max and shard.buffer + size > shard.buffer_max:
+        while shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)

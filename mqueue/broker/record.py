@@ -71,6 +71,11 @@ class Record(NamedTuple):
         return TopicName(namespace, topic)
 
 
+def buffered(body: int, topic: int) -> int:
+    """Bytes a message takes in the write-behind buffer, by the lengths of its body and topic."""
+    return body + SIZE + topic + OVERHEAD
+
+
 def unpack(data: bytes) -> Record:
     return Record._make((*RECORD.unpack_from(data), data[SIZE:].decode()))
 
@@ -96,7 +101,7 @@ def new(
     return (
         RECORD.pack(
             b"n", 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
-            size + SIZE + len(topic) + OVERHEAD,
+            buffered(size, len(topic)),
         )
         + topic
     )  # fmt: skip
@@ -111,7 +116,7 @@ def from_row(
     return (
         RECORD.pack(
             b"n", IN_PG, attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0, lease_ms, node,
-            sequence, NO_RECEIPT, 0, size + SIZE + len(name) + OVERHEAD,
+            sequence, NO_RECEIPT, 0, buffered(size, len(name)),
         )
         + name
     )  # fmt: skip

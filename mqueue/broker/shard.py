@@ -33,6 +33,7 @@ class Shard:
     clock_at: float = 0.0
     buffer: int = 0
     buffer_max: int = 0
+    coming: int = 0  # bytes of the enqueues under way: they will be in the buffer
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
     room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk

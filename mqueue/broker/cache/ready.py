@@ -294,6 +294,10 @@ class ReadyCache:
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> str | None:
+        """`timeout` 0: does not wait. A blocked call's timeout is only looked at ten times a second."""
+        if timeout <= 0:
+            got = await self._io(lambda: self._redis.lpop(keys.ask(self.shard)))
+            return got.decode() if got else None
         return await self._pop(keys.ask(self.shard), timeout)
 
     async def ask(self, topic: str) -> None:

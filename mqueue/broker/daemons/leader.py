@@ -166,7 +166,7 @@ class Leader:
         scan_at = arrivals_at = flush_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         while True:
-            await self._refill_asked(lead, max(0.01, min(flush_at, scan_at, arrivals_at) - now()))
+            await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
                 more = await self._flusher.flush(lead, everything)
@@ -203,7 +203,7 @@ class Leader:
                     pass
                 return
             await self._prefetcher.refill(lead, topic)
-            timeout = 0.001
+            timeout = 0.0
 
     async def _measure(self, lead: Lead) -> None:
         shard = lead.shard
