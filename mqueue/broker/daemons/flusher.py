@@ -1,5 +1,6 @@
 """Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never gets there."""
 
+import asyncio
 import struct
 import time
 from collections.abc import Iterable
@@ -57,11 +58,10 @@ class Flusher:
 
     async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, int]], key_hashes: list[bytes]) -> None:
         shard = lead.shard
-        rounds = max(1, -(-max(len(versions), len(key_hashes)) // BATCH_MAX))
-        for n in range(rounds):
-            part = slice(n * BATCH_MAX, (n + 1) * BATCH_MAX)
-            up_to = number if n == rounds - 1 else 0
-            left, buffer = await shard.cache.flush_done(lead.epoch, lead.term, up_to, versions[part], key_hashes[part])
+        *parts, last = [slice(n, n + BATCH_MAX) for n in range(0, max(1, len(versions), len(key_hashes)), BATCH_MAX)]
+        # all parts at once, so that they do not wait one after the other behind other brokers' batches; the list is trimmed last
+        await asyncio.gather(*(shard.cache.flush_done(lead.epoch, lead.term, 0, versions[part], key_hashes[part]) for part in parts))
+        left, buffer = await shard.cache.flush_done(lead.epoch, lead.term, number, versions[last], key_hashes[last])
         shard.buffer = buffer
         shard.room.set()
         shard.metrics.buffer_queue_depth.set(left)
