@@ -1,4 +1,4 @@
-"""Enqueues a second: by one caller, in batches, by many producers."""
+"""Enqueues a second: by one caller, in batches, by many producers; and so long that the flush to PostgreSQL sets the pace."""
 
 import asyncio
 import time
@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 from benchmarks.row import Row
-from benchmarks.setting import Setting
+from benchmarks.setting import Setting, until
 from mqueue import wire
 
 SECONDS = 2.0
+SUSTAINED_S = 20.0
 RUNS = 5
 PAYLOAD = b'{"task":"mail.send","args":["ada@example.org","Hello"],"kwargs":{}}'
 AT_ONCE = 16  # producers with one message a call
@@ -21,8 +22,11 @@ Send = Callable[[str], Awaitable[int]]
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
     topics = count()
 
-    async def measured(what: str, producers: int, batch: int, target: float | None) -> Row:
-        rates = [await _rate(place, f"t{next(topics)}", producers, batch) for _ in range(runs)]
+    async def measured(what: str, producers: int, batch: int, target: float | None, seconds: float = SECONDS, times: int = runs) -> Row:
+        rates = []
+        for _ in range(times):
+            await asyncio.to_thread(until, lambda: place.metric("mqueue_buffer_queue_depth") == 0, "the run before is flushed")
+            rates.append(await _rate(place, f"t{next(topics)}", producers, batch, seconds))
         return Row("enqueue", what, "messages/s", rates, target)
 
     return [
@@ -30,13 +34,14 @@ async def run(place: Setting, runs: int = RUNS) -> list[Row]:
         await measured(f"{AT_ONCE} at once, one message a call", AT_ONCE, 1, 3_000),
         await measured(f"batches of 100, {BATCHES_AT_ONCE} at once", BATCHES_AT_ONCE, 100, 30_000),
         await measured(f"batches of 1,000, {BATCHES_AT_ONCE} at once", BATCHES_AT_ONCE, 1_000, 30_000),
+        await measured(f"the same for {SUSTAINED_S:g} s, with its flush", BATCHES_AT_ONCE, 1_000, None, SUSTAINED_S, 1),
     ]
 
 
-async def _rate(place: Setting, topic: str, producers: int, batch: int) -> float:
+async def _rate(place: Setting, topic: str, producers: int, batch: int, seconds: float) -> float:
     items = [wire.EnqueueItem(topic=topic, payload=PAYLOAD) for _ in range(batch)]
     began = time.perf_counter()
-    ends = began + SECONDS
+    ends = began + seconds
 
     async def produce() -> int:
         sent = 0
