@@ -24,15 +24,15 @@ class Flusher:
     def __init__(self, age_us: int) -> None:
         self._age_us = age_us
 
-    async def flush(self, lead: Lead, everything: bool = False) -> bool:
-        """One transaction. False when nothing was old enough."""
+    async def flush(self, lead: Lead, everything: bool = False) -> int:
+        """One transaction. Returns how many pages were read into it: 0 when nothing was old enough, several when more may wait."""
         shard = lead.shard
         # past half of the buffer there is no time to wait for acks
         hurry = everything or shard.buffer * 2 > shard.buffer_max
         newest = 0 if hurry else max(1, shard.now_us() - self._age_us)
         pages = await self._read(lead, newest)
         if not pages:
-            return False
+            return 0
         began = time.perf_counter()
         batch, versions, key_hashes = gather(pages)
         batch.clock = shard.clock_us
@@ -42,7 +42,7 @@ class Flusher:
         shard.metrics.flush_seconds.observe(time.perf_counter() - began)
         shard.metrics.flush_rows.inc(len(batch.fresh) + len(batch.again) + len(batch.dead))
         shard.metrics.elided.inc(sum(count for *_, count in batch.tallies))
-        return True
+        return len(pages)
 
     async def _read(self, lead: Lead, newest: int) -> list[FlushPage]:
         pages: list[FlushPage] = []

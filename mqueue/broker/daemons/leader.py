@@ -169,9 +169,10 @@ class Leader:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
-                more = await self._flusher.flush(lead, everything)
-                flush_at = now() if more else now() + max(0.02, self._age_s / 4)
-                if everything and not more:
+                pages = await self._flusher.flush(lead, everything)
+                # little at a time would cost a transaction each; several pages mean that more is waiting
+                flush_at = now() if pages > 1 or everything else now() + max(0.02, self._age_s / 4)
+                if everything and not pages:
                     self._flush_all.clear()
                     self._flushed_all.set()
             if now() >= scan_at:
