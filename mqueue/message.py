@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 NAME_MAX = 128  # letters of a namespace or topic
 PAYLOAD_MAX = 256 * 1024  # bytes
 METADATA_MAX = 4 * 1024  # bytes of JSON
@@ -32,8 +34,7 @@ class TopicName(NamedTuple):
         return f"{self.namespace}/{self.topic}"  # neither half may hold a slash
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(Struct, frozen=True):
     """A validated message to enqueue. Times: µs since 1970; durations: seconds, or None for the broker's default."""
 
     namespace: str

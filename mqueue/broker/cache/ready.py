@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import hiredis
 import redis.asyncio as aioredis
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -173,13 +174,13 @@ class ReadyCache:
 
     async def _run(self, name: str, *args: Any) -> list[Any]:
         script = self._scripts[name]
-        execute = self._redis.execute_command
+        call = ("EVALSHA", script.sha, 1, self._prefix, *args)
         try:
             try:
-                answer = await execute("EVALSHA", script.sha, 1, self._prefix, *args)
+                answer = await self._execute(call)
             except NoScriptError:
-                await execute("SCRIPT", "LOAD", script.text)
-                answer = await execute("EVALSHA", script.sha, 1, self._prefix, *args)
+                await self._execute(("SCRIPT", "LOAD", script.text))
+                answer = await self._execute(call)
         except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
         status = answer[0]
@@ -191,6 +192,16 @@ class ReadyCache:
             raise Behind(f"Redis of shard {self.shard} has applied {answer[1].hex() or 'nothing'}")
         found: list[Any] = answer
         return found
+
+    async def _execute(self, command: tuple[Any, ...]) -> Any:
+        """As the library's own call, but packed by hiredis: its asyncio connections pack in Python, which costs as much as the script."""
+        pool = self._redis.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(hiredis.pack_command(command))
+            return await connection.read_response()
+        finally:
+            await pool.release(connection)
 
     # -- any broker --------------------------------------------------------------------------------------------------------
 
