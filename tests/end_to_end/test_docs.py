@@ -1,0 +1,173 @@
+"""Every command of the documentation, run against a real broker: what it answers has the shape the page shows."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .api import Http
+from .broker import ROOT, Broker, until
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NOTE = re.compile(r"\s+# .*$")
+AN_ID, A_RECEIPT, A_DEAD_ID = "123456789012345678", "7.42", "9"
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
+
+
+@dataclass
+class Command:
+    """`says`: the answer the page shows below it, if any."""
+
+    line: str
+    says: str = ""
+
+
+def commands(block: str) -> list[Command]:
+    found: list[Command] = []
+    for line in block.splitlines():
+        if not line:
+            continue
+        if line.startswith("#"):
+            found[-1].says += line[1:]
+        elif found and (found[-1].line.count("'") % 2 or found[-1].line.endswith("\\")):
+            found[-1].line += "\n" + line
+        else:
+            found.append(Command(NOTE.sub("", line)))
+    return found
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in FENCE.findall(page.read_text()) if kind == language]
+
+
+def test_every_block_has_a_language_this_test_knows() -> None:
+    kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
+    assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
+    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md"}, "who runs the others?"
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def environment(broker: Broker) -> dict[str, str]:
+    return Broker.environment({
+        "MQUEUE_DATA_DIR": str(broker.data_dir), "TOKEN": broker.token, "MQ": broker.url, "AUTH": f"Authorization: Bearer {broker.token}",
+    })  # fmt: skip
+
+
+def sh(line: str, environment: dict[str, str], broker: Broker) -> str:
+    """What the shell prints; curl fails where the answer is not 200."""
+    line = line.replace("http://127.0.0.1:8080", broker.url).replace("http://127.0.0.1:2112/metrics", broker.metrics_url)
+    line = line.replace(".venv/bin/", f"{Path(sys.executable).parent}{os.sep}")
+    script = f'set -e\ncurl() {{ command curl -sS --fail-with-body "$@"; }}\n{line}\n'
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+# -- README ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_make_knows_every_target_of_the_readme() -> None:
+    """`make demo` and `make test` themselves run elsewhere; here only that each is there."""
+    lines = [c.line for block in blocks(ROOT / "README.md", "bash") for c in commands(block) if c.line.startswith("make ")]
+    assert len(lines) >= 7
+    for line in lines:
+        done = subprocess.run([*line.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_readmes_worker_runs_the_readmes_jobs(broker: Broker, environment: dict[str, str], tmp_path: Path) -> None:
+    [block] = [b for b in blocks(ROOT / "README.md", "bash") if "mqueue worker" in b]
+    worker, jobs = [c.line for c in commands(block)]
+    out = tmp_path / "worker.out"
+    with out.open("wb") as file:
+        command = worker.replace(".venv/bin/", f"{Path(sys.executable).parent}{os.sep}").split()
+        process = subprocess.Popen(command, cwd=ROOT, env={**environment, "PYTHONUNBUFFERED": "1"}, stdout=file, stderr=subprocess.DEVNULL)
+    try:
+        assert "queued 7 jobs" in sh(jobs, environment, broker)
+        until(lambda: out.read_text().count("sent ") == 6, 20, "the worker sends them")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+
+
+def test_the_readmes_python_runs(broker: Broker, environment: dict[str, str], tmp_path: Path) -> None:
+    [block] = blocks(ROOT / "README.md", "python")
+    file = tmp_path / "app.py"
+    file.write_text(block)
+    before = broker.metric("mqueue_enqueue_total")
+    subprocess.run([sys.executable, str(file)], cwd=ROOT, env=environment, check=True, timeout=30)
+    assert broker.metric("mqueue_enqueue_total") - before == 2
+
+
+def test_the_readmes_curl_calls(broker: Broker, environment: dict[str, str]) -> None:
+    [block] = [b for b in blocks(ROOT / "README.md", "bash") if "curl" in b]
+    [got] = json.loads(sh(block, environment, broker).splitlines()[-1].partition("]")[2])
+    assert (got["topic"], got["payload"]) == ("leads", "eyJuYW1lIjoiSm9obiBEb2UifQ==")
+
+
+# -- the HTTP API ----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_call_of_the_api_page_answers_as_it_shows(broker: Broker, environment: dict[str, str]) -> None:
+    story = [c for block in blocks(ROOT / "docs" / "http-api.md", "bash") for c in commands(block) if "curl" in c.line]
+    assert len(story) >= 13
+    http = Http(broker.url, broker.token, topic="leads")
+    for command in story:
+        line = command.line.replace("wait=20", "wait=0.2").replace('"wait": 20', '"wait": 0.2')
+        line = _with_a_real_message(line, command.says, http)
+        answer = sh(line, environment, broker)
+        if command.says:
+            _alike(json.loads(answer), json.loads(command.says), line)
+
+
+def _with_a_real_message(line: str, says: str, http: Http) -> str:
+    """The page's ids replaced by those of a message in the state that its answer speaks of; one that is gone may stay made up."""
+    while old := http.get(limit=1000):
+        for message in old:
+            http.ack(message)
+    if "/dlq" in line:
+        [dead] = http.put(b"x", max_retries=0)
+        http.nack(http.get()[0], error="Processing failed")
+        return line.replace(f'"id": {A_DEAD_ID},', f'"id": {dead},')
+    if "gone" in says or "/enqueue" in line:
+        return line
+    [id] = http.put(b"x")
+    if "receipt" in line and AN_ID in line:
+        [leased] = http.get()
+        line = line.replace(A_RECEIPT, leased["receipt"])
+    return line.replace(AN_ID, str(id))
+
+
+def _alike(real: Any, shown: Any, where: str) -> None:
+    """The same shape; the same words where they are verdicts or states."""
+    if isinstance(shown, dict):
+        assert real.keys() == shown.keys() or shown == {}, (where, real, shown)
+        for name, value in shown.items():
+            if name in {"status", "state", "namespace", "topic", "error"}:
+                assert real[name] == value, (where, real, shown)
+            elif name != "counters":
+                _alike(real[name], value, where)
+    elif isinstance(shown, list):
+        assert bool(real) == bool(shown), (where, real, shown)
+        for one in real:
+            if isinstance(one, dict) and one.get("topic", "leads") != "leads":
+                continue  # another test's
+            _alike(one, shown[0], where)
+    else:
+        assert type(real) is type(shown), (where, real, shown)
