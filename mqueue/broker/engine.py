@@ -20,7 +20,7 @@ from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.waiters import LOOK_S, Waiters
 from mqueue.clock import Clock
-from mqueue.errors import BufferFull, Invalid, KeyReused, Unavailable
+from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
 from mqueue.lifecycle import GONE, State
 from mqueue.message import (
     ERROR_MAX,
@@ -41,6 +41,7 @@ T = TypeVar("T")
 ROOM_WAIT_S = 5.0
 LEADER_WAIT_S = 2.0
 ASK_PAUSE_S = 0.002
+FLUSH_PAUSE_S = 0.02
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 VERDICTS: dict[str, Verdict] = {"o": "ok", "s": "stale", "g": "gone"}
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
@@ -131,6 +132,12 @@ class Engine:
                 await self._wait_for_room(shard, size, deadline)
                 try:
                     made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash)
+                except InFlight:  # at another broker, whose disk may not have it yet
+                    if self._clock.monotonic() >= deadline:
+                        raise
+                    await shard.cache.ask(FLUSH)
+                    await asyncio.sleep(FLUSH_PAUSE_S)
+                    continue
                 except Repeated:
                     made = await self._ids_of_request(shard, key_hash)
                 except BufferFull:
@@ -406,7 +413,7 @@ class Engine:
             if self._clock.monotonic() >= deadline:
                 raise Unavailable("the dead letters are not flushed yet", retry_after=1)
             await shard.cache.ask(FLUSH)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(FLUSH_PAUSE_S)
 
     # -- what can be seen ----------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,9 @@ if #keyed > 0 then
       elseif seen_keys[hash] and sub(old, 43, 43) == '\0' then
         local origin, number_then = unpack1('>I2', old, 25), sub(old, 27, 34)
         if origin ~= node and call('HGET', prefix .. 'applied', tostring(origin)) == number_then then
-          refused_groups[group] = refused_groups[group] or 'p'
+          local first = sub(old, 1, 8) -- its flush says so before the next batch of its broker does
+          load({ first })
+          if records[first] and flushed_of(records[first]) == 0 then refused_groups[group] = refused_groups[group] or 'p' end
         end
       end
       if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end

@@ -1,0 +1,132 @@
+"""Two brokers on the same stores: any of them serves any request; either may die, and the other goes on."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from mqueue.broker.embedded import EmbeddedStores, StoreUrls
+
+from .api import Http
+from .broker import Broker, until
+
+SECRET = "only for this test, and longer than thirty-two bytes"
+
+
+class Stores:
+    """Stores of their own, which no broker started: they outlive both."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._embedded = EmbeddedStores(data_dir, 1)
+        self.urls: StoreUrls = self._runner.run(self._embedded.start())
+
+    def close(self) -> None:
+        self._runner.run(self._embedded.stop())
+        self._runner.close()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "DATABASE_URLS": ",".join(self.urls.database_urls), "REDIS_ADDRS": ",".join(self.urls.redis_addrs),
+            "REDIS_PASSWORD": self.urls.redis_password, "JWT_SECRET": SECRET, **more,
+        }  # fmt: skip
+
+    def flush_redis(self) -> None:
+        """As if Redis had lost everything."""
+        with redis.Redis(unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password) as client:
+            client.flushall()
+
+    def rows(self) -> int:
+        with psycopg.connect(self.urls.database_urls[0]) as connection:
+            [(count,)] = connection.execute("SELECT count(*) FROM message")
+        return int(count)
+
+
+@pytest.fixture
+def stores(data_dir: Path) -> Iterator[Stores]:
+    stores = Stores(data_dir)
+    yield stores
+    stores.close()
+
+
+@pytest.fixture
+def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Broker]]:
+    """The first leads. A parameter: settings of both."""
+    env = stores.environment(**getattr(request, "param", {}))
+    with Broker(env=env) as first:
+        until(lambda: first.metric("mqueue_leader") == 1, what="the first leads")
+        with Broker(env=env) as second:
+            yield first, second
+
+
+def clients(*brokers: Broker) -> list[Http]:
+    return [Http(broker.url, broker.token) for broker in brokers]
+
+
+def test_any_broker_serves_any_request(pair: tuple[Broker, Broker]) -> None:
+    a, b = clients(*pair)
+    ids = a.put(b"1", priority=2) + b.put(b"2", priority=1) + a.put(b"3", priority=3)
+    got = b.get()
+    assert [m["id"] for m in got] == [ids[1], ids[0], ids[2]]
+    assert [a.ack(m).body["status"] for m in got] == ["ok"] * 3
+    assert a.get() == b.get() == []
+    (again,) = a.put(b"pay", idempotency_key="k")
+    assert b.put(b"pay", idempotency_key="k") == [again]
+    header = {"Idempotency-Key": "a request"}
+    items = [{**a.name, "payload": "eA=="}] * 5
+    assert a.good(a.call("POST", "/enqueue", items, headers=header)) == b.good(b.call("POST", "/enqueue", items, headers=header))
+
+
+def test_a_fetch_that_waits_is_woken_by_the_other_broker(pair: tuple[Broker, Broker]) -> None:
+    a, b = clients(*pair)
+    with ThreadPoolExecutor(1) as pool:
+        for waits, sends in ((a, b), (b, a)):
+            waiting = pool.submit(waits.get, wait=20)
+            time.sleep(0.3)  # it waits: time itself is the condition
+            began = time.monotonic()
+            (id,) = sends.put(b"now")
+            (message,) = waiting.result(20)
+            assert message["id"] == id
+            assert time.monotonic() - began < 0.5
+            waits.ack(message)
+
+
+def test_where_the_leader_dies_the_other_leads_and_flushes_what_it_took(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    first, second = pair
+    a, b = clients(*pair)
+    ids = [id for _ in range(20) for id in a.put(*[b"x"] * 50) + b.put(*[b"y"] * 50)]
+    first.kill()
+    until(lambda: second.metric("mqueue_leader") == 1, what="the second leads")
+    ids += b.put(*[b"z"] * 50)
+    until(lambda: stores.rows() == len(ids), what="all are flushed")
+    got = [m["id"] for _ in range(3) for m in b.get(limit=1000)]
+    assert sorted(got) == sorted(ids)
+    assert got == sorted(got, key=ids.index)  # one priority: as they came
+
+
+@pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "60000"}], indirect=True)
+def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    """It dies with messages that no flush has seen; Redis loses them; the epoch closes without it."""
+    first, second = pair
+    a, b = clients(*pair)
+    kept = a.put(*[b"a"] * 10)
+    late = b.put(*[b"b"] * 10)
+    [done] = b.get(limit=1)
+    b.ack(done)
+    second.kill()
+    stores.flush_redis()
+    until(lambda: first.metric("mqueue_epoch") >= 2, 20, "a new epoch")
+    got = until(lambda: a.get(limit=100), 20, "it serves again")
+    assert {m["id"] for m in got} - {done["id"]} == set(kept) - {done["id"]}
+    second.start()
+    (b,) = clients(second)
+    brought = until(lambda: a.get(limit=100), 20, "what the late broker brought")
+    assert [m["id"] for m in brought] == late
+    assert [m["payload"] for m in brought] == ["Yg=="] * 10
+    assert b.put(b"more")
+    assert len(a.get()) == 1
