@@ -176,7 +176,7 @@ class Broker:
             raise MQueueError(f"PostgreSQL: {error}") from error
 
     def _cache(self, shard: int, urls: StoreUrls) -> ReadyCache:
-        return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None)
+        return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None, self._metrics.script)
 
     async def _register(self, stores: list[ShardStore]) -> SlotMap:
         assert self._identity is not None

@@ -185,6 +185,7 @@ class Committer:
         messages = [message for request in requests for message in request]
         enqueues = [e for group, request in enumerate(requests) for e in for_script(group, request)]
         settles = [args for request in batch.settles for args in request.args]
+        shard.metrics.batch_size.observe(len(enqueues) + len(settles))
         if enqueues:
             await failpoints.ahit("enqueue.before_wal")
             entry = LogRecord(sequence, epoch, entries.ENQUEUE, entries.pack_enqueued(messages))

@@ -283,8 +283,8 @@ class Engine:
         acked: dict[str, int] = defaultdict(int)
         nacked: dict[str, int] = defaultdict(int)
         for s, verdict in zip(settles, verdicts, strict=True):
-            if verdict == "ok":
-                (acked if s.kind == "ack" else nacked)[s.namespace] += s.kind != "release"
+            if verdict == "ok" and s.kind in ("ack", "nack"):
+                (acked if s.kind == "ack" else nacked)[s.namespace] += 1
         for namespace, count in acked.items():
             self._metrics.acked(namespace, count)
         for namespace, count in nacked.items():

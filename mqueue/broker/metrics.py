@@ -34,7 +34,6 @@ class Metrics:
         self.nacked = by_namespace("mqueue_nack_total", "Deliveries nacked")
         self.dead = by_namespace("mqueue_dead_total", "Messages moved to the dead letters")
 
-        self.batch_size = Histogram("mqueue_batch_size", "Messages in one group commit", buckets=_SIZES, registry=registry)
         self.waiting_fetches = Gauge("mqueue_waiting_fetches", "Fetches that wait for a message", registry=registry)
         self._script_seconds = Histogram("mqueue_script_seconds", "Redis script calls", ["script"], buckets=_FAST, registry=registry)
         self._requests = Counter("mqueue_http_requests_total", "HTTP requests answered", ["route", "status"], registry=registry)
@@ -50,9 +49,10 @@ class Metrics:
             self._shards[shard] = ShardMetrics(self._shard_instruments, str(shard))
         return self._shards[shard]
 
-    def script(self, name: str) -> Histogram:
-        """Seconds of one Redis script; keep what it returns."""
-        return self._script_seconds.labels(name)
+    def script(self, name: str) -> Callable[[float], None]:
+        """Takes the seconds of one call of a Redis script; keep what this returns."""
+        observe: Callable[[float], None] = self._script_seconds.labels(name).observe
+        return observe
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered HTTP request. `route` is one of the API's own paths, never what a client sent."""
@@ -110,6 +110,9 @@ class _ShardInstruments:
         self.wal_bytes = gauge("mqueue_wal_bytes", "Bytes of write-ahead log on disk")
         self.flush_seconds = seconds("mqueue_flush_seconds", "One flush to PostgreSQL")
         self.wal_commit_seconds = seconds("mqueue_wal_commit_seconds", "One group commit: append and fdatasync")
+        self.batch_size = Histogram(
+            "mqueue_batch_size", "Enqueues and settles in one group commit", ["shard"], buckets=_SIZES, registry=registry
+        )
         self.flush_rows = counter("mqueue_flush_rows_total", "Rows written by flushes")
         self.elided = counter("mqueue_elided_total", "Messages that ended before PostgreSQL ever saw them")
         self.refills = counter("mqueue_refill_total", "Refills of ready queues")
@@ -132,6 +135,7 @@ class ShardMetrics:
         self.wal_bytes = instruments.wal_bytes.labels(shard)
         self.flush_seconds = instruments.flush_seconds.labels(shard)
         self.wal_commit_seconds = instruments.wal_commit_seconds.labels(shard)
+        self.batch_size = instruments.batch_size.labels(shard)
         self.flush_rows = instruments.flush_rows.labels(shard)
         self.elided = instruments.elided.labels(shard)
         self.refills = instruments.refills.labels(shard)

@@ -53,7 +53,7 @@ def test_every_instrument_of_a_shard_is_shown() -> None:
     metrics = Metrics()
     shard = metrics.shard(3)
     assert metrics.shard(3) is shard
-    metrics.script("fetch").observe(0.001)
+    metrics.script("fetch")(0.001)
     text = metrics.render().decode()
     for name in (
         "ready_queue_depth",

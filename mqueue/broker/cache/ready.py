@@ -5,6 +5,7 @@ nothing, CacheLost where no answer came.
 """
 
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -138,7 +139,11 @@ class Limits:
 
 
 class ReadyCache:
-    def __init__(self, shard: int, url: str, password: str | None = None) -> None:
+    """`timed`: gives, by the name of a script, what takes the seconds of a call."""
+
+    def __init__(
+        self, shard: int, url: str, password: str | None = None, timed: Callable[[str], Callable[[float], None]] | None = None
+    ) -> None:
         self.shard = shard
         self.run_id = ""  # of the server that holds the epoch; a connection to another one is refused
         self._prefix = keys.prefix(shard)
@@ -153,6 +158,7 @@ class ReadyCache:
         )
         self._redis: Any = aioredis.Redis(connection_pool=pool)  # its hints say str where bytes come
         self._scripts = scripts.load()
+        self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
 
     async def _connected(self, connection: Any) -> None:
         await connection.on_connect()
@@ -175,6 +181,7 @@ class ReadyCache:
     async def _run(self, name: str, *args: Any) -> list[Any]:
         script = self._scripts[name]
         call = ("EVALSHA", script.sha, 1, self._prefix, *args)
+        began = time.perf_counter()
         try:
             try:
                 answer = await self._execute(call)
@@ -183,6 +190,8 @@ class ReadyCache:
                 answer = await self._execute(call)
         except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
+        if observe := self._timed.get(name):
+            observe(time.perf_counter() - began)
         status = answer[0]
         if status == b"epoch":
             raise EpochEnded(int(answer[1]) if answer[1] else None)

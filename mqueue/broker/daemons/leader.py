@@ -35,6 +35,7 @@ SCAN_EVERY_S = 0.25
 ARRIVALS_EVERY_S = 0.25
 PRUNE_EVERY_S = 5.0
 EVICT_EVERY_S = 15.0
+MEASURE_EVERY_S = 2.0
 REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
 
 logger = structlog.get_logger(__name__)
@@ -163,7 +164,7 @@ class Leader:
     async def _work(self, lead: Lead) -> None:
         """All periodic work of a leader on one screen."""
         now = self._shard.clock.monotonic
-        scan_at = arrivals_at = flush_at = 0.0
+        scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
@@ -186,8 +187,11 @@ class Leader:
                 prune_at = now() + PRUNE_EVERY_S
             if now() >= evict_at:
                 await self._prefetcher.evict(lead, self._idle_us)
-                await self._measure(lead)
                 evict_at = now() + EVICT_EVERY_S
+            if now() >= measure_at:
+                began = now()
+                await self._measure(lead)
+                measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # of very many topics: seldom
             if lead.connection.closed:
                 raise StoreLost("the leader's connection has closed")
 
