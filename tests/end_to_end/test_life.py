@@ -121,7 +121,7 @@ def test_another_topics_name_settles_nothing(http: Http) -> None:
 def test_the_metrics_show_the_engine_at_work(broker: Broker, http: Http) -> None:
     http.put(*[b"x"] * 5)
     [message] = http.get(limit=1)
-    http.put(delay=60)
+    http.put(delay=20)
     until(lambda: broker.metric("mqueue_leased") >= 1 and broker.metric("mqueue_delayed_depth") >= 1, what="the leader has looked")
     assert broker.metric("mqueue_ready_queue_depth") >= 4
     assert broker.metric("mqueue_batch_size_count") >= 2
