@@ -1,5 +1,7 @@
 """What the adapters report upward. None of these reaches a client as it is (`http` turns them into `Unavailable`)."""
 
+from mqueue.errors import Unavailable
+
 
 class Fault(Exception):
     """Base."""
@@ -27,3 +29,9 @@ class CacheLost(Fault):
 
 class StoreLost(Fault):
     """PostgreSQL did not answer; whether the transaction took effect is unknown."""
+
+
+def unavailable(fault: Fault) -> Unavailable:
+    """What a client is told."""
+    what = "PostgreSQL" if isinstance(fault, StoreLost) else "Redis" if isinstance(fault, CacheLost | EpochEnded) else "a store"
+    return Unavailable(f"{what} of this shard cannot be reached: unknown whether this happened", retry_after=1)

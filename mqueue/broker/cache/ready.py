@@ -29,6 +29,7 @@ REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 CALL_TIMEOUT_S = 5.0
 SCAN_PAGE = 500
+FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
 class Enqueue(NamedTuple):
@@ -320,8 +321,9 @@ class ReadyCache:
             return got.decode() if got else None
         return await self._pop(keys.ask(self.shard), timeout)
 
-    async def ask(self, topic: str) -> None:
-        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), topic))
+    async def ask_flush(self) -> None:
+        """That the leader flushes all there is, now."""
+        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), FLUSH))
 
     async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
         answer = await self._run("tick", epoch, term, wall_us)

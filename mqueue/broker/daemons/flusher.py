@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.ready import FlushPage
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.store.shard import FlushBatch, Gone
+from mqueue.broker.store.write import FlushBatch, Gone
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX
 

@@ -18,12 +18,11 @@ import structlog
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.cache.ready import Limits
+from mqueue.broker.cache.ready import FLUSH, Limits
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
-from mqueue.broker.engine import FLUSH
 from mqueue.broker.faults import CacheLost, Deposed, EpochEnded, Fault, StoreLost
 from mqueue.broker.shard import Shard
 
@@ -76,7 +75,7 @@ class Leader:
             self._flushed_all.clear()
             self._flush_all.set()
             with suppress(TimeoutError, Fault):
-                await self._shard.cache.ask(FLUSH)
+                await self._shard.cache.ask_flush()
                 await asyncio.wait_for(self._flushed_all.wait(), timeout)
 
     def _lead_changed(self, leads: bool) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter
 
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.store.shard import Ledger
+from mqueue.broker.store import write
+from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
 
@@ -16,9 +17,9 @@ class Pruner:
         if rows:
             known = await shard.cache.known([id for id, _ in rows])
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                deleted = await shard.store.delete_messages(lead.connection, [row for row in rows if row[0] not in known])
+                deleted = await write.delete_messages(lead.connection, [row for row in rows if row[0] not in known])
                 ledger = Ledger()
                 for topic_id, count in Counter(deleted.values()).items():
                     ledger.add(topic_id, "expired", count)
-                await shard.store.write_ledger(lead.connection, ledger)
+                await write.write_ledger(lead.connection, ledger)
         await shard.store.prune_keys(lead.connection, now, BATCH_MAX)

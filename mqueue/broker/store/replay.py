@@ -10,8 +10,10 @@ from mqueue.broker import record
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.record import Record
+from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.shard import Ledger, ShardStore
+from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.store.write import Ledger
 from mqueue.broker.tail import Tail
 
 KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
@@ -30,17 +32,17 @@ async def replay(store: ShardStore, epoch: int, node: int, started: int, tail: T
         await _drop_duplicates(connection, tail)
         await _take_orphans(connection, tail)
         live = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end is None]
-        await store.write_again(connection, live, ids, ledger)
+        await write.write_again(connection, live, ids, ledger)
         dead = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end == b"x"]
-        await store.bury(connection, dead, ids, ledger, clock)
+        await write.bury(connection, dead, ids, ledger, clock)
         await _end(store, connection, [t.record for t in tail.messages.values() if t.end == b"a"], ids, ledger)
         if late:
             await connection.execute(sql("put_arrivals"), {"ids": [r.id for r, _, _ in live]})
         else:
             await _settle_others(store, connection, tail, ids, ledger, clock)
-        await store.write_ledger(connection, ledger)
+        await write.write_ledger(connection, ledger)
         if tail.last:
-            await store.move_positions(connection, {node: tail.last})
+            await write.move_positions(connection, {node: tail.last})
         await connection.execute(sql("bury_orphans"), {"node": node, "started": started})
         # the next epoch's clock begins past what was stamped in this one: the time scan does not look for what was due when it came
         stamped = max((record.open_body(t.body).created_us for t in tail.messages.values()), default=0)
@@ -79,7 +81,7 @@ async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:
 async def _end(store: ShardStore, connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger) -> None:
     if not records:
         return
-    deleted = await store.delete_messages(connection, [(r.id, r.version) for r in records])
+    deleted = await write.delete_messages(connection, [(r.id, r.version) for r in records])
     for r in records:
         ledger.add(ids[r.topic], "acked")
         if r.id not in deleted:
@@ -114,7 +116,7 @@ async def _settle_others(
         for topic_id, count in Counter(topic_id for (topic_id,) in buried).items():
             ledger.add(topic_id, "dead", count)
     if acks:
-        deleted = await store.delete_messages(connection, [(o.id, o.version) for o in acks])
+        deleted = await write.delete_messages(connection, [(o.id, o.version) for o in acks])
         for topic_id in deleted.values():
             ledger.add(topic_id, "acked")
     if orphans:

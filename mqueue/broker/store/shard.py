@@ -5,10 +5,10 @@ Raises StoreLost where no answer came (what was asked may have happened), Depose
 
 import socket
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -18,22 +18,19 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.faults import Deposed, StoreLost
-from mqueue.broker.record import Record
+from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.write import END_OF_STATE, FlushBatch, Ledger
 from mqueue.message import TopicName
 
 LEADER_LOCK = 0x6D71_1EAD
 POOL_MAX = 8
 POOL_WAIT_S = 2.0
-COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-COPY_END = b"\xff\xff"
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = (
     "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c statement_timeout=30000 -c lock_timeout=5000 "
     "-c idle_in_transaction_session_timeout=60000"
 )
-ENDS = ("acked", "dead", "expired", "purged", "cancelled")
-END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
 
 B = TypeVar("B")
 Row = tuple[bytes, bytes]  # record, body
@@ -58,46 +55,6 @@ class BrokerRow:
     started: int
     replayed: int
     alive: bool
-
-
-@dataclass(slots=True)
-class Gone:
-    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it."""
-
-    id: int
-    version: int
-    state: bytes
-    topic: str
-    first: int
-
-
-@dataclass(slots=True)
-class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a row."""
-
-    number: int = 0
-    clock: int = 0
-    positions: dict[int, int] = field(default_factory=dict)
-    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
-    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
-    keys: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)  # key hash, body hash, id, expiry µs
-
-
-class Ledger:
-    """Changes per topic, gathered over a flush."""
-
-    def __init__(self) -> None:
-        self.changes: dict[int, Counter[str]] = defaultdict(Counter)
-
-    def add(self, topic_id: int, what: str, count: int = 1) -> None:
-        self.changes[topic_id][what] += count
-
-    def arguments(self) -> dict[str, list[int]]:
-        columns = {what: [c[what] for c in self.changes.values()] for what in ("enqueued", *ENDS)}
-        return {"ids": list(self.changes), **columns}
 
 
 class ShardStore:
@@ -236,12 +193,12 @@ class ShardStore:
         async with self.fenced(connection, epoch, term) as flushed:
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
-                await self._copy(connection, "copy_message", batch.fresh, ids)
+                await write.copy(connection, "copy_message", batch.fresh, ids)
                 for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
                     ledger.add(ids[topic], "enqueued", count)
-            await self.write_again(connection, batch.again, ids, ledger)
-            await self.bury(connection, batch.dead, ids, ledger, batch.clock)
-            await self._end(connection, batch.gone, flushed, ids, ledger)
+            await write.write_again(connection, batch.again, ids, ledger)
+            await write.bury(connection, batch.dead, ids, ledger, batch.clock)
+            await write.end(connection, batch.gone, flushed, ids, ledger)
             for number, topic, state, count in batch.tallies:
                 if number > flushed:
                     ledger.add(ids[topic], "enqueued", count)
@@ -250,90 +207,11 @@ class ShardStore:
                 columns = zip(*batch.keys, strict=True)
                 names = ("key_hashes", "body_hashes", "ids", "expiries")
                 await connection.execute(sql("keep_keys"), {n: list(c) for n, c in zip(names, columns, strict=True)})
-            await self.write_ledger(connection, ledger)
-            await self.move_positions(connection, batch.positions)
+            await write.write_ledger(connection, ledger)
+            await write.move_positions(connection, batch.positions)
             await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})
             await failpoints.ahit("flush.before_commit")
         await failpoints.ahit("flush.after_commit")
-
-    async def _copy(
-        self,
-        connection: AsyncConnection[Any],
-        name: str,
-        rows: Sequence[tuple[Record, bytes | None, bytes]],
-        ids: dict[str, int],
-    ) -> None:
-        async with connection.cursor() as cursor, cursor.copy(sql(name)) as copy:
-            parts = [COPY_SIGNATURE]
-            size = 0
-            for r, error, body in rows:
-                row = record.copy_row(r, ids[r.topic], error, body)
-                parts.append(row)
-                size += len(row)
-                if size > 1 << 18:
-                    await copy.write(b"".join(parts))
-                    parts, size = [], 0
-            parts.append(COPY_END)
-            await copy.write(b"".join(parts))
-
-    async def _stage(self, connection: AsyncConnection[Any], rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]) -> None:
-        await connection.execute(sql("create_staging"))
-        await connection.execute(sql("clear_staging"))
-        await self._copy(connection, "copy_staging", rows, ids)
-
-    async def write_again(
-        self,
-        connection: AsyncConnection[Any],
-        rows: Sequence[tuple[Record, bytes | None, bytes]],
-        ids: dict[str, int],
-        ledger: Ledger,
-    ) -> None:
-        """Rows PostgreSQL may have, of some version: the greater one stays."""
-        if not rows:
-            return
-        await self._stage(connection, rows, ids)
-        for topic_id, count in await (await connection.execute(sql("upsert_message"))).fetchall():
-            ledger.add(topic_id, "enqueued", count)
-
-    async def bury(
-        self,
-        connection: AsyncConnection[Any],
-        rows: Sequence[tuple[Record, bytes | None, bytes]],
-        ids: dict[str, int],
-        ledger: Ledger,
-        died_at: int,
-    ) -> None:
-        if not rows:
-            return
-        await self._stage(connection, rows, ids)
-        for topic_id, count, never_had_one in await (await connection.execute(sql("bury"), {"died_at": died_at})).fetchall():
-            ledger.add(topic_id, "dead", count)
-            ledger.add(topic_id, "enqueued", never_had_one)
-
-    async def _end(self, connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
-        if not gone:
-            return
-        deleted = await self.delete_messages(connection, [(g.id, g.version) for g in gone])
-        for g in gone:
-            if g.id in deleted:
-                ledger.add(ids[g.topic], END_OF_STATE[g.state])
-            elif g.first > flushed:  # it never had a row
-                ledger.add(ids[g.topic], "enqueued")
-                ledger.add(ids[g.topic], END_OF_STATE[g.state])
-
-    async def delete_messages(self, connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
-        """Deletes up to these versions; returns id → topic id of those that had a row."""
-        args = {"ids": [id for id, _ in versions], "versions": [version for _, version in versions]}
-        return dict(await (await connection.execute(sql("delete_messages"), args, binary=True)).fetchall())
-
-    async def write_ledger(self, connection: AsyncConnection[Any], ledger: Ledger) -> None:
-        if ledger.changes:
-            await connection.execute(sql("move_ledger"), ledger.arguments())
-
-    async def move_positions(self, connection: AsyncConnection[Any], positions: dict[int, int]) -> None:
-        if positions:
-            args = {"nodes": list(positions), "positions": list(positions.values())}
-            await connection.execute(sql("move_position"), args)
 
     # -- what the prefetcher reads -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,180 @@
+"""Enqueue: messages become drafts, go to their shards' committers, and keep what their idempotency keys promise."""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mqueue.broker import record
+from mqueue.broker.committer import Committer, Draft, Repeated
+from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.shard import Shard
+from mqueue.broker.sharding import SlotMap
+from mqueue.clock import Clock
+from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
+from mqueue.message import TIME_MAX_US, NewMessage, RequestKey, TopicName
+
+ROOM_WAIT_S = 5.0
+FLUSH_PAUSE_S = 0.02
+
+
+class Enqueuer:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        committers: Sequence[Committer],
+        slots: SlotMap,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        lease_s: float,
+        max_retries: int,
+        idempotency_s: float,
+    ) -> None:
+        self._shards = shards
+        self._committers = committers
+        self._slots = slots
+        self._metrics = metrics
+        self._clock = clock
+        self._lease_ms = int(lease_s * 1000)
+        self._max_retries = max_retries
+        self._key_ttl_us = int(idempotency_s * 1e6)
+
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None) -> list[int]:
+        drafts = [self._draft(m, i) for i, m in enumerate(messages)]
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        for i, m in enumerate(messages):
+            by_shard[self._slots.shard(TopicName(m.namespace, m.topic))].append(i)
+        ids: list[int] = [0] * len(messages)
+        key_hash = _request_hash(messages, key.key) if key is not None else b""
+        body_hash = key.body_hash if key is not None else b""
+        parts = [self._enqueue(shard, drafts, items, ids, key_hash, body_hash) for shard, items in by_shard.items()]
+        if len(parts) == 1:
+            await parts[0]
+        else:
+            results = await asyncio.gather(*parts, return_exceptions=True)
+            for error in results:
+                if isinstance(error, BaseException):
+                    raise error
+        for namespace in {m.namespace for m in messages}:
+            self._metrics.enqueued(namespace, sum(1 for m in messages if m.namespace == namespace))
+        return ids
+
+    def _draft(self, m: NewMessage, item: int) -> Draft:
+        body = record.body(0, m.payload, m.metadata, m.idempotency_key)[record.CREATED.size :]
+        delay_us = int(m.delay * 1e6) if m.delay else 0
+        if delay_us and self._clock.wall_us() + delay_us >= TIME_MAX_US:
+            raise Invalid("delay: too far in the future", item=item, field="delay")
+        draft = Draft(
+            topic=f"{m.namespace}/{m.topic}".encode(),
+            priority=m.priority,
+            body=body,
+            deliver_after_us=m.deliver_after_us,
+            delay_us=delay_us,
+            ttl_us=int(m.ttl * 1e6) if m.ttl is not None else 0,
+            max_retries=self._max_retries if m.max_retries is None else m.max_retries,
+            lease_ms=self._lease_ms if m.lease is None else int(m.lease * 1000),
+        )
+        if m.idempotency_key is not None:
+            draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
+            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {draft.max_retries} {draft.lease_ms}"
+            draft.body_hash = _hash(fixed.encode() + body)
+            draft.key_ttl_us = self._key_ttl_us
+        return draft
+
+    async def _enqueue(
+        self, number: int, drafts: Sequence[Draft], items: Sequence[int], ids: list[int], key_hash: bytes, body_hash: bytes
+    ) -> None:
+        """Fills `ids` at `items`. Errors name the item of the request."""
+        shard = self._shards[number]
+        await shard.wait_serving()
+        try:
+            known = await self._known_keys(shard, drafts, items)
+            new = [i for i in items if i not in known]
+            size = sum(drafts[i].size for i in new)
+            deadline = self._clock.monotonic() + ROOM_WAIT_S
+            while new:
+                await self._wait_for_room(shard, size, deadline)
+                try:
+                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash)
+                except InFlight:  # at another broker, whose disk may not have it yet
+                    if self._clock.monotonic() >= deadline:
+                        raise
+                    await shard.cache.ask_flush()
+                    await asyncio.sleep(FLUSH_PAUSE_S)
+                    continue
+                except Repeated:
+                    made = await self._ids_of_request(shard, key_hash)
+                except BufferFull:
+                    if self._clock.monotonic() >= deadline:
+                        raise
+                    shard.room.clear()
+                    continue
+                except KeyReused as error:
+                    error.item = None if error.item is None else new[error.item]
+                    raise
+                known.update(zip(new, made, strict=True))
+                break
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        for i in items:
+            ids[i] = known[i]
+
+    async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> dict[int, int]:
+        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request.
+
+        The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
+        """
+        keyed = [i for i in items if drafts[i].key_hash]
+        if not keyed:
+            return {}
+        in_redis = await shard.cache.has_key([drafts[i].key_hash for i in keyed])
+        for i, told in zip(keyed, in_redis, strict=True):
+            if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
+                raise _key_reused(i)
+        missing = [i for i, told in zip(keyed, in_redis, strict=True) if told is None]
+        if not missing:
+            return {}
+        rows = await shard.store.find_keys([drafts[i].key_hash for i in missing], shard.now_us())
+        found = {key_hash: (body_hash, id) for key_hash, body_hash, id, _ in rows}
+        known: dict[int, int] = {}
+        for i in missing:
+            if drafts[i].key_hash in found:
+                body_hash, id = found[drafts[i].key_hash]
+                if body_hash != drafts[i].body_hash:
+                    raise _key_reused(i)
+                known[i] = id
+        return known
+
+    async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
+        """What this request's first try was given."""
+        [told] = await shard.cache.has_key([key_hash])
+        if told is None:
+            raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
+        return record.unpack_runs(told[record.IDEMPOTENCY.size :])
+
+    async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
+        """The write-behind buffer has room for so many bytes more, or has none at all in it."""
+        while shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
+            shard.room.clear()
+            try:
+                await asyncio.wait_for(shard.room.wait(), min(left, 0.1))
+            except TimeoutError:
+                shard.buffer = (await shard.cache.gauges())["buffer"]
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _request_hash(messages: Sequence[NewMessage], key: str) -> bytes:
+    """Scope of a request's key: its namespaces, and the shard."""
+    return _hash("\0".join([*sorted({m.namespace for m in messages}), "", key]).encode())
+
+
+def _key_reused(item: int) -> KeyReused:
+    return KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")

@@ -1,0 +1,141 @@
+"""Fetch: the least messages of the named topics, now or as soon as one is there; never an untrue "nothing"."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mqueue.broker import failpoints, record
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.shard import Shard
+from mqueue.broker.sharding import SlotMap
+from mqueue.broker.waiters import LOOK_S, Waiters
+from mqueue.clock import Clock
+from mqueue.errors import Unavailable
+from mqueue.message import Delivery, TopicName
+
+LEADER_WAIT_S = 2.0
+ASK_PAUSE_S = 0.002
+
+
+class Fetcher:
+    def __init__(self, shards: Sequence[Shard], slots: SlotMap, waiters: Waiters, metrics: Metrics, clock: Clock) -> None:
+        self._shards = shards
+        self._slots = slots
+        self._waiters = waiters
+        self._metrics = metrics
+        self._clock = clock
+
+    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:
+        names = [TopicName(namespace, topic) for topic in dict.fromkeys(topics)]
+        by_shard: dict[int, list[TopicName]] = defaultdict(list)
+        for name in names:
+            by_shard[self._slots.shard(name)].append(name)
+        lease_ms = 0 if lease is None else max(1, int(lease * 1000))
+        deadline = self._clock.monotonic() + wait
+        if wait <= 0:
+            return await self._fetch(by_shard, limit, lease_ms, False)
+        waiter = self._waiters.add(names)
+        self._metrics.waiting_fetches.set(self._waiters.count)
+        try:
+            while True:
+                waiter.event.clear()
+                found = await self._fetch(by_shard, limit, lease_ms, True)
+                left = deadline - self._clock.monotonic()
+                if found or left <= 0:
+                    return found
+                try:
+                    await asyncio.wait_for(waiter.event.wait(), min(left, 60.0))
+                except TimeoutError:
+                    continue
+        finally:
+            self._waiters.remove(waiter)
+            self._metrics.waiting_fetches.set(self._waiters.count)
+            if waiter.event.is_set():  # woken for nothing: somebody else may need the word
+                for name in names:
+                    self._waiters.wake(name)
+
+    async def _fetch(self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
+        """What is there now, of all these shards. Empty only when that is true."""
+        found: list[Delivery] = []
+        order = list(by_shard)
+        if len(order) > 1:
+            random.shuffle(order)
+        for number in order:
+            try:
+                found += await self._fetch_shard(self._shards[number], by_shard[number], limit - len(found), lease_ms, waiting)
+            except (Unavailable, Fault) as error:
+                if not found:
+                    raise unavailable(error) if isinstance(error, Fault) else error from error
+            if len(found) >= limit:
+                break
+        if found:
+            await failpoints.ahit("dequeue.before_reply")
+            self._metrics.dequeued(found[0].namespace, len(found))
+        return found
+
+    async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
+        topics = [str(name) for name in names]
+        deadline = self._clock.monotonic() + LEADER_WAIT_S
+        while True:
+            await shard.wait_serving()
+            try:
+                got = await shard.cache.fetch(shard.epoch, shard.node, topics, limit, lease_ms, waiting)
+            except EpochEnded:
+                shard.lost()
+                got = None
+            except CacheLost:
+                shard.suspect.set()
+                raise
+            if got is not None:
+                if got.status == "ok":
+                    if got.left:
+                        for name in names:
+                            self._waiters.wake(name, got.left)
+                    return [_delivery(data, body) for data, body in zip(got.records, got.bodies, strict=True)]
+                if got.status == "nothing":
+                    return []
+            if self._clock.monotonic() >= deadline:
+                raise Unavailable(f"shard {shard.number}: its leader does not answer", retry_after=1)
+            if got is None or got.status == "ask":
+                await asyncio.sleep(ASK_PAUSE_S)
+
+    async def wake_loop(self, shard: Shard) -> None:
+        """Wakes waiters when Redis says so, and every LOOK_S to be sure."""
+        while True:
+            try:
+                topic = await shard.cache.wait_for_wake(shard.node, LOOK_S)
+            except Fault:
+                await asyncio.sleep(0.2)
+                continue
+            if topic is None:
+                self._waiters.look()
+                continue
+            namespace, _, name = topic.partition("/")
+            if not self._waiters.wake(TopicName(namespace, name)):
+                try:
+                    await shard.cache.pass_wake(shard.epoch, topic)
+                except Fault:
+                    continue
+
+
+def _delivery(data: bytes, body: bytes) -> Delivery:
+    r = record.unpack(data)
+    b = record.open_body(body)
+    namespace, _, topic = r.topic.partition("/")
+    receipt = f"{int.from_bytes(r.receipt[:4]):x}-{int.from_bytes(r.receipt[4:]):x}"
+    return Delivery(
+        r.id,
+        namespace,
+        topic,
+        r.priority,
+        b.payload,
+        b.metadata,
+        r.due,
+        b.created_us,
+        r.attempts + 1,
+        r.max_retries,
+        receipt,
+        r.until,
+    )

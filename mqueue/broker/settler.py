@@ -1,0 +1,133 @@
+"""Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from mqueue.broker.cache.ready import SettleArgs
+from mqueue.broker.committer import Committer, delays
+from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.shard import Shard
+from mqueue.broker.sharding import SlotMap
+from mqueue.lifecycle import GONE, State
+from mqueue.message import ERROR_MAX, Extend, Settle, TopicName, Verdict
+
+VERDICTS: dict[str, Verdict] = {"o": "ok", "s": "stale", "g": "gone"}
+
+
+class Settler:
+    def __init__(
+        self, shards: Sequence[Shard], committers: Sequence[Committer], slots: SlotMap, metrics: Metrics, jitter: Callable[[], float]
+    ) -> None:
+        self._shards = shards
+        self._committers = committers
+        self._slots = slots
+        self._metrics = metrics
+        self._jitter = jitter
+
+    async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
+        verdicts = await self._by_shard(settles, self._settle_shard)
+        acked: dict[str, int] = defaultdict(int)
+        nacked: dict[str, int] = defaultdict(int)
+        for s, verdict in zip(settles, verdicts, strict=True):
+            if verdict == "ok" and s.kind in ("ack", "nack"):
+                (acked if s.kind == "ack" else nacked)[s.namespace] += 1
+        for namespace, count in acked.items():
+            self._metrics.acked(namespace, count)
+        for namespace, count in nacked.items():
+            self._metrics.nacked(namespace, count)
+        return verdicts
+
+    async def _by_shard(self, items: Sequence[Any], call: Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]) -> list[Verdict]:
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        for i, item in enumerate(items):
+            by_shard[self._slots.shard(TopicName(item.namespace, item.topic))].append(i)
+        if len(by_shard) == 1:
+            return await call(self._shards[next(iter(by_shard))], items)
+        parts = await asyncio.gather(*(call(self._shards[n], [items[i] for i in at]) for n, at in by_shard.items()))
+        verdicts: list[Verdict] = ["gone"] * len(items)
+        for at, part in zip(by_shard.values(), parts, strict=True):
+            for i, verdict in zip(at, part, strict=True):
+                verdicts[i] = verdict
+        return verdicts
+
+    async def _settle_shard(self, shard: Shard, settles: Sequence[Settle]) -> list[Verdict]:
+        args = [self._settle_args(s) for s in settles]
+        outcomes = await self._committers[shard.number].settle(settles, args)
+        died: dict[str, int] = defaultdict(int)
+        for s, outcome in zip(settles, outcomes, strict=True):
+            if outcome.state == State.DEAD:
+                died[s.namespace] += 1
+        for namespace, count in died.items():
+            self._metrics.dead(namespace, count)
+        return await self._verdicts(shard, settles, [VERDICTS[outcome.verdict.decode()] for outcome in outcomes])
+
+    def _settle_args(self, s: Settle) -> SettleArgs:
+        retry = b""
+        if s.kind in ("nack", "bury"):
+            retry = delays(self._jitter(), s.retry_after)
+        elif s.kind == "release" and s.retry_after:
+            retry = delays(0.0, s.retry_after)
+        error = (s.error or "").encode()[:ERROR_MAX] if s.kind in ("nack", "bury") else b""
+        error = error.decode(errors="ignore").replace("\0", "").encode()  # cut at a character; PostgreSQL's text has no NUL
+        receipt = _receipt(s.receipt)
+        return SettleArgs(s.id.to_bytes(8), f"{s.namespace}/{s.topic}".encode(), s.kind, receipt, error, retry)
+
+    async def extend(self, extends: Sequence[Extend]) -> list[Verdict]:
+        return await self._by_shard(extends, self._extend_shard)
+
+    async def _extend_shard(self, shard: Shard, extends: Sequence[Extend]) -> list[Verdict]:
+        await shard.wait_serving()
+        items = [
+            (
+                e.id.to_bytes(8),
+                f"{e.namespace}/{e.topic}".encode(),
+                _receipt(e.receipt),
+                0 if e.lease is None else int(e.lease * 1000),
+            )
+            for e in extends
+        ]
+        try:
+            letters = await shard.cache.extend(shard.epoch, items)
+        except Fault as fault:
+            shard.suspect.set()
+            raise unavailable(fault) from fault
+        return await self._verdicts(shard, extends, [VERDICTS[chr(letter)] for letter in letters])
+
+    async def _verdicts(self, shard: Shard, items: Sequence[Settle | Extend], verdicts: list[Verdict]) -> list[Verdict]:
+        """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale.
+
+        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice.
+        """
+        missing = [i for i, verdict in enumerate(verdicts) if verdict == "gone"]
+        try:
+            if there := await self._in_store(shard, items, missing):
+                there = [i for i in there if not await self._ended(shard, items[i].id)]
+                there = await self._in_store(shard, items, there)
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        for i in there:
+            verdicts[i] = "stale"
+        return verdicts
+
+    async def _in_store(self, shard: Shard, items: Sequence[Settle | Extend], at: Sequence[int]) -> list[int]:
+        """Which of the items at these places PostgreSQL has, under that topic."""
+        rows = await shard.store.existing([items[i].id for i in at]) if at else {}
+        return [i for i in at if rows.get(items[i].id) == f"{items[i].namespace}/{items[i].topic}"]
+
+    async def _ended(self, shard: Shard, id: int) -> bool:
+        data, _, _ = await shard.cache.record(id.to_bytes(8))
+        return data is not None and State(data[:1]) in GONE
+
+
+def _receipt(text: str | None) -> bytes:
+    """The 12 bytes of a receipt; empty: any; of a form that never was ours: one that matches nothing."""
+    if text is None:
+        return b""
+    try:
+        epoch, _, number = text.partition("-")
+        return int(epoch, 16).to_bytes(4) + int(number, 16).to_bytes(8)
+    except (ValueError, OverflowError):
+        return bytes(12)

@@ -1,0 +1,141 @@
+"""What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mqueue.broker import record
+from mqueue.broker.record import Record
+from mqueue.broker.store.queries import sql
+
+COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+COPY_END = b"\xff\xff"
+ENDS = ("acked", "dead", "expired", "purged", "cancelled")
+END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
+
+
+@dataclass(slots=True)
+class Gone:
+    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it."""
+
+    id: int
+    version: int
+    state: bytes
+    topic: str
+    first: int
+
+
+@dataclass(slots=True)
+class FlushBatch:
+    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a row."""
+
+    number: int = 0
+    clock: int = 0
+    positions: dict[int, int] = field(default_factory=dict)
+    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
+    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
+    keys: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)  # key hash, body hash, id, expiry µs
+
+
+class Ledger:
+    """Changes per topic, gathered over a flush."""
+
+    def __init__(self) -> None:
+        self.changes: dict[int, Counter[str]] = defaultdict(Counter)
+
+    def add(self, topic_id: int, what: str, count: int = 1) -> None:
+        self.changes[topic_id][what] += count
+
+    def arguments(self) -> dict[str, list[int]]:
+        columns = {what: [c[what] for c in self.changes.values()] for what in ("enqueued", *ENDS)}
+        return {"ids": list(self.changes), **columns}
+
+
+async def copy(
+    connection: AsyncConnection[Any],
+    name: str,
+    rows: Sequence[tuple[Record, bytes | None, bytes]],
+    ids: dict[str, int],
+) -> None:
+    async with connection.cursor() as cursor, cursor.copy(sql(name)) as copy:
+        parts = [COPY_SIGNATURE]
+        size = 0
+        for r, error, body in rows:
+            row = record.copy_row(r, ids[r.topic], error, body)
+            parts.append(row)
+            size += len(row)
+            if size > 1 << 18:
+                await copy.write(b"".join(parts))
+                parts, size = [], 0
+        parts.append(COPY_END)
+        await copy.write(b"".join(parts))
+
+
+async def stage(connection: AsyncConnection[Any], rows: Sequence[tuple[Record, bytes | None, bytes]], ids: dict[str, int]) -> None:
+    await connection.execute(sql("create_staging"))
+    await connection.execute(sql("clear_staging"))
+    await copy(connection, "copy_staging", rows, ids)
+
+
+async def write_again(
+    connection: AsyncConnection[Any],
+    rows: Sequence[tuple[Record, bytes | None, bytes]],
+    ids: dict[str, int],
+    ledger: Ledger,
+) -> None:
+    """Rows PostgreSQL may have, of some version: the greater one stays."""
+    if not rows:
+        return
+    await stage(connection, rows, ids)
+    for topic_id, count in await (await connection.execute(sql("upsert_message"))).fetchall():
+        ledger.add(topic_id, "enqueued", count)
+
+
+async def bury(
+    connection: AsyncConnection[Any],
+    rows: Sequence[tuple[Record, bytes | None, bytes]],
+    ids: dict[str, int],
+    ledger: Ledger,
+    died_at: int,
+) -> None:
+    if not rows:
+        return
+    await stage(connection, rows, ids)
+    for topic_id, count, never_had_one in await (await connection.execute(sql("bury"), {"died_at": died_at})).fetchall():
+        ledger.add(topic_id, "dead", count)
+        ledger.add(topic_id, "enqueued", never_had_one)
+
+
+async def end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
+    if not gone:
+        return
+    deleted = await delete_messages(connection, [(g.id, g.version) for g in gone])
+    for g in gone:
+        if g.id in deleted:
+            ledger.add(ids[g.topic], END_OF_STATE[g.state])
+        elif g.first > flushed:  # it never had a row
+            ledger.add(ids[g.topic], "enqueued")
+            ledger.add(ids[g.topic], END_OF_STATE[g.state])
+
+
+async def delete_messages(connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Deletes up to these versions; returns id → topic id of those that had a row."""
+    args = {"ids": [id for id, _ in versions], "versions": [version for _, version in versions]}
+    return dict(await (await connection.execute(sql("delete_messages"), args, binary=True)).fetchall())
+
+
+async def write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
+    if ledger.changes:
+        await connection.execute(sql("move_ledger"), ledger.arguments())
+
+
+async def move_positions(connection: AsyncConnection[Any], positions: dict[int, int]) -> None:
+    if positions:
+        args = {"nodes": list(positions), "positions": list(positions.values())}
+        await connection.execute(sql("move_position"), args)

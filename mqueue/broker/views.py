@@ -1,0 +1,69 @@
+"""What can be seen: topics with their depths and counters, and one message by its id."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+
+from mqueue.broker import record
+from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.shard import Shard
+from mqueue.lifecycle import GONE, State
+from mqueue.message import MessageStatus, TopicStats
+
+STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
+
+
+class Views:
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+
+    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        try:
+            per_shard = await asyncio.gather(*(self._topics_of(shard, namespaces) for shard in self._shards))
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        return sorted(chain.from_iterable(per_shard), key=lambda t: (t.namespace, t.topic))
+
+    async def _topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        wanted = None if namespaces is None else frozenset(namespaces)
+        hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
+        depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
+        counts = {f"{row[0]}/{row[1]}": row[2:] for row in await shard.store.topic_counts(namespaces)}
+        found = []
+        for topic in sorted({*depths, *counts}):
+            d, row = depths.get(topic), counts.get(topic)
+            pending, dead = row[:2] if row else (0, 0)
+            ledger = dict(zip(("enqueued", "acked", "dead", "expired", "purged", "cancelled"), row[2:], strict=True)) if row else {}
+            namespace, _, name = topic.partition("/")
+            leased, unflushed = (d.leased, d.unflushed) if d else (0, 0)
+            found.append(
+                TopicStats(
+                    namespace, name, shard.number, d.ready if d else 0, d.delayed if d else 0, leased,
+                    max(0, pending + unflushed - leased), dead + (d.dead if d else 0), ledger,
+                )
+            )  # fmt: skip
+        return found
+
+    async def message(self, id: int) -> MessageStatus | None:
+        for shard in self._shards:
+            try:
+                data, body, error = await shard.cache.record(id.to_bytes(8))
+                if data is not None:
+                    if State(data[:1]) in GONE or body is None:
+                        return None
+                    r, b = record.unpack(data), record.open_body(body)
+                    return MessageStatus(
+                        id, *r.topic_name, STATES[r.state.decode()], r.priority, r.attempts, r.max_retries, b.payload, b.metadata,  # type: ignore[arg-type]
+                        r.due, b.created_us, error.decode() if error is not None else None,
+                    )  # fmt: skip
+                row = await shard.store.message_by_id(id)
+            except Fault as fault:
+                raise unavailable(fault) from fault
+            if row is not None:
+                namespace, topic, dead, priority, attempts, retries, payload, text_of_metadata, due, created, text = row
+                metadata = None if text_of_metadata is None else text_of_metadata.encode()
+                state = "dead" if dead else "waiting" if due <= shard.now_us() else "delayed"
+                return MessageStatus(
+                    id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text  # type: ignore[arg-type]
+                )  # fmt: skip
+        return None
