@@ -107,8 +107,10 @@ class Broker:
         assert self._process is not None
         assert self._process.stdout is not None
         out, said, deadline = self._process.stdout.fileno(), b"", time.monotonic() + START_S
+        poll = select.poll()
+        poll.register(out, select.POLLIN)
         while (left := deadline - time.monotonic()) > 0:
-            if select.select([out], [], [], left)[0]:
+            if poll.poll(left * 1000):
                 part = os.read(out, 4096)
                 said += part
                 if found := READY.search(said):

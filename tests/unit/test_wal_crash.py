@@ -168,6 +168,10 @@ class ForgetfulDisk(OsDisk):
 
     fsync = fdatasync
 
+    def close(self, fd: int) -> None:
+        super().close(fd)
+        del self.fds[fd]
+
     def rename(self, old: Path, new: Path) -> None:
         self._step()
         super().rename(old, new)
@@ -184,7 +188,9 @@ class ForgetfulDisk(OsDisk):
             self.durable = dict(self.names)
 
     def show(self, directory: Path, *, names_survive: bool, share: float) -> None:
-        """Write what a restart finds: of the bytes not synced this share."""
+        """Write what a restart finds: of the bytes not synced this share. The process that wrote is gone."""
+        for fd in list(self.fds):
+            self.close(fd)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         for name, file in (self.names if names_survive else self.durable).items():
