@@ -1,50 +1,15 @@
 """Two brokers on the same stores: any of them serves any request; either may die, and the other goes on."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psycopg
 import pytest
-import redis
-
-from mqueue.broker.embedded import EmbeddedStores, StoreUrls
 
 from .api import Http
 from .broker import Broker, until
-
-SECRET = "only for this test, and longer than thirty-two bytes"
-
-
-class Stores:
-    """Stores of their own, which no broker started: they outlive both."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._runner = asyncio.Runner()
-        self._embedded = EmbeddedStores(data_dir, 1)
-        self.urls: StoreUrls = self._runner.run(self._embedded.start())
-
-    def close(self) -> None:
-        self._runner.run(self._embedded.stop())
-        self._runner.close()
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return {
-            "DATABASE_URLS": ",".join(self.urls.database_urls), "REDIS_ADDRS": ",".join(self.urls.redis_addrs),
-            "REDIS_PASSWORD": self.urls.redis_password, "JWT_SECRET": SECRET, **more,
-        }  # fmt: skip
-
-    def flush_redis(self) -> None:
-        """As if Redis had lost everything."""
-        with redis.Redis(unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password) as client:
-            client.flushall()
-
-    def rows(self) -> int:
-        with psycopg.connect(self.urls.database_urls[0]) as connection:
-            [(count,)] = connection.execute("SELECT count(*) FROM message")
-        return int(count)
+from .stores import Stores
 
 
 @pytest.fixture

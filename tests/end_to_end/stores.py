@@ -1,0 +1,45 @@
+"""Stores that no broker started: they outlive every broker of a test."""
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+import redis
+
+from mqueue.broker.embedded import EmbeddedStores, StoreUrls
+
+SECRET = "only for this test, and longer than thirty-two bytes"
+
+
+def environment(urls: StoreUrls) -> dict[str, str]:
+    return {
+        "DATABASE_URLS": ",".join(urls.database_urls), "REDIS_ADDRS": ",".join(urls.redis_addrs), "REDIS_PASSWORD": urls.redis_password,
+        "JWT_SECRET": SECRET,
+    }  # fmt: skip
+
+
+class Stores:
+    """Stores of their own, which no broker started: they outlive both."""
+
+    def __init__(self, data_dir: Path, shards: int = 1) -> None:
+        self._runner = asyncio.Runner()
+        self._embedded = EmbeddedStores(data_dir, shards)
+        self.urls: StoreUrls = self._runner.run(self._embedded.start())
+
+    def close(self) -> None:
+        self._runner.run(self._embedded.stop())
+        self._runner.close()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The settings of a broker that uses them."""
+        return environment(self.urls) | more
+
+    def flush_redis(self) -> None:
+        """As if Redis had lost everything."""
+        with redis.Redis(unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password) as client:
+            client.flushall()
+
+    def rows(self) -> int:
+        with psycopg.connect(self.urls.database_urls[0]) as connection:
+            [(count,)] = connection.execute("SELECT count(*) FROM message")
+        return int(count)
