@@ -200,6 +200,32 @@ def dlq_delete(topic: str, ids: Sequence[int], namespace: str, url: str | None, 
             click.echo(f"{verdict.id} {verdict.status}")
 
 
+@main.command()
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long faults are injected.")
+@click.option("--seed", type=int, help="The same seed chooses the same faults. [default: a random one]")
+@click.option("--faults", help="Only these, comma-separated. [default: all]")
+@click.pass_context
+def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: str | None) -> None:
+    """Brokers and stores of its own under load and faults; exit code 1 if anything was lost, doubled or out of order."""
+    import asyncio
+    import random
+
+    from mqueue import logs
+    from mqueue.torture import run
+
+    logs.configure("error")
+    names = faults.split(",") if faults else run.NAMES
+    if unknown := sorted(set(names) - set(run.NAMES)):
+        raise click.BadParameter(f"no such fault: {', '.join(unknown)}; there are {', '.join(run.NAMES)}", param_hint="--faults")
+    chosen = random.randrange(1 << 31) if seed is None else seed
+    click.echo(f"seed {chosen}", err=True)
+    result = asyncio.run(run.torture(minutes, chosen, names))
+    click.echo("\n".join(run.table(result)))
+    for line in run.details(result.verdict):
+        click.echo(line, err=True)
+    ctx.exit(0 if result.good() else 1)
+
+
 def _settings(flags: dict[str, Any]) -> "Settings":
     try:
         from mqueue.broker.config import load

@@ -13,7 +13,7 @@ from mqueue.broker.embedded.postgres import PostgreSQL
 from mqueue.broker.embedded.valkey import Valkey
 
 WATCH_S = 0.2
-STEADY_S = 60.0  # a store that lived this long starts again without delay
+STEADY_S = 60.0
 DELAY_MAX_S = 30.0
 
 log = structlog.get_logger(__name__)
@@ -45,8 +45,11 @@ def restart_delay(failures: int) -> float:
 
 
 class EmbeddedStores:
-    def __init__(self, data_dir: Path, shards: int) -> None:
+    """`steady_s`: a store that lived so long starts again without delay."""
+
+    def __init__(self, data_dir: Path, shards: int, *, steady_s: float = STEADY_S) -> None:
         self._data_dir = data_dir
+        self._steady_s = steady_s
         self._shards = shards
         self._ground: Ground | None = None
         self._stores: list[Store] = []
@@ -67,6 +70,10 @@ class EmbeddedStores:
             raise
         self._watchers = [asyncio.create_task(self._watch(store), name=f"watch {store.name}") for store in self._stores]
         return StoreUrls(postgres.urls, (valkey.address,), self._ground.credentials.valkey)
+
+    def pids(self) -> dict[str, int]:
+        """Of the stores that run, by name."""
+        return {store.name: pid for store in self._stores if (pid := store.pid) is not None}
 
     async def stop(self) -> None:
         """Stop both, each within a bounded time, and free the data dir. Safe to call twice."""
@@ -105,7 +112,7 @@ class EmbeddedStores:
             if store.alive():
                 store.trim_log()
                 continue
-            if time.monotonic() - ready_at > STEADY_S:
+            if time.monotonic() - ready_at > self._steady_s:
                 failures = 0
             delay = restart_delay(failures)
             log.error("embedded store died, starting it again", store=store.name, pid=store.pid, delay_s=delay)

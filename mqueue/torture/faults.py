@@ -1,0 +1,158 @@
+"""What is done to a run. Each leaves everything running again, and says what it took: whether Redis forgot, who was away."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from mqueue.broker.failpoints import NAMES
+from mqueue.torture.stage import Broker, Stage
+
+SELDOM = {"wal.rotate", "wal.before_remove"}  # not reached within seconds
+REACH_S = 6.0
+DOWN_S = 3.0
+
+
+class Damage(NamedTuple):
+    """`reached`: the fault did happen."""
+
+    lost: bool = False
+    down: frozenset[int] = frozenset()
+    reached: bool = True
+
+
+Fault = Callable[[Stage, random.Random], Awaitable[Damage]]
+
+
+def _any(stage: Stage, chance: random.Random) -> Broker:
+    return chance.choice(stage.brokers)
+
+
+async def broker_kill(stage: Stage, chance: random.Random) -> Damage:
+    return await _kill(_any(stage, chance), chance)
+
+
+async def leader_kill(stage: Stage, chance: random.Random) -> Damage:
+    return await _kill(await stage.leader(), chance)
+
+
+async def _kill(broker: Broker, chance: random.Random) -> Damage:
+    await broker.kill()
+    await asyncio.sleep(chance.random() * DOWN_S)
+    await broker.start()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def broker_stop(stage: Stage, chance: random.Random) -> Damage:
+    broker = _any(stage, chance)
+    await broker.stop()
+    await broker.start()
+    return Damage()
+
+
+async def broker_pause(stage: Stage, chance: random.Random) -> Damage:
+    """SIGSTOP: longer than a heartbeat, a lease, and what a broker may trust its last look."""
+    broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
+    broker.pause()
+    try:
+        await asyncio.sleep(0.5 + chance.random() * 4)
+    finally:
+        broker.resume()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def redis_flush(stage: Stage, chance: random.Random) -> Damage:
+    for _ in range(chance.randint(1, 3)):
+        await stage.flush_redis()
+        await asyncio.sleep(chance.random() * 0.3)
+    return Damage(lost=True)
+
+
+async def redis_kill(stage: Stage, chance: random.Random) -> Damage:
+    """It comes back empty."""
+    stage.kill_redis()
+    await asyncio.sleep(1.0)
+    return Damage(lost=True)
+
+
+async def redis_and_broker(stage: Stage, chance: random.Random) -> Damage:
+    """Redis forgets while a broker is away: its log comes late, or just in time."""
+    broker = _any(stage, chance)
+    await broker.kill()
+    await stage.flush_redis()
+    await asyncio.sleep(chance.choice((0.0, 1.0, 4.0)) + chance.random())
+    await broker.start()
+    return Damage(lost=True, down=frozenset({broker.number}))
+
+
+async def postgres_kill(stage: Stage, chance: random.Random) -> Damage:
+    stage.kill_postgres()
+    await asyncio.sleep(1.5)
+    return Damage()
+
+
+async def redis_cut(stage: Stage, chance: random.Random) -> Damage:
+    broker = _any(stage, chance)
+    broker.redis.cut()
+    await asyncio.sleep(0.2 + chance.random() * 4)
+    broker.redis.heal()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def redis_stall(stage: Stage, chance: random.Random) -> Damage:
+    broker = _any(stage, chance)
+    broker.redis.stall()
+    await asyncio.sleep(0.2 + chance.random() * 7)
+    broker.redis.heal()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def postgres_cut(stage: Stage, chance: random.Random) -> Damage:
+    broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
+    broker.postgres.cut()
+    await asyncio.sleep(0.2 + chance.random() * 4)
+    broker.postgres.heal()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def postgres_stall(stage: Stage, chance: random.Random) -> Damage:
+    broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
+    broker.postgres.stall()
+    await asyncio.sleep(0.2 + chance.random() * 7)
+    broker.postgres.heal()
+    return Damage(down=frozenset({broker.number}))
+
+
+async def failpoint(stage: Stage, chance: random.Random) -> Damage:
+    """A broker that kills itself at a chosen point: of its recovery too, while Redis forgets."""
+    broker = _any(stage, chance)
+    point = chance.choice(sorted(NAMES - SELDOM))
+    lost = point.startswith("recovery.")
+    await broker.stop()
+    starting = asyncio.create_task(broker.start(f"{point}=kill@{chance.randint(1, 20) if not lost else 1}"))
+    if lost:
+        await asyncio.sleep(0.5)
+        await stage.flush_redis()
+    await starting
+    reached = await broker.ended(REACH_S)
+    if not reached:
+        await broker.kill()
+    await broker.start()
+    return Damage(lost=lost, down=frozenset({broker.number}), reached=reached)
+
+
+FAULTS: dict[str, Fault] = {
+    "broker-kill": broker_kill,
+    "leader-kill": leader_kill,
+    "broker-stop": broker_stop,
+    "broker-pause": broker_pause,
+    "redis-flush": redis_flush,
+    "redis-kill": redis_kill,
+    "redis-and-broker": redis_and_broker,
+    "redis-cut": redis_cut,
+    "redis-stall": redis_stall,
+    "postgres-kill": postgres_kill,
+    "postgres-cut": postgres_cut,
+    "postgres-stall": postgres_stall,
+    "failpoint": failpoint,
+}

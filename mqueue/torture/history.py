@@ -1,0 +1,85 @@
+"""What clients saw, as it happened. Times are monotonic seconds of this process, but for what the broker tells (µs since 1970)."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    priority: int
+    due_us: int
+    id: int
+
+
+class Enqueued(NamedTuple):
+    """`answered`: when its id came. `keyed`: sent under an idempotency key."""
+
+    topic: str
+    payload: bytes
+    max_retries: int
+    keyed: bool
+    broker: int
+    answered: float
+
+
+class Delivery(NamedTuple):
+    key: Key
+    topic: str
+    attempt: int
+    payload: bytes
+    lease_until: float  # monotonic seconds
+
+
+class Fetch(NamedTuple):
+    topics: tuple[str, ...]
+    broker: int
+    sent: float
+    answered: float
+    got: tuple[Delivery, ...]
+
+
+class Settle(NamedTuple):
+    """`verdict`: ok, stale, gone; None: no answer came, it may have counted. `due`: of a nack, when it may come again."""
+
+    kind: str
+    broker: int
+    sent: float
+    answered: float
+    verdict: str | None
+    due: float = 0.0
+
+
+class Window(NamedTuple):
+    """A time of which nothing certain is known. `topics` empty: all."""
+
+    start: float
+    end: float
+    topics: tuple[str, ...] = ()
+
+
+class Fault(NamedTuple):
+    """`lost`: Redis forgot. `down`: brokers that were away meanwhile."""
+
+    name: str
+    start: float
+    end: float
+    lost: bool
+    down: frozenset[int]
+
+
+@dataclass
+class History:
+    """`epoch`: what is added to a monotonic time to make it seconds since 1970."""
+
+    epoch: float
+    enqueued: dict[int, Enqueued] = field(default_factory=dict)
+    fetches: list[Fetch] = field(default_factory=list)
+    settles: dict[int, list[Settle]] = field(default_factory=dict)
+    unanswered: list[Window] = field(default_factory=list)  # fetches: what they leased nobody knows
+    faults: list[Fault] = field(default_factory=list)
+    dead: set[int] = field(default_factory=set)  # in the dead letter queue at the end
+    left: dict[str, int] = field(default_factory=dict)  # what /topics still counts at the end
+    drift: dict[str, int] = field(default_factory=dict)  # topics whose ledger does not add up
+    shards: dict[str, int] = field(default_factory=dict)  # topic → shard
+
+    def settle(self, id: int, settle: Settle) -> None:
+        self.settles.setdefault(id, []).append(settle)

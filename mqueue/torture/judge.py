@@ -1,0 +1,228 @@
+"""Whether a queue that keeps its promises could have shown this history. Pure.
+
+Order is judged where something certain is known: a message is *certainly deliverable* from the answer that made it so (and its due
+time) until the request that next leased it was sent. Around a fault, and as long as what an unanswered fetch leased may be leased,
+nothing is certain: spans begin after that, and fetches within it are not judged (how many were is told).
+"""
+
+import heapq
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mqueue.torture.history import Delivery, Fetch, History, Key, Settle, Window
+
+MARGIN_S = 0.05  # between the broker's clock and ours (one machine)
+EXPIRY_S = 0.5  # after a lease's end its message is there
+CALM_S = 0.5  # after a fault is over
+
+
+@dataclass
+class Verdict:
+    lost: set[int] = field(default_factory=set)  # acknowledged, and never ended
+    stuck: dict[str, int] = field(default_factory=dict)  # counted at the end, and not to be had
+    unknown: set[int] = field(default_factory=set)  # delivered, though nobody enqueued it
+    payload: set[int] = field(default_factory=set)  # delivered with another payload
+    early: list[Key] = field(default_factory=list)  # before it was due
+    overlap: list[int] = field(default_factory=list)  # leased again while leased
+    after_ack: list[int] = field(default_factory=list)  # delivered after an acknowledged ack
+    attempts: set[int] = field(default_factory=set)  # delivered more often than its retries allow
+    doubled: list[bytes] = field(default_factory=list)  # two messages under one idempotency key
+    inversions: list[tuple[Key, Key]] = field(default_factory=list)
+    untrue: list[tuple[Fetch, Key]] = field(default_factory=list)  # "nothing", though this was there
+    drift: dict[str, int] = field(default_factory=dict)  # topics whose ledger does not add up
+    allowed_after_ack: list[int] = field(default_factory=list)  # Redis lost it, and the broker that took the ack was away
+    allowed_doubled: list[bytes] = field(default_factory=list)  # Redis lost the key, and the broker that had it was away
+    judged: int = 0  # fetches of which order could be told
+
+    def bad(self) -> dict[str, int]:
+        """Every count that must be zero."""
+        free = {"allowed_after_ack", "allowed_doubled", "judged"}
+        return {name: len(found) for name, found in vars(self).items() if name not in free}
+
+    def good(self) -> bool:
+        return not any(self.bad().values())
+
+
+class Seen(NamedTuple):
+    fetch: Fetch
+    delivery: Delivery
+
+
+def judge(history: History) -> Verdict:
+    verdict = Verdict(stuck={name: count for name, count in history.left.items() if count}, drift=history.drift)
+    seen: dict[int, list[Seen]] = defaultdict(list)
+    for fetch in sorted(history.fetches, key=lambda f: f.sent):
+        for delivery in fetch.got:
+            seen[delivery.key.id].append(Seen(fetch, delivery))
+    for id, deliveries in seen.items():
+        _judge_deliveries(history, id, deliveries, verdict)
+    verdict.lost = {id for id in history.enqueued if id not in history.dead and not _ended(history.settles.get(id, []))}
+    _judge_keys(history, seen, verdict)
+    _judge_order(history, seen, verdict)
+    return verdict
+
+
+def _ended(settles: list[Settle]) -> bool:
+    """It was acked, or may have been."""
+    return any(s.kind == "ack" and s.verdict != "stale" for s in settles)
+
+
+def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict: Verdict) -> None:
+    known = history.enqueued.get(id)
+    settles = history.settles.get(id, [])
+    acked = [s for s in settles if s.kind == "ack" and s.verdict == "ok"]
+    for n, (fetch, delivery) in enumerate(deliveries):
+        if fetch.answered + history.epoch < delivery.key.due_us / 1e6 - MARGIN_S:
+            verdict.early.append(delivery.key)
+        if known is not None and delivery.payload != known.payload:
+            verdict.payload.add(id)
+        if known is not None and delivery.attempt > known.max_retries + 1:
+            verdict.attempts.add(id)
+        for ack in acked:
+            if ack.answered < fetch.sent:
+                away = any(f.lost and ack.broker in f.down and f.end > ack.sent for f in history.faults if f.start < fetch.answered)
+                (verdict.allowed_after_ack if away else verdict.after_ack).append(id)
+                break
+        if n and _overlap(history, deliveries[n - 1], fetch, settles):
+            verdict.overlap.append(id)
+
+
+def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]) -> bool:
+    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease."""
+    if fetch.answered > before.delivery.lease_until - MARGIN_S:
+        return False
+    if any(s.sent < fetch.answered and s.verdict != "stale" for s in settles if s.sent >= before.fetch.sent):
+        return False
+    return not any(f.lost and f.start < fetch.answered and f.end > before.fetch.sent for f in history.faults)
+
+
+def _judge_keys(history: History, seen: dict[int, list[Seen]], verdict: Verdict) -> None:
+    """Every payload is sent once, under its own key if it has one."""
+    ids: dict[bytes, set[int]] = defaultdict(set)
+    for id, deliveries in seen.items():
+        ids[deliveries[0].delivery.payload].add(id)
+    keyed = {e.payload for e in history.enqueued.values() if e.keyed}
+    for payload, several in ids.items():
+        if payload in keyed and len(several) > 1:
+            away = any(f.lost and f.down for f in history.faults)
+            (verdict.allowed_doubled if away else verdict.doubled).append(payload)
+
+
+# -- order ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Blind:
+    """When nothing certain is known of a topic."""
+
+    def __init__(self, windows: list[Window]) -> None:
+        merged: list[list[float]] = []
+        for start, end, _ in sorted(windows):
+            if merged and start <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], end)
+            else:
+                merged.append([start, end])
+        self._starts = [start for start, _ in merged]
+        self._ends = [end for _, end in merged]
+
+    def last_end(self, before: float) -> float:
+        """End of the last window that began before then."""
+        at = bisect_right(self._starts, before) - 1
+        return self._ends[at] if at >= 0 else 0.0
+
+    def touches(self, start: float, end: float) -> bool:
+        return self.last_end(end) > start
+
+
+class Span(NamedTuple):
+    start: float
+    end: float
+    key: Key
+
+
+def _judge_order(history: History, seen: dict[int, list[Seen]], verdict: Verdict) -> None:
+    topics = {d.topic for deliveries in seen.values() for _, d in deliveries}
+    faults = [Window(f.start, f.end + CALM_S) for f in history.faults]
+    blind = {t: Blind(faults + [w for w in history.unanswered if not w.topics or t in w.topics]) for t in topics}
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for id, deliveries in seen.items():
+        topic = deliveries[0].delivery.topic
+        spans[topic] += _spans(history, id, deliveries, blind[topic])
+    sweeps = {topic: Sweep(found) for topic, found in spans.items()}
+    for fetch in sorted(history.fetches, key=lambda f: f.sent):
+        least = {t: sweeps[t].least(fetch.sent, fetch.answered) for t in fetch.topics if t in sweeps}
+        if any(t in blind and blind[t].touches(fetch.sent, fetch.answered) for t in fetch.topics):
+            continue
+        verdict.judged += 1
+        _compare(history, fetch, {t: key for t, key in least.items() if key is not None}, verdict)
+
+
+def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Verdict) -> None:
+    """Across shards there is no order; within one, the greatest that came is at most the least that was there."""
+    if not fetch.got:
+        verdict.untrue += [(fetch, key) for key in least.values()]
+        return
+    greatest: dict[int, Key] = {}
+    for delivery in fetch.got:
+        shard = history.shards.get(delivery.topic, 0)
+        greatest[shard] = max(delivery.key, greatest.get(shard, delivery.key))
+    for topic, key in least.items():
+        there = greatest.get(history.shards.get(topic, 0))
+        if there is not None and key < there:
+            verdict.inversions.append((there, key))
+
+
+def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> list[Span]:
+    """When it was certainly deliverable: before each of its deliveries."""
+    known = history.enqueued.get(id)
+    settles = history.settles.get(id, [])
+    found: list[Span] = []
+    for n, (fetch, delivery) in enumerate(deliveries):
+        if n == 0:
+            start = known.answered if known is not None else None
+        else:
+            start = _free_again(deliveries[n - 1], [s for s in settles if deliveries[n - 1].fetch.sent <= s.sent <= fetch.answered])
+        if start is None:
+            continue
+        due = delivery.key.due_us / 1e6 - history.epoch
+        start = max(start, due, blind.last_end(fetch.sent)) + MARGIN_S
+        if start < fetch.sent:
+            found.append(Span(start, fetch.sent, delivery.key))
+    return found
+
+
+def _free_again(before: Seen, settles: list[Settle]) -> float | None:
+    """When a message that was leased was certainly there again; None: it cannot be told."""
+    if any(s.verdict is None for s in settles):
+        return None
+    nacked = [s for s in settles if s.kind == "nack" and s.verdict == "ok"]
+    if nacked:
+        return max(nacked[-1].answered, nacked[-1].due)
+    if any(s.kind == "extend" for s in settles):
+        return None
+    return before.delivery.lease_until + EXPIRY_S
+
+
+class Sweep:
+    """The open spans of one topic, by key; those that ended before a fetch was sent never matter again."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self._coming = sorted(spans)
+        self._at = 0
+        self._open: list[tuple[Key, float]] = []
+
+    def least(self, sent: float, answered: float) -> Key | None:
+        """The least key that was there all the while. Fetches must be asked in the order they were sent."""
+        while self._at < len(self._coming) and self._coming[self._at].start <= sent:
+            heapq.heappush(self._open, (self._coming[self._at].key, self._coming[self._at].end))
+            self._at += 1
+        aside = []
+        while self._open and self._open[0][1] < answered:
+            span = heapq.heappop(self._open)
+            if span[1] >= sent:
+                aside.append(span)
+        least = self._open[0][0] if self._open else None
+        for span in aside:
+            heapq.heappush(self._open, span)
+        return least

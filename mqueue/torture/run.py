@@ -1,0 +1,145 @@
+"""One run: load, faults one after the other with calm between, a drain, the verdict, and its table."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import click
+
+from mqueue.demo.processes import home
+from mqueue.errors import MQueueError
+from mqueue.torture.faults import FAULTS
+from mqueue.torture.history import Fault, History
+from mqueue.torture.judge import Verdict, judge
+from mqueue.torture.load import Load
+from mqueue.torture.stage import Stage, TortureError
+
+SHARDS, BROKERS, PRODUCERS, WORKERS = 2, 2, 4, 6
+SETTINGS = {"MQUEUE_READY_MAX": "100", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
+CALM_S = 2.5  # between two faults, so that something certain is known
+DRAIN_S = 90.0
+WORKER_KILL = "worker-kill"
+NAMES = (*FAULTS, WORKER_KILL)
+
+
+@dataclass
+class Result:
+    """`reached`: how often each fault happened. `error`: why the run could not go on, if so."""
+
+    seed: int
+    seconds: float = 0.0
+    produced: int = 0
+    acked: int = 0
+    fetches: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    verdict: Verdict = field(default_factory=Verdict)
+    error: str = ""
+
+    def good(self) -> bool:
+        return not self.error and self.verdict.good() and all(self.reached.values())
+
+
+async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
+    """Raises nothing: what goes wrong is in the result."""
+    result = Result(seed, reached=Counter(dict.fromkeys(names, 0)))
+    history = History(epoch=time.time() - time.monotonic())
+    began = time.monotonic()
+    with home() as folder:
+        try:
+            async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
+                load = Load(history, [broker.url for broker in stage.brokers], stage.token, seed)
+                try:
+                    await _run(stage, load, history, result, began + minutes * 60)
+                finally:
+                    await load.close()
+                    result.produced, result.acked = load.produced, load.acked
+        except (TortureError, MQueueError) as error:
+            result.error = str(error)
+    result.seconds = time.monotonic() - began
+    result.fetches = len(history.fetches)
+    result.verdict = judge(history)
+    return result
+
+
+async def _run(stage: Stage, load: Load, history: History, result: Result, until: float) -> None:
+    chance = random.Random(result.seed)
+    producers = [asyncio.create_task(load.produce(n)) for n in range(PRODUCERS)]
+    workers = [asyncio.create_task(load.work(n)) for n in range(WORKERS)]
+    try:
+        await asyncio.sleep(1.0)
+        order: list[str] = []
+        while time.monotonic() < until or not all(result.reached.values()):
+            if time.monotonic() > until + 120:
+                return
+            order = order or chance.sample(list(result.reached), len(result.reached))
+            await _one(stage, load, history, result, order.pop(), chance, workers)
+            await asyncio.sleep(CALM_S)
+        load.draining = True
+        await asyncio.gather(*producers)
+        await _drain(load, history)
+        history.dead = await load.dead()
+        history.drift = await stage.drift()
+    finally:
+        for task in (*producers, *workers):
+            task.cancel()
+        await asyncio.gather(*producers, *workers, return_exceptions=True)
+
+
+async def _one(
+    stage: Stage, load: Load, history: History, result: Result, name: str, chance: random.Random, workers: list[asyncio.Task[None]]
+) -> None:
+    start = time.monotonic()
+    if name == WORKER_KILL:
+        await _kill_worker(load, workers, chance)
+        result.reached[name] += 1
+    else:
+        damage = await FAULTS[name](stage, chance)
+        await stage.settled()
+        history.faults.append(Fault(name, start, time.monotonic(), damage.lost, damage.down))
+        result.reached[name] += damage.reached
+    took = time.monotonic() - start
+    click.echo(f"{name:18} {result.reached[name]:4}   {took:5.1f} s   enqueued {load.produced:8,}   acked {load.acked:8,}", err=True)
+
+
+async def _kill_worker(load: Load, workers: list[asyncio.Task[None]], chance: random.Random) -> None:
+    """In the midst of a call, with what it has leased."""
+    at = chance.randrange(len(workers))
+    workers[at].cancel()
+    await asyncio.gather(workers[at], return_exceptions=True)
+    workers[at] = asyncio.create_task(load.work(at))
+
+
+async def _drain(load: Load, history: History) -> None:
+    deadline = time.monotonic() + DRAIN_S
+    while time.monotonic() < deadline:
+        history.left = await load.left()
+        if not any(history.left.values()):
+            return
+        await asyncio.sleep(0.5)
+
+
+def table(result: Result) -> list[str]:
+    """What is printed at the end, and stands in docs/reliability.md."""
+    verdict = result.verdict
+    lines = [f"seed {result.seed}, {result.seconds:.0f} s, {result.produced:,} enqueued, {result.acked:,} acked", ""]
+    lines += ["| fault | times reached |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(result.reached.items())]
+    lines += ["", "| must be zero | count |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {count} |" for name, count in verdict.bad().items()]
+    lines += [
+        "",
+        f"Delivered after an acknowledged ack where it is allowed: {len(verdict.allowed_after_ack)}; two messages of one key where it is"
+        f" allowed: {len(verdict.allowed_doubled)}; order was told of {verdict.judged:,} of {result.fetches:,} fetches.",
+    ]
+    if result.error:
+        lines += ["", f"The run did not come to its end: {result.error}"]
+    return lines
+
+
+def details(verdict: Verdict) -> list[str]:
+    """The first few of each violation."""
+    return [f"{name}: {list(vars(verdict)[name])[:5]}" for name, count in verdict.bad().items() if count]

@@ -1,0 +1,301 @@
+"""What a run happens on: stores of its own, brokers as processes, and between them proxies that can cut and stall."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import psycopg
+import redis.asyncio as aioredis
+
+from mqueue import tokens
+from mqueue.broker.embedded import EmbeddedStores, StoreUrls
+from mqueue.demo.processes import SETTINGS
+from mqueue.errors import MQueueError
+
+READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
+START_S = 60.0
+STOP_S = 35.0
+CHUNK = 1 << 16
+SETTLE_S = 60.0  # after a fault everything must serve again within it
+
+
+class TortureError(MQueueError):
+    """The run itself cannot go on; `detail` says why."""
+
+    code, title = "torture", "The run failed"
+
+
+class Proxy:
+    """TCP on loopback to a unix socket. `cut` breaks and refuses connections, `stall` holds every byte back."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._refuses = False
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        self._refuses = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def stall(self) -> None:
+        self._flows.clear()
+
+    def heal(self) -> None:
+        self._refuses = False
+        self._flows.set()
+
+    async def close(self) -> None:
+        self.cut()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = {writer}
+        self._writers |= writers
+        try:
+            if self._refuses:
+                return
+            up_reader, up_writer = await asyncio.open_unix_connection(self._target)
+            writers.add(up_writer)
+            self._writers.add(up_writer)
+            pumps = [asyncio.create_task(self._pump(reader, up_writer)), asyncio.create_task(self._pump(up_reader, writer))]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in pumps:
+                pump.cancel()
+        except OSError:
+            pass
+        finally:
+            self._writers -= writers
+            for each in writers:
+                each.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+
+
+class Broker:
+    """One `mqueue broker` on the stage's stores, at the same URL whenever it runs."""
+
+    def __init__(self, number: int, folder: Path, settings: dict[str, str], postgres: Proxy, redis: Proxy) -> None:
+        self.number = number
+        self.postgres, self.redis = postgres, redis
+        self._folder = folder
+        self._settings = settings
+        self._ports = (_free_port(), _free_port())
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+        self.metrics_url = f"http://127.0.0.1:{self._ports[1]}/metrics"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def up(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, failpoints: str = "") -> None:
+        """Returns when it is ready, or when it has ended because of a failpoint."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)} | self._settings
+        if failpoints:
+            environment["MQUEUE_FAILPOINTS"] = failpoints
+        port, metrics_port = map(str, self._ports)
+        command = [sys.executable, "-m", "mqueue.cli", "broker", "--port", port, "--metrics-port", metrics_port]
+        with (self._folder / "broker.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, "--data-dir", str(self._folder / "data"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=log, cwd=self._folder, env=environment, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(START_S):
+                while line := await self._process.stdout.readline():
+                    if READY.match(line):
+                        return
+        except TimeoutError:
+            await self.kill()
+            raise TortureError(f"broker {self.number} was not ready after {START_S:g} s: see {self._folder / 'broker.log'}") from None
+        code = await self._process.wait()
+        if not failpoints:
+            raise TortureError(f"broker {self.number} ended with exit code {code}: see {self._folder / 'broker.log'}")
+
+    async def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        await self._wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                return await self._wait()
+        except TimeoutError:
+            await self.kill()
+            raise TortureError(f"broker {self.number} did not stop within {STOP_S:g} s") from None
+
+    async def ended(self, seconds: float) -> bool:
+        """Does it end by itself within this time?"""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wait()
+                return True
+        return False
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.up:
+            assert self._process is not None
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _wait(self) -> int:
+        return 0 if self._process is None else await self._process.wait()
+
+
+class Stage:
+    """`shards` databases, one Valkey, `count` brokers. `settings`: of the brokers."""
+
+    def __init__(self, home: Path, shards: int, count: int, secret: str, settings: dict[str, str]) -> None:
+        self._home = home
+        self._count = count
+        self._secret = secret
+        self._settings = settings
+        stores = home / "stores"
+        stores.mkdir(mode=0o711)
+        self._stores = EmbeddedStores(stores, shards, steady_s=1.0)
+        self._http: aiohttp.ClientSession | None = None
+        self.urls = StoreUrls((), (), "")
+        self.brokers: list[Broker] = []
+        self.token = tokens.issue(secret, subject="torture", now=time.time(), ttl=24 * 3600)
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.urls = await self._stores.start()
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2.0))
+            for number in range(self._count):
+                self.brokers.append(await self._broker(number))
+            for broker in self.brokers:
+                await broker.start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for broker in self.brokers:
+            broker.resume()
+            await broker.kill()
+            await broker.postgres.close()
+            await broker.redis.close()
+        if self._http is not None:
+            await self._http.close()
+        await self._stores.stop()
+
+    async def _broker(self, number: int) -> Broker:
+        folder = self._home / f"broker-{number}"
+        folder.mkdir(mode=0o700)
+        sockets = Path(self.urls.database_urls[0].partition("host=")[2])
+        postgres, cache = Proxy(sockets / ".s.PGSQL.5432"), Proxy(Path(self.urls.redis_addrs[0].removeprefix("unix://")))
+        await postgres.start()
+        await cache.start()
+        through = (url.replace("@/", f"@127.0.0.1:{postgres.port}/").partition("?")[0] for url in self.urls.database_urls)
+        settings = {
+            "DATABASE_URLS": ",".join(through), "REDIS_ADDRS": f"127.0.0.1:{cache.port}", "REDIS_PASSWORD": self.urls.redis_password,
+            "JWT_SECRET": self._secret, **self._settings,
+        }  # fmt: skip
+        return Broker(number, folder, settings, postgres, cache)
+
+    # -- what faults do to the stores ------------------------------------------------------------------------------------------
+
+    async def flush_redis(self) -> None:
+        async with aioredis.Redis(
+            unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password
+        ) as client:
+            await client.flushall()
+
+    def kill_redis(self) -> None:
+        os.kill(self._pid("valkey"), signal.SIGKILL)
+
+    def kill_postgres(self) -> None:
+        """As `pg_ctl -m immediate stop`."""
+        os.kill(self._pid("postgresql"), signal.SIGQUIT)
+
+    def _pid(self, store: str) -> int:
+        pid = self._stores.pids().get(store)
+        if pid is None:
+            raise TortureError(f"{store} does not run")
+        return pid
+
+    # -- what they show --------------------------------------------------------------------------------------------------------
+
+    async def settled(self) -> None:
+        """Returns when every broker serves every shard. Raises TortureError past SETTLE_S."""
+        deadline = time.monotonic() + SETTLE_S
+        while not all([await self._serves(broker) for broker in self.brokers]):
+            if time.monotonic() > deadline:
+                raise TortureError(f"the brokers do not serve again within {SETTLE_S:g} s")
+            await asyncio.sleep(0.05)
+
+    async def _serves(self, broker: Broker) -> bool:
+        assert self._http is not None
+        try:
+            async with self._http.get(f"{broker.url}/ready") as reply:
+                return reply.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    async def leader(self) -> Broker:
+        """Of the first shard; any broker where none leads just now."""
+        assert self._http is not None
+        for broker in self.brokers:
+            with suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with self._http.get(broker.metrics_url) as reply:
+                    if 'mqueue_leader{shard="0"} 1.0' in await reply.text():
+                        return broker
+        return self.brokers[0]
+
+    async def drift(self) -> dict[str, int]:
+        """Topics whose ledger does not add up, and by how much."""
+        found: dict[str, int] = {}
+        for url in self.urls.database_urls:
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                rows = await connection.execute(
+                    "SELECT namespace || '/' || name, enqueued - acked - t.dead - expired - purged - cancelled"
+                    " - (SELECT count(*) FROM message m WHERE m.topic_id = t.id) FROM topic t"
+                )
+                found |= {name: int(off) for name, off in await rows.fetchall() if off}
+        return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
