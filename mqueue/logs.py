@@ -2,11 +2,22 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
 
 Format = Literal["auto", "console", "json"]
+
+
+class Writer(structlog.WriteLogger):
+    """Lines that cannot be written (a full disk, a closed pipe) are dropped: the work goes on."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure(level: str = "info", format: Format = "auto") -> None:
@@ -25,7 +36,7 @@ def configure(level: str = "info", format: Format = "auto") -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: Writer(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import structlog
@@ -16,12 +17,14 @@ from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine import Engine
+from mqueue.broker.faults import CacheLost
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.membership import Membership
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.migrate import migrate_all
+from mqueue.broker.store.queries import preload
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.waiters import Waiters
 from mqueue.broker.wal.errors import WalError, WalFull
@@ -98,6 +101,7 @@ class Broker:
         self._identity: Identity | None = None
         self._shards: list[Shard] = []
         self._committers: list[Committer] = []
+        self._admins: list[ReadyCache] = []
         self._leaders: list[Leader] = []
         self._servers: list[HttpServer] = []
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -111,6 +115,7 @@ class Broker:
         secret = settings.jwt_secret or paths.keep_jwt_secret(data_dir)
         self._identity = await asyncio.to_thread(Identity.open, settings.effective_wal_dir, moved=settings.wal_moved)
         urls = await self._open_stores()
+        preload()
         stores = [ShardStore(k, url) for k, url in enumerate(urls.database_urls)]
         await self._migrate(urls.database_urls)
         caches = [self._cache(k, urls) for k in range(len(stores))]
@@ -126,9 +131,13 @@ class Broker:
             shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
             self._shards.append(shard)
             self._committers.append(Committer(shard, ids, self._fail))
+            admin = self._cache(shard.number, urls)
+            self._admins.append(admin)
+            await _check_policy(admin)
             self._leaders.append(
                 Leader(
                     shard,
+                    admin,
                     limits,
                     flush_age_us=settings.flush_age_ms * 1000,
                     horizon_us=settings.time_horizon_s * 1_000_000,
@@ -220,8 +229,8 @@ class Broker:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a part of the broker failed", part=task.get_name(), exc_info=error)
             self._fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            logger.error("a part of the broker failed", part=task.get_name(), exc_info=error)
 
     def _fail(self, error: Exception) -> None:
         if not self.failed.done():
@@ -273,6 +282,8 @@ class Broker:
                 await asyncio.to_thread(shard.log.close)
             await shard.cache.close()
             await shard.store.close()
+        for admin in self._admins:
+            await admin.close()
 
     def abandon(self) -> None:
         """The second signal: what is durable is durable."""
@@ -281,8 +292,15 @@ class Broker:
         os._exit(1)
 
 
+async def _check_policy(cache: ReadyCache) -> None:
+    """Raises ConfigError where Redis would throw keys away. One that does not answer yet is waited for later."""
+    with suppress(CacheLost):
+        if policy := await cache.evicts():
+            raise ConfigError(f"this Redis throws keys away when its memory is full (maxmemory-policy {policy}): set it to noeviction")
+
+
 def _limits_uri(address: str, password: str) -> str:
     """The first Redis, as the `limits` library names it."""
     scheme, _, rest = address.rpartition("://")
-    login = f":{password}@" if password and "@" not in rest else ""
+    login = f":{quote(password, safe='')}@" if password and "@" not in rest else ""
     return f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"

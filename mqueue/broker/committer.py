@@ -19,7 +19,7 @@ from mqueue import backoff
 from mqueue.broker import entries, failpoints, record
 from mqueue.broker.cache.ready import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Enqueued, Settled
-from mqueue.broker.faults import Behind, CacheLost, EpochEnded
+from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, StoreLost, unavailable
 from mqueue.broker.shard import Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
@@ -29,6 +29,8 @@ from mqueue.message import BATCH_MAX, BODY_MAX, REQUEST_KEY_S, Settle
 
 WAITING_MAX = 10_000  # requests that may wait for the next batch
 RETRY_S = 0.05
+FLUSH_WAIT_S = 5.0
+FLUSH_PAUSE_S = 0.02
 DELAYS_MAX = 14  # past 2^12 s the cap of one hour holds
 
 logger = structlog.get_logger(__name__)
@@ -58,13 +60,18 @@ class Draft:
 
 @dataclass(slots=True)
 class EnqueueRequest:
-    """`key_hash`: of the key of the whole request; empty: none."""
+    """`key_hash`: of the key of the whole request; empty: none. `epoch`: the only one it may be applied in; 0: any."""
 
     drafts: Sequence[Draft]
     size: int
     done: asyncio.Future[list[int]]
     key_hash: bytes = b""
     body_hash: bytes = b""
+    epoch: int = 0
+
+
+class LookAgain(Exception):
+    """The epoch has changed since the idempotency keys were looked for."""
 
 
 class Repeated(Exception):
@@ -83,6 +90,13 @@ class Batch:
     enqueues: list[EnqueueRequest] = field(default_factory=list)
     settles: list[SettleRequest] = field(default_factory=list)
 
+    def refuse_others(self, epoch: int) -> None:
+        """Enqueues that belong to another epoch must look again."""
+        for request in self.enqueues:
+            if request.epoch not in (0, epoch) and not request.done.done():
+                request.done.set_exception(LookAgain())
+        self.enqueues = [request for request in self.enqueues if request.epoch in (0, epoch)]
+
     def fail(self, error: Exception) -> None:
         futures: list[asyncio.Future[Any]] = [request.done for request in self.enqueues]
         futures += [request.done for request in self.settles]
@@ -100,10 +114,10 @@ class Committer:
         self._wake = asyncio.Event()
         self._stopped = False
 
-    async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"") -> list[int]:
-        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, Unavailable."""
+    async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
+        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, LookAgain, Unavailable."""
         size = sum(d.size for d in drafts)
-        request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash)
+        request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
         self._add(request)
         self._shard.coming += size
         try:
@@ -134,13 +148,18 @@ class Committer:
             try:
                 await self._shard.wait_serving()
                 async with self._shard.in_flight:
-                    await self._commit(batch)
+                    batch.refuse_others(self._shard.epoch)
+                    if batch.enqueues or batch.settles:
+                        await self._commit(batch)
             except Unavailable as error:
                 batch.fail(error)
             except (EpochEnded, Behind) as error:
                 logger.warning("batch of unknown outcome: the epoch has ended", shard=self._shard.number, reason=str(error))
+                self._shard.epoch = 0  # join it again: what Redis has applied of ours is not what we think
                 self._shard.lost()
                 batch.fail(Unavailable("the shard is recovering: unknown whether this happened", retry_after=1))
+            except Fault as fault:
+                batch.fail(unavailable(fault))
             except WalFull as error:
                 batch.fail(Unavailable(str(error), retry_after=5))
             except WalError as error:
@@ -208,10 +227,12 @@ class Committer:
             try:
                 await syncing
             except WalFull as error:  # settles go on; these enqueues may or may not be there
+                shard.doubtful = sequence
                 failure = Unavailable(str(error), retry_after=5)
         if batch.settles:
             await failpoints.ahit("settle.after_redis")
-            self._log_outcomes(batch, sequence, epoch, applied.outcomes)
+            if not self._log_outcomes(batch, sequence, epoch, applied.outcomes):
+                await self._flushed(sequence)
             await failpoints.ahit("settle.after_log")
             self._answer_settles(batch, applied.outcomes)
         if enqueues:
@@ -256,33 +277,45 @@ class Committer:
             await failpoints.ahit("enqueue.before_redis")
         while True:
             try:
-                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles)
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
             except CacheLost as error:
                 shard.suspect.set()
                 if not shard.serving.is_set() or shard.epoch != epoch:
                     raise EpochEnded(None) from error
                 await asyncio.sleep(RETRY_S)
 
-    def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> None:
+    async def _flushed(self, sequence: int) -> None:
+        """The log has no room: what Redis has decided is answered when PostgreSQL has it. Raises StoreLost past FLUSH_WAIT_S."""
+        shard = self._shard
+        deadline = shard.clock.monotonic() + FLUSH_WAIT_S
+        while await shard.store.position(shard.node) < sequence:
+            if shard.clock.monotonic() > deadline:
+                raise StoreLost("the log is full, and the flush does not come")
+            await shard.cache.ask_flush()
+            await asyncio.sleep(FLUSH_PAUSE_S)
+
+    def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        """False when the log is full."""
         asked = [args for request in batch.settles for args in request.args]
         changed = [
             Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(asked, outcomes, strict=True)
             if outcome.verdict == b"o" and (args.kind != "release" or args.delays)
         ]
-        if changed:
-            self._append(LogRecord(sequence, epoch, entries.OUTCOME, entries.pack_settled(changed)))
+        return not changed or self._append(LogRecord(sequence, epoch, entries.OUTCOME, entries.pack_settled(changed)))
 
     def _log_voids(self, sequence: int, epoch: int, records: Sequence[bytes], verdicts: Sequence[tuple[bytes, bytes]]) -> None:
         refused = [data[record.ID] for data, (letter, _) in zip(records, verdicts, strict=True) if letter != b"o"]
         if refused:
             self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(refused)))
 
-    def _append(self, entry: LogRecord) -> None:
+    def _append(self, entry: LogRecord) -> bool:
         try:
             self._shard.log.append(entry)
-        except WalFull:  # Redis has it, and its flush brings it to PostgreSQL
-            logger.warning("the log is full: outcomes are safe only with their flush", shard=self._shard.number)
+        except WalFull:
+            logger.warning("the log is full: outcomes wait for their flush", shard=self._shard.number)
+            return False
+        return True
 
     def _answer_settles(self, batch: Batch, outcomes: list[Outcome]) -> None:
         at = 0

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from mqueue.broker import record
-from mqueue.broker.committer import Committer, Draft, Repeated
+from mqueue.broker.committer import Committer, Draft, LookAgain, Repeated
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
@@ -90,14 +90,18 @@ class Enqueuer:
         shard = self._shards[number]
         await shard.wait_serving()
         try:
-            known = await self._known_keys(shard, drafts, items)
+            epoch, known = await self._known_keys(shard, drafts, items)
             new = [i for i in items if i not in known]
             size = sum(drafts[i].size for i in new)
             deadline = self._clock.monotonic() + ROOM_WAIT_S
             while new:
                 await self._wait_for_room(shard, size, deadline)
                 try:
-                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash)
+                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
+                except LookAgain:  # keys that Redis knew may be PostgreSQL's now
+                    epoch, known = await self._known_keys(shard, drafts, items)
+                    new = [i for i in items if i not in known]
+                    continue
                 except InFlight:  # at another broker, whose disk may not have it yet
                     if self._clock.monotonic() >= deadline:
                         raise
@@ -121,21 +125,24 @@ class Enqueuer:
         for i in items:
             ids[i] = known[i]
 
-    async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> dict[int, int]:
-        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request.
+    async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
+        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And the epoch of this
+        look: 0 where no item has a key.
 
         The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
         """
         keyed = [i for i in items if drafts[i].key_hash]
         if not keyed:
-            return {}
+            return 0, {}
+        await shard.wait_serving()
+        epoch = shard.epoch
         in_redis = await shard.cache.has_key([drafts[i].key_hash for i in keyed])
         for i, told in zip(keyed, in_redis, strict=True):
             if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
                 raise _key_reused(i)
         missing = [i for i, told in zip(keyed, in_redis, strict=True) if told is None]
         if not missing:
-            return {}
+            return epoch, {}
         rows = await shard.store.find_keys([drafts[i].key_hash for i in missing], shard.now_us())
         found = {key_hash: (body_hash, id) for key_hash, body_hash, id, _ in rows}
         known: dict[int, int] = {}
@@ -145,7 +152,7 @@ class Enqueuer:
                 if body_hash != drafts[i].body_hash:
                     raise _key_reused(i)
                 known[i] = id
-        return known
+        return epoch, known
 
     async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
         """What this request's first try was given."""

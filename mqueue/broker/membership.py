@@ -87,7 +87,7 @@ class Membership:
         for part in parts(log):
             folded = await asyncio.to_thread(tail.fold, part)
             clock = max(row.clock_us, shard.now_us())
-            await replay(shard.store, row.epoch, shard.node, shard.start, folded, clock=clock, late=late)
+            await replay(shard.store, row.epoch, shard.node, folded, clock=clock, late=late)
             last = folded.last
             logger.info(
                 "replayed into PostgreSQL",
@@ -96,6 +96,7 @@ class Membership:
                 outcomes=len(folded.others),
                 late=late,
             )
+        await shard.store.bury_orphans(shard.node, shard.start)
         return last
 
     async def _join(self, row: ShardRow, position: int) -> None:

@@ -33,7 +33,6 @@ ID8 = Struct(">Q")
 LENGTH = Struct(">i")
 NULL = LENGTH.pack(-1)
 CREATED = Struct(">iq")
-JSONB = Struct(">iB")
 
 # One binary COPY row of `message`: these, then expires_at, error, then the body's fields.
 COPY_HEAD = Struct(">hiqiiiiiiiqiiiiiiiiiiiq")
@@ -137,7 +136,7 @@ def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_ke
     if metadata is None:
         parts.append(NULL)
     else:
-        parts += (JSONB.pack(len(metadata) + 1, 1), metadata)
+        parts += (LENGTH.pack(len(metadata)), metadata)
     if idempotency_key is None:
         parts.append(NULL)
     else:
@@ -162,7 +161,7 @@ def open_body(data: bytes) -> Body:
     at += 4
     metadata = None
     if n >= 0:
-        metadata = data[at + 1 : at + n]
+        metadata = data[at : at + n]
         at += n
     (n,) = LENGTH.unpack_from(data, at)
     return Body(created, payload, metadata, data[at + 4 : at + 4 + n].decode() if n >= 0 else None)

@@ -33,6 +33,7 @@ class Shard:
     clock_at: float = 0.0
     buffer: int = 0
     buffer_max: int = 0
+    doubtful: int = 0  # the last sequence whose enqueues are in Redis, but not in the log
     coming: int = 0  # bytes of the enqueues under way: they will be in the buffer
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now

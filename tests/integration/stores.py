@@ -134,7 +134,7 @@ class World:
 
     async def _wipe(self) -> None:
         """As FLUSHALL does."""
-        await self.cache.clear()
+        await self.cache.clear(self.term)
         await self.cache._redis.delete(keys.shard(NUMBER))
 
     async def fresh(self) -> None:
@@ -161,10 +161,11 @@ class World:
             broker = self.brokers[node]
             position = await self.store.heartbeat(node, epoch, broker.started)
             told = tail.fold(entry for entry in broker.log if entry.sequence > position)
-            await replay(self.store, epoch, node, broker.started, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
+            await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
+            await self.store.bury_orphans(node, broker.started)
         row = await self.store.row()
         positions = {b.node: b.position for b in await self.store.brokers(60.0)}
-        await self.cache.clear()
+        await self.cache.clear(self.term)
         await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
         await self.store.open_shard(self.connection, epoch, self.term, "hot", "test")
         for node, broker in self.brokers.items():
@@ -178,7 +179,7 @@ class World:
         """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
         shard, epoch = broker.shard, self.lead.epoch
         told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
-        await replay(self.store, epoch, shard.node, broker.started, told, clock=shard.now_us(), late=True)
+        await replay(self.store, epoch, shard.node, told, clock=shard.now_us(), late=True)
         await self.cache.join(epoch, shard.node, shard.sequence)
         shard.previous = shard.sequence
 

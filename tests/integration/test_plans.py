@@ -23,7 +23,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "refill_page": ("message_key", {"topic_id": 1, "priority": 2, "rank": 0, "due": 5, "id": 5, "now": ROWS, "t_due": ROWS, "t_id": 0,
                                     "limit": 100, "bytes": 1 << 20}),
     "time_page": ("message_due", {"due": 5, "id": 5, "until": ROWS, "limit": 100, "bytes": 1 << 20}),
-    "expired_page": ("message_expiry", {"now": 100, "limit": 100}),
+    "expired_page": ("message_expiry", {"now": 100, "expires": 5, "id": 5, "limit": 100}),
     "delete_messages": ("message_pkey", {"ids": [1, 2, 3], "versions": [1, 1, 1]}),
     "existing": ("message_pkey", {"ids": [1, 2, 3]}),
     "versions": ("message_pkey", {"ids": [1, 2, 3]}),

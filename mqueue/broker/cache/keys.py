@@ -85,6 +85,11 @@ def idempotency_ends(k: int) -> str:
     return prefix(k) + "key_ends"
 
 
+def doubtful(k: int) -> str:
+    """hash: by node, the last sequence whose enqueues may be on no disk"""
+    return prefix(k) + "doubtful"
+
+
 def request_keys(k: int) -> str:
     """zset: keys of whole requests by expiry"""
     return prefix(k) + "request_keys"

@@ -12,23 +12,28 @@ from typing import Any, NamedTuple, TypeVar
 
 import hiredis
 import redis.asyncio as aioredis
-from redis.asyncio.connection import ConnectionPool
+import structlog
+from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from mqueue.broker.cache import keys, scripts
 from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
 from mqueue.message import BODY_MAX
 
 T = TypeVar("T")
+logger = structlog.get_logger(__name__)
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
 REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 CALL_TIMEOUT_S = 5.0
+CALLS_MAX = 64  # connections for calls
+BLOCKED_MAX = 8  # connections that wait in Redis: for a word to wake, for what the leader is asked
 SCAN_PAGE = 500
+NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
@@ -148,18 +153,25 @@ class ReadyCache:
         self.shard = shard
         self.run_id = ""  # of the server that holds the epoch; a connection to another one is refused
         self._prefix = keys.prefix(shard)
-        pool = ConnectionPool.from_url(
-            url if "://" in url else f"redis://{url}",
-            password=password,
-            max_connections=64,
+        self._url = url if "://" in url else f"redis://{url}"
+        self._password = password
+        # Any = its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
+        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX, timeout=CALL_TIMEOUT_S))
+        self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
+        self._scripts = scripts.load()
+        self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
+
+    def _pool(self, kind: type[ConnectionPool], connections: int, **more: Any) -> ConnectionPool:
+        return kind.from_url(
+            self._url,
+            password=self._password,
+            max_connections=connections,
             socket_timeout=CALL_TIMEOUT_S,
             socket_connect_timeout=CALL_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
             redis_connect_func=self._connected,
+            **more,
         )
-        self._redis: Any = aioredis.Redis(connection_pool=pool)  # its hints say str where bytes come
-        self._scripts = scripts.load()
-        self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
 
     async def _connected(self, connection: Any) -> None:
         await connection.on_connect()
@@ -170,8 +182,9 @@ class ReadyCache:
             raise EpochEnded(None)
 
     async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        for redis in (self._redis, self._blocking):
+            await redis.aclose()
+            await redis.connection_pool.disconnect()
 
     async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -189,6 +202,11 @@ class ReadyCache:
             except NoScriptError:
                 await self._execute(("SCRIPT", "LOAD", script.text))
                 answer = await self._execute(call)
+        except ResponseError as error:
+            if isinstance(error, ReadOnlyError) or str(error).startswith(NOT_THE_SCRIPT):
+                raise CacheLost(f"Redis of shard {self.shard}, {name}: {error}") from error
+            await self._end_epoch(name, error)
+            raise EpochEnded(None) from error
         except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
         if observe := self._timed.get(name):
@@ -203,6 +221,11 @@ class ReadyCache:
         found: list[Any] = answer
         return found
 
+    async def _end_epoch(self, name: str, error: Exception) -> None:
+        """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a new epoch."""
+        logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
+        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
+
     async def _execute(self, command: tuple[Any, ...]) -> Any:
         """As the library's own call, but packed by hiredis: its asyncio connections pack in Python, which costs as much as the script."""
         pool = self._redis.connection_pool
@@ -216,9 +239,18 @@ class ReadyCache:
     # -- any broker --------------------------------------------------------------------------------------------------------
 
     async def apply(
-        self, epoch: int, node: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]
+        self,
+        epoch: int,
+        node: int,
+        previous: int,
+        sequence: int,
+        enqueues: Sequence[Enqueue],
+        settles: Sequence[SettleArgs],
+        doubtful: int = 0,
     ) -> Applied:
+        """`doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0 for none."""
         args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
+        args.append(SEQUENCE.pack(doubtful) if doubtful else b"")
         for enqueue in enqueues:
             args += enqueue
         for settle in settles:
@@ -301,11 +333,14 @@ class ReadyCache:
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
-    async def server(self) -> tuple[str, dict[str, str]]:
-        """Run id, and the settings that matter."""
-        info = await self._io(lambda: self._redis.info("server"))
+    async def run_id_of_server(self) -> str:
+        return str((await self._io(lambda: self._redis.info("server")))["run_id"])
+
+    async def evicts(self) -> str | None:
+        """The policy by which this server throws keys away when its memory is full; None: it does not."""
         memory = await self._io(lambda: self._redis.info("memory"))
-        return str(info["run_id"]), {"maxmemory_policy": str(memory.get("maxmemory_policy", ""))}
+        policy = str(memory.get("maxmemory_policy", ""))
+        return None if policy == "noeviction" or not int(memory.get("maxmemory", 0)) else policy
 
     # -- the leader --------------------------------------------------------------------------------------------------------
 
@@ -376,21 +411,13 @@ class ReadyCache:
         got = await self._io(lambda: self._redis.hmget(keys.record(self.shard), [id.to_bytes(8) for id in ids]))
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
-    async def clear(self) -> None:
-        """Unlinks all keys of this shard but the shard hash, whose epoch goes first."""
-        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
-        match = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
-        spare = keys.shard(self.shard).encode()
-        await self._io(lambda: self._unlink_all(match, spare))
-
-    async def _unlink_all(self, match: str, spare: bytes) -> None:
-        cursor = 0
+    async def clear(self, term: int) -> None:
+        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later leader stands."""
+        pattern = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
+        cursor = b"0"
         while True:
-            cursor, found = await self._redis.scan(cursor, match=match, count=SCAN_PAGE)
-            gone = [key for key in found if key != spare]
-            if gone:
-                await self._redis.unlink(*gone)
-            if cursor == 0:
+            cursor = (await self._run("clear", "", term, cursor, pattern, SCAN_PAGE))[1]
+            if cursor == b"0":
                 return
 
     async def open_epoch(self, epoch: int, term: int, clock: int, limits: Limits, positions: dict[int, int]) -> None:
@@ -399,7 +426,7 @@ class ReadyCache:
         await self._run("open_epoch", epoch, term, clock, *limit, *flat)
 
     async def _pop(self, key: str, timeout: float) -> str | None:
-        got = await self._io(lambda: self._redis.blpop([key], timeout=timeout))
+        got = await self._io(lambda: self._blocking.blpop([key], timeout=timeout))
         return got[1].decode() if got else None
 
 

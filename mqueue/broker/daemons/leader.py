@@ -18,7 +18,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.cache.ready import FLUSH, Limits
+from mqueue.broker.cache.ready import FLUSH, Limits, ReadyCache
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
@@ -41,8 +41,13 @@ logger = structlog.get_logger(__name__)
 
 
 class Leader:
-    def __init__(self, shard: Shard, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
+    """`admin`: a cache that takes whatever Redis answers; the shard's own refuses a server that does not hold the epoch, also while the
+    leader looks at a new one.
+    """
+
+    def __init__(self, shard: Shard, admin: ReadyCache, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
         self._shard = shard
+        self._admin = admin
         self._limits = limits
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
@@ -87,18 +92,17 @@ class Leader:
     async def _lead(self, connection: AsyncConnection[Any]) -> None:
         shard = self._shard
         term = await shard.store.raise_term(connection, 0)
-        shard.cache.run_id = ""
         try:
-            found = await shard.cache.lead(term, self._limits)
+            found = await self._admin.lead(term, self._limits)
         except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
             term = await shard.store.raise_term(connection, int(str(later).split()[1]))
-            found = await shard.cache.lead(term, self._limits)
+            found = await self._admin.lead(term, self._limits)
         lead = Lead(shard, connection, term, 0)
         self._lead_changed(True)
         logger.info("leading", shard=shard.number, term=term)
         while True:
             row = await shard.store.row()
-            run_id, _ = await shard.cache.server()
+            run_id = await self._admin.run_id_of_server()
             if row.mode == "hot" and found == row.epoch and run_id == row.run_id:
                 lead.epoch = row.epoch
                 shard.cache.run_id = run_id
@@ -111,12 +115,10 @@ class Leader:
                 logger.warning("the epoch has ended", shard=shard.number, epoch=lead.epoch, reason=str(ended))
                 shard.lost()
                 found = None
-                shard.cache.run_id = ""
             except CacheLost as lost:
                 logger.warning("Redis does not answer", shard=shard.number, reason=str(lost))
                 await asyncio.sleep(0.1)
-                shard.cache.run_id = ""
-                found = await shard.cache.lead(term, self._limits)
+                found = await self._admin.lead(term, self._limits)
 
     async def _reopen(self, lead: Lead, floor: int) -> int:
         """Close the epoch, wait for the brokers' replay, open the next one. Returns it."""
@@ -132,13 +134,13 @@ class Leader:
             await asyncio.sleep(0.02)
         await failpoints.ahit("recovery.before_open")
         row = await shard.store.row()
-        run_id, _ = await shard.cache.server()
-        await shard.cache.clear()
-        shard.cache.run_id = run_id
+        run_id = await self._admin.run_id_of_server()
+        await self._admin.clear(lead.term)
         clock = row.clock_us or shard.clock.wall_us()
         positions = {b.node: b.position for b in await shard.store.brokers(ALIVE_S)}
-        await shard.cache.open_epoch(epoch, lead.term, clock, self._limits, positions)
+        await self._admin.open_epoch(epoch, lead.term, clock, self._limits, positions)
         await shard.store.open_shard(lead.connection, epoch, lead.term, "hot", run_id)
+        shard.cache.run_id = run_id
         logger.info("opened an epoch", shard=shard.number, epoch=epoch)
         return epoch
 
@@ -182,8 +184,7 @@ class Leader:
                 await self._prefetcher.arrivals(lead)
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:
-                await self._pruner.prune(lead)
-                prune_at = now() + PRUNE_EVERY_S
+                prune_at = now() if await self._pruner.prune(lead) else now() + PRUNE_EVERY_S
             if now() >= evict_at:
                 await self._prefetcher.evict(lead, self._idle_us)
                 evict_at = now() + EVICT_EVERY_S

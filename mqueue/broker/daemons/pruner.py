@@ -7,19 +7,38 @@ from mqueue.broker.store import write
 from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
+PAGES_MAX = 20  # of each in one go, so that a flush gets its turn
+
 
 class Pruner:
-    async def prune(self, lead: Lead) -> None:
-        """One page of each."""
-        shard = lead.shard
-        now = shard.clock_us
-        rows = await shard.store.expired_page(lead.connection, now, BATCH_MAX)
-        if rows:
-            known = await shard.cache.known([id for id, _ in rows])
+    async def prune(self, lead: Lead) -> bool:
+        """Page after page. True when more is left."""
+        more = False
+        for turn in (self._rows, self._keys):
+            more = await turn(lead) or more
+        return more
+
+    async def _rows(self, lead: Lead) -> bool:
+        shard, after = lead.shard, (0, 0)
+        for _ in range(PAGES_MAX):
+            rows = await shard.store.expired_page(lead.connection, shard.clock_us, after, BATCH_MAX)
+            if not rows:
+                return False
+            known = await shard.cache.known([id for id, _, _ in rows])
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                deleted = await write.delete_messages(lead.connection, [row for row in rows if row[0] not in known])
+                deleted = await write.delete_messages(lead.connection, [(id, version) for id, version, _ in rows if id not in known])
                 ledger = Ledger()
                 for topic_id, count in Counter(deleted.values()).items():
                     ledger.add(topic_id, "expired", count)
                 await write.write_ledger(lead.connection, ledger)
-        await shard.store.prune_keys(lead.connection, now, BATCH_MAX)
+            id, _, expires = rows[-1]
+            after = (expires, id)
+            if len(rows) < BATCH_MAX:
+                return False
+        return True
+
+    async def _keys(self, lead: Lead) -> bool:
+        for _ in range(PAGES_MAX):
+            if await lead.shard.store.prune_keys(lead.connection, lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
+                return False
+        return True

@@ -9,3 +9,9 @@ FOLDER = Path(__file__).parent / "sql"
 @cache
 def sql(name: str) -> bytes:
     return (FOLDER / f"{name}.sql").read_bytes().strip()
+
+
+def preload() -> None:
+    """All of them, so that no statement needs a file later, when there may be no descriptor left for it."""
+    for file in FOLDER.glob("*.sql"):
+        sql(file.stem)

@@ -20,13 +20,14 @@ KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
 STATES = {kind: state for state, kind in KINDS.items()}
 
 
-async def replay(store: ShardStore, epoch: int, node: int, started: int, tail: Tail, *, clock: int, late: bool) -> None:
+async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool) -> None:
     """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and outcomes of
-    other brokers' messages count no more. Raises StoreLost, EpochEnded.
+    other brokers' messages count no more. Raises StoreLost; EpochEnded, and nothing is written, where the epoch is another one, or is open and
+    this was not to be late.
     """
     ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
     async with store.transaction() as connection:
-        if not await (await connection.execute(sql("fence_replay"), {"epoch": epoch})).fetchall():
+        if not await (await connection.execute(sql("fence_replay"), {"epoch": epoch, "late": late})).fetchall():
             raise EpochEnded(None)
         ledger = Ledger()
         await _drop_duplicates(connection, tail)
@@ -43,7 +44,6 @@ async def replay(store: ShardStore, epoch: int, node: int, started: int, tail: T
         await write.write_ledger(connection, ledger)
         if tail.last:
             await write.move_positions(connection, {node: tail.last})
-        await connection.execute(sql("bury_orphans"), {"node": node, "started": started})
         # the next epoch's clock begins past what was stamped in this one: the time scan does not look for what was due when it came
         stamped = max((record.open_body(t.body).created_us for t in tail.messages.values()), default=0)
         await connection.execute(sql("move_shard"), {"number": 0, "clock": max(clock, stamped + 1)})
@@ -56,10 +56,13 @@ async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None
         return
     args = {"key_hashes": [t.key_hash for t in keyed if t.key_is_kept], "now": 0}
     rows = await (await connection.execute(sql("find_keys"), args, binary=True)).fetchall()
-    owners = {key_hash: id for key_hash, _, id, _ in rows}
+    owners = {key_hash: (id, expires) for key_hash, _, id, expires in rows}
     kept = []
     for t in keyed:
-        owner = owners.setdefault(t.key_hash, t.owner)
+        owner, expires = owners.get(t.key_hash, (t.owner, 0))
+        if owner != t.owner and expires <= record.open_body(t.body).created_us:
+            owner = t.owner  # the key's time was over, and it was used again
+        owners[t.key_hash] = owner, max(expires, t.key_expires)
         if owner != t.owner:
             del tail.messages[t.record.id]
         elif t.key_is_kept:

@@ -7,7 +7,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from mqueue.message import TopicName
 LEADER_LOCK = 0x6D71_1EAD
 POOL_MAX = 8
 POOL_WAIT_S = 2.0
+REGISTER_TRIES = 20
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = (
     "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c statement_timeout=30000 -c lock_timeout=5000 "
@@ -84,7 +85,9 @@ class ShardStore:
         try:
             async with self._pool.connection() as connection:
                 yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        except UniqueViolation:
+            raise
+        except (psycopg.Error, PoolTimeout) as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
     @asynccontextmanager
@@ -115,12 +118,23 @@ class ShardStore:
 
     async def register_broker(self, identity: uuid.UUID, node: int | None) -> tuple[int, int]:
         """Returns node number, position."""
-        rows = await self._all("register_broker", identity=identity, node=node, host=socket.gethostname())
-        return rows[0][0], rows[0][1]
+        for _ in range(REGISTER_TRIES):
+            with suppress(UniqueViolation):  # another one started at the same time, and took that number
+                rows = await self._all("register_broker", identity=identity, node=node, host=socket.gethostname())
+                return rows[0][0], rows[0][1]
+        raise StoreLost(f"PostgreSQL of shard {self.number}: no node number is free")
 
     async def heartbeat(self, node: int, replayed: int, started: int) -> int:
         """Returns this broker's position."""
         return int((await self._all("heartbeat", node=node, replayed=replayed, started=started))[0][0])
+
+    async def position(self, node: int) -> int:
+        """The last sequence of this broker that is flushed."""
+        return next(b.position for b in await self.brokers(0.0) if b.node == node)
+
+    async def bury_orphans(self, node: int, started: int) -> None:
+        """Once all is replayed that this broker has: what still waits for an enqueue of its former lives waits in vain."""
+        await self._do("bury_orphans", node=node, started=started)
 
     async def brokers(self, alive_s: float) -> list[BrokerRow]:
         return [BrokerRow(*row) for row in await self._all("brokers", alive_s=alive_s)]
@@ -148,7 +162,7 @@ class ShardStore:
         try:
             cursor = await connection.execute(sql(name), args, binary=True)
             return await cursor.fetchall() if cursor.description else []
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}, {name}: {error}") from error
 
     @asynccontextmanager
@@ -160,7 +174,9 @@ class ShardStore:
                 if not rows:
                     raise Deposed(f"epoch {epoch}, term {term} is over")
                 yield rows[0][0]
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except UniqueViolation:
+            raise
+        except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
     # -- flush ---------------------------------------------------------------------------------------------------------------
@@ -258,11 +274,14 @@ class ShardStore:
     async def delete_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
         await connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
 
-    async def expired_page(self, connection: AsyncConnection[Any], now: int, limit: int) -> list[tuple[int, int]]:
-        return await self._leader(connection, "expired_page", now=now, limit=limit)
+    async def expired_page(self, connection: AsyncConnection[Any], now: int, after: tuple[int, int], limit: int) -> list[tuple[int, int, int]]:
+        """Id, version, expiry of rows past their TTL, beyond (expiry, id)."""
+        expires, id = after
+        return await self._leader(connection, "expired_page", now=now, expires=expires, id=id, limit=limit)
 
-    async def prune_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> None:
-        await self._leader(connection, "prune_keys", now=now, limit=limit)
+    async def prune_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> int:
+        """Returns how many went."""
+        return len(await self._leader(connection, "prune_keys", now=now, limit=limit))
 
     # -- what the engine asks --------------------------------------------------------------------------------------------------
 

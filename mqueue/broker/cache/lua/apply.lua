@@ -1,7 +1,7 @@
 -- apply: one batch of one broker: enqueues and settles, one number, one dirty entry.
 -- uses: unit settle
 -- keys  prefix
--- args  epoch, node, previous sequence, sequence, enqueues, settles,
+-- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
 --       then per enqueue: group, record, body, key hash ('' none), key record;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
 --       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
@@ -20,8 +20,29 @@ local applied = call('HGET', prefix .. 'applied', ARGV[2])
 if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
 if applied ~= previous then return { 'behind', applied or '' } end
 
+if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
+
+-- Is the first use of this key perhaps on no disk? Then a repeat may not be answered yet: its flush settles it.
+local function is_doubtful(old)
+  local origin, number_then = unpack1('>I2', old, 25), sub(old, 27, 34)
+  local name = tostring(origin)
+  local last = call('HGET', prefix .. 'doubtful', name)
+  local under_way = origin ~= node and call('HGET', prefix .. 'applied', name) == number_then
+  if not under_way and not (last and not less_id(last, number_then)) then return false end
+  local ids = { sub(old, 1, 8) }
+  for run = 45, #old, 12 do
+    local head, low, many = sub(old, run, run + 3), unpack1('>I4I4', old, run + 4)
+    for n = 0, many - 1 do ids[#ids + 1] = head .. pack('>I4', low + n) end
+  end
+  load(ids)
+  for i = 1, #ids do
+    if records[ids[i]] and flushed_of(records[ids[i]]) == 0 then return true end
+  end
+  return false
+end
+
 -- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet
-local at, bytes, keyed = 6, 0, {}
+local at, bytes, keyed = 7, 0, {}
 for i = 1, enqueues do
   local record, hash = ARGV[at + 2], ARGV[at + 4]
   bytes = bytes + size_of(record)
@@ -33,7 +54,7 @@ local seen_keys, verdicts, refused_groups = {}, {}, {}
 if #keyed > 0 then
   local got = call('HMGET', prefix .. 'keys', unpack(keyed))
   for i = 1, #keyed do seen_keys[keyed[i]] = got[i] or nil end
-  at = 6
+  at = 7
   local mine = {}
   for i = 1, enqueues do
     local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
@@ -41,13 +62,8 @@ if #keyed > 0 then
       local old = seen_keys[hash] or mine[hash]
       if not old then mine[hash] = key
       elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'
-      elseif seen_keys[hash] and sub(old, 43, 43) == '\0' then
-        local origin, number_then = unpack1('>I2', old, 25), sub(old, 27, 34)
-        if origin ~= node and call('HGET', prefix .. 'applied', tostring(origin)) == number_then then
-          local first = sub(old, 1, 8) -- its flush says so before the next batch of its broker does
-          load({ first })
-          if records[first] and flushed_of(records[first]) == 0 then refused_groups[group] = refused_groups[group] or 'p' end
-        end
+      elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then
+        refused_groups[group] = refused_groups[group] or 'p'
       end
       if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end
     end
@@ -57,7 +73,7 @@ end
 
 -- 2. enqueues
 local fresh_keys, of_requests = {}, {}
-at = 6
+at = 7
 for i = 1, enqueues do
   local group, r, body, hash, key = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   local id = id_of(r)

@@ -7,6 +7,8 @@ local no = refused(false)
 if no then return no end
 local applied = call('HGET', prefix .. 'applied', ARGV[2])
 if ARGV[3] ~= '' then
+  -- what Redis has of its former life may be in no log
+  if applied and applied ~= ARGV[3] then call('HSET', prefix .. 'doubtful', ARGV[2], applied) end
   call('HSET', prefix .. 'applied', ARGV[2], ARGV[3])
   call('HDEL', prefix .. 'reply', ARGV[2])
 end

@@ -57,7 +57,7 @@ CREATE TABLE message (
   error            text,
   created_at_us    bigint NOT NULL,
   payload          bytea  NOT NULL,
-  metadata         jsonb,
+  metadata         json,                 -- as it was sent: jsonb would change numbers
   idempotency_key  text,
   CONSTRAINT message_pkey PRIMARY KEY (id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
@@ -68,7 +68,7 @@ CREATE INDEX message_key ON message (topic_id, priority, rank, deliver_after_us,
 -- the time scan: what was not due when it came
 CREATE INDEX message_due ON message (deliver_after_us, id) WHERE deliver_after_us > created_at_us;
 -- the pruner
-CREATE INDEX message_expiry ON message (expires_at_us) WHERE expires_at_us IS NOT NULL;
+CREATE INDEX message_expiry ON message (expires_at_us, id) WHERE expires_at_us IS NOT NULL;
 
 CREATE TABLE dead_letter (
   id               bigint NOT NULL,
@@ -86,7 +86,7 @@ CREATE TABLE dead_letter (
   error            text,
   created_at_us    bigint NOT NULL,
   payload          bytea  NOT NULL,
-  metadata         jsonb,
+  metadata         json,                 -- as it was sent: jsonb would change numbers
   idempotency_key  text,
   died_at_us       bigint NOT NULL,
   CONSTRAINT dead_letter_pkey PRIMARY KEY (id)
