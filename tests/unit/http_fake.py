@@ -28,7 +28,7 @@ DELIVERY = Delivery(
     created_at_us=1_766_656_799_999_999,
     attempt=1,
     max_retries=3,
-    receipt="7.42",
+    receipt="7-2a",
     lease_expires_at_us=1_766_656_830_000_000,
 )
 DEAD = DeadLetter(9, "default", "leads", 0, b"x", None, 4, "Processing failed", 1_000_000, 2_000_000)
@@ -140,3 +140,25 @@ async def broker(quotas: dict[str, int] | None = None, host: str = "127.0.0.1", 
             yield Broker(engine, metrics, server, http)
     finally:
         await server.stop(grace=2)
+
+
+async def connect(b: Broker) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = b.server.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def head(path: str, method: str = "GET", **headers: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in (bearer() | headers).items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    async with asyncio.timeout(DEADLINE_S):
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if line)}
+        return int(lines[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+async def ends(reader: asyncio.StreamReader) -> bytes:
+    async with asyncio.timeout(DEADLINE_S):
+        return await reader.read()

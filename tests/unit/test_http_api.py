@@ -85,7 +85,7 @@ async def test_dequeue(b: Broker) -> None:
             "created_at": "2025-12-25T09:59:59.999999Z",
             "attempt": 1,
             "max_retries": 3,
-            "receipt": "7.42",
+            "receipt": "7-2a",
             "lease_expires_at": "2025-12-25T10:00:30Z",
         }
     ]

@@ -1,8 +1,11 @@
 """The conversions, on their own: exact times, and words for what is wrong."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
-from hypothesis import given
+import msgspec
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mqueue import message as m
@@ -44,3 +47,23 @@ def test_comments_end_with_their_line_and_strings_stay(parts: list[bytes]) -> No
     stripped = decode._without_comments(b'"x//y" ' + line)
     assert stripped.startswith(b'"x//y" ')
     assert decode._without_comments(stripped) == stripped
+
+
+@given(
+    st.recursive(
+        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+@example([10**30, -(2**63) - 1, 2**64, 2**64 - 1, -(2**63), 10**400, -(10**400)])
+def test_any_metadata_leaves_in_msgpack(value: Any) -> None:
+    """PostgreSQL's jsonb writes 1e30 as an integer of 31 digits."""
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode([convert._raw(json.dumps({"m": value}).encode(), msgpack=True)]))[0]["m"]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        assert isinstance(read, float)
+
+
+def test_numbers_too_large_for_msgpack_become_floats() -> None:
+    metadata = b'{"a":[1000000000000000000000000000000,{"b":18446744073709551615}]}'
+    assert msgspec.msgpack.decode(convert._raw(metadata, msgpack=True)) == {"a": [1e30, {"b": 2**64 - 1}]}
+    assert bytes(convert._raw(metadata, msgpack=False)) == metadata

@@ -41,6 +41,9 @@ ITEMS: list[tuple[dict[str, Any], str, str]] = [
     ({"topic": "t", "metadata": {"a": "x" * 4096}}, "metadata", "4096 bytes"),
     ({"topic": "t", "metadata": {"a": 2**64}}, "metadata", "64 bits"),
     ({"topic": "t", "metadata": [1]}, "metadata", "expected object"),
+    ({"topic": "t", "metadata": {"a\x00": 1}}, "metadata", "U+0000"),
+    ({"topic": "t", "metadata": {"a": [{"b": "c\x00"}]}}, "metadata", "U+0000"),
+    ({"topic": "t", "idempotency_key": "k\x00"}, "idempotency_key", "U+0000"),
 ]
 
 
@@ -62,6 +65,8 @@ MSGPACK_ITEMS: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"a": b"bytes"}}, "metadata"),
     ({"metadata": {"a": {1: 2}}}, "metadata"),
     ({"payload": "text"}, "payload"),
+    ({"metadata": {"a": {"\x00": 2}}}, "metadata"),
+    ({"idempotency_key": "\x00"}, "idempotency_key"),
 ]
 
 
@@ -71,6 +76,16 @@ async def test_one_bad_item_in_msgpack(b: Broker, item: dict[str, Any], field: s
     status, problem, headers = await b.ask("POST", "/enqueue", data=body, headers=bearer() | MSGPACK)
     assert (status, headers["content-type"]) == (400, "application/problem+json")
     assert (problem["item"], problem["field"]) == (0, field)
+    assert b.engine.calls == []
+
+
+@pytest.mark.parametrize(
+    "before", [b"\xafidempotency_key\xa3", b"\xa8metadata\x81\xa3", b"\xa8metadata\x81\xa1a\xa3"], ids=["key", "name", "value"]
+)
+async def test_lone_surrogates_in_msgpack(b: Broker, before: bytes) -> None:
+    item = b"\x82\xa5topic\xa1t" + before + b"\xed\xa0\x80" + b"\x01" * before.endswith(b"\x81\xa3")
+    status, problem, _ = await b.ask("POST", "/enqueue", data=b"\x91" + item, headers=bearer() | MSGPACK)
+    assert (status, problem["code"]) == (400, "invalid")
     assert b.engine.calls == []
 
 
@@ -282,3 +297,16 @@ async def test_quota() -> None:
         assert len(b.engine.calls) == 1
         assert (await b.post("/enqueue", [{"topic": "t"}]))[0] == 200  # the refused request counted nothing
         assert (await b.post("/enqueue", [{"topic": "t", "namespace": "free"}] * 9))[0] == 200
+
+
+async def test_the_same_request_again_is_charged_once() -> None:
+    """Also when the first answer was an error: then nobody knows whether it happened, and the same key is how to find out."""
+    async with broker(quotas={"default": 5}) as b:
+        headers = bearer() | {"Idempotency-Key": "first"}
+        b.engine.fails = errors.Unavailable()
+        assert (await b.post("/enqueue", [{"topic": "t"}] * 5, headers=headers))[0] == 503
+        b.engine.fails = None
+        for _ in range(3):
+            assert (await b.post("/enqueue", [{"topic": "t"}] * 5, headers=headers))[0] == 200
+        assert (await b.post("/enqueue", [{"topic": "u"}] * 5, headers=headers))[0] == 429
+        assert (await b.post("/enqueue", [{"topic": "t"}] * 5, headers=bearer()))[0] == 429

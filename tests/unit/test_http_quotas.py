@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 from mqueue.broker.http import quotas as module
 from mqueue.broker.http.quotas import Quotas
 from mqueue.errors import QuotaExceeded
+from mqueue.message import REQUEST_KEY_S, RequestKey
 
 MEMORY = "async+memory://"
 
@@ -75,3 +76,30 @@ async def test_namespaces_without_a_quota_never_touch_the_storage() -> None:
         await quotas.take({"free": 1})
     assert logs == []
     await Quotas({}, "not even a storage").take({"free": 1})
+
+
+async def test_a_request_is_charged_once_while_its_key_is_known() -> None:
+    clock = FakeClock()
+    quotas = Quotas({"a": 1}, MEMORY, clock)
+    first = RequestKey("k", b"body")
+    with pytest.raises(QuotaExceeded):
+        await quotas.take({"a": 2}, first)  # not charged, so not remembered
+    await quotas.take({"a": 1}, first)
+    clock.now += REQUEST_KEY_S - 1
+    await quotas.take({"a": 1}, RequestKey("k", b"body"))
+    for another in (None, RequestKey("k", b"other"), RequestKey("l", b"body")):
+        with pytest.raises(QuotaExceeded):
+            await quotas.take({"a": 1}, another)
+    clock.now += 1
+    with pytest.raises(QuotaExceeded):
+        await quotas.take({"a": 1}, first)
+
+
+async def test_requests_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAID_MAX", 2)
+    quotas = Quotas({"a": 3}, MEMORY)
+    for key in "klm":
+        await quotas.take({"a": 1}, RequestKey(key, b"body"))
+    await quotas.take({"a": 1}, RequestKey("l", b"body"))
+    with pytest.raises(QuotaExceeded):
+        await quotas.take({"a": 1}, RequestKey("k", b"body"))

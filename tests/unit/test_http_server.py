@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from http_fake import DEADLINE_S, Broker, FakeEngine, bearer, broker
+from http_fake import DEADLINE_S, Broker, FakeEngine, answer, bearer, broker, connect, ends, head
 
 from mqueue.broker.http import HttpServer, protocol, server
 from mqueue.broker.http.call import BodyBudget, Call
@@ -22,28 +22,6 @@ from mqueue.message import BODY_MAX
 async def b() -> AsyncIterator[Broker]:
     async with broker() as running:
         yield running
-
-
-async def connect(b: Broker) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, port = b.server.url.removeprefix("http://").split(":")
-    return await asyncio.open_connection(host, int(port))
-
-
-def head(path: str, method: str = "GET", **headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in (bearer() | headers).items())]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    async with asyncio.timeout(DEADLINE_S):
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if line)}
-        return int(lines[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
-
-
-async def ends(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(DEADLINE_S):
-        return await reader.read()
 
 
 async def test_port_0_is_reported_and_a_taken_port_is_an_error(b: Broker) -> None:
@@ -259,18 +237,3 @@ async def test_after_the_grace_the_rest_is_answered_503(b: Broker) -> None:
     await asyncio.wait_for(b.server.stop(grace=0.05), DEADLINE_S)
     status, problem, _ = await asking
     assert (status, problem["code"]) == (503, "unavailable")
-
-
-async def test_too_many_at_once(b: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 1)
-    idle = await connect(b)
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            status, problem, headers = await b.get("/health")
-            if status == 503:  # the idle connection has been accepted
-                break
-    assert (problem["code"], headers["retry-after"]) == ("unavailable", "1")
-    idle[1].close()
-    async with asyncio.timeout(DEADLINE_S):
-        while (await b.get("/health"))[0] != 200:
-            await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jwt
 
+from mqueue.broker.http.decode import is_text
 from mqueue.clock import Clock
 from mqueue.errors import Forbidden, NotFound, Unauthorized
 
@@ -112,14 +113,17 @@ def _strings(claims: dict[str, Any], name: str) -> frozenset[str] | None:
         return None
     value = claims[name]
     if isinstance(value, str) and name == "scopes":
-        return frozenset(value.split())
-    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        value = value.split()
+    if not isinstance(value, list) or not all(isinstance(part, str) and is_text(part) for part in value):
         raise Unauthorized(f"the token's {name} must be a list of strings")
     return frozenset(value)
 
 
 def _seconds(claims: dict[str, Any], name: str) -> float:
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        seconds = float(claims[name]) if type(claims[name]) in (int, float) else math.nan
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
         raise Unauthorized(f"the token's {name} must be a number of seconds")
-    return value
+    return seconds

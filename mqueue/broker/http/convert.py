@@ -1,7 +1,7 @@
 """Between the wire's structs and the types of `mqueue.message`, with the checks a decoder cannot make. Pure.
 
 Times are datetimes there and µs since 1970 here; both ways are exact. Metadata is JSON here; it leaves as it is in JSON, and
-decoded in msgpack.
+translated in msgpack.
 """
 
 import math
@@ -13,7 +13,7 @@ import msgspec
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.broker.http.decode import NAME_RULE, wrong
+from mqueue.broker.http.decode import NAME_RULE, TEXT_RULE, is_text, wrong
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -21,6 +21,7 @@ METADATA_DEPTH_MAX = 32
 
 _to_json = msgspec.json.Encoder().encode
 _from_json = msgspec.json.Decoder().decode
+_to_msgpack = msgspec.msgpack.Encoder().encode
 
 
 def to_us(time: datetime) -> int:
@@ -43,6 +44,8 @@ def check_names(namespace: str, topics: Sequence[str], item: int | None = None) 
 def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
     """Raises Invalid, naming item and field."""
     check_names(item.namespace, (item.topic,), index)
+    if item.idempotency_key is not None and not is_text(item.idempotency_key):
+        raise wrong(TEXT_RULE, index, "idempotency_key")
     deliver_after_us = None
     if item.deliver_after is not None:
         deliver_after_us = _deliver_after(item, index)
@@ -81,14 +84,16 @@ def _metadata(value: dict[str, Any], index: int) -> bytes:
 
 
 def _not_json(value: object, depth: int) -> str | None:
-    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack again."""
+    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack again, or stored."""
     if isinstance(value, dict | list):
         return _not_json_inside(value, depth)
+    if isinstance(value, str):
+        return None if is_text(value) else TEXT_RULE
     if isinstance(value, float) and not math.isfinite(value):
         return "numbers must be finite"
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+    if isinstance(value, int) and not _fits(value):
         return "integers must fit in 64 bits"
-    if value is not None and not isinstance(value, str | int | float):
+    if value is not None and not isinstance(value, int | float):
         return f"{type(value).__name__} is not a JSON value"
     return None
 
@@ -98,14 +103,40 @@ def _not_json_inside(value: dict[Any, Any] | list[Any], depth: int) -> str | Non
         return f"nested deeper than {METADATA_DEPTH_MAX}"
     if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
         return "keys must be strings"
+    if isinstance(value, dict) and not all(map(is_text, value)):
+        return TEXT_RULE
     inner = value.values() if isinstance(value, dict) else value
     return next((flaw for part in inner if (flaw := _not_json(part, depth - 1)) is not None), None)
 
 
-def _raw(metadata: bytes | None, msgpack: bool) -> Any:
-    if metadata is None:
-        return None
-    return _from_json(metadata) if msgpack else msgspec.Raw(metadata)
+def _fits(value: int) -> bool:
+    """msgpack has a place for it."""
+    return -(2**63) <= value < 2**64
+
+
+def _raw(metadata: bytes, msgpack: bool) -> msgspec.Raw:
+    """Never fails on what a store gives back: the messages around it may be leased by now."""
+    if not msgpack:
+        return msgspec.Raw(metadata)
+    decoded = _from_json(metadata)
+    try:
+        return msgspec.Raw(_to_msgpack(decoded))
+    except OverflowError:
+        return msgspec.Raw(_to_msgpack(_narrow(decoded)))
+
+
+def _narrow(value: Any) -> Any:
+    """Integers that msgpack has no place for as floats."""
+    if isinstance(value, dict):
+        return {key: _narrow(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_narrow(part) for part in value]
+    if not isinstance(value, int) or _fits(value):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def message(d: m.Delivery, msgpack: bool) -> wire.Message:
@@ -153,7 +184,7 @@ def dead_item(d: m.DeadLetter, msgpack: bool) -> wire.DeadItem:
         created_at=to_time(d.created_at_us),
         died_at=to_time(d.died_at_us),
         error=d.error,
-        metadata=_raw(d.metadata, msgpack),
+        metadata=None if d.metadata is None else _raw(d.metadata, msgpack),
     )
 
 
@@ -170,7 +201,7 @@ def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
         deliver_after=to_time(s.deliver_after_us),
         created_at=to_time(s.created_at_us),
         error=s.error,
-        metadata=_raw(s.metadata, msgpack),
+        metadata=None if s.metadata is None else _raw(s.metadata, msgpack),
     )
 
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 Q = TypeVar("Q", bound=Struct)
 
 NAME_RULE = "1 to 128 of letters, digits, _ . -"
+TEXT_RULE = "U+0000 and lone surrogates are not allowed"
 QUERY_MAX = 16 * 1024  # bytes
 PARAMETERS_MAX = m.TOPICS_MAX + 8
 
@@ -82,6 +83,14 @@ SETTLE: Body[wire.SettleItem | list[wire.SettleItem]] = Body(wire.SettleItem | A
 EXTEND: Body[wire.ExtendItem | list[wire.ExtendItem]] = Body(wire.ExtendItem | Annotated[list[wire.ExtendItem], Meta(max_length=m.BATCH_MAX)])
 POLL: Body[wire.Poll] = Body(wire.Poll)
 DEAD_IDS: Body[wire.DeadId | list[wire.DeadId]] = Body(wire.DeadId | Annotated[list[wire.DeadId], Meta(max_length=m.BATCH_MAX)])
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_text(value: str) -> bool:
+    """PostgreSQL can hold it."""
+    return "\x00" not in value and (value.isascii() or _SURROGATE.search(value) is None)
 
 
 def query(type: type[Q], raw: bytes) -> Q:

@@ -36,10 +36,9 @@ class Hot:
             if key is not None and item.idempotency_key is not None:
                 raise decode.wrong("the request has a key of its own (Idempotency-Key): give the one or the other", index, "idempotency_key")
             messages.append(convert.new_message(item, index))
-        await self._quotas.take(Counter([item.namespace for item in items]))
-        if key is None:
-            return await self._engine.enqueue(messages)
-        return await self._engine.enqueue(messages, m.RequestKey(key, blake2b(raw, digest_size=16).digest()))
+        request = None if key is None else m.RequestKey(key, blake2b(raw, digest_size=16).digest())
+        await self._quotas.take(Counter([item.namespace for item in items]), request)
+        return await self._engine.enqueue(messages, request)
 
     async def dequeue(self, call: Call) -> list[wire.Message]:
         query = call.query(decode.FetchQuery)

@@ -1,63 +1,133 @@
-"""uvicorn's httptools protocol with limits: on headers, on the time a request takes to arrive, on connections.
+"""uvicorn's httptools protocol with limits: on headers and trailers, on the time a request takes to arrive, on connections.
 
-uvicorn itself accepts headers of any size, and a request that trickles in for ever.
+uvicorn itself accepts headers of any size, takes trailers for headers, lets a request trickle in for ever, loses the body of
+one that offers an upgrade, and tells only the newest of several requests on a connection that the client is gone.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mqueue.broker.http import problem
 from mqueue.broker.http.call import Receive, Scope, Send
 from mqueue.errors import Invalid, MQueueError, Unavailable
 
-HEADERS_BYTES_MAX = 32 * 1024  # of a request line and headers not yet complete
+HEADERS_BYTES_MAX = 32 * 1024  # of a request line, headers and trailers
 HEADERS_MAX = 100
 ARRIVE_S = 10.0  # a request must arrive within, headers and body together
-CONNECTIONS_MAX = 4_096  # more than that, or as many requests at once: 503
+PIPELINE_MAX = 4  # requests waiting behind another one, until no more is read
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    """`connections_max`: more than that are closed unread; as many requests at once: 503."""
+
+    def __init__(self, *args: Any, connections_max: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._app = self.app
-        self._headers_bytes = 0
+        self._connections_max = connections_max
         self._in_headers = True
+        self._headers_bytes = 0  # of this request, as far as the parser has told
+        self._pending = 0  # bytes of the reads since it told of something complete: one header may have any size
+        self._unanswered: deque[Any] = deque()  # cycles, oldest first
         self._refusal: MQueueError = Invalid("not an HTTP request")
         self._arriving_since: float | None = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._connections_max:
+            self._refuse(_crowded())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
-        if self._in_headers:
-            self._headers_bytes += len(data)
-        super().data_received(data)
-        if self._in_headers and self._headers_bytes > HEADERS_BYTES_MAX:
-            self._refuse(problem.HeadersTooLarge(f"more than {HEADERS_BYTES_MAX} bytes"))
+        self._unset_keepalive_if_required()
+        self._pending += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+            return
+        if self._pending > HEADERS_BYTES_MAX:
+            self._refuse_headers()
+
+    def _parse(self, data: bytes) -> None:
+        """The parser takes an offered upgrade (h2c, say) for the end of HTTP: it is told the same request without the offer."""
+        rest = memoryview(data)
+        while True:
+            try:
+                return self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self.parser.feed_data(self._head_without_upgrade())
+
+    def _head_without_upgrade(self) -> bytes:
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([first, *lines, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._headers_bytes = 0
         self._arriving_since = self.loop.time()
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if self._in_headers:  # a trailer says nothing here: it could carry what only a header may, a token say
+            super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._headers_bytes += size
+        if self._headers_bytes > HEADERS_BYTES_MAX:
+            self._refuse_headers()
+            raise ValueError("too large headers")  # makes the parser stop
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("not a proxy")
+            return
         self._in_headers = False
-        self._headers_bytes = 0
+        self._pending = 0
         if len(self.headers) > HEADERS_MAX:
             self._refusal = problem.HeadersTooLarge(f"more than {HEADERS_MAX} headers")
-            raise ValueError("too many headers")  # makes the parser stop; uvicorn then calls send_400_response
-        crowded = len(self.connections) > CONNECTIONS_MAX or len(self.tasks) >= CONNECTIONS_MAX
-        self.app = _overloaded if crowded else self._app
+            raise ValueError("too many headers")
+        self.app = _overloaded if len(self.tasks) >= self._connections_max else self._app
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        if len(self.pipeline) <= PIPELINE_MAX:
+            self.flow.resume_reading()  # or else a client that hangs up is not noticed
+
+    def on_chunk_header(self) -> None:
+        self._pending = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._pending = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_headers = True
-        self._headers_bytes = 0
+        self._pending = 0
         self._arriving_since = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
         if self._arriving_since is not None:  # of a pipelined request, held back by us until now
             self._arriving_since = self.loop.time()
         super().on_response_complete()
@@ -68,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.cycle is not None and self.cycle.response_started and not self._in_headers:
             self.transport.abort()  # answered already (413, say), and still sending
-        elif self._in_headers and self._headers_bytes == 0:
+        elif self._in_headers and self._pending == 0:
             self.transport.close()
         else:
             self._refuse(problem.RequestTimeout(f"a request must arrive within {ARRIVE_S:g} s"))
@@ -77,8 +147,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """What is arriving comes behind a request that is being served."""
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body)
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(self._refusal)
+    def _refuse_headers(self) -> None:
+        if self._in_headers:
+            self._refuse(problem.HeadersTooLarge(f"more than {HEADERS_BYTES_MAX} bytes"))
+        else:
+            self.transport.abort()  # of trailers: the request may have been answered, or is about to be
 
     def _refuse(self, error: MQueueError) -> None:
         if self.transport.is_closing():
@@ -92,8 +165,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client closed, or its half: either way it is treated as gone (the transport closes itself)."""
 
 
+def _crowded() -> MQueueError:
+    return Unavailable("too many requests at once", retry_after=1.0)
+
+
 async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:
-    status, headers, body = problem.answer(Unavailable("too many requests at once", retry_after=1.0))
+    status, headers, body = problem.answer(_crowded())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
     await send({"type": "http.response.body", "body": body})
 

@@ -4,6 +4,7 @@ The quota is a courtesy among tenants, not a promise of the queue: when its stor
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import structlog
@@ -13,11 +14,13 @@ from limits.storage import storage_from_string
 
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import QuotaExceeded
+from mqueue.message import REQUEST_KEY_S, RequestKey
 
 WINDOW_S = 60.0
 STORAGE_TIMEOUT_S = 0.5
 BLIND_S = 5.0  # after a failure the storage is left alone this long
 LOG_EVERY_S = 60.0
+PAID_MAX = 10_000  # requests remembered
 
 log = structlog.get_logger(__name__)
 
@@ -29,17 +32,19 @@ class Quotas:
         self._limits = {namespace: RateLimitItemPerMinute(count) for namespace, count in quotas.items()}
         self._clock = clock or SystemClock()
         self._blind_until = self._log_after = float("-inf")
+        self._paid: OrderedDict[RequestKey, float] = OrderedDict()  # until when, soonest first
         if self._limits:
             backend = storage_from_string(storage, implementation="redispy", key_prefix="mqueue:quota")
             self._window = FixedWindowRateLimiter(backend)
 
-    async def take(self, counts: Mapping[str, int]) -> None:
+    async def take(self, counts: Mapping[str, int], request: RequestKey | None = None) -> None:
         """Count these messages by namespace, all or none. Raises QuotaExceeded with the seconds until the window ends.
 
+        A request with a key is counted once, however often it is sent to this broker: the engine enqueues it once.
         Looking and counting are two steps: requests that race for the last places may all be refused.
         """
         limited = {namespace: count for namespace, count in counts.items() if namespace in self._limits}
-        if not limited or self._clock.monotonic() < self._blind_until:
+        if not limited or self._clock.monotonic() < self._blind_until or self._has_paid(request):
             return
         for namespace, count in limited.items():
             if count > (limit := self._limits[namespace].amount):
@@ -54,6 +59,17 @@ class Quotas:
         if refused:
             limit = self._limits[refused].amount
             raise QuotaExceeded(f"namespace {refused} may enqueue {limit} messages a minute", retry_after=retry_after)
+        if request is not None:
+            self._remember(request)
+
+    def _has_paid(self, request: RequestKey | None) -> bool:
+        return request is not None and self._clock.monotonic() < self._paid.get(request, float("-inf"))
+
+    def _remember(self, request: RequestKey) -> None:
+        self._paid.pop(request, None)
+        self._paid[request] = self._clock.monotonic() + REQUEST_KEY_S
+        if len(self._paid) > PAID_MAX:
+            self._paid.popitem(last=False)
 
     async def _take(self, counts: Mapping[str, int]) -> str | None:
         """The namespace whose quota does not allow it."""

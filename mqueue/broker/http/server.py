@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from mqueue.broker.http import descriptors
 from mqueue.broker.http.call import Receive, Scope, Send
 from mqueue.broker.http.protocol import BoundedProtocol, sweep
 
@@ -20,14 +21,16 @@ LAST_WORDS_S = 1.0  # after the grace: for the 503 answers to leave
 class HttpServer:
     """Serves `app` on host and port (0: any free one; `url` has the real one). `tls`: certificate chain and key, PEM.
 
-    `app` is ASGI; if it has `drain()`, that is called when the server stops.
+    `app` is ASGI; if it has `drain()`, that is called when the server stops. `connections_max`: as many as the process's limit of
+    open files allows, unless given.
     """
 
-    def __init__(self, app: Any, host: str, port: int, *, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, app: Any, host: str, port: int, *, tls: tuple[Path, Path] | None = None, connections_max: int | None = None) -> None:
         self._app = app
         self._host = host
         self._port = port
         self._tls = tls
+        self._connections_max = connections_max
         self._context: ssl.SSLContext | None = None
         self._server: _Server | None = None
         self._main_loop: asyncio.Task[None] | None = None
@@ -53,7 +56,7 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         config.load()
-        server = _Server(config)
+        server = _Server(config, self._connections_max or descriptors.connections_max(descriptors.raise_limit()))
         port = await server.listen(self._host, self._port, self._context)
         self._server = server
         self.url = _url("https" if self._tls else "http", self._host, port)
@@ -84,11 +87,15 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections_max: int) -> None:
+        super().__init__(config)
+        self._connections_max = connections_max
+
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """In the place of `startup`, which ends the process when it cannot bind."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: BoundedProtocol(self.config, self.server_state, {}, loop),
+            lambda: BoundedProtocol(self.config, self.server_state, {}, loop, connections_max=self._connections_max),
             host,
             port,
             ssl=context,
