@@ -22,6 +22,7 @@ class Stores:
     """Stores of their own, which no broker started: they outlive both."""
 
     def __init__(self, data_dir: Path, shards: int = 1) -> None:
+        self.folder = data_dir
         self._runner = asyncio.Runner()
         self._embedded = EmbeddedStores(data_dir, shards)
         self.urls: StoreUrls = self._runner.run(self._embedded.start())

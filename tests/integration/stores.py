@@ -203,7 +203,7 @@ class World:
     async def flush(self, newest: int, repeated: bool, lost: bool) -> Stages:
         """`repeated`: the last answer of Redis gets lost, and the script runs again. `lost`: the answer of the commit, so it ends there."""
         lead = self.lead
-        pages = await self.flusher._read(lead, newest)
+        pages, _ = await self.flusher._read(lead, newest)
         if not pages:
             return
         yield "read"
@@ -250,7 +250,7 @@ class World:
 
     async def work(self, topics: Iterable[str]) -> None:
         """All that the leader has to do now, to its end."""
-        while await self.flusher.flush(self.lead, everything=True):
+        while (await self.flusher.flush(self.lead, everything=True)).more:
             pass
         await self.prefetcher.scan(self.lead)
         for topic in topics:

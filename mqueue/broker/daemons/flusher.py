@@ -4,6 +4,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.ready import FlushPage
@@ -18,21 +19,28 @@ TALLY = struct.Struct(">cIH")
 GONE = frozenset({State.ACKED.value, State.EXPIRED.value, State.PURGED.value, State.CANCELLED.value})
 
 
+class Flushed(NamedTuple):
+    """`more`: it did not reach the end of what was there and old enough."""
+
+    pages: int
+    more: bool
+
+
 class Flusher:
     """`age_us`: how long a batch may wait for its ack."""
 
     def __init__(self, age_us: int) -> None:
         self._age_us = age_us
 
-    async def flush(self, lead: Lead, everything: bool = False) -> int:
-        """One transaction. Returns how many pages were read into it: 0 when nothing was old enough, several when more may wait."""
+    async def flush(self, lead: Lead, everything: bool = False) -> Flushed:
+        """One transaction; none where nothing is old enough."""
         shard = lead.shard
         # past half of the buffer there is no time to wait for acks
         hurry = everything or shard.buffer * 2 > shard.buffer_max
         newest = 0 if hurry else max(1, shard.now_us() - self._age_us)
-        pages = await self._read(lead, newest)
+        pages, more = await self._read(lead, newest)
         if not pages:
-            return 0
+            return Flushed(0, False)
         began = time.perf_counter()
         batch, versions, key_hashes = gather(pages)
         batch.clock = shard.clock_us
@@ -42,19 +50,20 @@ class Flusher:
         shard.metrics.flush_seconds.observe(time.perf_counter() - began)
         shard.metrics.flush_rows.inc(len(batch.fresh) + len(batch.again) + len(batch.dead))
         shard.metrics.elided.inc(sum(count for *_, count in batch.tallies))
-        return len(pages)
+        return Flushed(len(pages), more)
 
-    async def _read(self, lead: Lead, newest: int) -> list[FlushPage]:
+    async def _read(self, lead: Lead, newest: int) -> tuple[list[FlushPage], bool]:
+        """Pages, and whether there are more."""
         pages: list[FlushPage] = []
         skip = size = 0
         while len(pages) < PAGES_MAX and size < BODY_MAX:
             page = await lead.shard.cache.flush_read(lead.epoch, lead.term, skip, BATCH_MAX, BODY_MAX, newest)
             if not page.entries:
-                break
+                return pages, False
             pages.append(page)
             skip += len(page.entries)
             size += sum(len(body) for body in page.bodies if body)
-        return pages
+        return pages, True
 
     async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, int]], key_hashes: list[bytes]) -> None:
         shard = lead.shard

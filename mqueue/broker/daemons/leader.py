@@ -171,10 +171,10 @@ class Leader:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
-                pages = await self._flusher.flush(lead, everything)
+                flushed = await self._flusher.flush(lead, everything)
                 # little at a time would cost a transaction each; several pages mean that more is waiting
-                flush_at = now() if pages > 1 or everything else now() + max(0.02, self._age_s / 4)
-                if everything and not pages:
+                flush_at = now() if flushed.pages > 1 or everything else now() + max(0.02, self._age_s / 4)
+                if everything and not flushed.more:  # all that was there: others may go on enqueueing
                     self._flush_all.clear()
                     self._flushed_all.set()
             if now() >= scan_at:
@@ -204,7 +204,7 @@ class Leader:
             if topic is None:
                 return
             if topic == FLUSH:
-                while await self._flusher.flush(lead, everything=True):
+                while (await self._flusher.flush(lead, everything=True)).more:
                     pass
                 return
             await self._prefetcher.refill(lead, topic)

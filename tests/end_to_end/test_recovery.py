@@ -1,0 +1,125 @@
+"""Redis forgets, goes back in time, or is not what it should be; the brokers notice, and nothing is untrue meanwhile."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.embedded.binaries import find_valkey
+
+from .api import Http
+from .broker import Broker, until
+from .stores import Stores, environment
+
+
+@pytest.fixture
+def stores(data_dir: Path) -> Iterator[Stores]:
+    stores = Stores(data_dir)
+    yield stores
+    stores.close()
+
+
+def client(stores: Stores) -> "redis.Redis[bytes]":
+    return redis.Redis(unix_socket_path=stores.urls.redis_addrs[0].removeprefix("unix://"), password=stores.urls.redis_password)
+
+
+def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
+    """Somebody deleted a key: the state cannot be trusted, and the log has it all."""
+    with Broker(env=stores.environment()) as broker:
+        http = Http(broker.url, broker.token)
+        ids = http.put(*[b"x"] * 20)
+        with client(stores) as cache:
+            cache.delete("{mq0}:record")
+        got = until(lambda: _try(http, 100), 15, "delivered after the new epoch")
+        assert [m["id"] for m in got] == ids
+        assert broker.metric("mqueue_epoch") >= 2
+
+
+def test_a_batch_out_of_step_joins_again(stores: Stores) -> None:
+    with Broker(env=stores.environment()) as broker:
+        http = Http(broker.url, broker.token)
+        http.put(b"x")
+        with client(stores) as cache:
+            [node] = cache.hkeys("{mq0}:applied")
+            cache.hset("{mq0}:applied", node, (1).to_bytes(8))
+        until(lambda: http.call("POST", "/enqueue", [http.name]).status == 200, 10, "it serves again")
+
+
+def test_more_fetches_wait_than_there_are_connections(stores: Stores) -> None:
+    with Broker(env=stores.environment()) as broker:
+        https = [Http(broker.url, broker.token, topic=f"t{n}") for n in range(60)]
+        with ThreadPoolExecutor(150) as pool:
+            replies = list(pool.map(lambda n: https[n % 60].call("GET", "/dequeue", query={**https[n % 60].name, "wait": 1}), range(300)))
+        assert {reply.status for reply in replies} == {200}
+        assert broker.metric("mqueue_leader") == 1
+
+
+class Server:
+    """A Valkey that keeps a snapshot, as many are set up."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.socket = folder / "sock"
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([find_valkey(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert self._process.stdin is not None
+        with self._process.stdin as settings:
+            settings.write(f'port 0\nunixsocket {self.socket}\ndir {self._folder}\nsave ""\ndbfilename dump.rdb\n'.encode())
+        until(self._answers, what="Valkey listens")
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis(unix_socket_path=str(self.socket)) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def save(self) -> None:
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            client.save()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def test_a_redis_that_comes_back_from_a_snapshot_delivers_nothing_again(stores: Stores) -> None:
+    folder = stores.folder / "snapshots"
+    folder.mkdir()
+    server = Server(folder)
+    try:
+        urls = StoreUrls(stores.urls.database_urls, (f"unix://{server.socket}",), "")
+        with Broker(env=environment(urls)) as broker:
+            http = Http(broker.url, broker.token)
+            ids = http.put(b"1", b"2")
+            server.save()
+            got = http.get()
+            assert [m["id"] for m in got] == ids
+            assert [http.ack(m).body["status"] for m in got] == ["ok", "ok"]
+            until(lambda: http.stats()["counters"].get("acked") == 2, what="the acks are flushed")
+            server.kill()
+            server.start()
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline:
+                assert not _try(http, 10), "delivered after its ack"
+            (id,) = until(lambda: _put(http), 10, "it serves again")
+            assert [m["id"] for m in until(lambda: _try(http, 10), 10, "delivered")] == [id]
+    finally:
+        server.kill()
+
+
+def _try(http: Http, limit: int) -> list[dict[str, object]]:
+    reply = http.call("GET", "/dequeue", query={**http.name, "limit": limit})
+    return reply.body if reply.status == 200 else []
+
+
+def _put(http: Http) -> list[int]:
+    reply = http.call("POST", "/enqueue", [http.name])
+    return reply.body if reply.status == 200 else []

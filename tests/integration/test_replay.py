@@ -1,0 +1,131 @@
+"""What a log brings back into PostgreSQL, where the order machine cannot look: keys whose time is over, epochs that have opened meanwhile."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from stores import NODES, SECOND, World, keyed, logged, message
+
+from mqueue.broker import entries, tail
+from mqueue.broker.cache.ready import Enqueue
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.entries import Settled
+from mqueue.broker.faults import EpochEnded
+from mqueue.broker.store.replay import replay
+from mqueue.broker.wal.record import Record as LogRecord
+
+TOPIC = "t/a"
+
+
+@pytest.fixture(scope="module")
+def world_of_all(stores: StoreUrls) -> Iterator[World]:
+    world = World(stores)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def world(world_of_all: World) -> World:
+    world_of_all.run(world_of_all.fresh())
+    return world_of_all
+
+
+def enqueues(world: World, node: int, count: int = 1) -> tuple[list[Enqueue], list[int]]:
+    broker = world.brokers[node]
+    broker.shard.next_sequence()
+    made = [message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3) for _ in range(count)]
+    return [e for e, _ in made], [r.id for _, r in made]
+
+
+def told(world: World, node: int, some: list[Enqueue]) -> tail.Tail:
+    payload = entries.pack_enqueued(logged(some))
+    return tail.fold([LogRecord(world.brokers[node].shard.sequence, world.lead.epoch, entries.ENQUEUE, payload)])
+
+
+def test_a_replay_that_comes_after_the_opening_writes_nothing_unannounced(world: World) -> None:
+    some, _ = enqueues(world, 1)
+    with pytest.raises(EpochEnded):
+        world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, some), clock=0, late=False))
+    assert world.run(world.rows()) == {}
+    world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, some), clock=0, late=True))
+    assert len(world.run(world.store.arrivals(world.connection, 10))[0]) == 1
+
+
+def test_a_key_used_again_after_its_time_is_no_duplicate(world: World) -> None:
+    some, (id,) = enqueues(world, 1)
+    [e] = keyed(world.brokers[1], some, "k", whole=False)
+    long_ago = world.brokers[1].shard.due_clock - 10 * SECOND
+    world.run(
+        world.connection.execute(
+            "INSERT INTO idempotency (key_hash, body_hash, id, expires_at_us) VALUES (%s, %s, 7, %s)", (e.key_hash, bytes(16), long_ago)
+        )
+    )
+    world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, [e]), clock=0, late=True))
+    assert list(world.run(world.rows())) == [id]
+
+
+def test_orphans_wait_until_the_last_part_of_a_log(world: World) -> None:
+    """The ack of a message came before its enqueue, which lies in a later part of its broker's log."""
+    first, _ = enqueues(world, 2)
+    part_1 = told(world, 2, first)
+    second, (acked,) = enqueues(world, 2)
+    part_2 = told(world, 2, second)
+    epoch = world.lead.epoch
+    ack = Settled(acked, b"a", 2, 0, 0, 2, world.brokers[2].shard.sequence, 1, TOPIC.encode(), b"")
+    outcome = tail.fold([LogRecord(1, epoch, entries.OUTCOME, entries.pack_settled([ack]))])
+    world.run(world.connection.execute("UPDATE shard SET mode = 'recovering'"))
+    world.run(replay(world.store, epoch, 1, outcome, clock=0, late=False))
+    for part in (part_1, part_2):
+        world.run(replay(world.store, epoch, 2, part, clock=0, late=True))
+    assert acked not in world.run(world.rows())
+
+
+def test_a_repeat_waits_while_the_first_copy_may_be_on_no_disk(world: World) -> None:
+    """Redis has the first; its broker died before its log had it, and lives again. The flush settles it."""
+    some, ids = enqueues(world, 1, 3)
+    shard = world.brokers[1].shard
+    world.run(world.brokers[1].batch(keyed(world.brokers[1], some, "k", whole=True), [], logged=False, repeated=False))
+    shard.next_sequence()
+    world.run(world.cache.join(world.lead.epoch, 1, shard.sequence))
+    shard.previous = shard.sequence
+    for node in NODES:
+        again, _ = enqueues(world, node, 3)
+        applied = world.run(world.brokers[node].batch(keyed(world.brokers[node], again, "k", whole=True), [], logged=True, repeated=False))
+        assert {letter for letter, _ in applied.verdicts} == {b"p"}
+    world.run(world.work([TOPIC]))
+    again, _ = enqueues(world, 2, 3)
+    applied = world.run(world.brokers[2].batch(keyed(world.brokers[2], again, "k", whole=True), [], logged=True, repeated=False))
+    assert {letter for letter, _ in applied.verdicts} == {b"r"}
+    assert list(world.run(world.rows())) == ids
+
+
+def test_a_broker_whose_log_was_full_says_which_numbers_are_doubtful(world: World) -> None:
+    some, _ = enqueues(world, 1)
+    first = world.brokers[1].shard.sequence
+    world.run(world.brokers[1].batch(keyed(world.brokers[1], some, "k", whole=False), [], logged=False, repeated=False))
+    again, _ = enqueues(world, 1)
+    shard = world.brokers[1].shard
+    made = keyed(world.brokers[1], again, "k", whole=False)
+    applied = world.run(world.cache.apply(shard.epoch, 1, shard.previous, shard.sequence, made, [], first))
+    assert [letter for letter, _ in applied.verdicts] == [b"p"]
+
+
+def test_brokers_that_start_together_get_numbers_of_their_own(world: World) -> None:
+    async def register() -> list[tuple[int, int]]:
+        return await asyncio.gather(*(world.store.register_broker(uuid.uuid4(), None) for _ in range(6)))
+
+    nodes = [node for node, _ in world.run(register())]
+    assert len(set(nodes)) == 6
+    world.run(world.connection.execute("DELETE FROM broker WHERE node <> ALL(%s)", (list(NODES),)))
+
+
+def test_keys_are_pruned_faster_than_a_page_a_turn(world: World) -> None:
+    world.run(
+        world.connection.execute(
+            "INSERT INTO idempotency SELECT int4send(n), '', n, 5 FROM generate_series(1, 3500) n",
+        )
+    )
+    world.run(world.tick())
+    assert world.run(world.pruner.prune(world.lead)) is False
+    assert world.run(world.store.find_keys([(3).to_bytes(4)], 0)) == []
