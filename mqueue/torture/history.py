@@ -81,5 +81,25 @@ class History:
     drift: dict[str, int] = field(default_factory=dict)  # topics whose ledger does not add up
     shards: dict[str, int] = field(default_factory=dict)  # topic → shard
 
+    def story(self, id: int) -> list[str]:
+        """All that is known of one message, in order of time."""
+        lines: list[tuple[float, str]] = []
+        if (e := self.enqueued.get(id)) is not None:
+            lines.append((e.answered, f"enqueued at broker {e.broker}, topic {e.topic}, keyed {e.keyed}"))
+        for f in self.fetches:
+            for d in f.got:
+                if d.key.id == id:
+                    lines.append(
+                        (f.answered, f"delivered by broker {f.broker}, asked {f.sent:.3f}, attempt {d.attempt}, lease to {d.lease_until:.3f}")
+                    )
+        lines += [(s.answered, f"{s.kind} at broker {s.broker}, asked {s.sent:.3f}: {s.verdict}") for s in self.settles.get(id, [])]
+        first, last = min(at for at, _ in lines) - 5, max(at for at, _ in lines) + 1
+        lines += [
+            (f.start, f"{f.name} until {f.end:.3f}, down {sorted(f.down)}, lost {f.lost}")
+            for f in self.faults
+            if first < f.end and f.start < last
+        ]
+        return [f"{at:.3f} {text}" for at, text in sorted(lines)]
+
     def settle(self, id: int, settle: Settle) -> None:
         self.settles.setdefault(id, []).append(settle)

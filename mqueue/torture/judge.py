@@ -201,7 +201,7 @@ def _free_again(before: Seen, settles: list[Settle]) -> float | None:
         return max(nacked[-1].answered, nacked[-1].due)
     if any(s.kind == "extend" for s in settles):
         return None
-    return before.delivery.lease_until + EXPIRY_S
+    return before.fetch.answered - before.fetch.sent + before.delivery.lease_until + EXPIRY_S
 
 
 class Sweep:

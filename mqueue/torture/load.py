@@ -100,14 +100,15 @@ class Load:
             if not answered_at_all:  # what it leased comes back with its lease
                 self._history.unanswered.append(Window(sent, time.monotonic() + LEASE_S + 1.0, topics))
         answered = time.monotonic()
-        self._history.fetches.append(Fetch(topics, at, sent, answered, tuple(self._delivery(m) for m in messages)))
+        self._history.fetches.append(Fetch(topics, at, sent, answered, tuple(self._delivery(m, sent) for m in messages)))
         if not messages:
             await asyncio.sleep(PAUSE_S)
         return messages
 
-    def _delivery(self, m: wire.Message) -> Delivery:
-        due_us = round(m.deliver_after.timestamp() * 1e6)
-        return Delivery(Key(m.priority, due_us, m.id), m.topic, m.attempt, m.payload, m.lease_expires_at.timestamp() - self._history.epoch)
+    def _delivery(self, m: wire.Message, sent: float) -> Delivery:
+        """The lease's end by our clock: the shard's may be ahead of it."""
+        until = min(m.lease_expires_at.timestamp() - self._history.epoch, sent + LEASE_S)
+        return Delivery(Key(m.priority, round(m.deliver_after.timestamp() * 1e6), m.id), m.topic, m.attempt, m.payload, until)
 
     async def _treat(self, chance: random.Random, m: wire.Message) -> None:
         at = chance.randrange(len(self._clients))

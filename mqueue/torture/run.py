@@ -38,6 +38,7 @@ class Result:
     reached: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     error: str = ""
+    history: History = field(default_factory=lambda: History(0.0))
 
     def good(self) -> bool:
         return not self.error and self.verdict.good() and all(self.reached.values())
@@ -46,7 +47,7 @@ class Result:
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     """Raises nothing: what goes wrong is in the result."""
     result = Result(seed, reached=Counter(dict.fromkeys(names, 0)))
-    history = History(epoch=time.time() - time.monotonic())
+    history = result.history = History(epoch=time.time() - time.monotonic())
     began = time.monotonic()
     with home() as folder:
         try:
@@ -140,6 +141,14 @@ def table(result: Result) -> list[str]:
     return lines
 
 
-def details(verdict: Verdict) -> list[str]:
-    """The first few of each violation."""
-    return [f"{name}: {list(vars(verdict)[name])[:5]}" for name, count in verdict.bad().items() if count]
+def details(verdict: Verdict, history: History) -> list[str]:
+    """The first few of each violation, and the stories of those that have an id."""
+    lines: list[str] = []
+    for name, count in verdict.bad().items():
+        if count:
+            some = list(vars(verdict)[name])[:3]
+            lines.append(f"{name}: {some}")
+            for one in some:
+                if isinstance(one, int):
+                    lines += [f"  {line}" for line in history.story(one)]
+    return lines
