@@ -14,11 +14,12 @@ DOWN_S = 3.0
 
 
 class Damage(NamedTuple):
-    """`reached`: the fault did happen."""
+    """`reached`: the fault did happen. `note`: which one of several it was."""
 
     lost: bool = False
     down: frozenset[int] = frozenset()
     reached: bool = True
+    note: str = ""
 
 
 Fault = Callable[[Stage, random.Random], Awaitable[Damage]]
@@ -138,7 +139,7 @@ async def failpoint(stage: Stage, chance: random.Random) -> Damage:
     if not reached:
         await broker.kill()
     await broker.start()
-    return Damage(lost=lost, down=frozenset({broker.number}), reached=reached)
+    return Damage(lost=lost, down=frozenset({broker.number}), reached=reached, note=point)
 
 
 FAULTS: dict[str, Fault] = {

@@ -93,7 +93,7 @@ async def _run(stage: Stage, load: Load, history: History, result: Result, until
 async def _one(
     stage: Stage, load: Load, history: History, result: Result, name: str, chance: random.Random, workers: list[asyncio.Task[None]]
 ) -> None:
-    start = time.monotonic()
+    start, note = time.monotonic(), ""
     if name == WORKER_KILL:
         await _kill_worker(load, workers, chance)
         result.reached[name] += 1
@@ -102,8 +102,9 @@ async def _one(
         await stage.settled()
         history.faults.append(Fault(name, start, time.monotonic(), damage.lost, damage.down))
         result.reached[name] += damage.reached
+        note = damage.note if damage.reached else f"{damage.note} not reached"
     took = time.monotonic() - start
-    click.echo(f"{name:18} {result.reached[name]:4}   {took:5.1f} s   enqueued {load.produced:8,}   acked {load.acked:8,}", err=True)
+    click.echo(f"{name:18} {result.reached[name]:4}   {took:5.1f} s   enqueued {load.produced:8,}   acked {load.acked:8,}  {note}", err=True)
 
 
 async def _kill_worker(load: Load, workers: list[asyncio.Task[None]], chance: random.Random) -> None:
