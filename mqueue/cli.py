@@ -4,7 +4,8 @@ Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wr
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mqueue.client import Client
     from mqueue.client.protocol import EnqueueOptions
 
+DURATION_MAX_S = 100 * 365 * 86_400.0
 UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -42,7 +44,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value).strip())
         if found is None:
             self.fail(f"{value!r} is no duration: like 10s, 5m, 1h, 2d or plain seconds", param, ctx)
-        return float(found[1]) * UNITS_S[found[2]]
+        seconds = float(found[1]) * UNITS_S[found[2]]
+        if seconds > DURATION_MAX_S:
+            self.fail(f"{value[:40]!r} is no duration: more than 100 years", param, ctx)
+        return seconds
 
 
 DURATION = Duration()
@@ -138,23 +143,18 @@ def worker(
 @click.argument("topic")
 @click.argument("payload", metavar="JSON")
 @namespace_option
-@click.option("--priority", type=int, help="Lower comes first. [default: 0]")
+@click.option("--priority", type=click.IntRange(-(2**31), 2**31 - 1), help="Lower comes first. [default: 0]")
 @click.option("--delay", type=DURATION, help="Deliver after this time: 10s, 5m, 1h, 2d.")
 @click.option("--ttl", type=DURATION, help="Forget it when it was not delivered within this time.")
 @click.option("--key", "idempotency_key", help="Idempotency key: the same key again enqueues nothing.")
-@click.option("--max-retries", type=int, help="Retries before it becomes a dead letter.")
+@click.option("--max-retries", type=click.IntRange(0, 1000), help="Retries before it becomes a dead letter.")
 @broker_options
 def enqueue(topic: str, payload: str, url: str | None, token: str | None, **options: Any) -> None:
     """Enqueue one message with the payload JSON, and print its id."""
-    import json
-
-    try:
-        json.loads(payload)
-    except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from error
+    body = _json(payload)
     given: EnqueueOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
     with _client(url, token) as client:
-        click.echo(client.enqueue(topic, payload.encode(), **given))
+        click.echo(client.enqueue(topic, body, **given))
 
 
 @main.command()
@@ -221,7 +221,7 @@ def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: 
     click.echo(f"seed {chosen}", err=True)
     result = asyncio.run(run.torture(minutes, chosen, names))
     click.echo("\n".join(run.table(result)))
-    for line in run.details(result.verdict):
+    for line in run.details(result.verdict, result.history):
         click.echo(line, err=True)
     ctx.exit(0 if result.good() else 1)
 
@@ -234,10 +234,29 @@ def _settings(flags: dict[str, Any]) -> "Settings":
     return load(flags)
 
 
-def _client(url: str | None, token: str | None) -> "Client":
+@contextmanager
+def _client(url: str | None, token: str | None) -> "Iterator[Client]":
     from mqueue.client import Client
 
-    return Client(url, token)
+    with Client(url, token) as client:
+        try:
+            yield client
+        except (UnicodeError, OverflowError) as error:
+            raise click.ClickException(f"an argument cannot be sent: {error}") from error
+
+
+def _json(text: str) -> bytes:
+    """`text`, once it is known to be JSON (NaN is not) in UTF-8."""
+    import json
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"there is no {name}")
+
+    try:
+        json.loads(text, parse_constant=refuse)
+        return text.encode()
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from error
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

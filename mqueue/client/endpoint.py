@@ -1,10 +1,15 @@
 """Which broker, with what token: arguments, else the environment, else what a broker on this machine left in its data dir."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from mqueue.errors import MQueueError
 from mqueue.paths import Endpoint, read_endpoint
+
+_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{1,5})?(/[!-~]*)?", re.ASCII)
+_TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry
 
 
 class NoEndpoint(MQueueError):
@@ -20,10 +25,13 @@ def discover(
     environ: Mapping[str, str] | None = None,
     left: Callable[[], Endpoint | None] = read_endpoint,
 ) -> Endpoint:
-    """The endpoint to use. A token kept in the data dir goes only to the broker that left it there. Raises NoEndpoint."""
+    """The endpoint to use. A token kept in the data dir goes only to the broker that left it there.
+
+    White space around either is dropped. Raises NoEndpoint, also for what is no URL or token; it shows no secret.
+    """
     environ = os.environ if environ is None else environ
-    url = url or environ.get("MQUEUE_URL") or None
-    token = token or environ.get("MQUEUE_TOKEN") or None
+    url = (url or environ.get("MQUEUE_URL") or "").strip() or None
+    token = (token or environ.get("MQUEUE_TOKEN") or "").strip() or None
     if url is None or token is None:
         kept = left()
         if url is None and kept is not None:
@@ -32,6 +40,21 @@ def discover(
             token = kept.token
     if url is None:
         raise NoEndpoint("no broker to talk to: set MQUEUE_URL and MQUEUE_TOKEN, or start one on this machine: mqueue broker")
-    if not url.startswith(("http://", "https://")):
-        raise NoEndpoint(f"{url!r} is not the URL of a broker: it starts with http:// or https://")
+    if not is_url(url):
+        raise NoEndpoint(f"{shown(url)!r} is not the URL of a broker: like http://host:8080, with no password in it")
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise NoEndpoint("the token (MQUEUE_TOKEN, --token) holds a space or a letter that no token has: copy it again")
     return Endpoint(url.rstrip("/"), token)
+
+
+def is_url(url: str) -> bool:
+    """Scheme, host, perhaps port and path; nothing else, and nothing that an HTTP library would stumble over."""
+    try:
+        return _URL.fullmatch(url) is not None and urlsplit(url).port != 0  # it raises for a wrong address or port
+    except ValueError:
+        return False
+
+
+def shown(url: str) -> str:
+    """Without user, password and query."""
+    return re.sub(r"^(\w+://)?.*@", r"\1…@", url, flags=re.DOTALL).partition("?")[0]

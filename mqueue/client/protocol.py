@@ -172,7 +172,7 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
         raise error(status, headers, body)
     try:
         return call.read(body)
-    except msgspec.MsgspecError as wrong:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
         raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
 
 
@@ -180,7 +180,7 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
     """The exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
     try:
         problem = _read_problem(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         text = body[:200].decode(errors="replace").strip()
         problem = wire.Problem(title="", status=status, code="", detail=f"HTTP {status}: {text}" if text else f"HTTP {status}")
     kind = BY_CODE.get(problem.code) or _kind(status)

@@ -31,13 +31,22 @@ _decode = msgspec.json.Decoder(Envelope).decode
 
 def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """Raises TypeError for a value that has no JSON form."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise TypeError(f"task {name}: {value} has no JSON form")
+    call = Envelope(name, list(args), dict(kwargs))
     try:
-        return _encode(Envelope(name, list(args), dict(kwargs)))
+        payload = _encode(call)
+        if b"null" in payload:  # what NaN becomes, too
+            _refuse_nan(msgspec.to_builtins(call, str_keys=True, enc_hook=lambda value: None))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"task {name}: an argument cannot be encoded: {error}") from error
+    return payload
+
+
+def _refuse_nan(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} has no JSON form")
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            _refuse_nan(part)
 
 
 def decode(payload: bytes) -> Envelope:
@@ -120,6 +129,6 @@ def _target(annotation: Any) -> Any:
 def _convert(value: Any, target: Any, where: int | str) -> Any:
     try:
         return msgspec.convert(value, target, strict=False, str_keys=True)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # a dataclass may raise anything as it is made
         name = f"argument {where + 1}" if isinstance(where, int) else f"argument {where!r}"
         raise Misfit(f"{name} does not fit: {error}") from error

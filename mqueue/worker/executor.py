@@ -3,10 +3,11 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from typing import Any
 
 from mqueue.worker.job import Job, running
-from mqueue.worker.outcome import Outcome, decide
+from mqueue.worker.outcome import NeverRan, Outcome, decide
 
 Ended = Callable[[Job, Outcome, BaseException | None], None]
 
@@ -26,8 +27,11 @@ class Executor:
     def start(self, job: Job) -> None:
         if job.task.is_async:
             self._loop.create_task(self._run(job))
-        else:
+            return
+        try:
             self._threads.submit(lambda: self._call(job))
+        except Exception as error:  # there is no thread to be had
+            self._tell(job, decide(error), error)
 
     async def _run(self, job: Job) -> None:
         if job.ended:
@@ -36,7 +40,7 @@ class Executor:
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
         error: BaseException | None = None
         try:
-            await job.task.function(*job.args, **job.kwargs)
+            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
         except BaseException as raised:  # SystemExit too: a handler must not end the worker
             error = raised
         job.cancel = None
@@ -48,7 +52,7 @@ class Executor:
         token = running.set(job)
         error: BaseException | None = None
         try:
-            job.task.function(*job.args, **job.kwargs)
+            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
         except BaseException as raised:
             error = raised
         running.reset(token)
@@ -63,6 +67,18 @@ class Executor:
             self._ended(job, outcome, error)
 
 
+def refuse_unrun(job: Job, result: Any) -> None:
+    """A plain wrapper around an `async def`, say, gives back a coroutine of which nothing has run. Raises NeverRan."""
+    if not isinstance(result, Awaitable | Generator | AsyncGenerator) or asyncio.isfuture(result):  # a future runs by itself
+        return
+    if isinstance(result, Coroutine | Generator):
+        result.close()  # no warning that it was never awaited
+    raise NeverRan(
+        f"task {job.task.name} gave back a {type(result).__name__}, which nothing runs: write the task, and each wrapper around it, "
+        "as `async def` with `await`, or as a `def` without `yield`"
+    )
+
+
 class Threads:
     """Up to `size` threads, made when needed. Daemons: a handler that never returns cannot keep the process alive."""
 
@@ -73,11 +89,14 @@ class Threads:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here."""
-        self._work.put(work)
+        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here.
+
+        Raises RuntimeError where a thread is needed and cannot be made; `work` is forgotten then.
+        """
         if not self._idle.acquire(blocking=False) and self._made < self._size:
+            threading.Thread(target=self._serve, name=f"mqueue-job-{self._made + 1}", daemon=True).start()
             self._made += 1
-            threading.Thread(target=self._serve, name=f"mqueue-job-{self._made}", daemon=True).start()
+        self._work.put(work)
 
     def stop(self) -> None:
         for _ in range(self._made):

@@ -9,6 +9,7 @@ first message. What ends meanwhile is settled by quick polls beside it.
 
 Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. Without an answer
 the settles go back in line and the next poll comes after a growing pause. (A settle sent twice is `gone` or `stale`: harmless.)
+Settles that cannot be sent, or are refused, go again one by one, so that only the bad one is given up.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ REST_S = 0.05  # after a waiting poll that brought nothing
 PAUSE_S = 0.1
 PAUSE_MAX_S = 5.0
 PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
+UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
 
 log = structlog.get_logger("mqueue.worker")
 
@@ -96,6 +98,7 @@ class Fetcher:
         self._asked = 0  # slots that polls under way may fill
         self._sent = 0  # settles under way
         self._ends: deque[End] = deque()
+        self._singly = 0  # so many of the next ends go one by one
         self._collect_until = 0.0
         self._quick: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
@@ -204,9 +207,11 @@ class Fetcher:
     # ── doing ──
 
     def _send_quick(self) -> None:
-        batch = [self._ends.popleft() for _ in range(min(len(self._ends), m.BATCH_MAX))]
+        alone = self._singly > 0
+        self._singly -= alone
+        batch = [self._ends.popleft() for _ in range(min(len(self._ends), 1 if alone else m.BATCH_MAX))]
         self._collect_until = self._loop.time() + COLLECT_S
-        lane, limit = self._next_fetch()
+        lane, limit = (None, 0) if alone else self._next_fetch()
         if lane is not None:
             lane.asked += 1
         self._asked += limit
@@ -255,7 +260,10 @@ class Fetcher:
             self._ends.extendleft(reversed(batch))
         except Exception as error:
             self._landed(lane, limit, wait, None, batch)
-            self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), batch)
+            if batch and isinstance(error, UNSENDABLE):
+                self._unsendable(error, batch, alone=lane is None and len(batch) == 1)
+            else:
+                self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), batch)
         else:
             self._landed(lane, limit, wait, polled, batch)
             self._with_answer(polled, batch)
@@ -289,15 +297,20 @@ class Fetcher:
         for message in polled.messages:
             self._arrived(message)
 
+    def _unsendable(self, error: Exception, batch: list[End], *, alone: bool) -> None:
+        """One of them is to blame, or what they went with. The lease of the one given up ends: it comes again."""
+        if alone:
+            [(settle, job)] = batch
+            log.error("settle refused, given up", id=settle.id, kind=settle.kind, error=str(error))
+            return self._settled(job, None)
+        self._ends.extendleft(reversed(batch))
+        self._singly += len(batch)
+        return None
+
     def _without_answer(self, error: MQueueError, batch: list[End]) -> None:
         if isinstance(error, Unauthorized | Forbidden | NotFound) and not self._greeted:
             self._refused(error)
-        if isinstance(error, Invalid | TooLarge) and batch:  # it would be refused for ever; their leases end, they come again
-            log.error("settles refused, given up", settles=len(batch), error=str(error))
-            for _, job in batch:
-                self._settled(job, None)
-        else:
-            self._ends.extendleft(reversed(batch))
+        self._ends.extendleft(reversed(batch))
         if not self._failed:
             log.warning("no answer from the broker, trying on", error=str(error), unsettled=len(self._ends))
         self._failed += 1

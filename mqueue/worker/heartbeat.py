@@ -12,8 +12,9 @@ import structlog
 from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import Clock
-from mqueue.errors import MQueueError
+from mqueue.errors import Unavailable
 from mqueue.worker.job import Job
+from mqueue.worker.outcome import summary
 
 LEASE_DEFAULT_S = 30.0  # where what the message says makes no sense
 LEASE_MIN_S = 0.05
@@ -93,9 +94,11 @@ class Heartbeat:
             return True
         try:
             verdicts = self._extend([extension(job) for job in jobs])
-        except MQueueError as error:
+            if len(verdicts) != len(jobs):
+                raise Unavailable(f"{len(verdicts)} verdicts for {len(jobs)} leases")
+        except Exception as error:  # whatever it is: without this thread every lease would end
             if not self._failing:
-                log.warning("leases not renewed, trying on", jobs=len(jobs), error=str(error))
+                log.warning("leases not renewed, trying on", jobs=len(jobs), error=summary(error))
             self._failing = True
             return False
         self._failing = False

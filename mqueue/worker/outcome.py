@@ -2,6 +2,7 @@
 
 import asyncio
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -28,6 +29,10 @@ class Bury(Exception):
     """Raise it in a task to send the job to the dead letters at once: trying again cannot help."""
 
 
+class NeverRan(TypeError):
+    """The function gave back what was to be run, and nothing ran it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     kind: m.Kind
@@ -51,41 +56,64 @@ RELEASED = Outcome("release")
 
 
 def decide(error: BaseException | None, *, stopping: bool = False) -> Outcome:
-    """`error`: what the handler raised, or None. A cancellation is a release only when the worker was stopping it."""
+    """`error`: what the handler raised, or None. A cancellation is a release only when the worker was stopping it.
+
+    Never raises, whatever the error's class does when it is asked: a job without an outcome would keep its slot for ever.
+    """
     match error:
         case None:
             return DONE
         case asyncio.CancelledError() if stopping:
             return RELEASED
-        case Misfit():
-            return Outcome("bury", str(error))
+        case Misfit() | NeverRan():
+            return Outcome("bury", _cut(str(error)))
         case Bury():
             return Outcome("bury", describe(error))
         case Retry():
-            return Outcome("nack", describe(error), error.after)
+            return Outcome("nack", describe(error), _after(error))
         case _:
             return Outcome("nack", describe(error))
 
 
 def unknown(name: str) -> Outcome:
     """A newer worker may know it, so it is tried again."""
-    return Outcome("nack", f"unknown task {name}: this worker's modules do not define it"[: m.ERROR_MAX // 4])
+    return Outcome("nack", _cut(f"unknown task {name}: this worker's modules do not define it"))
+
+
+def _after(error: Retry) -> float | None:
+    """None, the backoff, also for what a class of the task's own has made of it."""
+    try:
+        after = float(getattr(error, "after", None))  # type: ignore[arg-type]
+    except Exception:
+        return None
+    return after if 0 <= after <= AFTER_MAX_S else None
 
 
 def summary(error: BaseException) -> str:
     """Type and message, one line or more, at most SUMMARY_MAX bytes."""
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return _encode(text)[:SUMMARY_MAX].decode(errors="ignore")
+    return _cut(_format(lambda: traceback.format_exception_only(error), error).strip())
 
 
 def describe(error: BaseException) -> str:
     """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake is."""
     head = summary(error)
     room = m.ERROR_MAX - len(head.encode()) - 2
-    trace = _encode("".join(traceback.format_exception(type(error), error, _own(error.__traceback__))))
+    trace = _encode(_format(lambda: traceback.format_exception(type(error), error, _own(error.__traceback__)), error))
     if len(trace) > room:
         trace = CUT.encode() + trace[-(room - len(CUT.encode())) :]
     return f"{head}\n\n{trace.decode(errors='ignore').rstrip()}"
+
+
+def _format(lines: Callable[[], list[str]], error: BaseException) -> str:
+    """Some errors break as they are formatted: their type must do."""
+    try:
+        return "".join(lines())
+    except Exception:
+        return type(error).__name__
+
+
+def _cut(text: str) -> str:
+    return _encode(text)[:SUMMARY_MAX].decode(errors="ignore")
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:

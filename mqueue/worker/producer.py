@@ -22,8 +22,8 @@ class Producer:
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncClient, AsyncGenerator[None, None]]]
         self._async = WeakKeyDictionary()
 
-    def connect(self, url: str, token: str | None = None) -> None:
-        """Enqueue to this broker from now on."""
+    def connect(self, url: str | None, token: str | None = None) -> None:
+        """Enqueue to this broker from now on; what is None is found as `mqueue.client.endpoint` says."""
         with self._lock:
             self._endpoint, self._client, self._async = (url, token), None, WeakKeyDictionary()
 

@@ -84,7 +84,11 @@ class Worker:
         (self._hurry if self._stopping.is_set() else self._stopping).set()
 
     async def run(self) -> int:
-        """Until stopped: 0, or 1 when the broker did not take the last settles. Raises what it said if it refuses the token."""
+        """Until stopped: 0, or 1 when the broker did not take the last settles.
+
+        Raises WorkerError for a task whose annotations cannot be read, and what the broker said if it refuses the token.
+        """
+        prepare(self._registry)
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
@@ -124,8 +128,8 @@ class Worker:
             return self._fetcher.finish(outcome.RELEASED.settle(message), None)
         try:
             job = self._job(message)
-        except codec.Misfit as misfit:
-            self._turn_away(message, outcome.decide(misfit))
+        except Exception as error:  # a misfit, or anything that a task's own types do: the batch goes on
+            self._turn_away(message, outcome.decide(error))
         else:
             if job is None:
                 return
@@ -245,7 +249,11 @@ def load(modules: Sequence[str]) -> None:
             importlib.import_module(name)
         except Exception as error:
             raise WorkerError(f"cannot import module {name}: {outcome.summary(error)}") from error
-    for task in default:
+
+
+def prepare(registry: Registry) -> None:
+    """Read the annotations of its tasks. Raises WorkerError, naming the task, where one cannot be resolved."""
+    for task in registry:
         try:
             task.shape.prepare()
         except TypeError as error:
@@ -264,7 +272,7 @@ def run(
 ) -> int:
     """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
     load(modules)
-    if url is not None:  # jobs that enqueue do it where they came from
+    if url is not None or token is not None:  # jobs that enqueue do it where they came from
         default.producer.connect(url, token)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace))

@@ -86,7 +86,7 @@ def test_durations(text, seconds):
     assert DURATION.convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "-1s", "1w", "1h30m"])
+@pytest.mark.parametrize("text", ["", "h", "-1s", "1w", "1h30m", "101000d", "9" * 400])
 def test_wrong_durations_are_wrong_usage(text):
     result = run("token", "--ttl", text)
     assert result.exit_code == 2 and "no duration" in result.stderr
@@ -170,9 +170,33 @@ def test_enqueue_prints_the_id(calls):
     assert calls == [("open", "http://b", None), ("enqueue", "mails", '{"to": "é"}'.encode(), options)]
 
 
-def test_enqueue_refuses_what_is_not_json(calls):
-    result = run("enqueue", "mails", "{to}")
+@pytest.mark.parametrize("payload", ["{to}", "NaN", '{"a": [-Infinity]}', '"\udcff"', "[" * 100_000, "9" * 5000])
+def test_enqueue_refuses_what_is_not_json(calls, payload):
+    result = run("enqueue", "mails", payload)
     assert result.exit_code == 2 and "not JSON" in result.stderr and calls == []
+
+
+@pytest.mark.parametrize("option", ["--priority=99999999999999999999999", "--priority=-2147483649", "--max-retries=-1", "--max-retries=1001"])
+def test_numbers_a_message_cannot_have_are_wrong_usage(calls, option):
+    result = run("enqueue", "mails", "1", option)
+    assert result.exit_code == 2 and "is not in the range" in result.stderr and calls == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("topics", "--url", "http://h:notaport"),
+        ("topics", "--url", "http://[::1"),
+        ("topics", "--url", "http://me:hidden@127.0.0.1:1"),
+        ("topics", "--url", "http://127.0.0.1:1", "--token", "hid\nden"),
+        ("topics", "--url", "http://127.0.0.1:1", "--namespace", "\udcff"),
+        ("enqueue", "\udcff", "1", "--url", "http://127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_in_a_line_without_secrets(words):
+    result = run(*words)
+    assert (result.exit_code, result.stderr.count("\n"), result.stderr[:7]) == (1, 1, "Error: ")
+    assert "hid" not in result.stderr
 
 
 def test_a_broker_that_refuses_is_one_line(calls, monkeypatch):

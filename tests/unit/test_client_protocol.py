@@ -93,9 +93,10 @@ def test_an_answer_that_is_no_brokers_is_an_error_that_shows_it(status: int) -> 
     assert str(status) in error.detail and "proxy says no" in error.detail
 
 
-def test_a_200_that_is_no_brokers_is_unavailable() -> None:
+@pytest.mark.parametrize("body", [b"<html>", b'[{"id": 1, "status": "\xff"}]', b"[" * 20_000])
+def test_a_200_that_is_no_brokers_is_unavailable(body: bytes) -> None:
     with pytest.raises(Unavailable, match="not a broker's"):
-        protocol.answer(protocol.topics(None), 200, {}, b"<html>")
+        protocol.answer(protocol.extend([]), 200, {}, body)
 
 
 def test_messages_are_settled_by_their_receipt() -> None:
@@ -133,6 +134,8 @@ def kept() -> Endpoint:
         ("http://a/", "t", {"MQUEUE_URL": "http://b", "MQUEUE_TOKEN": "u"}, Endpoint("http://a", "t")),
         (None, None, {"MQUEUE_URL": "https://b", "MQUEUE_TOKEN": "u"}, Endpoint("https://b", "u")),
         ("http://127.0.0.1:8080/", None, {}, Endpoint("http://127.0.0.1:8080", "kept")),
+        (" https://[::1]:8080/mq/\n", "t\r\n", {}, Endpoint("https://[::1]:8080/mq", "t")),
+        (None, None, {"MQUEUE_URL": "http://b\n", "MQUEUE_TOKEN": " u\n"}, Endpoint("http://b", "u")),
         ("http://elsewhere", None, {}, Endpoint("http://elsewhere", None)),  # the kept token is not for others
         (None, None, {"MQUEUE_URL": "", "MQUEUE_TOKEN": "u"}, Endpoint("http://127.0.0.1:8080", "u")),
     ],
@@ -146,3 +149,40 @@ def test_no_broker_says_what_to_set() -> None:
         discover(environ={}, left=lambda: None)
     with pytest.raises(NoEndpoint, match="http://"):
         discover("localhost:8080", environ={}, left=lambda: None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http:///",
+        "http://h:notaport",
+        "http://h:70000",
+        "http://h:",
+        "http://[::1",
+        "http://[:::]",
+        "http://a b",
+        "http://a\nb",
+        "http://h?a=1",
+        "http://a..b",
+        "http://" + "a" * 64,
+    ],
+)
+def test_what_is_no_url_of_a_broker_is_told_in_a_line(url: str) -> None:
+    with pytest.raises(NoEndpoint, match="is not the URL of a broker") as caught:
+        discover(url, "t", environ={}, left=lambda: None)
+    assert "\n" not in caught.value.detail
+
+
+@pytest.mark.parametrize("url", ["http://me:hidden@h", "http://me:hid/den@h:x", "me:hidden@h", "http://hidden@h", "http://h?token=hidden"])
+def test_a_password_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(NoEndpoint, match="no password") as caught:
+        discover(url, "t", environ={}, left=lambda: None)
+    assert "hid" not in caught.value.detail
+
+
+@pytest.mark.parametrize("token", ["hid\nden", "hid den", "hid\u2013den", "hid\udcffden"])
+def test_what_is_no_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(NoEndpoint, match="MQUEUE_TOKEN") as caught:
+        discover("http://h", token, environ={}, left=lambda: None)
+    assert "hid" not in caught.value.detail

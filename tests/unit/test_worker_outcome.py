@@ -1,6 +1,8 @@
 """What a handler's end means for its message."""
 
 import asyncio
+import math
+from datetime import timedelta
 
 import pytest
 
@@ -60,6 +62,28 @@ def test_an_error_whose_message_fails_is_still_told() -> None:
             raise RuntimeError
 
     assert outcome.decide(raised(Broken())).error.startswith("test_worker_outcome.")  # type: ignore[union-attr]
+
+
+def test_an_error_that_cannot_be_formatted_is_still_told() -> None:
+    error = SyntaxError("x", ("file", 1, "no offset", "text\n"))
+    result = outcome.decide(raised(error))
+    assert result.kind == "nack" and result.error is not None and result.error.startswith("SyntaxError")
+
+
+@pytest.mark.parametrize("after", [timedelta(1), -1, math.nan, 10**400, "soon", object()])
+def test_a_retry_whose_after_is_no_number_of_seconds_comes_after_the_backoff(after: object) -> None:
+    error = Retry("not yet")
+    error.after = after  # type: ignore[assignment]
+    assert outcome.decide(raised(error)).retry_after is None
+    del error.after
+    assert outcome.decide(raised(error)).retry_after is None
+
+
+def test_every_text_fits_and_can_be_sent() -> None:
+    nasty = "a\0\ud800" + "ü" * 300_000
+    for result in (outcome.decide(Misfit(nasty)), outcome.unknown(nasty), outcome.decide(raised(Bury(nasty)))):
+        assert result.error is not None and r"a\x00\ud800ü" in result.error
+        assert len(result.error.encode()) <= m.ERROR_MAX
 
 
 def test_retry_says_when() -> None:

@@ -121,9 +121,11 @@ def test_a_call_that_cannot_be_is_refused_at_once(registry: Registry) -> None:
         send.message()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected"):
         send.message("a", cc="b")  # type: ignore[call-arg]
-    for value in (object(), math.nan, "\ud800"):
+    nans = (math.nan, {"a": [None, (math.inf,)]}, Point(1, math.nan), [{-math.inf}])
+    for value in (object(), "\ud800", *nans):
         with pytest.raises(TypeError):
             send.message(value)
+    assert b"null" in send.message([None, "null", Decimal("NaN"), msgspec.Raw(b"null")]).payload
 
 
 def test_arguments_come_back_as_annotated() -> None:

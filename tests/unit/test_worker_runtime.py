@@ -20,7 +20,9 @@ from fake_broker import FakeBroker, start
 from mqueue import Bury, Retry, current
 from mqueue.client import AsyncClient, Client
 from mqueue.errors import Unauthorized
+from mqueue.worker import runtime
 from mqueue.worker.fetcher import lanes, pause_s
+from mqueue.worker.producer import Producer
 from mqueue.worker.registry import Registry
 from mqueue.worker.runtime import Worker, WorkerError, load, sources
 
@@ -481,6 +483,18 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: 
         load(["mqueue_no_such_jobs"])
     with pytest.raises(WorkerError, match="module mqueue_broken_jobs: ZeroDivisionError"):
         load(["mqueue_broken_jobs"])
+
+
+@pytest.mark.parametrize(("url", "token"), [("http://b", None), (None, "t"), ("http://b", "t")])
+def test_jobs_that_enqueue_do_it_where_they_came_from(url: str | None, token: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(**_: object) -> int:
+        return 0
+
+    producer = Producer()
+    monkeypatch.setattr(runtime.default, "producer", producer)
+    monkeypatch.setattr(runtime, "_serve", serve)
+    runtime.run([], namespace=None, topics=[], concurrency=1, url=url, token=token)
+    assert producer._endpoint == (url, token)
 
 
 def test_where_a_worker_fetches() -> None:

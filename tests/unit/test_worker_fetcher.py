@@ -1,0 +1,72 @@
+"""The fetcher with a broker that is a function: a settle that cannot be sent does not hold up the others."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from mqueue import wire
+from mqueue.errors import Invalid, MQueueError, TooLarge
+from mqueue.worker.fetcher import Fetcher, lanes
+from mqueue.worker.job import Job
+from mqueue.worker.registry import Registry
+
+BAD = 7
+
+
+def end(id: int) -> wire.PollSettle:
+    return wire.PollSettle(id=id, topic="t", receipt="1-1", kind="ack")
+
+
+class Broker:
+    """Takes settles, but no batch with the bad one."""
+
+    def __init__(self, error: Callable[[], Exception]) -> None:
+        self._error = error
+        self.taken: list[int] = []
+        self.polls = 0
+
+    async def poll(self, request: wire.Poll) -> wire.Polled:
+        await asyncio.sleep(0)
+        self.polls += 1
+        ids = [settle.id for settle in request.settle]
+        if BAD in ids:
+            raise self._error()
+        if request.wait:
+            await asyncio.sleep(60)
+        self.taken += ids
+        return wire.Polled([wire.Verdict(id, "ok") for id in ids], [])
+
+
+def refused(error: MQueueError) -> None:
+    raise AssertionError(error)
+
+
+@pytest.mark.parametrize(
+    "error", [lambda: Invalid("no"), lambda: TooLarge("no"), lambda: "\ud800".encode(), lambda: TypeError("cannot be packed")]
+)
+@pytest.mark.parametrize("ids", [range(20), [BAD]])
+async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[], Exception], ids: list[int]) -> None:
+    settled: list[str | None] = []
+    broker = Broker(error)
+
+    def note(job: Job | None, status: str | None) -> None:
+        settled.append(status)
+
+    registry = Registry()
+    registry.task(topic="t")(lambda: None)
+    fetcher = Fetcher(
+        broker.poll, lanes(registry.topics()), 40, arrived=lambda message: None, settled=note, refused=refused, jitter=lambda: 0.0
+    )
+    fetcher.start()
+    fetcher._running = len(ids)  # as if they had come
+    for id in ids:
+        fetcher.finish(end(id), None)
+    async with asyncio.timeout(5):
+        while len(settled) < len(ids):
+            await asyncio.sleep(0.001)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
+    assert sorted(broker.taken) == [id for id in ids if id != BAD]
+    assert settled.count(None) == 1 and settled.count("ok") == len(ids) - 1
+    assert broker.polls < len(ids) + 10

@@ -1,0 +1,63 @@
+"""The heartbeat's thread lives through whatever a renewal brings."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mqueue import wire
+from mqueue.clock import SystemClock
+from mqueue.errors import Unavailable
+from mqueue.worker import heartbeat
+from mqueue.worker.heartbeat import Heartbeat
+from mqueue.worker.job import Job
+from mqueue.worker.registry import Registry
+
+
+def job(id: int) -> Job:
+    now = datetime.now(UTC)
+    message = wire.Message(
+        id=id, namespace="default", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
+        receipt="1-1", lease_expires_at=now + timedelta(seconds=0.3),
+    )  # fmt: skip
+    return Job(message, Registry().task(topic="t", name="t")(lambda: None), [], {}, 0.3)
+
+
+def unavailable(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:
+    raise Unavailable("down")
+
+
+def garbled(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:
+    raise ValueError("not what a broker says")
+
+
+def too_few(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:
+    return [wire.Verdict(items[0].id, "gone")][: len(items) - 1]
+
+
+@pytest.mark.parametrize("mishap", [unavailable, garbled, too_few])
+def test_a_renewal_that_fails_is_tried_again(
+    mishap: Callable[[Sequence[wire.ExtendItem]], list[wire.Verdict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "RETRY_S", 0.01)
+    renewed, asked = threading.Event(), 0
+    lost: list[Job] = []
+
+    def extend(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            return mishap(items)
+        renewed.set()
+        return [wire.Verdict(item.id, "ok") for item in items]
+
+    beat = Heartbeat(extend, lost.append, SystemClock())
+    for id in (1, 2):
+        beat.hold(job(id))
+    beat.start()
+    try:
+        assert renewed.wait(5)
+        assert lost == []
+    finally:
+        beat.stop()
