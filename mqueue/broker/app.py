@@ -37,6 +37,7 @@ from mqueue.errors import MQueueError
 SERVING_WAIT_S = 60.0
 FLUSH_WAIT_S = 15.0
 STOP_MAX_S = 28.0
+CANCEL_AGAIN_S = 0.5
 TOKEN_TTL_S = 365 * 86400.0
 RENEW_IDS_S = 3.0
 
@@ -270,13 +271,14 @@ class Broker:
             paths.remove_endpoint(self._settings.data_dir)
         for server in self._servers:
             await server.stop()
+        logger.info("takes no more requests")
         if not self.failed.done():
             for committer in self._committers:
                 await committer.stop()
+            logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(FLUSH_WAIT_S) for leader in self._leaders))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            logger.info("flushed")
+        await self._end_tasks()
         for shard in self._shards:
             with suppress(WalError):
                 await asyncio.to_thread(shard.log.close)
@@ -284,6 +286,16 @@ class Broker:
             await shard.store.close()
         for admin in self._admins:
             await admin.close()
+
+    async def _end_tasks(self) -> None:
+        """A cancellation may get lost in a library, where it meets the very answer that was waited for: so it is said again."""
+        ending = set(self._tasks)
+        while ending:
+            for task in ending:
+                task.cancel()
+            _, ending = await asyncio.wait(ending, timeout=CANCEL_AGAIN_S)
+            if ending:
+                logger.info("cancelled again", parts=sorted(task.get_name() for task in ending))
 
     def abandon(self) -> None:
         """The second signal: what is durable is durable."""
