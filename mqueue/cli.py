@@ -201,6 +201,23 @@ def dlq_delete(topic: str, ids: Sequence[int], namespace: str, url: str | None, 
 
 
 @main.command()
+@data_dir_option
+def verify(data_dir: Path | None) -> None:
+    """Check that each topic's ledger adds up: of DATABASE_URLS, or of the broker that runs on the data dir. Exit code 1 if one does not."""
+    import asyncio
+
+    settings = _settings({"data_dir": data_dir})
+    from mqueue.broker import embedded, verify
+
+    urls = settings.database_urls or embedded.database_urls(settings.data_dir)
+    lines = asyncio.run(verify.ledgers(urls))
+    columns = ("topic", "shard", "enqueued", "acked", "dead", "expired", "purged", "cancelled", "rows", "drift")
+    _table(columns, ([str(getattr(line, column)) for column in columns] for line in lines))
+    if any(line.drift for line in lines):
+        raise click.ClickException("the ledger does not add up where drift is not 0: messages were lost, or counted twice")
+
+
+@main.command()
 @click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long faults are injected.")
 @click.option("--seed", type=int, help="The same seed chooses the same faults. [default: a random one]")
 @click.option("--faults", help="Only these, comma-separated. [default: all]")

@@ -71,6 +71,7 @@ class History:
     """`epoch`: what is added to a monotonic time to make it seconds since 1970."""
 
     epoch: float
+    sent: set[bytes] = field(default_factory=set)  # payloads of all that was to be enqueued, answered or not
     enqueued: dict[int, Enqueued] = field(default_factory=dict)
     fetches: list[Fetch] = field(default_factory=list)
     settles: dict[int, list[Settle]] = field(default_factory=dict)

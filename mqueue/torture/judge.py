@@ -22,7 +22,7 @@ CALM_S = 0.5  # after a fault is over
 class Verdict:
     lost: set[int] = field(default_factory=set)  # acknowledged, and never ended
     stuck: dict[str, int] = field(default_factory=dict)  # counted at the end, and not to be had
-    unknown: set[int] = field(default_factory=set)  # delivered, though nobody enqueued it
+    unknown: set[int] = field(default_factory=set)  # delivered, though nobody sent it
     payload: set[int] = field(default_factory=set)  # delivered with another payload
     early: list[Key] = field(default_factory=list)  # before it was due
     overlap: list[int] = field(default_factory=list)  # leased again while leased
@@ -76,7 +76,9 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
     for n, (fetch, delivery) in enumerate(deliveries):
         if fetch.answered + history.epoch < delivery.key.due_us / 1e6 - MARGIN_S:
             verdict.early.append(delivery.key)
-        if known is not None and delivery.payload != known.payload:
+        if delivery.payload not in history.sent:
+            verdict.unknown.add(id)
+        elif known is not None and delivery.payload != known.payload:
             verdict.payload.add(id)
         if known is not None and delivery.attempt > known.max_retries + 1:
             verdict.attempts.add(id)

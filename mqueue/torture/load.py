@@ -47,6 +47,7 @@ class Load:
     async def _enqueue(self, chance: random.Random) -> None:
         keyed = chance.random() < 0.5
         items = [self._item(chance, keyed) for _ in range(chance.randint(1, 12))]
+        self._history.sent.update(item.payload for item in items)
         until = time.monotonic() + RETRY_S
         while True:
             at = chance.randrange(len(self._clients))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from mqueue.clock import SystemClock
 from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
 from mqueue.torture.faults import FAULTS
@@ -47,7 +48,7 @@ class Result:
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     """Raises nothing: what goes wrong is in the result."""
     result = Result(seed, reached=Counter(dict.fromkeys(names, 0)))
-    history = result.history = History(epoch=time.time() - time.monotonic())
+    history = result.history = History(epoch=SystemClock().wall_us() / 1e6 - time.monotonic())
     began = time.monotonic()
     with home() as folder:
         try:

@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import psycopg
 import redis.asyncio as aioredis
 
 from mqueue import tokens
 from mqueue.broker.embedded import EmbeddedStores, StoreUrls
+from mqueue.broker.verify import ledgers
+from mqueue.clock import SystemClock
 from mqueue.demo.processes import SETTINGS
 from mqueue.errors import MQueueError
 
@@ -190,7 +191,7 @@ class Stage:
         self._http: aiohttp.ClientSession | None = None
         self.urls = StoreUrls((), (), "")
         self.brokers: list[Broker] = []
-        self.token = tokens.issue(secret, subject="torture", now=time.time(), ttl=24 * 3600)
+        self.token = tokens.issue(secret, subject="torture", now=SystemClock().wall_us() / 1e6, ttl=24 * 3600)
 
     async def __aenter__(self) -> Self:
         try:
@@ -283,15 +284,7 @@ class Stage:
 
     async def drift(self) -> dict[str, int]:
         """Topics whose ledger does not add up, and by how much."""
-        found: dict[str, int] = {}
-        for url in self.urls.database_urls:
-            async with await psycopg.AsyncConnection.connect(url) as connection:
-                rows = await connection.execute(
-                    "SELECT namespace || '/' || name, enqueued - acked - t.dead - expired - purged - cancelled"
-                    " - (SELECT count(*) FROM message m WHERE m.topic_id = t.id) FROM topic t"
-                )
-                found |= {name: int(off) for name, off in await rows.fetchall() if off}
-        return found
+        return {line.topic: line.drift for line in await ledgers(self.urls.database_urls) if line.drift}
 
 
 def _free_port() -> int:

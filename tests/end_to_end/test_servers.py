@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 
 from . import kill, order
+from .api import Http
 from .broker import Broker, until
 from .history import judge
 from .stores import Stores, environment
@@ -89,3 +91,26 @@ def test_order_and_a_killed_broker_over_two_shards(urls: StoreUrls) -> None:
         ledger = asyncio.run(kill.run(broker, rounds=2))
         assert ledger.good() and ledger.enqueued
         assert broker.stop() == 0
+
+
+def test_verify_says_that_the_ledger_adds_up_and_where_it_does_not() -> None:
+    with Broker("--shards", "2") as broker:
+        for topic in ("t1", "t2", "t3"):
+            http = Http(broker.url, broker.token, topic)
+            http.put(*[b"x"] * 20)
+            http.ack(http.get(limit=1)[0])
+            until(lambda http=http: http.stats()["counters"].get("enqueued") == 20, what="flushed")
+        command = [sys.executable, "-m", "mqueue.cli", "verify", "--data-dir", str(broker.data_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, env=Broker.environment({}), check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 4
+        shard = http.stats()["shard"]
+        broker.sql(
+            "DELETE FROM message WHERE id = (SELECT min(m.id) FROM message m JOIN topic t ON t.id = topic_id AND t.name = 't3') RETURNING id",
+            shard=shard,
+        )
+        done = subprocess.run(command, capture_output=True, text=True, env=Broker.environment({}), check=False)
+        assert done.returncode == 1
+        assert "does not add up" in done.stderr
+        [bad] = [line for line in done.stdout.splitlines()[1:] if not line.endswith(" 0")]
+        assert bad.split()[0] == "default/t3" and bad.split()[-1] == "1"

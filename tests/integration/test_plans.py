@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prune_keys": ("idempotency_expiry", {"now": 0, "limit": 10}),
     "message_by_id": ("message_pkey", {"id": 7}),
     "delete_dead": ("dead_letter_pkey", {"namespace": "n", "name": "t", "ids": [1]}),
+    "ledger": ("message_key", {}),
     "topic_counts": ("message_key", {"namespaces": ["n"]}),
     "arrivals": ("message_pkey", {"limit": 100}),
     "put_arrivals": ("message_pkey", {"ids": [1, 2, 3]}),

@@ -15,6 +15,7 @@ the environment may lie in a folder that account cannot enter. No account is mad
 """
 
 from mqueue.broker.embedded.ground import EmbeddedError
+from mqueue.broker.embedded.postgres import database_urls
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 
-__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls"]
+__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls"]

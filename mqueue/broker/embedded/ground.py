@@ -14,7 +14,7 @@ from mqueue.errors import MQueueError
 from mqueue.paths import make_data_dir, write_private
 
 LOCK_FILE = "lock"
-CREDENTIALS_FILE = "credentials.json"
+CREDENTIALS_FILE = "credentials.json"  # {"postgres": …, "valkey": …}
 ACCOUNTS = ("postgres", "nobody")  # for PostgreSQL when the broker is root, first found
 SOCKET_PATH_MAX = 100  # bytes; the kernel takes 107
 

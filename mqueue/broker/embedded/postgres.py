@@ -1,6 +1,7 @@
 """The embedded PostgreSQL: one server, one database per shard, unix socket only, scram passwords, fsync on."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 
 from mqueue.broker.embedded.binaries import find_postgres, lend_postgres
-from mqueue.broker.embedded.ground import EmbeddedError, Ground, socket_path
+from mqueue.broker.embedded.ground import CREDENTIALS_FILE, EmbeddedError, Ground, socket_path
 from mqueue.broker.embedded.process import Server, command_line, last_words, runs, spawn, surroundings, trim
 from mqueue.paths import sync_folder
 
@@ -46,6 +47,22 @@ SETTINGS = {
 }
 
 
+def database_url(folder: Path, password: str, shard: int) -> str:
+    """`folder`: where its socket is."""
+    return f"postgresql://{USER}:{password}@/mqueue_{shard}?host={quote(str(folder), safe='/')}"
+
+
+def database_urls(data_dir: Path) -> tuple[str, ...]:
+    """Of the server that a broker runs on this data dir. Raises EmbeddedError where none answers."""
+    try:
+        password = json.loads((data_dir / CREDENTIALS_FILE).read_text())["postgres"]
+        with psycopg.connect(database_url(data_dir / "pg", password, 0), connect_timeout=5) as connection:
+            row = connection.execute("SELECT shards FROM shard").fetchone()
+    except (OSError, ValueError, KeyError, psycopg.Error) as error:
+        raise EmbeddedError(f"no broker runs on the data dir {data_dir}: {error}") from error
+    return tuple(database_url(data_dir / "pg", password, shard) for shard in range(row[0] if row else 0))
+
+
 class PostgreSQL:
     name = "postgresql"
 
@@ -64,8 +81,7 @@ class PostgreSQL:
     @property
     def urls(self) -> tuple[str, ...]:
         """One URL per shard, in order."""
-        folder = quote(str(self._folder), safe="/")
-        return tuple(f"postgresql://{USER}:{self._password}@/mqueue_{shard}?host={folder}" for shard in range(self._shards))
+        return tuple(database_url(self._folder, self._password, shard) for shard in range(self._shards))
 
     def alive(self) -> bool:
         return self._server is not None and self._server.alive()

@@ -304,6 +304,10 @@ class ShardStore:
         rows = await self._all("message_by_id", id=id)
         return rows[0] if rows else None
 
+    async def ledger(self) -> list[Any]:
+        """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
+        return await self._all("ledger")
+
     async def topic_counts(self, namespaces: Sequence[str] | None) -> list[Any]:
         return await self._all("topic_counts", namespaces=None if namespaces is None else list(namespaces))
 

@@ -1,0 +1,164 @@
+"""The judge of `mqueue torture` must see what is wrong, and nothing else."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mqueue.torture.history import Delivery, Enqueued, Fault, Fetch, History, Key, Settle, Window
+from mqueue.torture.judge import judge
+
+LOW, HIGH = Key(0, 0, 1), Key(5, 0, 2)
+
+
+def delivery(key: Key, answered: float, attempt: int = 1, payload: bytes = b"") -> Delivery:
+    return Delivery(key, "t", attempt, payload or b"%d" % key.id, answered + 2.0)
+
+
+def fetch(sent: float, *keys: Key, attempt: int = 1) -> Fetch:
+    return Fetch(("t",), 0, sent, sent + 0.1, tuple(delivery(key, sent, attempt) for key in keys))
+
+
+def ack(at: float, verdict: str | None = "ok", broker: int = 0) -> Settle:
+    return Settle("ack", broker, at, at + 0.1, verdict)
+
+
+def history() -> History:
+    """Two messages, fetched in order and acked."""
+    made = {key.id: Enqueued("t", b"%d" % key.id, 3, True, 0, 10.0) for key in (LOW, HIGH)}
+    return History(0.0, {b"1", b"2"}, made, [fetch(11, LOW), fetch(12, HIGH)], {1: [ack(11.5)], 2: [ack(12.5)]}, shards={"t": 0})
+
+
+def lost(h: History) -> None:
+    h.fetches.pop()
+    del h.settles[2]
+
+
+def only_a_stale_ack(h: History) -> None:
+    h.settles[2] = [ack(12.5, "stale")]
+
+
+def unknown(h: History) -> None:
+    h.sent.remove(b"2")
+
+
+def inverted(h: History) -> None:
+    h.fetches = [fetch(11, HIGH), fetch(12, LOW)]
+    h.settles = {1: [ack(12.5)], 2: [ack(11.5)]}
+
+
+def untrue(h: History) -> None:
+    h.fetches.insert(0, fetch(10.5))
+
+
+def leased_twice(h: History) -> None:
+    h.fetches.append(fetch(12.2, HIGH, attempt=2))
+
+
+def after_its_ack(h: History) -> None:
+    h.fetches.append(fetch(20, HIGH, attempt=2))
+
+
+def too_often(h: History) -> None:
+    h.settles[2] = [Settle("nack", 0, 12.5, 12.6, "ok", 12.6), ack(13.5)]
+    h.fetches.append(fetch(13, HIGH, attempt=5))
+
+
+def early(h: History) -> None:
+    later = Key(5, 40_000_000, 2)
+    h.fetches[1] = fetch(12, later)
+
+
+def other_payload(h: History) -> None:
+    h.fetches[1] = Fetch(("t",), 0, 12, 12.1, (delivery(HIGH, 12, payload=b"1"),))
+    h.enqueued[1] = h.enqueued[1]._replace(keyed=False)
+
+
+def doubled(h: History) -> None:
+    third = Key(5, 0, 3)
+    h.enqueued[3] = h.enqueued[2]
+    h.fetches.append(Fetch(("t",), 0, 13, 13.1, (delivery(third, 13, payload=b"2"),)))
+    h.settles[3] = [ack(13.5)]
+
+
+def stuck(h: History) -> None:
+    h.left["t"] = 1
+
+
+def drift(h: History) -> None:
+    h.drift["default/t"] = 1
+
+
+BAD: dict[Callable[[History], None], set[str]] = {
+    lost: {"lost"},
+    only_a_stale_ack: {"lost"},
+    unknown: {"unknown"},
+    inverted: {"inversions"},
+    untrue: {"untrue"},
+    leased_twice: {"overlap"},
+    after_its_ack: {"after_ack"},
+    too_often: {"attempts"},
+    early: {"early"},
+    other_payload: {"payload"},
+    doubled: {"doubled"},
+    stuck: {"stuck"},
+    drift: {"drift"},
+}
+
+
+@pytest.mark.parametrize("spoil", BAD)
+def test_the_judge_sees(spoil: Callable[[History], None]) -> None:
+    h = history()
+    spoil(h)
+    assert {name for name, count in judge(h).bad().items() if count} == BAD[spoil]
+
+
+def in_order(h: History) -> None:
+    pass
+
+
+def dead_in_the_end(h: History) -> None:
+    del h.settles[2]
+    h.dead.add(2)
+
+
+def perhaps_acked(h: History) -> None:
+    h.settles[2] = [ack(12.5, None)]
+
+
+def an_unanswered_fetch_may_have_leased_it(h: History) -> None:
+    inverted(h)
+    h.unanswered.append(Window(10.2, 11.5, ("t",)))
+
+
+def a_fault_hides_the_order(h: History) -> None:
+    inverted(h)
+    h.faults.append(Fault("redis-flush", 10.5, 11.5, lost=True, down=frozenset()))
+
+
+def redis_lost_the_lease(h: History) -> None:
+    leased_twice(h)
+    h.settles[2] = [ack(12.4)]
+    h.faults.append(Fault("redis-flush", 12.15, 12.3, lost=True, down=frozenset()))
+
+
+def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
+    after_its_ack(h)
+    h.faults.append(Fault("redis-and-broker", 13, 15, lost=True, down=frozenset({0})))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        in_order,
+        dead_in_the_end,
+        perhaps_acked,
+        an_unanswered_fetch_may_have_leased_it,
+        a_fault_hides_the_order,
+        redis_lost_the_lease,
+        redis_lost_the_ack_and_its_broker_was_away,
+    ],
+)
+def test_the_judge_accepts(spoil: Callable[[History], None]) -> None:
+    h = history()
+    spoil(h)
+    assert judge(h).good(), judge(h).bad()
