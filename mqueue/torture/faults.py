@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from mqueue.broker.failpoints import NAMES
-from mqueue.torture.stage import Broker, Stage
+from mqueue.torture.stage import Broker, Proxy, Stage
 
 SELDOM = {"wal.rotate", "wal.before_remove"}  # not reached within seconds
 REACH_S = 6.0
@@ -92,36 +92,17 @@ async def postgres_kill(stage: Stage, chance: random.Random) -> Damage:
     return Damage()
 
 
-async def redis_cut(stage: Stage, chance: random.Random) -> Damage:
-    broker = _any(stage, chance)
-    broker.redis.cut()
-    await asyncio.sleep(0.2 + chance.random() * 4)
-    broker.redis.heal()
-    return Damage(down=frozenset({broker.number}))
+def on_link(link: Callable[[Broker], Proxy], harm: Callable[[Proxy], None], seconds: float) -> Fault:
+    """One broker's connections to a store are harmed for up to so long."""
 
+    async def fault(stage: Stage, chance: random.Random) -> Damage:
+        broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
+        harm(link(broker))
+        await asyncio.sleep(0.2 + chance.random() * seconds)
+        link(broker).heal()
+        return Damage(down=frozenset({broker.number}))
 
-async def redis_stall(stage: Stage, chance: random.Random) -> Damage:
-    broker = _any(stage, chance)
-    broker.redis.stall()
-    await asyncio.sleep(0.2 + chance.random() * 7)
-    broker.redis.heal()
-    return Damage(down=frozenset({broker.number}))
-
-
-async def postgres_cut(stage: Stage, chance: random.Random) -> Damage:
-    broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
-    broker.postgres.cut()
-    await asyncio.sleep(0.2 + chance.random() * 4)
-    broker.postgres.heal()
-    return Damage(down=frozenset({broker.number}))
-
-
-async def postgres_stall(stage: Stage, chance: random.Random) -> Damage:
-    broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
-    broker.postgres.stall()
-    await asyncio.sleep(0.2 + chance.random() * 7)
-    broker.postgres.heal()
-    return Damage(down=frozenset({broker.number}))
+    return fault
 
 
 async def failpoint(stage: Stage, chance: random.Random) -> Damage:
@@ -150,10 +131,10 @@ FAULTS: dict[str, Fault] = {
     "redis-flush": redis_flush,
     "redis-kill": redis_kill,
     "redis-and-broker": redis_and_broker,
-    "redis-cut": redis_cut,
-    "redis-stall": redis_stall,
+    "redis-cut": on_link(lambda broker: broker.redis, Proxy.cut, 4.0),
+    "redis-stall": on_link(lambda broker: broker.redis, Proxy.stall, 7.0),
     "postgres-kill": postgres_kill,
-    "postgres-cut": postgres_cut,
-    "postgres-stall": postgres_stall,
+    "postgres-cut": on_link(lambda broker: broker.postgres, Proxy.cut, 4.0),
+    "postgres-stall": on_link(lambda broker: broker.postgres, Proxy.stall, 7.0),
     "failpoint": failpoint,
 }
