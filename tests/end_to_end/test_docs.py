@@ -53,7 +53,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
-    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md"}, "who runs the others?"
+    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "reliability.md"}, "who runs the others?"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,15 @@ def test_the_readmes_curl_calls(broker: Broker, environment: dict[str, str]) -> 
     [block] = [b for b in blocks(ROOT / "README.md", "bash") if "curl" in b]
     [got] = json.loads(sh(block, environment, broker).splitlines()[-1].partition("]")[2])
     assert (got["topic"], got["payload"]) == ("leads", "eyJuYW1lIjoiSm9obiBEb2UifQ==")
+
+
+def test_the_command_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
+    """Its short form, with one fault; `test_torture.py` has more of them."""
+    [block] = blocks(ROOT / "docs" / "reliability.md", "bash")
+    [command] = commands(block)
+    assert "--minutes 10 " in command.line
+    said = sh(command.line.replace("--minutes 10 ", "--minutes 0.1 --faults worker-kill "), environment, broker)
+    assert "| lost | 0 |" in said
 
 
 # -- the HTTP API ----------------------------------------------------------------------------------------------------------------
