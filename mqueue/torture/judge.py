@@ -53,7 +53,7 @@ class Seen(NamedTuple):
 def judge(history: History) -> Verdict:
     verdict = Verdict(stuck={name: count for name, count in history.left.items() if count}, drift=history.drift)
     seen: dict[int, list[Seen]] = defaultdict(list)
-    for fetch in sorted(history.fetches, key=lambda f: f.sent):
+    for fetch in sorted(history.fetches, key=lambda f: f.answered):  # one that waited was sent long before it leased
         for delivery in fetch.got:
             seen[delivery.key.id].append(Seen(fetch, delivery))
     for id, deliveries in seen.items():

@@ -141,6 +141,11 @@ def redis_lost_the_lease(h: History) -> None:
     h.faults.append(Fault("redis-flush", 12.15, 12.3, lost=True, down=frozenset()))
 
 
+def the_next_fetch_was_sent_first_and_waited(h: History) -> None:
+    h.settles[2] = [Settle("nack", 0, 12.2, 12.25, "ok", 12.25), ack(12.6)]
+    h.fetches.append(Fetch(("t",), 1, 11.9, 12.4, (delivery(HIGH, 12.3, 2),)))
+
+
 def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
     after_its_ack(h)
     h.faults.append(Fault("redis-and-broker", 13, 15, lost=True, down=frozenset({0})))
@@ -156,6 +161,7 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         a_fault_hides_the_order,
         redis_lost_the_lease,
         redis_lost_the_ack_and_its_broker_was_away,
+        the_next_fetch_was_sent_first_and_waited,
     ],
 )
 def test_the_judge_accepts(spoil: Callable[[History], None]) -> None:
