@@ -11,7 +11,8 @@ import psycopg
 import structlog
 
 from mqueue import paths, tokens
-from mqueue.broker.cache.ready import Limits, ReadyCache
+from mqueue.broker.cache.calls import Limits
+from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.committer import Committer
 from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader

@@ -17,7 +17,7 @@ import structlog
 
 from mqueue import backoff
 from mqueue.broker import entries, failpoints, record
-from mqueue.broker.cache.ready import Applied, Enqueue, Outcome, SettleArgs
+from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Enqueued, Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, StoreLost, unavailable
 from mqueue.broker.shard import Shard

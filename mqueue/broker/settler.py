@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from mqueue.broker.cache.ready import SettleArgs
+from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.committer import Committer, delays
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics

@@ -29,15 +29,18 @@ OURS = ("MQUEUE_", "DATABASE_URLS", "REDIS_", "WAL_DIR", "JWT_SECRET", "NAMESPAC
 
 
 class Broker:
-    """`url`, `metrics_url`, `token` of the running one. `env`: settings beside the defaults, by their environment names."""
+    """`url`, `metrics_url`, `token` of the running one. `env`: settings beside the defaults, by their environment names.
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
+    `under`: a command that runs it in its own process.
+    """
+
+    def __init__(self, *args: str, env: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mq-"))  # short: unix sockets
         self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)  # PostgreSQL's own account must get in
         self.data_dir = self.home / "d"
         self.log = self.home / "broker.log"
         self.url = self.metrics_url = ""
-        self._args, self._env = args, dict(env or {})
+        self._args, self._env, self._under = args, dict(env or {}), under
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +55,7 @@ class Broker:
     def start(self) -> None:
         """Returns when the broker says that it is ready."""
         assert self._process is None
-        command = [sys.executable, "-m", "mqueue.cli", "broker", "--port", "0", "--metrics-port", "0"]
+        command = [*self._under, sys.executable, "-m", "mqueue.cli", "broker", "--port", "0", "--metrics-port", "0"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--data-dir", str(self.data_dir), *self._args],

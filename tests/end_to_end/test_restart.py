@@ -4,9 +4,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import pytest
+import psutil
 
 from .api import Http
 from .broker import Broker, until
@@ -122,7 +121,7 @@ def _stopped_postgres(broker: Broker) -> Iterator[None]:
     postmaster = broker.postgres_pid()
     assert postmaster is not None
     os.kill(postmaster, signal.SIGSTOP)  # first: it makes no new ones then
-    pids = [postmaster, *_children(postmaster)]
+    pids = [postmaster, *(child.pid for child in psutil.Process(postmaster).children())]
     try:
         for pid in pids[1:]:
             os.kill(pid, signal.SIGSTOP)
@@ -130,10 +129,3 @@ def _stopped_postgres(broker: Broker) -> Iterator[None]:
     finally:
         for pid in reversed(pids):
             os.kill(pid, signal.SIGCONT)
-
-
-def _children(pid: int) -> list[int]:
-    file = Path(f"/proc/{pid}/task/{pid}/children")
-    if not file.exists():
-        pytest.skip("this kernel does not list children")
-    return [int(child) for child in file.read_text().split()]

@@ -16,12 +16,13 @@ NAME = {"namespace": "default", "topic": "leads"}
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 
 
-@pytest.fixture(scope="module", params=["http", "https"])
+@pytest.fixture(
+    scope="module",
+    params=["http", pytest.param("https", marks=pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing"))],
+)
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     env = {"JWT_SECRET": SECRET}
     if request.param == "https":
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is missing")
         folder = tmp_path_factory.mktemp("certs")
         key, cert = folder / "key.pem", folder / "cert.pem"
         command = ["openssl", "req", "-x509", "-nodes", "-days", "365", "-newkey", "rsa:2048"]

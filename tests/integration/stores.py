@@ -11,7 +11,8 @@ import psycopg
 
 from mqueue.broker import entries, record, tail
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.ready import Applied, Enqueue, Limits, Outcome, ReadyCache, SettleArgs
+from mqueue.broker.cache.calls import Applied, Enqueue, Limits, Outcome, SettleArgs
+from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.flusher import Flusher, gather
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher

@@ -6,7 +6,6 @@ their stages. MQUEUE_MACHINE_EXAMPLES sets how many examples run, MQUEUE_MACHINE
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from stores import NODES, SECOND, Stages, World, hashed, keyed, message
 
 from mqueue.broker import record
-from mqueue.broker.cache.ready import Applied, SettleArgs
-from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.cache.calls import Applied, SettleArgs
 from mqueue.broker.faults import Deposed, EpochEnded
 
 EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "800"))
@@ -397,13 +395,6 @@ class OrderMachine(RuleBasedStateMachine):
             made = len(self.messages) - sum(len(copies) for copies in self.copies.values())
             ends = (made, len(self.among("acked")), len(self.among("dead")), lapsed)
             assert (ledger["enqueued"], ledger["acked"], ledger["dead"], ledger["expired"]) == ends
-
-
-@pytest.fixture(scope="module")
-def world(stores: StoreUrls) -> Iterator[World]:
-    world = World(stores)
-    yield world
-    world.close()
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from stores import NODES, SECOND, World, keyed, logged, message
 
 from mqueue.broker import entries, tail
-from mqueue.broker.cache.ready import Enqueue
-from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.store.replay import replay
@@ -18,17 +16,9 @@ from mqueue.broker.wal.record import Record as LogRecord
 TOPIC = "t/a"
 
 
-@pytest.fixture(scope="module")
-def world_of_all(stores: StoreUrls) -> Iterator[World]:
-    world = World(stores)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def world(world_of_all: World) -> World:
-    world_of_all.run(world_of_all.fresh())
-    return world_of_all
+@pytest.fixture(autouse=True)
+def fresh(world: World) -> None:
+    world.run(world.fresh())
 
 
 def enqueues(world: World, node: int, count: int = 1) -> tuple[list[Enqueue], list[int]]:

@@ -62,7 +62,7 @@ class FakeEngine:
         if self.waits:
             self.waiting.set()
             try:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise

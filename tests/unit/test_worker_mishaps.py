@@ -4,13 +4,13 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 from fake_broker import FakeBroker, Stored, start
+from working import until, working
 
 from mqueue import Retry, wire
 from mqueue.worker import executor
@@ -61,24 +61,6 @@ def registry(broker: FakeBroker, ran: list[int]) -> Registry:
 def call(name: str, *args: Any) -> wire.EnqueueItem:
     """As another program might have sent it."""
     return wire.EnqueueItem(topic=TOPIC, payload=msgspec.json.encode({"task": name, "args": args}), max_retries=0)
-
-
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def working(registry: Registry, broker: FakeBroker, **options: Any) -> AsyncIterator[Worker]:
-    worker = Worker(registry, url=broker.url, token=broker.token, **options)
-    run = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        async with asyncio.timeout(15):
-            assert await run == 0
 
 
 async def the_only_one_dead(registry: Registry, broker: FakeBroker, ran: list[int], bad: wire.EnqueueItem) -> Stored:

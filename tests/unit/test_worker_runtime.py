@@ -8,14 +8,14 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from fake_broker import FakeBroker, start
+from working import until, working
 
 from mqueue import Bury, Retry, current
 from mqueue.client import AsyncClient, Client
@@ -49,29 +49,11 @@ def topic() -> str:
     return f"t-{uuid4().hex}"
 
 
-async def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def until_gone(client: AsyncClient, *ids: int) -> None:
     async with asyncio.timeout(10):
         for id in ids:
             while await client.message(id) is not None:
                 await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def working(registry: Registry, broker: FakeBroker, **options: Any) -> AsyncIterator[Worker]:
-    worker = Worker(registry, url=broker.url, token=broker.token, **options)
-    run = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        async with asyncio.timeout(15):
-            assert await run == 0
 
 
 # ── how jobs end ──

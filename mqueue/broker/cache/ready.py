@@ -7,8 +7,7 @@ nothing, CacheLost where no answer came.
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import hiredis
 import redis.asyncio as aioredis
@@ -19,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from mqueue.broker.cache import keys, scripts
+from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
 from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
 from mqueue.message import BODY_MAX
 
@@ -35,113 +35,6 @@ BLOCKED_MAX = 8  # connections that wait in Redis: for a word to wake, for what 
 SCAN_PAGE = 500
 NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
-
-
-class Enqueue(NamedTuple):
-    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it."""
-
-    group: int
-    record: bytes
-    body: bytes
-    key_hash: bytes
-    key: bytes
-
-
-class SettleArgs(NamedTuple):
-    """`delays`: µs (f8) by how many attempts failed before; empty for an ack."""
-
-    id: bytes
-    topic: bytes
-    kind: str
-    receipt: bytes
-    error: bytes
-    delays: bytes
-
-
-class Outcome(NamedTuple):
-    """What a settle did. `verdict`: o ok, s stale, g no record. `state`: a acked, x dead, n waits again."""
-
-    verdict: bytes
-    state: bytes
-    version: int
-    attempts: int
-    due: int
-    node: int
-    sequence: int
-    in_pg: int
-
-
-@dataclass(slots=True)
-class Applied:
-    due_clock: int
-    clock: int
-    buffer: int
-    verdicts: list[tuple[bytes, bytes]]
-    outcomes: list[Outcome]
-
-
-@dataclass(slots=True)
-class Fetched:
-    """`status`: ok, more, ask, nothing."""
-
-    status: str
-    clock: int = 0
-    records: Sequence[bytes] = ()
-    bodies: Sequence[bytes] = ()
-    left: int = 0
-
-
-@dataclass(slots=True)
-class Tick:
-    clock: int
-    lag: int
-    next_at: int
-    expired: int
-    jumps: int
-    dead: int
-
-
-@dataclass(slots=True)
-class FlushPage:
-    entries: list[bytes]
-    ids: list[bytes]
-    records: list[bytes | None]
-    in_pg: bytes
-    bodies: list[bytes | None]
-    errors: list[bytes | None]
-    key_hashes: list[bytes]
-    keys: list[bytes | None]
-
-
-@dataclass(slots=True)
-class RefillBegun:
-    frontier: bytes
-    clock: int
-    t_id: bytes
-    t_due: int
-    ready: int
-    cap: int
-    hard: int
-
-
-@dataclass(slots=True)
-class Depths:
-    """What Redis holds of a topic."""
-
-    ready: int
-    spill: int
-    delayed: int
-    leased: int
-    unflushed: int
-    dead: int
-
-
-@dataclass(slots=True)
-class Limits:
-    ready_cap: int
-    ready_hard: int
-    delayed_max: int
-    buffer_max: int
 
 
 class ReadyCache:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mqueue.broker import failpoints, record
-from mqueue.broker.cache.ready import FlushPage
+from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.store.write import FlushBatch, Gone
 from mqueue.lifecycle import State

@@ -18,7 +18,8 @@ import structlog
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.cache.ready import FLUSH, Limits, ReadyCache
+from mqueue.broker.cache.calls import Limits
+from mqueue.broker.cache.ready import FLUSH, ReadyCache
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher

@@ -1,0 +1,112 @@
+"""What goes into the scripts, and what comes out of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Enqueue(NamedTuple):
+    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it."""
+
+    group: int
+    record: bytes
+    body: bytes
+    key_hash: bytes
+    key: bytes
+
+
+class SettleArgs(NamedTuple):
+    """`delays`: µs (f8) by how many attempts failed before; empty for an ack."""
+
+    id: bytes
+    topic: bytes
+    kind: str
+    receipt: bytes
+    error: bytes
+    delays: bytes
+
+
+class Outcome(NamedTuple):
+    """What a settle did. `verdict`: o ok, s stale, g no record. `state`: a acked, x dead, n waits again."""
+
+    verdict: bytes
+    state: bytes
+    version: int
+    attempts: int
+    due: int
+    node: int
+    sequence: int
+    in_pg: int
+
+
+@dataclass(slots=True)
+class Applied:
+    due_clock: int
+    clock: int
+    buffer: int
+    verdicts: list[tuple[bytes, bytes]]
+    outcomes: list[Outcome]
+
+
+@dataclass(slots=True)
+class Fetched:
+    """`status`: ok, more, ask, nothing."""
+
+    status: str
+    clock: int = 0
+    records: Sequence[bytes] = ()
+    bodies: Sequence[bytes] = ()
+    left: int = 0
+
+
+@dataclass(slots=True)
+class Tick:
+    clock: int
+    lag: int
+    next_at: int
+    expired: int
+    jumps: int
+    dead: int
+
+
+@dataclass(slots=True)
+class FlushPage:
+    entries: list[bytes]
+    ids: list[bytes]
+    records: list[bytes | None]
+    in_pg: bytes
+    bodies: list[bytes | None]
+    errors: list[bytes | None]
+    key_hashes: list[bytes]
+    keys: list[bytes | None]
+
+
+@dataclass(slots=True)
+class RefillBegun:
+    frontier: bytes
+    clock: int
+    t_id: bytes
+    t_due: int
+    ready: int
+    cap: int
+    hard: int
+
+
+@dataclass(slots=True)
+class Depths:
+    """What Redis holds of a topic."""
+
+    ready: int
+    spill: int
+    delayed: int
+    leased: int
+    unflushed: int
+    dead: int
+
+
+@dataclass(slots=True)
+class Limits:
+    ready_cap: int
+    ready_hard: int
+    delayed_max: int
+    buffer_max: int
