@@ -1,9 +1,11 @@
 """Redis forgets, goes back in time, or is not what it should be; the brokers notice, and nothing is untrue meanwhile."""
 
+import os
+import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,19 @@ def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
         got = until(lambda: _try(http, 100), 15, "delivered after the new epoch")
         assert [m["id"] for m in got] == ids
         assert broker.metric("mqueue_epoch") >= 2
+
+
+def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
+    with leader_and_other(stores.environment()) as (leader, other):
+        http = Http(other.url, other.token)
+        assert http.get() == []  # opens the topic: what comes now is ready at once
+        ids = http.put(*[b"x"] * 5)
+        with client(stores) as cache, asleep(leader):
+            cache.delete("{mq0}:record")
+            assert http.call("GET", "/dequeue", query=http.name).status == 503
+            assert cache.hget("{mq0}:shard", "epoch") is None
+        got = until(lambda: _try(http, 100), 15, "delivered after the new epoch")
+        assert [m["id"] for m in got] == ids
 
 
 def test_a_batch_out_of_step_joins_again(stores: Stores) -> None:
@@ -91,37 +106,47 @@ class Server:
 
 
 def test_a_redis_that_comes_back_from_a_snapshot_delivers_nothing_again(stores: Stores) -> None:
+    """The leader sleeps, so that it is the other broker itself that must see another server."""
     folder = stores.folder / "snapshots"
     folder.mkdir()
     server = Server(folder)
+    urls = StoreUrls(stores.urls.database_urls, (f"unix://{server.socket}",), "")
     try:
-        urls = StoreUrls(stores.urls.database_urls, (f"unix://{server.socket}",), "")
-        with Broker(env=environment(urls)) as broker:
-            http = Http(broker.url, broker.token)
+        with leader_and_other(environment(urls)) as (leader, other):
+            http = Http(other.url, other.token)
+            assert http.get() == []
             ids = http.put(b"1", b"2")
             server.save()
             got = http.get()
             assert [m["id"] for m in got] == ids
             assert [http.ack(m).body["status"] for m in got] == ["ok", "ok"]
             until(lambda: http.stats()["counters"].get("acked") == 2, what="the acks are flushed")
-            with ThreadPoolExecutor(1) as pool:
-                looking = pool.submit(_look, http, 4.0)
+            with asleep(leader):
                 server.kill()
                 server.start()
-                assert looking.result() == [], "delivered after its ack"
-            (id,) = until(lambda: _put(http), 10, "it serves again")
+                replies = [http.call("GET", "/dequeue", query=http.name) for _ in range(3)]
+                assert {reply.status for reply in replies} == {503}, "delivered after its ack"
+            (id,) = until(lambda: _put(http), 20, "it serves again")
             assert [m["id"] for m in until(lambda: _try(http, 10), 10, "delivered")] == [id]
     finally:
         server.kill()
 
 
-def _look(http: Http, seconds: float) -> list[dict[str, object]]:
-    """What comes within this time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if got := _try(http, 10):
-            return got
-    return []
+@contextmanager
+def leader_and_other(env: dict[str, str]) -> Iterator[tuple[Broker, Broker]]:
+    with Broker(env=env) as leader:
+        until(lambda: leader.metric("mqueue_leader") == 1, what="it leads")
+        with Broker(env=env) as other:
+            yield leader, other
+
+
+@contextmanager
+def asleep(broker: Broker) -> Iterator[None]:
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
 
 
 def _try(http: Http, limit: int) -> list[dict[str, object]]:
