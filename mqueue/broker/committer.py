@@ -30,7 +30,6 @@ from mqueue.message import BATCH_MAX, BODY_MAX, REQUEST_KEY_S, Settle
 WAITING_MAX = 10_000  # requests that may wait for the next batch
 RETRY_S = 0.05
 FLUSH_WAIT_S = 5.0
-FLUSH_PAUSE_S = 0.02
 DELAYS_MAX = 14  # past 2^12 s the cap of one hour holds
 
 logger = structlog.get_logger(__name__)
@@ -291,8 +290,7 @@ class Committer:
         while await shard.store.position(shard.node) < sequence:
             if shard.clock.monotonic() > deadline:
                 raise StoreLost("the log is full, and the flush does not come")
-            await shard.cache.ask_flush()
-            await asyncio.sleep(FLUSH_PAUSE_S)
+            await shard.hurry_flush()
 
     def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
         """False when the log is full."""

@@ -1,6 +1,5 @@
 """Dead letters: listed from both stores, deleted in one."""
 
-import asyncio
 from collections.abc import Sequence
 
 from mqueue.broker import record
@@ -13,7 +12,6 @@ from mqueue.lifecycle import State
 from mqueue.message import DeadLetter, TopicName, Verdict
 
 FLUSH_WAIT_S = 5.0
-FLUSH_PAUSE_S = 0.02
 
 
 class DeadLetters:
@@ -60,5 +58,4 @@ class DeadLetters:
                 return
             if self._clock.monotonic() >= deadline:
                 raise Unavailable("the dead letters are not flushed yet", retry_after=1)
-            await shard.cache.ask_flush()
-            await asyncio.sleep(FLUSH_PAUSE_S)
+            await shard.hurry_flush()

@@ -16,7 +16,6 @@ from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
 from mqueue.message import TIME_MAX_US, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
-FLUSH_PAUSE_S = 0.02
 
 
 class Enqueuer:
@@ -105,8 +104,7 @@ class Enqueuer:
                 except InFlight:  # at another broker, whose disk may not have it yet
                     if self._clock.monotonic() >= deadline:
                         raise
-                    await shard.cache.ask_flush()
-                    await asyncio.sleep(FLUSH_PAUSE_S)
+                    await shard.hurry_flush()
                     continue
                 except Repeated:
                     made = await self._ids_of_request(shard, key_hash)

@@ -11,6 +11,7 @@ from mqueue.clock import Clock
 from mqueue.errors import Unavailable
 
 SERVING_WAIT_S = 5.0
+FLUSH_PAUSE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -56,6 +57,11 @@ class Shard:
         """The epoch is gone: stop serving, look at the shard row."""
         self.serving.clear()
         self.suspect.set()
+
+    async def hurry_flush(self) -> None:
+        """Asks the leader to flush what is there, and gives it a moment. Raises CacheLost."""
+        await self.cache.ask_flush()
+        await asyncio.sleep(FLUSH_PAUSE_S)
 
     async def wait_serving(self) -> None:
         """Raises Unavailable when the shard does not serve within a few seconds."""

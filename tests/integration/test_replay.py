@@ -4,9 +4,10 @@ import asyncio
 import uuid
 
 import pytest
-from stores import NODES, SECOND, World, keyed, logged, message
+from stores import NODES, NUMBER, SECOND, World, keyed, logged, message
 
-from mqueue.broker import entries, tail
+from mqueue.broker import entries, record, tail
+from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded
@@ -108,6 +109,26 @@ def test_brokers_that_start_together_get_numbers_of_their_own(world: World) -> N
     nodes = [node for node, _ in world.run(register())]
     assert len(set(nodes)) == 6
     world.run(world.connection.execute("DELETE FROM broker WHERE node <> ALL(%s)", (list(NODES),)))
+
+
+def test_rows_behind_many_that_redis_knows_are_pruned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis expires what it knows; the pruner passes it by, also when that takes more than one turn."""
+    monkeypatch.setattr("mqueue.broker.daemons.pruner.PAGES_MAX", 1)
+    monkeypatch.setattr("mqueue.broker.daemons.pruner.BATCH_MAX", 1)
+    broker = world.brokers[1]
+    broker.shard.next_sequence()
+    made = [message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=SECOND + n, max_retries=3)[0] for n in range(4)]
+    world.run(broker.batch(made, [], logged=True, repeated=False))
+    world.run(world.work([TOPIC]))
+    last = made[-1].record[record.ID]
+    world.run(world.cache._redis.hdel(keys.record(NUMBER), last))
+    world.run(world.advance(5 * SECOND))
+    world.run(world.tick())
+    assert int.from_bytes(last) in world.run(world.rows())
+    turns = [world.run(world.pruner.prune(world.lead)) for _ in range(5)]
+    assert turns == [True, True, True, True, False]
+    assert int.from_bytes(last) not in world.run(world.rows())
+    assert len(world.run(world.rows())) == 3
 
 
 def test_keys_are_pruned_faster_than_a_page_a_turn(world: World) -> None:

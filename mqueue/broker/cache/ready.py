@@ -48,7 +48,7 @@ class ReadyCache:
         self._prefix = keys.prefix(shard)
         self._url = url if "://" in url else f"redis://{url}"
         self._password = password
-        # Any = its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
+        # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._scripts = scripts.load()

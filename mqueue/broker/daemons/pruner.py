@@ -11,6 +11,9 @@ PAGES_MAX = 20  # of each in one go, so that a flush gets its turn
 
 
 class Pruner:
+    def __init__(self) -> None:
+        self._after = (0, 0)  # expiry and id of the last row looked at: Redis may know a great many, and they stay
+
     async def prune(self, lead: Lead) -> bool:
         """Page after page. True when more is left."""
         more = False
@@ -19,11 +22,11 @@ class Pruner:
         return more
 
     async def _rows(self, lead: Lead) -> bool:
-        shard, after = lead.shard, (0, 0)
+        shard = lead.shard
         for _ in range(PAGES_MAX):
-            rows = await shard.store.expired_page(lead.connection, shard.clock_us, after, BATCH_MAX)
+            rows = await shard.store.expired_page(lead.connection, shard.clock_us, self._after, BATCH_MAX)
             if not rows:
-                return False
+                break
             known = await shard.cache.known([id for id, _, _ in rows])
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
                 deleted = await write.delete_messages(lead.connection, [(id, version) for id, version, _ in rows if id not in known])
@@ -32,10 +35,11 @@ class Pruner:
                     ledger.add(topic_id, "expired", count)
                 await write.write_ledger(lead.connection, ledger)
             id, _, expires = rows[-1]
-            after = (expires, id)
-            if len(rows) < BATCH_MAX:
-                return False
-        return True
+            self._after = (expires, id)
+        else:
+            return True
+        self._after = (0, 0)
+        return False
 
     async def _keys(self, lead: Lead) -> bool:
         for _ in range(PAGES_MAX):
