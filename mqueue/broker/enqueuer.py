@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from mqueue.broker import record
-from mqueue.broker.committer import Committer, Draft, LookAgain, Repeated
+from mqueue.broker.batch import Draft, LookAgain, Repeated
+from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard

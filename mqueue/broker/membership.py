@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import structlog
 
 from mqueue.broker import entries, failpoints, record, tail
-from mqueue.broker.committer import for_script
+from mqueue.broker.batch import for_script
 from mqueue.broker.faults import Fault
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.replay import replay

@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from mqueue.broker.batch import delays
 from mqueue.broker.cache.calls import SettleArgs
-from mqueue.broker.committer import Committer, delays
+from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
