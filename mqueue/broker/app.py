@@ -18,11 +18,11 @@ from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine import Engine
-from mqueue.broker.faults import CacheLost
+from mqueue.broker.faults import CacheLost, Fault
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.membership import Membership
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.migrate import migrate_all
 from mqueue.broker.store.queries import preload
@@ -250,6 +250,7 @@ class Broker:
         while True:
             for shard in self._shards:
                 shard.metrics.health.set(shard.serving.is_set())
+                shard.metrics.cold.set(shard.mode == COLD)
             await asyncio.sleep(0.2)
 
     # -- stop ----------------------------------------------------------------------------------------------------------------
@@ -281,6 +282,8 @@ class Broker:
             logger.info("flushed")
         await self._end_tasks()
         for shard in self._shards:
+            with suppress(Fault):
+                await shard.store.leave(shard.node)
             with suppress(WalError):
                 await asyncio.to_thread(shard.log.close)
             await shard.cache.close()

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from mqueue.broker import entries, failpoints, record
+from mqueue.broker import cold, entries, failpoints, record
 from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, StoreLost, unavailable
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.record import Record as LogRecord
@@ -75,7 +75,9 @@ class Committer:
                 await self._shard.wait_serving()
                 async with self._shard.in_flight:
                     batch.refuse_others(self._shard.epoch)
-                    if batch.enqueues or batch.settles:
+                    if self._shard.mode != HOT:
+                        await cold.commit(self._shard, self._ids, batch)
+                    elif batch.enqueues or batch.settles:
                         await self._commit(batch)
             except Unavailable as error:
                 batch.fail(error)

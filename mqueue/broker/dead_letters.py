@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mqueue.broker import record
 from mqueue.broker.faults import Fault, unavailable
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
@@ -24,7 +24,9 @@ class DeadLetters:
         name = TopicName(namespace, topic)
         shard = self._shards[self._slots.shard(name)]
         try:
-            fresh = await shard.cache.dead(str(name), limit, after)  # first Redis: what a flush moves meanwhile is found in PostgreSQL
+            fresh = (
+                [] if shard.mode == COLD else await shard.cache.dead(str(name), limit, after)
+            )  # first Redis: what a flush moves meanwhile is found in PostgreSQL
             rows = await shard.store.dead_page(name, after, limit)
         except Fault as fault:
             raise unavailable(fault) from fault
@@ -50,7 +52,7 @@ class DeadLetters:
     async def _until_flushed(self, shard: Shard, ids: Sequence[int]) -> None:
         """Dead letters are deleted in one place, PostgreSQL: those still in Redis are flushed first."""
         deadline = self._clock.monotonic() + FLUSH_WAIT_S
-        waiting = list(ids)
+        waiting = [] if shard.mode == COLD else list(ids)
         while True:
             data = [(id, (await shard.cache.record(id.to_bytes(8)))[0]) for id in waiting]
             waiting = [id for id, r in data if r is not None and r[:1] == State.DEAD.value]

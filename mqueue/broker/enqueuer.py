@@ -10,7 +10,7 @@ from mqueue.broker.batch import Draft, LookAgain, Repeated
 from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import APART, COLD, HOT, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
@@ -89,6 +89,8 @@ class Enqueuer:
         """Fills `ids` at `items`. Errors name the item of the request."""
         shard = self._shards[number]
         await shard.wait_serving()
+        if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
+            raise Unavailable(f"Redis of shard {number} cannot be reached from here, and it holds the idempotency keys", retry_after=1)
         try:
             epoch, known = await self._known_keys(shard, drafts, items)
             new = [i for i in items if i not in known]
@@ -135,7 +137,8 @@ class Enqueuer:
             return 0, {}
         await shard.wait_serving()
         epoch = shard.epoch
-        in_redis = await shard.cache.has_key([drafts[i].key_hash for i in keyed])
+        cold = shard.mode == COLD
+        in_redis = [None] * len(keyed) if cold else await shard.cache.has_key([drafts[i].key_hash for i in keyed])
         for i, told in zip(keyed, in_redis, strict=True):
             if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
                 raise _key_reused(i)
@@ -155,6 +158,8 @@ class Enqueuer:
 
     async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
         """What this request's first try was given."""
+        if shard.mode == COLD and (known := await shard.store.request_key(key_hash)):
+            return record.unpack_runs(known[1])
         [told] = await shard.cache.has_key([key_hash])
         if told is None:
             raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
@@ -162,7 +167,7 @@ class Enqueuer:
 
     async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
         """The write-behind buffer has room for so many bytes more, or has none at all in it."""
-        while shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
+        while shard.mode == HOT and shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)

@@ -19,6 +19,10 @@ class Deposed(Fault):
     """A later leader's term stands in the shard."""
 
 
+class GivesWay(Fault):
+    """This broker leads and cannot reach Redis, and another one can."""
+
+
 class Behind(Fault):
     """Redis has not applied this batch's predecessor: recovery."""
 

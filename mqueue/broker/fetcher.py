@@ -6,17 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from mqueue.broker import failpoints, record
+from mqueue.broker.cache.calls import Fetched
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.sharding import SlotMap
+from mqueue.broker.store.cold import ColdStore
 from mqueue.broker.waiters import LOOK_S, Waiters
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
-from mqueue.message import Delivery, TopicName
+from mqueue.message import BODY_MAX, Delivery, TopicName
 
 LEADER_WAIT_S = 2.0
 ASK_PAUSE_S = 0.002
+COLD_LOOK_S = 0.25  # on the cold path nobody wakes a waiter
 
 
 class Fetcher:
@@ -76,12 +79,11 @@ class Fetcher:
         return found
 
     async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
-        topics = [str(name) for name in names]
         deadline = self._clock.monotonic() + LEADER_WAIT_S
         while True:
             await shard.wait_serving()
             try:
-                got = await shard.cache.fetch(shard.epoch, shard.node, topics, limit, lease_ms, waiting)
+                got = await self._take(shard, names, limit, lease_ms, waiting)
             except EpochEnded:
                 shard.lost()
                 got = None
@@ -101,9 +103,25 @@ class Fetcher:
             if got is None or got.status == "ask":
                 await asyncio.sleep(ASK_PAUSE_S)
 
+    async def _take(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> Fetched:
+        if shard.mode == HOT:
+            return await shard.cache.fetch(shard.epoch, shard.node, [str(name) for name in names], limit, lease_ms, waiting)
+        if shard.mode != COLD:
+            raise Unavailable(f"Redis of shard {shard.number} cannot be reached from here", retry_after=1)
+        topics = [name.topic for name in names]
+        rows, clock = await ColdStore(shard.store).fetch(shard.epoch, names[0].namespace, topics, limit, lease_ms, BODY_MAX)
+        if not rows:
+            return Fetched("nothing", clock)
+        records, bodies = zip(*rows, strict=True)
+        return Fetched("ok", clock, records, bodies, int(len(rows) == limit))
+
     async def wake_loop(self, shard: Shard) -> None:
         """Wakes waiters when Redis says so, and every LOOK_S to be sure."""
         while True:
+            if shard.mode == COLD:
+                await asyncio.sleep(COLD_LOOK_S)
+                self._waiters.look()
+                continue
             try:
                 topic = await shard.cache.wait_for_wake(shard.node, LOOK_S)
             except Fault:

@@ -13,14 +13,16 @@ import structlog
 
 from mqueue.broker import entries, failpoints, record, tail
 from mqueue.broker.batch import for_script
-from mqueue.broker.faults import Fault
-from mqueue.broker.shard import Shard
+from mqueue.broker.faults import EpochEnded, Fault
+from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardRow
 from mqueue.broker.wal.record import Record as LogRecord
 
 LOOK_S = 0.5
 URGENT_S = 0.05
+PING_S = 1.0
+APART_AFTER_S = 2.0  # so long Redis may be silent
 TIDY_S = 5.0  # between looks for segments that may go
 REPLAY_MAX = 64 * 1024 * 1024  # bytes of log folded into one transaction
 
@@ -32,14 +34,24 @@ class Membership:
         self._shard = shard
         self._replayed = 0
         self._tidied_at = 0.0
+        self._reached_at = shard.clock.monotonic()
 
     async def run(self) -> None:
+        watching = asyncio.create_task(self._watch_redis())
+        try:
+            await self._run()
+        finally:
+            watching.cancel()
+
+    async def _run(self) -> None:
         shard = self._shard
         while True:
             try:
                 await self._look()
             except Fault as fault:
                 logger.warning("cannot look at the shard", shard=shard.number, reason=str(fault))
+                if shard.clock.monotonic() - shard.looked_at > ALONE_S:
+                    shard.serving.clear()
                 await asyncio.sleep(0.2 + random.random() / 5)
             pause = LOOK_S if shard.serving.is_set() else URGENT_S
             try:
@@ -48,18 +60,44 @@ class Membership:
             except TimeoutError:
                 pass
 
+    async def _watch_redis(self) -> None:
+        """Can this broker reach Redis? Others look at its answer before they give a shard up."""
+        shard = self._shard
+        while True:
+            try:
+                async with asyncio.timeout(PING_S):
+                    await shard.cache.ping()
+                shard.reaches = True
+            except EpochEnded:  # another server; but there is one
+                shard.reaches = True
+            except (Fault, TimeoutError):
+                shard.reaches = False
+            if shard.reaches:
+                self._reached_at = shard.clock.monotonic()
+            await asyncio.sleep(LOOK_S)
+
     async def _look(self) -> None:
         shard = self._shard
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
-        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
         row = await shard.store.row()
+        shard.looked_at = shard.clock.monotonic()
+        is_cut = shard.looked_at - self._reached_at > APART_AFTER_S
+        joined = row.epoch == shard.epoch
         if row.mode == "recovering":
             if self._replayed < row.epoch:
                 await self._confirm(row)
-        elif row.mode == "hot" and row.epoch != shard.epoch:
+        elif row.mode == COLD:
+            if not joined or shard.mode != COLD:
+                await self._join_cold(row, position)
+            shard.saw_clock(0, row.clock_us)
+        elif is_cut:
+            if not joined or shard.mode != APART:
+                await self._go_apart(row)
+        elif not joined or shard.mode != HOT:
             await self._join(row, position)
-        elif row.mode == "hot" and (suspected or not shard.serving.is_set()):
+        elif suspected or not shard.serving.is_set():
             await shard.cache.join(row.epoch, shard.node, None)  # raises when this epoch is not what Redis knows
             shard.serving.set()
         if shard.clock.monotonic() - self._tidied_at > TIDY_S:
@@ -74,11 +112,11 @@ class Membership:
         shard.epoch = 0
         async with shard.in_flight:
             await failpoints.ahit("recovery.before_replay")
-            position = await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+            position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
             await self._replay(shard.log.records(position), row, late=False)
             await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
-            await shard.store.heartbeat(shard.node, self._replayed, shard.start)
+            await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
 
     async def _replay(self, log: Iterable[LogRecord], row: ShardRow, *, late: bool) -> int:
         """Returns the last sequence replayed, 0 for none."""
@@ -105,20 +143,45 @@ class Membership:
         shard.serving.clear()
         async with shard.in_flight:
             shard.cache.run_id = row.run_id
-            late = (entry for entry in shard.log.records(position) if entry.epoch < row.epoch)
-            position = max(position, await self._replay(late, row, late=True))
+            position = max(position, await self._replay_late(row, position))
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start)
             await self._catch_up(row.epoch, start)
             shard.previous = shard.sequence
             await shard.cache.join(row.epoch, shard.node, shard.sequence)
-            shard.epoch = row.epoch
+            shard.epoch, shard.mode = row.epoch, HOT
             shard.due_clock = 0  # of the epoch that ended: it may be past this one's
             shard.saw_clock(due_clock, clock)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.info("joined", shard=shard.number, epoch=row.epoch)
+
+    async def _replay_late(self, row: ShardRow, position: int) -> int:
+        """What it has of epochs that ended without it. Returns the last sequence replayed, 0 for none."""
+        late = (entry for entry in self._shard.log.records(position) if entry.epoch < row.epoch)
+        return await self._replay(late, row, late=True)
+
+    async def _join_cold(self, row: ShardRow, position: int) -> None:
+        shard = self._shard
+        shard.serving.clear()
+        async with shard.in_flight:
+            shard.cache.run_id = ""
+            await self._replay_late(row, position)
+            shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
+            shard.metrics.epoch.set(row.epoch)
+            shard.serving.set()
+        logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)
+
+    async def _go_apart(self, row: ShardRow) -> None:
+        """The shard is hot, and Redis cannot be reached from here. What is under way ends with an unknown outcome."""
+        shard = self._shard
+        shard.serving.clear()
+        async with shard.in_flight:
+            shard.epoch, shard.mode = row.epoch, APART
+            shard.saw_clock(0, max(row.clock_us, shard.now_us()))
+            shard.serving.set()
+        logger.warning("Redis cannot be reached from here: only enqueues are taken", shard=shard.number, epoch=row.epoch)
 
     async def _catch_up(self, epoch: int, start: int) -> None:
         """What the log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log."""

@@ -121,6 +121,11 @@ def from_row(
     )  # fmt: skip
 
 
+def leased(data: bytes, receipt: bytes, until: int) -> bytes:
+    """This record under a lease."""
+    return State.LEASED.value + data[1:60] + receipt + ID8.pack(until) + data[80:]
+
+
 def key(priority: int, rank: int, due: int, id: int) -> bytes:
     return KEY_PARTS.pack(priority + BIAS, rank, due, id)
 

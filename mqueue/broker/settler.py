@@ -10,8 +10,9 @@ from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.sharding import SlotMap
+from mqueue.broker.store.cold import ColdStore
 from mqueue.lifecycle import GONE, State
 from mqueue.message import ERROR_MAX, Extend, Settle, TopicName, Verdict
 
@@ -91,7 +92,11 @@ class Settler:
             for e in extends
         ]
         try:
-            letters = await shard.cache.extend(shard.epoch, items)
+            if shard.mode == COLD:
+                told = await ColdStore(shard.store).extend(shard.epoch, [(int.from_bytes(id), t.decode(), r, ms) for id, t, r, ms in items])
+                letters = b"".join(b"o" if int.from_bytes(id) in told else b"g" for id, *_ in items)
+            else:
+                letters = await shard.cache.extend(shard.epoch, items)
         except Fault as fault:
             shard.suspect.set()
             raise unavailable(fault) from fault
@@ -119,6 +124,8 @@ class Settler:
         return [i for i in at if rows.get(items[i].id) == f"{items[i].namespace}/{items[i].topic}"]
 
     async def _ended(self, shard: Shard, id: int) -> bool:
+        if shard.mode == COLD:
+            return False
         data, _, _ = await shard.cache.record(id.to_bytes(8))
         return data is not None and State(data[:1]) in GONE
 

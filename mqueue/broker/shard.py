@@ -1,4 +1,8 @@
-"""One shard as this broker sees it: its adapters, and the epoch it works in. Written by `membership.py`, read by everybody else."""
+"""One shard as this broker sees it: its adapters, the epoch it works in, and its mode. Written by `membership.py`, read by everybody else.
+
+Modes: *hot*, Redis serves; *cold*, PostgreSQL serves; *apart*, Redis serves, but this broker cannot reach it: it only takes enqueues, which go
+through PostgreSQL.
+"""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,6 +16,8 @@ from mqueue.errors import Unavailable
 
 SERVING_WAIT_S = 5.0
 FLUSH_PAUSE_S = 0.02
+ALONE_S = 60.0  # so long a broker that cannot look at the shard row goes on in its epoch; after that others may have opened a cold one
+HOT, COLD, APART = "hot", "cold", "apart"
 
 
 @dataclass(slots=True)
@@ -27,6 +33,9 @@ class Shard:
     metrics: ShardMetrics
     start: int  # first sequence of this life of the broker
     epoch: int = 0
+    mode: str = HOT
+    reaches: bool = False  # Redis, when it was last tried
+    looked_at: float = 0.0  # at the shard row, monotonic
     previous: int = 0
     sequence: int = 0
     due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
@@ -65,6 +74,8 @@ class Shard:
 
     async def wait_serving(self) -> None:
         """Raises Unavailable when the shard does not serve within a few seconds."""
+        if self.clock.monotonic() - self.looked_at > ALONE_S:
+            self.serving.clear()
         if not self.serving.is_set():
             try:
                 await asyncio.wait_for(self.serving.wait(), SERVING_WAIT_S)

@@ -6,11 +6,12 @@ from itertools import chain
 
 from mqueue.broker import record
 from mqueue.broker.faults import Fault, unavailable
-from mqueue.broker.shard import Shard
+from mqueue.broker.shard import COLD, Shard
 from mqueue.lifecycle import GONE, State
 from mqueue.message import MessageStatus, TopicStats
 
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
+LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
@@ -25,6 +26,8 @@ class Views:
         return sorted(chain.from_iterable(per_shard), key=lambda t: (t.namespace, t.topic))
 
     async def _topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        if shard.mode == COLD:
+            return await self._cold_topics_of(shard, namespaces)
         wanted = None if namespaces is None else frozenset(namespaces)
         hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
         depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
@@ -33,7 +36,7 @@ class Views:
         for topic in sorted({*depths, *counts}):
             d, row = depths.get(topic), counts.get(topic)
             pending, dead = row[:2] if row else (0, 0)
-            ledger = dict(zip(("enqueued", "acked", "dead", "expired", "purged", "cancelled"), row[2:], strict=True)) if row else {}
+            ledger = dict(zip(LEDGER, row[2:], strict=True)) if row else {}
             namespace, _, name = topic.partition("/")
             leased, unflushed = (d.leased, d.unflushed) if d else (0, 0)
             found.append(
@@ -44,10 +47,20 @@ class Views:
             )  # fmt: skip
         return found
 
+    async def _cold_topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
+        """PostgreSQL has all there is: of what waits, nothing is ready beforehand."""
+        there = await shard.store.cold_counts(namespaces, shard.now_us())
+        found = []
+        for namespace, name, pending, dead, *ends in await shard.store.topic_counts(namespaces):
+            leased, delayed = there.get(f"{namespace}/{name}", (0, 0))
+            ledger = dict(zip(LEDGER, ends, strict=True))
+            found.append(TopicStats(namespace, name, shard.number, 0, delayed, leased, max(0, pending - leased - delayed), dead, ledger))
+        return found
+
     async def message(self, id: int) -> MessageStatus | None:
         for shard in self._shards:
             try:
-                data, body, error = await shard.cache.record(id.to_bytes(8))
+                data, body, error = (None,) * 3 if shard.mode == COLD else await shard.cache.record(id.to_bytes(8))
                 if data is not None:
                     if State(data[:1]) in GONE or body is None:
                         return None
@@ -60,9 +73,9 @@ class Views:
             except Fault as fault:
                 raise unavailable(fault) from fault
             if row is not None:
-                namespace, topic, dead, priority, attempts, retries, payload, text_of_metadata, due, created, text = row
+                namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text = row
                 metadata = None if text_of_metadata is None else text_of_metadata.encode()
-                state = "dead" if dead else "waiting" if due <= shard.now_us() else "delayed"
+                state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= shard.now_us() else "delayed"
                 return MessageStatus(
                     id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text  # type: ignore[arg-type]
                 )  # fmt: skip

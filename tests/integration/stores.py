@@ -111,7 +111,7 @@ class World:
         await self.connection.execute("DELETE FROM broker")
         for node in NODES:
             await self.store.register_broker(uuid.uuid4(), node)
-        self.term = await self.store.raise_term(self.connection, 0)
+        self.term = await self.store.raise_term(self.connection, 0, NODES[0])
 
     def close(self) -> None:
         self.run(self._close())
@@ -165,10 +165,10 @@ class World:
             await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
             await self.store.bury_orphans(node, broker.started)
         row = await self.store.row()
-        positions = {b.node: b.position for b in await self.store.brokers(60.0)}
+        positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
         await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
-        await self.store.open_shard(self.connection, epoch, self.term, "hot", "test")
+        await self.store.open_shard(self.connection, epoch, self.term, "hot", "test", 1)
         for node, broker in self.brokers.items():
             shard = broker.shard
             _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence)

@@ -41,8 +41,20 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "settle_rows": ("message_pkey", {"ids": [1], "versions": [2], "attempts": [1], "dues": [5], "errors": [""]}),
     "bury_rows": ("message_pkey", {"ids": [1], "versions": [2], "attempts": [1], "errors": [""], "died_at": 0}),
     "bury": ("message_pkey", {"died_at": 0}),
+    "request_key": ("idempotency_pkey", {"key_hash": b"1"}),
+    "request_keys": ("idempotency_request", {"now": 0, "limit": 10}),
+    "lock_messages": ("message_pkey", {"ids": [1, 2, 3]}),
+    "lease_page": ("message_key", {"namespace": "n", "names": ["t"], "limit": 100, "bytes": 1 << 20, "now": ROWS, "lease_ms": 0, "epoch": 1,
+                                   "number": 1}),
+    "leased_messages": ("message_pkey", {"ids": [1, 2, 3]}),
+    "extend_leases": ("message_pkey", {"ids": [1], "topics": ["n/t"], "epochs": [1], "numbers": [1], "leases": [0], "now": 0}),
+    "dead_leases": ("lease_until", {"now": 0, "limit": 100}),
+    "prune_leases": ("message_pkey", {"now": 0, "limit": 100}),
+    "delete_unleased": ("message_pkey", {"ids": [1], "versions": [1]}),
+    "live_leases": ("message_pkey", {"after": 0, "limit": 100, "now": 0}),
+    "cold_counts": ("message_key", {"namespaces": ["n"], "now": 5}),
 }  # fmt: skip
-WITHOUT = {"upsert_message", "put_orphans", "keep_keys"}  # they look into an index to see what is there already: EXPLAIN does not show it
+WITHOUT = {"upsert_message", "put_orphans", "keep_keys", "claim_keys"}  # they look into an index to see what is there already: EXPLAIN does not show it
 
 
 @pytest.fixture(scope="module")

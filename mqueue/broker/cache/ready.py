@@ -226,6 +226,10 @@ class ReadyCache:
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
+    async def ping(self) -> None:
+        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch."""
+        await self._io(self._redis.ping)
+
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
 
@@ -312,6 +316,15 @@ class ReadyCache:
             cursor = (await self._run("clear", "", term, cursor, pattern, SCAN_PAGE))[1]
             if cursor == b"0":
                 return
+
+    async def load_leases(self, term: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Leased records with their bodies, between `clear` and `open_epoch`."""
+        await self._run("load_leases", "", term, *(part for row in rows for part in row))
+
+    async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keys of whole requests, between `clear` and `open_epoch`."""
+        for at in range(0, len(keys_), SCAN_PAGE):
+            await self._run("load_keys", "", term, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
 
     async def open_epoch(self, epoch: int, term: int, clock: int, limits: Limits, positions: dict[int, int]) -> None:
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]

@@ -16,3 +16,4 @@ class Lead:
     connection: AsyncConnection[Any]
     term: int
     epoch: int
+    mirrors: bool = True  # may PostgreSQL know leases? Then each flush looks for those that ended

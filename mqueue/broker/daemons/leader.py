@@ -17,25 +17,26 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import FLUSH, ReadyCache
+from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
+from mqueue.broker.daemons.keeper import Keeper
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
-from mqueue.broker.faults import CacheLost, Deposed, EpochEnded, Fault, StoreLost
-from mqueue.broker.shard import Shard
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
+from mqueue.broker.shard import COLD, HOT, Shard
 
 ELECTION_S = 1.0
 TICK_S = 0.02
-BARRIER_S = 3.0  # a closing epoch waits so long for the live brokers
-ALIVE_S = 2.5  # since the last heartbeat
+HANGS_S = 5.0  # without a heartbeat a leader's lock is taken from it
 SCAN_EVERY_S = 0.25
 ARRIVALS_EVERY_S = 0.25
 PRUNE_EVERY_S = 5.0
 EVICT_EVERY_S = 15.0
 MEASURE_EVERY_S = 2.0
+GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
 
 logger = structlog.get_logger(__name__)
@@ -48,8 +49,8 @@ class Leader:
 
     def __init__(self, shard: Shard, admin: ReadyCache, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
         self._shard = shard
-        self._admin = admin
-        self._limits = limits
+        self._epochs = Epochs(admin, limits)
+        self._keeper = Keeper(self._epochs)
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
         self._flusher = Flusher(flush_age_us)
@@ -57,6 +58,7 @@ class Leader:
         self._pruner = Pruner()
         self._flush_all = asyncio.Event()
         self._flushed_all = asyncio.Event()
+        self._gave_way_at: float | None = None
         self.leads = False
 
     async def run(self) -> None:
@@ -64,10 +66,11 @@ class Leader:
             connection: AsyncConnection[Any] | None = None
             try:
                 connection = await self._shard.store.connect()
-                while not await self._shard.store.try_lock(connection):
+                while not await self._elected(connection):
                     await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
                 await self._lead(connection)
             except (Fault, psycopg.Error) as fault:
+                self._gave_way_at = self._shard.clock.monotonic() if isinstance(fault, GivesWay) else None
                 logger.warning("not leading", shard=self._shard.number, reason=str(fault))
                 await asyncio.sleep(0.2 + random.random() / 5)
             finally:
@@ -75,9 +78,20 @@ class Leader:
                 if connection is not None:
                     await connection.close()
 
+    async def _elected(self, connection: AsyncConnection[Any]) -> bool:
+        """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its lock."""
+        shard = self._shard
+        if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
+            return False
+        if await shard.store.try_lock(connection):
+            return True
+        if await shard.store.unseat(connection, shard.node, HANGS_S):
+            logger.warning("the leader hangs: its lock is free", shard=shard.number)
+        return False
+
     async def flush_all(self, timeout: float) -> None:
         """If this broker leads: flush until nothing waits, for a clean stop."""
-        if self.leads:
+        if self.leads and self._shard.mode == HOT:
             self._flushed_all.clear()
             self._flush_all.set()
             with suppress(TimeoutError, Fault):
@@ -92,58 +106,36 @@ class Leader:
 
     async def _lead(self, connection: AsyncConnection[Any]) -> None:
         shard = self._shard
-        term = await shard.store.raise_term(connection, 0)
-        try:
-            found = await self._admin.lead(term, self._limits)
-        except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
-            term = await shard.store.raise_term(connection, int(str(later).split()[1]))
-            found = await self._admin.lead(term, self._limits)
-        lead = Lead(shard, connection, term, 0)
+        lead = Lead(shard, connection, await shard.store.raise_term(connection, 0, shard.node), 0)
+        reached = await self._epochs.reach(lead, COLD_AFTER_S)
+        if reached is None:
+            await self._epochs.give_way(lead)
         self._lead_changed(True)
-        logger.info("leading", shard=shard.number, term=term)
+        logger.info("leading", shard=shard.number, term=lead.term)
         while True:
             row = await shard.store.row()
-            run_id = await self._admin.run_id_of_server()
-            if row.mode == "hot" and found == row.epoch and run_id == row.run_id:
-                lead.epoch = row.epoch
-                shard.cache.run_id = run_id
+            if self._epochs.goes_on(row, reached):
+                lead.epoch, mode = row.epoch, row.mode
+                shard.cache.run_id = row.run_id
             else:
-                lead.epoch = await self._reopen(lead, found or 0)
+                mode = await self._epochs.reopen(lead, reached.epoch or 0 if reached else 0)
             shard.suspect.set()
             try:
-                await self._serve(lead)
+                if mode == COLD:
+                    await self._keeper.keep(lead)
+                else:
+                    await self._serve(lead)
             except EpochEnded as ended:
                 logger.warning("the epoch has ended", shard=shard.number, epoch=lead.epoch, reason=str(ended))
                 shard.lost()
-                found = None
+                reached = Reached(None, "")
+                continue
             except CacheLost as lost:
                 logger.warning("Redis does not answer", shard=shard.number, reason=str(lost))
                 await asyncio.sleep(0.1)
-                found = await self._admin.lead(term, self._limits)
-
-    async def _reopen(self, lead: Lead, floor: int) -> int:
-        """Close the epoch, wait for the brokers' replay, open the next one. Returns it."""
-        shard = lead.shard
-        epoch = await shard.store.raise_epoch(lead.connection, lead.term, floor)
-        logger.info("closing the epoch", shard=shard.number, next=epoch)
-        shard.lost()
-        deadline = shard.clock.monotonic() + BARRIER_S
-        while True:
-            brokers = await shard.store.brokers(ALIVE_S)
-            if all(b.replayed >= epoch for b in brokers if b.alive) or shard.clock.monotonic() > deadline:
-                break
-            await asyncio.sleep(0.02)
-        await failpoints.ahit("recovery.before_open")
-        row = await shard.store.row()
-        run_id = await self._admin.run_id_of_server()
-        await self._admin.clear(lead.term)
-        clock = row.clock_us or shard.clock.wall_us()
-        positions = {b.node: b.position for b in await shard.store.brokers(ALIVE_S)}
-        await self._admin.open_epoch(epoch, lead.term, clock, self._limits, positions)
-        await shard.store.open_shard(lead.connection, epoch, lead.term, "hot", run_id)
-        shard.cache.run_id = run_id
-        logger.info("opened an epoch", shard=shard.number, epoch=epoch)
-        return epoch
+            reached = await self._epochs.reach(lead, COLD_AFTER_S)
+            if reached is None:
+                await self._epochs.give_way(lead)
 
     async def _serve(self, lead: Lead) -> None:
         loops = [asyncio.create_task(self._tick(lead)), asyncio.create_task(self._work(lead))]

@@ -47,6 +47,8 @@ class ShardRow:
     run_id: str
     dirty_number: int
     clock_us: int
+    timeline: int  # in which the epoch was opened
+    timeline_now: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class BrokerRow:
     position: int
     started: int
     replayed: int
-    alive: bool
+    silent_s: float  # since its last heartbeat
+    reaches: bool  # Redis, then
 
 
 class ShardStore:
@@ -124,29 +127,37 @@ class ShardStore:
                 return rows[0][0], rows[0][1]
         raise StoreLost(f"PostgreSQL of shard {self.number}: no node number is free")
 
-    async def heartbeat(self, node: int, replayed: int, started: int) -> int:
-        """Returns this broker's position."""
-        return int((await self._all("heartbeat", node=node, replayed=replayed, started=started))[0][0])
+    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True) -> int:
+        """`reaches`: Redis. Returns this broker's position."""
+        return int((await self._all("heartbeat", node=node, replayed=replayed, started=started, reaches=reaches))[0][0])
+
+    async def leave(self, node: int) -> None:
+        """This broker uses no epoch any more: nobody need wait for it."""
+        await self._do("leave", node=node)
 
     async def position(self, node: int) -> int:
         """The last sequence of this broker that is flushed."""
-        return next(b.position for b in await self.brokers(0.0) if b.node == node)
+        return next(b.position for b in await self.brokers() if b.node == node)
 
     async def bury_orphans(self, node: int, started: int) -> None:
         """Once all is replayed that this broker has: what still waits for an enqueue of its former lives waits in vain."""
         await self._do("bury_orphans", node=node, started=started)
 
-    async def brokers(self, alive_s: float) -> list[BrokerRow]:
-        return [BrokerRow(*row) for row in await self._all("brokers", alive_s=alive_s)]
+    async def brokers(self) -> list[BrokerRow]:
+        return [BrokerRow(*row) for row in await self._all("brokers")]
 
     async def brokers_in(self, connection: AsyncConnection[Any]) -> list[BrokerRow]:
-        return [BrokerRow(*row) for row in await (await connection.execute(sql("brokers"), {"alive_s": 0.0}, binary=True)).fetchall()]
+        return [BrokerRow(*row) for row in await (await connection.execute(sql("brokers"), binary=True)).fetchall()]
 
     async def try_lock(self, connection: AsyncConnection[Any]) -> bool:
         return bool((await self._leader(connection, "try_lock", key=LEADER_LOCK + self.number))[0][0])
 
-    async def raise_term(self, connection: AsyncConnection[Any], floor: int) -> int:
-        return int((await self._leader(connection, "raise_term", floor=floor))[0][0])
+    async def unseat(self, connection: AsyncConnection[Any], node: int, silent_s: float) -> bool:
+        """Ends the leader's session where its broker has been silent for so long; True if it was one."""
+        return bool(await self._leader(connection, "unseat", key=LEADER_LOCK + self.number, node=node, silent_s=silent_s))
+
+    async def raise_term(self, connection: AsyncConnection[Any], floor: int, node: int) -> int:
+        return int((await self._leader(connection, "raise_term", floor=floor, node=node))[0][0])
 
     async def raise_epoch(self, connection: AsyncConnection[Any], term: int, floor: int) -> int:
         rows = await self._leader(connection, "raise_epoch", term=term, floor=floor)
@@ -154,8 +165,8 @@ class ShardStore:
             raise Deposed(f"term {term} is over")
         return int(rows[0][0])
 
-    async def open_shard(self, connection: AsyncConnection[Any], epoch: int, term: int, mode: str, run_id: str) -> None:
-        if not await self._leader(connection, "open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id):
+    async def open_shard(self, connection: AsyncConnection[Any], epoch: int, term: int, mode: str, run_id: str, timeline: int) -> None:
+        if not await self._leader(connection, "open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline):
             raise Deposed(f"epoch {epoch}, term {term} is over")
 
     async def _leader(self, connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
@@ -256,7 +267,7 @@ class ShardStore:
             "t_id": t_id,
         }
         rows = await self._leader(connection, "refill_page", **args, limit=limit + 1, bytes=size)
-        return _page(rows, limit, lambda row: _message(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
+        return _page(rows, limit, lambda row: message_row(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
 
     async def time_page(
         self, connection: AsyncConnection[Any], due: int, id: int, until: int, limit: int, size: int
@@ -264,12 +275,12 @@ class ShardStore:
         """Rows due from (due, id) up to `until`, and how far this page reaches."""
         rows = await self._leader(connection, "time_page", due=due, id=id, until=until, limit=limit + 1, bytes=size)
         shaped = [(row[0], *row[2:], row[1]) for row in rows]
-        return _page(shaped, limit, lambda row: _message(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
+        return _page(shaped, limit, lambda row: message_row(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
 
     async def arrivals(self, connection: AsyncConnection[Any], limit: int) -> tuple[list[int], list[Row]]:
         """Ids of the oldest arrivals, and the rows of those that are still there."""
         rows = await self._leader(connection, "arrivals", limit=limit)
-        return [row[0] for row in rows], [_message(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
+        return [row[0] for row in rows], [message_row(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
 
     async def delete_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
         await connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
@@ -300,6 +311,26 @@ class ShardStore:
         """id → `namespace/topic` of those PostgreSQL has, alive or dead."""
         return dict(await self._all("existing", ids=list(ids)))
 
+    async def request_key(self, key_hash: bytes) -> tuple[bytes, bytes] | None:
+        """Body hash and ids (as runs) of a request that was enqueued past Redis under this key."""
+        rows = await self._all("request_key", key_hash=key_hash)
+        return rows[0] if rows else None
+
+    async def cold_counts(self, namespaces: Sequence[str] | None, now: int) -> dict[str, tuple[int, int]]:
+        """`namespace/topic` → rows leased, rows not yet due."""
+        rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces), now=now)
+        return {topic: (leased, delayed) for topic, leased, delayed in rows}
+
+    async def live_leases(self, connection: AsyncConnection[Any], after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:
+        """Messages whose lease still runs: id, leased record, body; by id, above `after`."""
+        rows = await self._leader(connection, "live_leases", after=after, limit=limit, now=now)
+        return [(row[0], *leased_row(row[:16], *row[16:])) for row in rows]
+
+    async def request_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> list[tuple[bytes, bytes]]:
+        """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued past Redis."""
+        rows = await self._leader(connection, "request_keys", now=now, limit=limit)
+        return [(h, record.IDEMPOTENCY.pack(id, body, 0, 0, expires, 1, b"r") + ids) for h, body, id, expires, ids in rows]
+
     async def message_by_id(self, id: int) -> Any | None:
         rows = await self._all("message_by_id", id=id)
         return rows[0] if rows else None
@@ -316,7 +347,7 @@ def _connect_args() -> dict[str, Any]:
     return {"autocommit": True, "options": OPTIONS, "application_name": "mqueue", "keepalives_idle": 10}
 
 
-def _message(topic: str, row: Sequence[Any]) -> Row:
+def message_row(topic: str, row: Sequence[Any]) -> Row:
     (
         id,
         priority,
@@ -342,6 +373,12 @@ def _message(topic: str, row: Sequence[Any]) -> Row:
         ),
         body,
     )  # fmt: skip
+
+
+def leased_row(row: Sequence[Any], epoch: int, number: int, until: int) -> Row:
+    """`row`: as `arrivals` has it: id, topic, and the rest."""
+    data, body = message_row(row[1], (row[0], *row[2:]))
+    return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until), body
 
 
 def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B) -> tuple[list[Row], B]:

@@ -1,2 +1,2 @@
--- brokers: who lives (a heartbeat within `alive_s`), how far each is flushed and replayed. Index: broker_pkey.
-SELECT node, position, started, replayed, seen_at > now() - make_interval(secs => %(alive_s)s) AS alive FROM broker ORDER BY node
+-- brokers: how far each is flushed and replayed, for how long it has been silent, whether it reaches Redis. Index: broker_pkey.
+SELECT node, position, started, replayed, extract(epoch FROM now() - seen_at)::float8 AS silent_s, reaches FROM broker ORDER BY node

@@ -1,0 +1,144 @@
+"""Past Redis: a batch of the committer as one transaction in PostgreSQL, and what a settle does there. The statements: `store/cold.py`.
+
+The *cold path* serves a shard whose Redis is away: enqueues are committed, not logged (their origin sequence is 0); settles change the row
+at once. A broker that alone cannot reach a hot Redis is *apart*: its enqueues go the same way and come to Redis as arrivals; fetch and
+settle it must refuse, since Redis decides those.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from mqueue.broker import record
+from mqueue.broker.batch import Batch, EnqueueRequest, LookAgain, Repeated, SettleRequest, Stamp, number
+from mqueue.broker.cache.calls import Outcome, SettleArgs
+from mqueue.broker.entries import Enqueued
+from mqueue.broker.faults import CacheLost
+from mqueue.broker.shard import APART, Shard
+from mqueue.broker.store.cold import Change, ColdStore, Fresh, Key, KeyTaken, Leased, failed
+from mqueue.broker.wal.ids import IdSource
+from mqueue.errors import KeyReused
+
+NOT_THERE = Outcome(b"g", b"\0", 0, 0, 0, 0, 0, 0)
+STALE = NOT_THERE._replace(verdict=b"s")
+
+
+async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
+    """Answers the requests of a batch. Raises as the store does: then none of them is answered, and nothing is known of them."""
+    cold = ColdStore(shard.store)
+    if batch.enqueues:
+        try:
+            await _enqueue(cold, shard, ids, batch.enqueues)
+        except (KeyTaken, KeyReused):  # by a request of this batch, or by one before: each for itself
+            for request in batch.enqueues:
+                await _enqueue_one(cold, shard, ids, request)
+    if batch.settles and shard.mode == APART:
+        raise CacheLost(f"Redis of shard {shard.number} cannot be reached from here")
+    if batch.settles:
+        await _settle(cold, shard, batch.settles)
+
+
+async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Sequence[EnqueueRequest]) -> None:
+    made: list[list[int]] = []
+
+    def make(clock: int) -> Fresh:
+        due_clock = max(clock, shard.due_clock) if shard.mode == APART else clock
+        stamp = Stamp(shard.node, 0, max(clock, shard.now_us()), due_clock)
+        fresh = [fresh_of(number(request, ids, stamp)) for request in requests]
+        made[:] = [told for told, _ in fresh]
+        keys = [key for _, one in fresh for key in one.keys]
+        if len({key.key_hash for key in keys}) < len(keys):
+            raise KeyTaken
+        return Fresh([row for _, one in fresh for row in one.rows], keys)
+
+    await cold.enqueue(shard.epoch, "hot" if shard.mode == APART else "cold", make)
+    for request, told in zip(requests, made, strict=True):
+        if not request.done.done():
+            request.done.set_result(told)
+
+
+def fresh_of(messages: Sequence[Enqueued]) -> tuple[list[int], Fresh]:
+    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first. Raises KeyReused."""
+    told: list[int] = []
+    rows: list[tuple[bytes, bytes]] = []
+    keys: dict[bytes, Key] = {}
+    for item, m in enumerate(messages):
+        id = int.from_bytes(m.record[record.ID])
+        if m.key_hash:
+            _, body_hash, _, _, expires, _, kind = record.IDEMPOTENCY.unpack(m.key)
+            first = keys.setdefault(m.key_hash, Key(m.key_hash, body_hash, id, expires, b"" if kind == b"r" else None))
+            if first.body_hash != body_hash:
+                raise KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")
+            if first.id != id:
+                told.append(first.id)
+                continue
+        told.append(id)
+        rows.append((m.record, m.body))
+    return told, Fresh(rows, [key if key.runs is None else key._replace(runs=record.pack_runs(told)) for key in keys.values()])
+
+
+async def _enqueue_one(cold: ColdStore, shard: Shard, ids: IdSource, request: EnqueueRequest) -> None:
+    error: Exception
+    try:
+        return await _enqueue(cold, shard, ids, [request])
+    except KeyReused as reused:
+        error = reused
+    except KeyTaken:  # the engine looks again, and finds which
+        error = LookAgain()
+        if request.key_hash and (known := await shard.store.request_key(request.key_hash)):
+            same = known[0] == request.body_hash
+            error = Repeated() if same else KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key")
+    if not request.done.done():
+        request.done.set_exception(error)
+
+
+# -- settles ---------------------------------------------------------------------------------------------------------------------
+
+
+async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleRequest]) -> None:
+    asked = [args for request in requests for args in request.args]
+    outcomes: list[Outcome] = []
+
+    def decide(there: dict[int, Leased], clock: int) -> list[Change]:
+        outcomes[:], changes = decided(asked, there, clock)
+        return changes
+
+    await cold.settle(shard.epoch, [int.from_bytes(args.id) for args in asked], decide)
+    at = 0
+    for request in requests:
+        if not request.done.done():
+            request.done.set_result(outcomes[at : at + len(request.args)])
+        at += len(request.args)
+
+
+def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clock: int) -> tuple[list[Outcome], list[Change]]:
+    """What each settle does, one after the other, as cache/lua/apply.lua decides it. Pure; `there` is not changed."""
+    there = dict(there)
+    outcomes: list[Outcome] = []
+    changes: list[Change] = []
+    for args in asked:
+        m = there.get(int.from_bytes(args.id))
+        if m is None or m.topic.encode() != args.topic:
+            outcomes.append(NOT_THERE)
+            continue
+        if not m.receipt or args.receipt not in (b"", m.receipt):
+            outcomes.append(STALE)
+            continue
+        change = _change(m, args, clock)
+        changes.append(change)
+        outcomes.append(Outcome(b"o", change.state, change.version, change.attempts, change.due, m.node, m.sequence, 1))
+        if change.state == b"n":
+            there[m.id] = m._replace(receipt=b"")
+        else:
+            del there[m.id]
+    return outcomes, changes
+
+
+def _change(m: Leased, args: SettleArgs, clock: int) -> Change:
+    delays = struct.unpack(f">{len(args.delays) // 8}d", args.delays)
+    if args.kind == "ack":
+        return Change(m.id, m.topic_id, b"a", m.version, m.attempts, m.due, "")
+    if args.kind == "release":
+        due, version = (clock + int(delays[0]), m.version + 1) if delays else (m.due, m.version)
+        return Change(m.id, m.topic_id, b"n", version, m.attempts, due, "")
+    due = clock + int(delays[min(m.attempts, len(delays) - 1)])
+    return failed(m, due, args.error.decode(), buried=args.kind == "bury")

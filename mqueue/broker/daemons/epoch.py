@@ -1,0 +1,126 @@
+"""Closes an epoch and opens the next: hot where Redis answers, cold where no broker can reach it.
+
+Cold is a mode of the shard, never of one broker: it is opened only when every broker that may still serve the last epoch has confirmed that
+it does not: those that live have replayed, those that fell silent have been silent for ALONE_S, in which they stop by themselves. Where
+another broker reaches Redis, this one gives up its leadership.
+"""
+
+import asyncio
+from typing import NamedTuple
+
+import structlog
+
+from mqueue.broker import failpoints
+from mqueue.broker.cache.calls import Limits
+from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.faults import CacheLost, Deposed, GivesWay
+from mqueue.broker.shard import ALONE_S, COLD, HOT
+from mqueue.broker.store.shard import BrokerRow, ShardRow
+
+BARRIER_S = 3.0  # a closing epoch waits so long for the live brokers
+ALIVE_S = 2.5  # since the last heartbeat
+REACH_S = 1.0  # one try
+COLD_AFTER_S = 2.0  # so long Redis may be silent
+CLOCKS_APART_S = 5.0  # a silent broker stops by its own clock
+LEASES_PAGE = 100
+REQUEST_KEYS_MAX = 100_000  # as apply.lua
+
+logger = structlog.get_logger(__name__)
+
+
+class Reached(NamedTuple):
+    """A Redis that answers: the epoch it knows, and its run id."""
+
+    epoch: int | None
+    run_id: str
+
+
+class Epochs:
+    """`admin`: a cache that takes whatever Redis answers."""
+
+    def __init__(self, admin: ReadyCache, limits: Limits) -> None:
+        self._admin = admin
+        self._limits = limits
+
+    async def reach(self, lead: Lead, patience: float) -> Reached | None:
+        """Raises the term in Redis. None when it does not answer within `patience` seconds."""
+        clock = lead.shard.clock
+        deadline = clock.monotonic() + patience
+        while True:
+            try:
+                async with asyncio.timeout(REACH_S):
+                    return Reached(await self._admin.lead(lead.term, self._limits), await self._admin.run_id_of_server())
+            except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
+                lead.term = await lead.shard.store.raise_term(lead.connection, int(str(later).split()[1]), lead.shard.node)
+            except (CacheLost, TimeoutError):
+                if clock.monotonic() >= deadline:
+                    return None
+                await asyncio.sleep(0.1)
+
+    @staticmethod
+    def goes_on(row: ShardRow, reached: Reached | None) -> bool:
+        """May the shard's epoch go on as it is?"""
+        if row.timeline != row.timeline_now:
+            return False
+        if reached is None:
+            return row.mode == COLD
+        return row.mode == HOT and (reached.epoch, reached.run_id) == (row.epoch, row.run_id)
+
+    async def give_way(self, lead: Lead) -> None:
+        """Raises GivesWay where another broker reaches Redis, and this one does not."""
+        if any(b.reaches and b.silent_s < ALIVE_S for b in await self._others(lead)):
+            raise GivesWay("another broker reaches Redis: it may lead")
+
+    async def _others(self, lead: Lead) -> list[BrokerRow]:
+        return [b for b in await lead.shard.store.brokers() if b.node != lead.shard.node]
+
+    async def reopen(self, lead: Lead, floor: int) -> str:
+        """Closes the epoch, waits for the brokers' replay, opens the next one. Returns its mode."""
+        shard = lead.shard
+        lead.epoch = await shard.store.raise_epoch(lead.connection, lead.term, floor)
+        logger.info("closing the epoch", shard=shard.number, next=lead.epoch)
+        shard.lost()
+        deadline = shard.clock.monotonic() + BARRIER_S
+        while await self._behind(lead, ALIVE_S) and shard.clock.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await failpoints.ahit("recovery.before_open")
+        while True:
+            row = await shard.store.row()
+            if (reached := await self.reach(lead, 0.0)) is not None:
+                await self._open_hot(lead, row, reached.run_id)
+                return HOT
+            await self.give_way(lead)
+            if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
+                await shard.store.open_shard(lead.connection, lead.epoch, lead.term, COLD, "", row.timeline_now)
+                logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
+                return COLD
+            logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
+            await asyncio.sleep(0.2)
+
+    async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
+        """Nodes that have not confirmed this epoch, but for those that have been silent for so long."""
+        return [b.node for b in await lead.shard.store.brokers() if b.replayed < lead.epoch and b.silent_s < silent_s]
+
+    async def _open_hot(self, lead: Lead, row: ShardRow, run_id: str) -> None:
+        shard = lead.shard
+        await self._admin.clear(lead.term)
+        clock = row.clock_us or shard.clock.wall_us()
+        await self._load(lead, clock)
+        positions = {b.node: b.position for b in await shard.store.brokers()}
+        await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
+        await shard.store.open_shard(lead.connection, lead.epoch, lead.term, HOT, run_id, row.timeline_now)
+        shard.cache.run_id = run_id
+        logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
+
+    async def _load(self, lead: Lead, clock: int) -> None:
+        """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole requests."""
+        after = loaded = 0
+        while rows := await lead.shard.store.live_leases(lead.connection, after, LEASES_PAGE, clock):
+            await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
+            after, loaded = rows[-1][0], loaded + len(rows)
+        keys = await lead.shard.store.request_keys(lead.connection, clock, REQUEST_KEYS_MAX)
+        await self._admin.load_keys(lead.term, keys)
+        lead.mirrors = loaded > 0
+        if loaded or keys:
+            logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))

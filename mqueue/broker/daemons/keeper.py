@@ -1,0 +1,64 @@
+"""What a cold shard needs of its leader: a clock, leases that end, TTLs; and an eye on Redis."""
+
+import asyncio
+
+import structlog
+
+from mqueue.broker.daemons.epoch import Epochs
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.store.cold import ColdStore
+from mqueue.message import BATCH_MAX
+
+TICK_S = 0.05
+PROBE_S = 0.5
+BACK = 2  # answers of Redis in a row after which it serves again
+PRUNE_EVERY_S = 1.0
+
+logger = structlog.get_logger(__name__)
+
+
+class Keeper:
+    def __init__(self, epochs: Epochs) -> None:
+        self._epochs = epochs
+
+    async def keep(self, lead: Lead) -> None:
+        """Returns when Redis is back. Raises Fault where another broker reaches it, or this one leads no more."""
+        keeping = asyncio.create_task(self._tick(lead))
+        probing = asyncio.create_task(self._probe(lead))
+        try:
+            await asyncio.wait({keeping, probing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (keeping, probing):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (keeping, probing):
+                task.cancel()
+            await asyncio.gather(keeping, probing, return_exceptions=True)
+
+    async def _probe(self, lead: Lead) -> None:
+        answers = 0
+        while answers < BACK:
+            await asyncio.sleep(PROBE_S)
+            if await self._epochs.reach(lead, 0.0) is None:
+                answers = 0
+                await self._epochs.give_way(lead)
+            else:
+                answers += 1
+        logger.info("Redis is back", shard=lead.shard.number)
+
+    async def _tick(self, lead: Lead) -> None:
+        """The clock goes on by this broker's monotonic one: no wall clock decides."""
+        shard, cold = lead.shard, ColdStore(lead.shard.store)
+        now = shard.clock.monotonic
+        began, clock, prune_at = now(), (await shard.store.row()).clock_us or shard.clock.wall_us(), 0.0
+        while True:
+            at = clock + int((now() - began) * 1e6)
+            prunes = now() >= prune_at
+            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
+                ended = await cold.keep(lead.connection, at)
+                expired = await cold.expire(lead.connection, at, BATCH_MAX) if prunes else 0
+            if prunes and not expired:
+                await shard.store.prune_keys(lead.connection, at, BATCH_MAX)
+                prune_at = now() + PRUNE_EVERY_S
+            if ended == 0:
+                await asyncio.sleep(TICK_S)

@@ -1,0 +1,223 @@
+"""Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival while it is hot.
+
+Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts. Whoever ends a lease
+holds the row of its message; whoever begins one holds it too, and the insert into `lease` decides. The clock is that of the shard row,
+which the leader moves: all of this epoch stands on one clock.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection
+
+from mqueue.broker import record
+from mqueue.broker.faults import EpochEnded
+from mqueue.broker.store import write
+from mqueue.broker.store.queries import sql
+from mqueue.broker.store.shard import Row, ShardStore, leased_row
+from mqueue.broker.store.write import Ledger
+
+ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
+LEASE_LIMIT = 1000  # leases ended in one transaction
+LEASE_ENDED = "the lease expired: the worker died, hung, or took longer than its lease"
+
+
+class KeyTaken(Exception):
+    """One of these idempotency keys is in use: nothing was written."""
+
+
+class Key(NamedTuple):
+    """An idempotency key of a new message; `runs`: all ids of its request, where it is the request's."""
+
+    key_hash: bytes
+    body_hash: bytes
+    id: int
+    expires: int
+    runs: bytes | None = None
+
+
+@dataclass(slots=True)
+class Fresh:
+    """New messages: (record, body), and their keys."""
+
+    rows: Sequence[Row]
+    keys: Sequence[Key] = ()
+
+
+class Leased(NamedTuple):
+    """What a settle must know of a message that is there. `receipt` empty: nobody has it."""
+
+    id: int
+    topic_id: int
+    topic: str
+    attempts: int
+    max_retries: int
+    version: int
+    due: int
+    node: int
+    sequence: int
+    receipt: bytes
+
+
+class Change(NamedTuple):
+    """What becomes of a message whose lease ends. `state`: a acked, x dead, n waits again."""
+
+    id: int
+    topic_id: int
+    state: bytes
+    version: int
+    attempts: int
+    due: int
+    error: str
+
+
+class ColdStore:
+    def __init__(self, store: ShardStore) -> None:
+        self._store = store
+
+    @asynccontextmanager
+    async def _holding(self, epoch: int, mode: str = "cold") -> AsyncIterator[tuple[AsyncConnection[Any], int]]:
+        """A transaction within an epoch, and the shard clock. Raises EpochEnded, StoreLost."""
+        async with self._store.transaction() as connection:
+            rows = await (await connection.execute(sql("fence_mode"), {"epoch": epoch, "mode": mode}, binary=True)).fetchall()
+            if not rows:
+                raise EpochEnded(None)
+            yield connection, rows[0][0]
+
+    async def enqueue(self, epoch: int, mode: str, make: Callable[[int], Fresh]) -> Fresh:
+        """`make`: the messages, given the shard clock. Raises KeyTaken, and nothing is written."""
+        async with self._holding(epoch, mode) as (connection, clock):
+            fresh = make(clock)
+            if fresh.keys:
+                await _claim(connection, fresh.keys, clock)
+            rows = [(record.unpack(data), None, body) for data, body in fresh.rows]
+            ids = await self._store.topic_ids(r.topic for r, _, _ in rows)
+            await write.copy(connection, "copy_message", rows, ids)
+            if mode == ARRIVES:
+                await connection.execute(sql("put_arrivals"), {"ids": [r.id for r, _, _ in rows]})
+            ledger = Ledger()
+            for r, _, _ in rows:
+                ledger.add(ids[r.topic], "enqueued")
+            await _write_ledger(connection, ledger)
+        return fresh
+
+    async def fetch(self, epoch: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int) -> tuple[list[Row], int]:
+        """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their bodies; the clock."""
+        async with self._holding(epoch) as (connection, clock):
+            number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
+            args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": clock}
+            rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
+        return [leased_row(row[:16], epoch, number, row[16]) for row in rows], clock
+
+    async def settle(self, epoch: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], int], list[Change]]) -> None:
+        """`decide`: what changes, given those messages that are there, and the clock."""
+        async with self._holding(epoch) as (connection, clock):
+            await connection.execute(sql("lock_messages"), {"ids": list(ids)})
+            rows = await (await connection.execute(sql("leased_messages"), {"ids": list(ids)}, binary=True)).fetchall()
+            await apply(connection, decide({row[0]: _leased(row) for row in rows}, clock), clock)
+
+    async def extend(self, epoch: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
+        """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
+        async with self._holding(epoch) as (connection, clock):
+            receipts = [_numbers(receipt) for _, _, receipt, _ in items]
+            args = {
+                "ids": [item[0] for item in items], "topics": [item[1] for item in items], "leases": [item[3] for item in items],
+                "epochs": [epoch for epoch, _ in receipts], "numbers": [number for _, number in receipts], "now": clock,
+            }  # fmt: skip
+            return {row[0] for row in await (await connection.execute(sql("extend_leases"), args, binary=True)).fetchall()}
+
+    # -- the leader: within its fenced transaction --------------------------------------------------------------------------------
+
+    async def keep(self, connection: AsyncConnection[Any], clock: int) -> int:
+        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns how many leases ended."""
+        await connection.execute(sql("commit_loosely"))
+        await connection.execute(sql("move_shard"), {"number": 0, "clock": clock})
+        return await self._end_leases(connection, clock)
+
+    async def _end_leases(self, connection: AsyncConnection[Any], clock: int) -> int:
+        """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
+        rows = await (await connection.execute(sql("dead_leases"), {"now": clock, "limit": LEASE_LIMIT}, binary=True)).fetchall()
+        held = [row[0] for row in rows]
+        if not held:
+            await connection.execute(sql("prune_leases"), {"now": clock, "limit": LEASE_LIMIT})
+            return 0
+        messages = {m.id: m for m in map(_leased, await _all(connection, "leased_messages", ids=held))}
+        ended = [row[0] for row in await _all(connection, "end_leases", ids=held, now=clock)]
+        await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
+        return len(ended)
+
+    async def expire(self, connection: AsyncConnection[Any], clock: int, limit: int) -> int:
+        """Messages past their TTL that nobody has. Returns how many were looked at."""
+        rows = await self._store.expired_page(connection, clock, (0, 0), limit)
+        if rows:
+            await connection.execute(sql("lock_messages"), {"ids": [id for id, _, _ in rows]})
+            args = {"ids": [id for id, _, _ in rows], "versions": [version for _, version, _ in rows]}
+            ledger = Ledger()
+            for _, topic_id in await _all(connection, "delete_unleased", **args):
+                ledger.add(topic_id, "expired")
+            await _write_ledger(connection, ledger)
+        return len(rows)
+
+
+def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:
+    """A delivery that ended without an ack: the attempt counts."""
+    attempts = min(m.attempts + 1, 65535)
+    dead = buried or attempts > m.max_retries
+    return Change(m.id, m.topic_id, b"x" if dead else b"n", m.version + 1, attempts, m.due if dead else due, error)
+
+
+async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clock: int) -> None:
+    """Ends the leases of these messages, which are held, and writes what becomes of them."""
+    if not changes:
+        return
+    await connection.execute(sql("delete_leases"), {"ids": [c.id for c in changes]})
+    ledger = Ledger()
+    waiting, dead = ([c for c in changes if c.state == state] for state in (b"n", b"x"))
+    if waiting:
+        await connection.execute(sql("settle_rows"), _columns(waiting) | {"dues": [c.due for c in waiting]})
+    if dead:
+        for (topic_id,) in await _all(connection, "bury_rows", **_columns(dead), died_at=clock):
+            ledger.add(topic_id, "dead")
+    acked = [(c.id, c.version) for c in changes if c.state == b"a"]
+    for topic_id in (await write.delete_messages(connection, acked)).values() if acked else ():
+        ledger.add(topic_id, "acked")
+    await _write_ledger(connection, ledger)
+
+
+async def _claim(connection: AsyncConnection[Any], keys: Sequence[Key], clock: int) -> None:
+    columns = dict(zip(("key_hashes", "body_hashes", "ids", "expiries", "runs"), (list(c) for c in zip(*keys, strict=True)), strict=True))
+    if len(await _all(connection, "claim_keys", **columns, now=clock)) < len(keys):
+        raise KeyTaken
+
+
+async def _write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
+    if ledger.changes:
+        await connection.execute(sql("lock_topics"), {"ids": list(ledger.changes)})
+        await write.write_ledger(connection, ledger)
+
+
+async def _all(connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
+    return await (await connection.execute(sql(name), args, binary=True)).fetchall()
+
+
+def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
+    return {
+        "ids": [c.id for c in changes],
+        "versions": [c.version for c in changes],
+        "attempts": [c.attempts for c in changes],
+        "errors": [c.error for c in changes],
+    }
+
+
+def _leased(row: Sequence[Any]) -> Leased:
+    epoch, number = row[9:]
+    return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8)))
+
+
+def _numbers(receipt: bytes) -> tuple[int | None, int | None]:
+    """Epoch and number of a receipt; nothing where any will do."""
+    if not receipt:
+        return None, None
+    return int.from_bytes(receipt[:4]), min(int.from_bytes(receipt[4:]), 2**63 - 1)

@@ -1,0 +1,2 @@
+-- end_leases: of the held ones those that were not renewed meanwhile. Index: lease_pkey.
+DELETE FROM lease WHERE id = ANY(%(ids)s) AND until_us <= %(now)s RETURNING id
