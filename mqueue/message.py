@@ -132,6 +132,28 @@ class MessageStatus:
     error: str | None = None
 
 
+Durability = Literal["wal", "postgres"]
+
+
+class Accepted(NamedTuple):
+    """Ids in order, and where the messages are: in a broker's log and in Redis (`wal`), or committed in PostgreSQL."""
+
+    ids: list[int]
+    durability: Durability
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Of one shard. `serves`: would an enqueue and a fetch be served? `wal`: ok, full, broken."""
+
+    shard: int
+    serves: bool
+    mode: Literal["hot", "cold", "apart", "recovering"]
+    redis: bool
+    postgres: bool
+    wal: Literal["ok", "full", "broken"]
+
+
 @dataclass(frozen=True, slots=True)
 class TopicStats:
     """`waiting` and `dead` are PostgreSQL's counts plus what Redis holds beyond it; the rest is Redis' own."""

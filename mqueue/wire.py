@@ -137,6 +137,23 @@ class Topic(Struct, kw_only=True):
     counters: dict[str, int] = {}
 
 
+class ShardReady(Struct, kw_only=True):
+    """One shard in the answer of `GET /ready`."""
+
+    shard: int
+    mode: Literal["hot", "cold", "apart", "recovering"]
+    redis: Literal["ok", "unreachable"]
+    postgres: Literal["ok", "unreachable"]
+    wal: Literal["ok", "full", "broken"]
+
+
+class Ready(Struct, kw_only=True):
+    """Answer of `GET /ready`: 200 where every shard would serve an enqueue and a fetch, else 503."""
+
+    status: Literal["ready", "not-ready"]
+    shards: list[ShardReady]
+
+
 class Status(Struct, omit_defaults=True, kw_only=True):
     """Answer of `GET /messages/{id}`."""
 

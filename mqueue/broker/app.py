@@ -157,6 +157,7 @@ class Broker:
             lease_s=settings.lease_s,
             max_retries=settings.max_retries,
             idempotency_s=settings.idempotency_s,
+            postgres_namespaces=settings.postgres_namespaces,
         )
         for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
             self._spawn(Membership(shard).run(), f"membership-{shard.number}")

@@ -16,7 +16,7 @@ from mqueue.broker import cold, entries, failpoints, record
 from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Settled
-from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, StoreLost, unavailable
+from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, unavailable
 from mqueue.broker.shard import HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
@@ -157,11 +157,12 @@ class Committer:
                 await syncing
             except WalFull as error:  # settles go on; these enqueues may or may not be there
                 shard.doubtful = sequence
+                shard.wal_full = True
                 failure = Unavailable(str(error), retry_after=5)
         if batch.settles:
             await failpoints.ahit("settle.after_redis")
             if not self._log_outcomes(batch, sequence, epoch, applied.outcomes):
-                await self._flushed(sequence)
+                await shard.until_flushed(sequence, FLUSH_WAIT_S)
             await failpoints.ahit("settle.after_log")
             self._answer_settles(batch, applied.outcomes)
         if enqueues:
@@ -173,6 +174,7 @@ class Committer:
     async def _sync(self, entry: LogRecord) -> None:
         began = time.perf_counter()
         await self._shard.log.commit(entry)
+        self._shard.wal_full = False
         self._shard.metrics.wal_commit_seconds.observe(time.perf_counter() - began)
 
     async def _apply(self, epoch: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]) -> Applied:
@@ -187,15 +189,6 @@ class Committer:
                 if not shard.serving.is_set() or shard.epoch != epoch:
                     raise EpochEnded(None) from error
                 await asyncio.sleep(RETRY_S)
-
-    async def _flushed(self, sequence: int) -> None:
-        """The log has no room: what Redis has decided is answered when PostgreSQL has it. Raises StoreLost past FLUSH_WAIT_S."""
-        shard = self._shard
-        deadline = shard.clock.monotonic() + FLUSH_WAIT_S
-        while await shard.store.position(shard.node) < sequence:
-            if shard.clock.monotonic() > deadline:
-                raise StoreLost("the log is full, and the flush does not come")
-            await shard.hurry_flush()
 
     def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
         """False when the log is full."""

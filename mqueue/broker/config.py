@@ -92,6 +92,12 @@ def _split_quotas(value: Any) -> Any:
     return quotas
 
 
+def _namespaces(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.match(NAME_PATTERN, namespace) for namespace in value):
+        raise ValueError("should be namespaces, with commas between")
+    return value
+
+
 def _database_urls(value: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.match(r"postgres(ql)?://", url) for url in value):
         raise ValueError("should be URLs like postgresql://user:password@host:5432/database, with commas between")
@@ -133,6 +139,7 @@ Folder = Annotated[Path, AfterValidator(_absolute)]
 DatabaseUrls = Annotated[tuple[str, ...], BeforeValidator(_split_databases), AfterValidator(_database_urls)]
 RedisAddrs = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_redis_addrs)]
 Quotas = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_split_quotas)]
+Namespaces = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_namespaces)]
 JwtSecret = Annotated[str | None, AfterValidator(_jwt_secret)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 Format = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
@@ -156,6 +163,7 @@ class Settings(BaseModel):
     wal_moved: bool = _option(False, "", "The WAL folder was moved or restored on purpose, and no copy of it runs")
     jwt_secret: JwtSecret = _option(None, "", "Signs tokens (HS256), 32 bytes or more; unset: made and kept", repr=False)
     namespace_quotas: Quotas = _option(dict, "enqueues a minute", "By namespace, like default:10000,payments:5000")
+    postgres_namespaces: Namespaces = _option((), "", "Namespaces whose enqueues are answered only when PostgreSQL has them")
     tls_cert_file: Folder | None = _option(None, "", "Certificate chain (PEM); with TLS_KEY_FILE: HTTPS")
     tls_key_file: Folder | None = _option(None, "", "Private key (PEM)")
     ready_max: int = _option(10_000, "messages", "Ready messages of one topic in Redis", ge=4, le=1_000_000)

@@ -17,6 +17,7 @@ from mqueue.broker.sharding import SlotMap
 from mqueue.broker.views import Views
 from mqueue.broker.waiters import Waiters
 from mqueue.clock import Clock
+from mqueue.message import Readiness
 
 
 class Engine:
@@ -32,10 +33,14 @@ class Engine:
         lease_s: float,
         max_retries: int,
         idempotency_s: float,
+        postgres_namespaces: Sequence[str] = (),
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._shards = shards
-        enqueuer = Enqueuer(shards, committers, slots, metrics, clock, lease_s=lease_s, max_retries=max_retries, idempotency_s=idempotency_s)
+        enqueuer = Enqueuer(
+            shards, committers, slots, metrics, clock, lease_s=lease_s, max_retries=max_retries, idempotency_s=idempotency_s,
+            postgres_namespaces=postgres_namespaces,
+        )  # fmt: skip
         fetcher = Fetcher(shards, slots, waiters, metrics, clock)
         settler = Settler(shards, committers, slots, metrics, jitter)
         dead_letters = DeadLetters(shards, slots, clock)
@@ -50,5 +55,5 @@ class Engine:
         self.topics = views.topics
         self.message = views.message
 
-    def healthy(self) -> dict[int, bool]:
-        return {shard.number: shard.serving.is_set() for shard in self._shards}
+    def readiness(self) -> list[Readiness]:
+        return [shard.readiness() for shard in self._shards]

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from mqueue.broker import record
@@ -14,9 +14,10 @@ from mqueue.broker.shard import APART, COLD, HOT, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
-from mqueue.message import TIME_MAX_US, NewMessage, RequestKey, TopicName
+from mqueue.message import TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
+FLUSH_WAIT_S = 5.0
 
 
 class Enqueuer:
@@ -31,6 +32,7 @@ class Enqueuer:
         lease_s: float,
         max_retries: int,
         idempotency_s: float,
+        postgres_namespaces: Sequence[str] = (),
     ) -> None:
         self._shards = shards
         self._committers = committers
@@ -39,9 +41,10 @@ class Enqueuer:
         self._clock = clock
         self._lease_ms = int(lease_s * 1000)
         self._max_retries = max_retries
+        self._postgres_namespaces = frozenset(postgres_namespaces)
         self._key_ttl_us = int(idempotency_s * 1e6)
 
-    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None) -> list[int]:
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
         drafts = [self._draft(m, i) for i, m in enumerate(messages)]
         by_shard: dict[int, list[int]] = defaultdict(list)
         for i, m in enumerate(messages):
@@ -57,9 +60,22 @@ class Enqueuer:
             for error in results:
                 if isinstance(error, BaseException):
                     raise error
-        for namespace in {m.namespace for m in messages}:
-            self._metrics.enqueued(namespace, sum(1 for m in messages if m.namespace == namespace))
-        return ids
+        namespaces = Counter([m.namespace for m in messages])
+        if durability == "postgres" or not self._postgres_namespaces.isdisjoint(namespaces):
+            await asyncio.gather(*(self._until_flushed(self._shards[number]) for number in by_shard))
+        for namespace, count in namespaces.items():
+            self._metrics.enqueued(namespace, count)
+        hot = any(self._shards[number].mode == HOT for number in by_shard) and durability == "wal"
+        return Accepted(ids, "wal" if hot and self._postgres_namespaces.isdisjoint(namespaces) else "postgres")
+
+    async def _until_flushed(self, shard: Shard) -> None:
+        """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the log."""
+        if shard.mode != HOT:
+            return
+        try:
+            await shard.until_flushed(shard.previous, FLUSH_WAIT_S)
+        except Fault as fault:
+            raise Unavailable("PostgreSQL has not taken it yet: the messages are in the log, and will come", retry_after=1) from fault
 
     def _draft(self, m: NewMessage, item: int) -> Draft:
         body = record.body(0, m.payload, m.metadata, m.idempotency_key)[record.CREATED.size :]

@@ -83,6 +83,7 @@ class Membership:
         position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
         row = await shard.store.row()
         shard.looked_at = shard.clock.monotonic()
+        shard.position = position
         is_cut = shard.looked_at - self._reached_at > APART_AFTER_S
         joined = row.epoch == shard.epoch
         if row.mode == "recovering":
@@ -104,6 +105,7 @@ class Membership:
             self._tidied_at = shard.clock.monotonic()
             await asyncio.to_thread(shard.log.remove_flushed, position, self._tidied_at)
             shard.metrics.wal_bytes.set(shard.log.bytes)
+            shard.wal_full = shard.wal_full and not await asyncio.to_thread(shard.log.has_room)
 
     async def _confirm(self, row: ShardRow) -> None:
         """An epoch has closed: replay what PostgreSQL does not have, and say so."""

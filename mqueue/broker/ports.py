@@ -3,14 +3,27 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from mqueue.message import DeadLetter, Delivery, Extend, MessageStatus, NewMessage, RequestKey, Settle, TopicStats, Verdict
+from mqueue.message import (
+    Accepted,
+    DeadLetter,
+    Delivery,
+    Durability,
+    Extend,
+    MessageStatus,
+    NewMessage,
+    Readiness,
+    RequestKey,
+    Settle,
+    TopicStats,
+    Verdict,
+)  # fmt: skip
 
 
 class Engine(Protocol):
     """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
 
-    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None) -> list[int]:
-        """Ids in order. All or nothing per shard. `key`: of the whole request; then no message has one of its own.
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
+        """All or nothing per shard. `key`: of the whole request; then no message has one of its own. `durability`: at least this.
 
         Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field).
         """
@@ -43,6 +56,6 @@ class Engine(Protocol):
 
     async def message(self, id: int) -> MessageStatus | None: ...
 
-    def healthy(self) -> dict[int, bool]:
-        """Per shard: can it serve?"""
+    def readiness(self) -> list[Readiness]:
+        """Of every shard."""
         ...

@@ -6,17 +6,21 @@ through PostgreSQL.
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Literal, cast
 
 from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.faults import StoreLost
 from mqueue.broker.metrics import ShardMetrics
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
+from mqueue.message import Readiness
 
 SERVING_WAIT_S = 5.0
 FLUSH_PAUSE_S = 0.02
 ALONE_S = 60.0  # so long a broker that cannot look at the shard row goes on in its epoch; after that others may have opened a cold one
+SILENT_S = 3.0  # PostgreSQL is said to be away
 HOT, COLD, APART = "hot", "cold", "apart"
 
 
@@ -43,11 +47,14 @@ class Shard:
     clock_at: float = 0.0
     buffer: int = 0
     buffer_max: int = 0
+    position: int = 0  # the last sequence of this broker that PostgreSQL has, as far as it is known here
+    wal_full: bool = False  # the last commit found no room
     doubtful: int = 0  # the last sequence whose enqueues are in Redis, but not in the log
     coming: int = 0  # bytes of the enqueues under way: they will be in the buffer
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
     room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk
+    flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)  # held around a batch; membership takes it to change the epoch
 
     def next_sequence(self) -> int:
@@ -71,6 +78,26 @@ class Shard:
         """Asks the leader to flush what is there, and gives it a moment. Raises CacheLost."""
         await self.cache.ask_flush()
         await asyncio.sleep(FLUSH_PAUSE_S)
+
+    async def until_flushed(self, sequence: int, seconds: float) -> None:
+        """PostgreSQL has all of this broker's up to `sequence`. One task looks, the others wait for it. Raises StoreLost past `seconds`."""
+        deadline = self.clock.monotonic() + seconds
+        while self.position < sequence:
+            if self.clock.monotonic() > deadline:
+                raise StoreLost("the flush does not come")
+            async with self.flushing:
+                if self.position < sequence:
+                    self.position = max(self.position, await self.store.position(self.node))
+                if self.position < sequence:
+                    await self.hurry_flush()
+
+    def readiness(self) -> Readiness:
+        now = self.clock.monotonic()
+        wal: Literal["ok", "full", "broken"] = "broken" if self.log.broken else "full" if self.wal_full else "ok"
+        serving = self.serving.is_set() and now - self.looked_at <= ALONE_S
+        serves = serving and self.mode != APART and (wal == "ok" or self.mode == COLD)
+        mode = cast(Literal["hot", "cold", "apart"], self.mode) if serving else "recovering"
+        return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
 
     async def wait_serving(self) -> None:
         """Raises Unavailable when the shard does not serve within a few seconds."""

@@ -49,7 +49,7 @@ class Views:
 
     async def _cold_topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
         """PostgreSQL has all there is: of what waits, nothing is ready beforehand."""
-        there = await shard.store.cold_counts(namespaces, shard.now_us())
+        there = await shard.store.cold_counts(namespaces)
         found = []
         for namespace, name, pending, dead, *ends in await shard.store.topic_counts(namespaces):
             leased, delayed = there.get(f"{namespace}/{name}", (0, 0))

@@ -274,13 +274,19 @@ class Stage:
 
     async def leader(self) -> Broker:
         """Of the first shard; any broker where none leads just now."""
-        assert self._http is not None
         for broker in self.brokers:
-            with suppress(aiohttp.ClientError, OSError, TimeoutError):
-                async with self._http.get(broker.metrics_url) as reply:
-                    if 'mqueue_leader{shard="0"} 1.0' in await reply.text():
-                        return broker
+            if await self.metric(broker, "mqueue_leader") == 1:
+                return broker
         return self.brokers[0]
+
+    async def metric(self, broker: Broker, name: str) -> float | None:
+        """Of the first shard; None where the broker does not answer."""
+        assert self._http is not None
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with self._http.get(broker.metrics_url) as reply:
+                found = re.search(rf'^{name}{{shard="0"}} (\S+)$', await reply.text(), re.MULTILINE)
+                return float(found[1]) if found else None
+        return None
 
     async def drift(self) -> dict[str, int]:
         """Topics whose ledger does not add up, and by how much."""

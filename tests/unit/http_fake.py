@@ -12,7 +12,7 @@ import jwt
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api
 from mqueue.broker.metrics import Metrics
 from mqueue.clock import SystemClock
-from mqueue.message import DeadLetter, Delivery, MessageStatus, TopicStats
+from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, TopicStats
 
 SECRET = "a secret of thirty-two characters or more"
 DEADLINE_S = 10
@@ -53,9 +53,9 @@ class FakeEngine:
         if self.fails is not None:
             raise self.fails
 
-    async def enqueue(self, messages: Sequence[Any], key: Any = None) -> list[int]:
+    async def enqueue(self, messages: Sequence[Any], key: Any = None, durability: Durability = "wal") -> Accepted:
         self._called("enqueue", list(messages) if key is None else (list(messages), key))
-        return [2**62 + n for n in range(len(messages))]
+        return Accepted([2**62 + n for n in range(len(messages))], durability)
 
     async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> Any:
         self._called("fetch", (namespace, list(topics), limit, wait, lease))
@@ -92,8 +92,8 @@ class FakeEngine:
         self._called("message", id)
         return self.status
 
-    def healthy(self) -> dict[int, bool]:
-        return self.health
+    def readiness(self) -> list[Readiness]:
+        return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]
 
 
 def token(secret: str = SECRET, **claims: Any) -> str:

@@ -207,19 +207,30 @@ async def test_message(b: Broker) -> None:
     assert b.engine.calls == [("message", 5)]
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready"])
-async def test_health_needs_no_token(b: Broker, path: str) -> None:
-    status, body, headers = await b.get(path, headers={})
+async def test_health_needs_no_token(b: Broker) -> None:
+    status, body, headers = await b.get("/health", headers={})
     assert (status, body, headers["content-type"]) == (200, b"OK", "text/plain; charset=utf-8")
-    status, body, headers = await b.ask("HEAD", path, headers={})
+    status, body, headers = await b.ask("HEAD", "/health", headers={})
     assert (status, body, headers["content-length"]) == (200, b"", "2")
 
 
-async def test_ready_names_the_shards_that_are_down(b: Broker) -> None:
+async def test_ready_names_every_part(b: Broker) -> None:
+    status, body, _ = await b.get("/ready", headers={})
+    parts = {"mode": "hot", "redis": "ok", "postgres": "ok", "wal": "ok"}
+    assert (status, body) == (200, {"status": "ready", "shards": [{"shard": 0} | parts, {"shard": 1} | parts]})
     b.engine.health = {0: True, 1: False}
     status, body, headers = await b.get("/ready", headers={})
-    assert (status, body["code"], headers["retry-after"]) == (503, "unavailable", "1")
-    assert "[1]" in body["detail"]
+    assert (status, body["status"], headers["retry-after"]) == (503, "not-ready", "1")
+    assert body["shards"][1] == {"shard": 1} | parts | {"wal": "full"}
+
+
+async def test_an_enqueue_says_how_durable_it_is(b: Broker) -> None:
+    for asked, told in ((None, "wal"), ("wal", "wal"), ("postgres", "postgres")):
+        headers = bearer() | ({"Mqueue-Durability": asked} if asked else {})
+        status, _, replied = await b.ask("POST", "/enqueue", data=b'[{"topic": "t"}]', headers=headers)
+        assert (status, replied["mqueue-durability"]) == (200, told)
+    status, body, _ = await b.ask("POST", "/enqueue", data=b'[{"topic": "t"}]', headers=bearer() | {"Mqueue-Durability": "hope"})
+    assert (status, body["field"]) == (400, "Mqueue-Durability")
 
 
 @pytest.mark.parametrize("spelling", ["Authorization", "Authorisation", "authorisation"])

@@ -20,6 +20,8 @@ Q = TypeVar("Q", bound=Struct)
 
 BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requests together
 
+DURABILITY = b"mqueue-durability"
+
 ANYONE = Caller(None, None, 0.0, 0.0)
 
 
@@ -43,15 +45,17 @@ class BodyBudget:
 
 
 class Call:
-    """`caller` is set once the token is verified."""
+    """`caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its endpoint says so."""
 
-    __slots__ = ("_budget", "_held", "caller", "headers", "receive", "scope")
+    __slots__ = ("_budget", "_held", "caller", "headers", "receive", "reply_headers", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget) -> None:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.caller = ANYONE
+        self.status = 200
+        self.reply_headers: list[tuple[bytes, bytes]] = []
         self._budget = budget
         self._held = 0
 
@@ -77,6 +81,13 @@ class Call:
         if not 0 < len(key) <= m.KEY_MAX or not all(0x20 <= letter < 0x7F for letter in key):
             raise Invalid(f"Idempotency-Key: 1 to {m.KEY_MAX} printable ASCII characters", field="Idempotency-Key")
         return key.decode("ascii")
+
+    def durability(self) -> m.Durability:
+        """What the client asks for."""
+        asked = self.headers.get(DURABILITY, b"wal")
+        if asked not in (b"wal", b"postgres"):
+            raise Invalid("Mqueue-Durability: wal or postgres", field="Mqueue-Durability")
+        return "postgres" if asked == b"postgres" else "wal"
 
     async def decode(self, body: Body[T]) -> T:
         decoded, _ = await self.decode_and_raw(body)

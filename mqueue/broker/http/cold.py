@@ -7,7 +7,7 @@ from mqueue import wire
 from mqueue.broker.http import convert, decode
 from mqueue.broker.http.call import Call
 from mqueue.broker.ports import Engine
-from mqueue.errors import NotFound, Unavailable
+from mqueue.errors import NotFound
 
 _ID = re.compile(r"[0-9]{1,19}")
 
@@ -62,9 +62,10 @@ class Cold:
         """The process answers."""
         return "OK"
 
-    async def ready(self, call: Call) -> str:
-        """Every shard can serve."""
-        down = sorted(shard for shard, up in self._engine.healthy().items() if not up)
-        if down:
-            raise Unavailable(f"shards that cannot serve now: {down}", retry_after=1.0)
-        return "OK"
+    async def ready(self, call: Call) -> wire.Ready:
+        """Every shard would serve an enqueue and a fetch; and how each part is."""
+        shards = self._engine.readiness()
+        if not all(shard.serves for shard in shards):
+            call.status = 503
+            call.reply_headers.append((b"retry-after", b"1"))
+        return wire.Ready(status="ready" if call.status == 200 else "not-ready", shards=[convert.shard_ready(shard) for shard in shards])

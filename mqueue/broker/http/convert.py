@@ -205,6 +205,11 @@ def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
     )
 
 
+def shard_ready(r: m.Readiness) -> wire.ShardReady:
+    redis, postgres = ("ok" if up else "unreachable" for up in (r.redis, r.postgres))
+    return wire.ShardReady(shard=r.shard, mode=r.mode, redis=redis, postgres=postgres, wal=r.wal)  # type: ignore[arg-type]
+
+
 def topic(t: m.TopicStats) -> wire.Topic:
     return wire.Topic(
         namespace=t.namespace,

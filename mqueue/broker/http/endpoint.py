@@ -82,4 +82,4 @@ class Endpoint:
             kind, body = MSGPACK, _to_msgpack(result)
         else:
             kind, body = JSON, _to_json(result)
-        return 200, [kind, (b"content-length", b"%d" % len(body))], body
+        return call.status, [kind, (b"content-length", b"%d" % len(body)), *call.reply_headers], body

@@ -11,7 +11,7 @@ from typing import TypeVar
 from mqueue import message as m
 from mqueue import wire
 from mqueue.broker.http import convert, decode
-from mqueue.broker.http.call import Call
+from mqueue.broker.http.call import DURABILITY, Call
 from mqueue.broker.http.quotas import Quotas
 from mqueue.broker.http.waits import Waits
 from mqueue.broker.ports import Engine
@@ -38,7 +38,9 @@ class Hot:
             messages.append(convert.new_message(item, index))
         request = None if key is None else m.RequestKey(key, blake2b(raw, digest_size=16).digest())
         await self._quotas.take(Counter([item.namespace for item in items]), request)
-        return await self._engine.enqueue(messages, request)
+        accepted = await self._engine.enqueue(messages, request, call.durability())
+        call.reply_headers.append((DURABILITY, accepted.durability.encode()))
+        return accepted.ids
 
     async def dequeue(self, call: Call) -> list[wire.Message]:
         query = call.query(decode.FetchQuery)

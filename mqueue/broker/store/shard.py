@@ -316,9 +316,9 @@ class ShardStore:
         rows = await self._all("request_key", key_hash=key_hash)
         return rows[0] if rows else None
 
-    async def cold_counts(self, namespaces: Sequence[str] | None, now: int) -> dict[str, tuple[int, int]]:
+    async def cold_counts(self, namespaces: Sequence[str] | None) -> dict[str, tuple[int, int]]:
         """`namespace/topic` → rows leased, rows not yet due."""
-        rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces), now=now)
+        rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces))
         return {topic: (leased, delayed) for topic, leased, delayed in rows}
 
     async def live_leases(self, connection: AsyncConnection[Any], after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:

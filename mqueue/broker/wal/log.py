@@ -6,6 +6,7 @@ active segment, so what a commit wrote is what it syncs.
 """
 
 import asyncio
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from mqueue.broker.wal.recovery import inspect, mend
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name
 
 SEGMENT_MAX = 64 * 1024 * 1024  # bytes; a segment ends with the record that exceeds it
+ROOM_MIN = 1024 * 1024  # bytes
 KEEP_S = 60.0  # seconds a flushed segment stays: PostgreSQL may fail over to a copy that lags
 
 log = structlog.get_logger(__name__)
@@ -219,6 +221,15 @@ class ShardLog:
     @property
     def bytes(self) -> int:
         return sum(segment.size for segment in tuple(self._sealed)) + self._writer.segment.size
+
+    @property
+    def broken(self) -> bool:
+        return self._broken is not None
+
+    def has_room(self) -> bool:
+        """Would the volume take some more?"""
+        volume = os.statvfs(self._directory)
+        return volume.f_bavail * volume.f_frsize >= ROOM_MIN
 
     @property
     def segments(self) -> int:
