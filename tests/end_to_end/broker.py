@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,6 +164,16 @@ class Broker:
 
     def valkey_pid(self) -> int | None:
         return _pid(self.data_dir / "valkey" / "pid")
+
+
+@contextmanager
+def asleep(broker: Broker) -> Iterator[None]:
+    """Stopped, and awake again at the end."""
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
 
 
 def until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:

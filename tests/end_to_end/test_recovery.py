@@ -1,7 +1,5 @@
 """Redis forgets, goes back in time, or is not what it should be; the brokers notice, and nothing is untrue meanwhile."""
 
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,7 @@ from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker, asleep, until
 from .stores import Stores, environment
 
 
@@ -70,7 +68,7 @@ def test_more_fetches_wait_than_there_are_connections(stores: Stores) -> None:
         https = [Http(broker.url, broker.token, topic=f"t{n}") for n in range(60)]
         with ThreadPoolExecutor(150) as pool:
             replies = list(pool.map(lambda n: https[n % 60].call("GET", "/dequeue", query={**https[n % 60].name, "wait": 1}), range(300)))
-        assert {reply.status for reply in replies} == {200}
+        assert [reply for reply in replies if reply.status != 200] == []
         assert broker.metric("mqueue_leader") == 1
 
 
@@ -125,7 +123,8 @@ def test_a_redis_that_comes_back_from_a_snapshot_delivers_nothing_again(stores: 
                 server.kill()
                 server.start()
                 replies = [http.call("GET", "/dequeue", query=http.name) for _ in range(3)]
-                assert {reply.status for reply in replies} == {503}, "delivered after its ack"
+                # refused; or nothing there, once the other has taken the sleeper's lock
+                assert [reply for reply in replies if reply.status != 503 and reply.body != []] == [], "delivered after its ack"
             (id,) = until(lambda: _put(http), 20, "it serves again")
             assert [m["id"] for m in until(lambda: _try(http, 10), 10, "delivered")] == [id]
     finally:
@@ -138,15 +137,6 @@ def leader_and_other(env: dict[str, str]) -> Iterator[tuple[Broker, Broker]]:
         until(lambda: leader.metric("mqueue_leader") == 1, what="it leads")
         with Broker(env=env) as other:
             yield leader, other
-
-
-@contextmanager
-def asleep(broker: Broker) -> Iterator[None]:
-    os.kill(broker.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.pid, signal.SIGCONT)
 
 
 def _try(http: Http, limit: int) -> list[dict[str, object]]:

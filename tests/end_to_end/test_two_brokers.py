@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker, asleep, until
 from .stores import Stores
 
 
@@ -72,6 +72,21 @@ def test_where_the_leader_dies_the_other_leads_and_flushes_what_it_took(pair: tu
     got = [m["id"] for _ in range(3) for m in b.get(limit=1000)]
     assert sorted(got) == sorted(ids)
     assert got == sorted(got, key=ids.index)  # one priority: as they came
+
+
+def test_a_leader_that_hangs_loses_its_lock_and_changes_nothing_when_it_wakes(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    first, second = pair
+    a, b = clients(*pair)
+    ids = a.put(*[b"x"] * 20)
+    with asleep(first):
+        until(lambda: second.metric("mqueue_leader") == 1, 12, "the second leads")
+        ids += b.put(*[b"y"] * 20)
+        got = b.get(limit=10)
+        assert [b.ack(m).body["status"] for m in got] == ["ok"] * 10
+    until(lambda: first.metric("mqueue_leader") == 0, what="the first knows")
+    got += [m for http in (a, b) for m in http.get(limit=15)]
+    assert [m["id"] for m in got] == ids
+    assert a.get() == b.get() == []
 
 
 @pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "60000"}], indirect=True)

@@ -31,7 +31,7 @@ REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
-BLOCKED_MAX = 8  # connections that wait in Redis: for a word to wake, for what the leader is asked
+BLOCKED_MAX = 8  # connections beside them: that wait in Redis for a word to wake, for what the leader is asked; and for looking after it
 SCAN_PAGE = 500
 NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
@@ -227,8 +227,8 @@ class ReadyCache:
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
     async def ping(self) -> None:
-        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch."""
-        await self._io(self._redis.ping)
+        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch. Does not queue with the calls."""
+        await self._io(self._blocking.ping)
 
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
