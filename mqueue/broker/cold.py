@@ -14,7 +14,7 @@ from mqueue.broker.cache.calls import Outcome, SettleArgs
 from mqueue.broker.entries import Enqueued
 from mqueue.broker.faults import CacheLost
 from mqueue.broker.shard import APART, Shard
-from mqueue.broker.store.cold import Change, ColdStore, Fresh, Key, KeyTaken, Leased, failed
+from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, Key, KeyTaken, Leased, failed
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
 
@@ -40,9 +40,11 @@ async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
 async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Sequence[EnqueueRequest]) -> None:
     made: list[list[int]] = []
 
-    def make(clock: int) -> Fresh:
-        due_clock = max(clock, shard.due_clock) if shard.mode == APART else clock
-        stamp = Stamp(shard.node, 0, max(clock, shard.now_us()), due_clock)
+    def make(clocks: Clocks) -> Fresh:
+        ticked, now = clocks
+        if shard.mode == APART:  # what it last heard of the clock in Redis
+            ticked, now = max(ticked, shard.due_clock), max(now, shard.now_us())
+        stamp = Stamp(shard.node, 0, now, ticked)
         fresh = [fresh_of(number(request, ids, stamp)) for request in requests]
         made[:] = [told for told, _ in fresh]
         keys = [key for _, one in fresh for key in one.keys]
@@ -98,8 +100,8 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
     asked = [args for request in requests for args in request.args]
     outcomes: list[Outcome] = []
 
-    def decide(there: dict[int, Leased], clock: int) -> list[Change]:
-        outcomes[:], changes = decided(asked, there, clock)
+    def decide(there: dict[int, Leased], clocks: Clocks) -> list[Change]:
+        outcomes[:], changes = decided(asked, there, clocks)
         return changes
 
     await cold.settle(shard.epoch, [int.from_bytes(args.id) for args in asked], decide)
@@ -110,7 +112,7 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
         at += len(request.args)
 
 
-def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clock: int) -> tuple[list[Outcome], list[Change]]:
+def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clocks: Clocks) -> tuple[list[Outcome], list[Change]]:
     """What each settle does, one after the other, as cache/lua/apply.lua decides it. Pure; `there` is not changed."""
     there = dict(there)
     outcomes: list[Outcome] = []
@@ -123,7 +125,7 @@ def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clock: int) -
         if not m.receipt or args.receipt not in (b"", m.receipt):
             outcomes.append(STALE)
             continue
-        change = _change(m, args, clock)
+        change = _change(m, args, clocks)
         changes.append(change)
         outcomes.append(Outcome(b"o", change.state, change.version, change.attempts, change.due, m.node, m.sequence, 1))
         if change.state == b"n":
@@ -133,12 +135,16 @@ def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clock: int) -
     return outcomes, changes
 
 
-def _change(m: Leased, args: SettleArgs, clock: int) -> Change:
+def _change(m: Leased, args: SettleArgs, clocks: Clocks) -> Change:
     delays = struct.unpack(f">{len(args.delays) // 8}d", args.delays)
     if args.kind == "ack":
         return Change(m.id, m.topic_id, b"a", m.version, m.attempts, m.due, "")
     if args.kind == "release":
-        due, version = (clock + int(delays[0]), m.version + 1) if delays else (m.due, m.version)
+        due, version = (_after(delays[0], clocks), m.version + 1) if delays else (m.due, m.version)
         return Change(m.id, m.topic_id, b"n", version, m.attempts, due, "")
-    due = clock + int(delays[min(m.attempts, len(delays) - 1)])
+    due = _after(delays[min(m.attempts, len(delays) - 1)], clocks)
     return failed(m, due, args.error.decode(), buried=args.kind == "bury")
+
+
+def _after(delay: float, clocks: Clocks) -> int:
+    return clocks.now + int(delay) if delay else clocks.ticked

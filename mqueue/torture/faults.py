@@ -76,6 +76,17 @@ async def redis_kill(stage: Stage, chance: random.Random) -> Damage:
     return Damage(lost=True)
 
 
+async def redis_away(stage: Stage, chance: random.Random) -> Damage:
+    """No broker reaches it: PostgreSQL serves; it comes back with what it had, and that counts no more."""
+    for broker in stage.brokers:
+        broker.redis.cut()
+    await asyncio.sleep(3.0 + chance.random() * 4)
+    cold = [await stage.metric(broker, "mqueue_cold") for broker in stage.brokers]
+    for broker in stage.brokers:
+        broker.redis.heal()
+    return Damage(lost=True, reached=1.0 in cold)
+
+
 async def redis_and_broker(stage: Stage, chance: random.Random) -> Damage:
     """Redis forgets while a broker is away: its log comes late, or just in time."""
     broker = _any(stage, chance)
@@ -130,6 +141,7 @@ FAULTS: dict[str, Fault] = {
     "broker-pause": broker_pause,
     "redis-flush": redis_flush,
     "redis-kill": redis_kill,
+    "redis-away": redis_away,
     "redis-and-broker": redis_and_broker,
     "redis-cut": on_link(lambda broker: broker.redis, Proxy.cut, 4.0),
     "redis-stall": on_link(lambda broker: broker.redis, Proxy.stall, 7.0),

@@ -14,7 +14,7 @@ from mqueue.clock import SystemClock
 from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
 from mqueue.torture.faults import FAULTS
-from mqueue.torture.history import Fault, History
+from mqueue.torture.history import Fault, History, Key
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import Load
 from mqueue.torture.stage import Stage, TortureError
@@ -151,6 +151,6 @@ def details(verdict: Verdict, history: History) -> list[str]:
             some = list(vars(verdict)[name])[:3]
             lines.append(f"{name}: {some}")
             for one in some:
-                if isinstance(one, int):
-                    lines += [f"  {line}" for line in history.story(one)]
+                ids = [one] if isinstance(one, int) else [key.id for key in one if isinstance(key, Key)] if isinstance(one, tuple) else []
+                lines += [f"  {line}" for id in ids for line in history.story(id)]
     return lines

@@ -257,7 +257,7 @@ class Stage:
     # -- what they show --------------------------------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Returns when every broker serves every shard. Raises TortureError past SETTLE_S."""
+        """Returns when every broker serves every shard, from Redis. Raises TortureError past SETTLE_S."""
         deadline = time.monotonic() + SETTLE_S
         while not all([await self._serves(broker) for broker in self.brokers]):
             if time.monotonic() > deadline:
@@ -268,7 +268,7 @@ class Stage:
         assert self._http is not None
         try:
             async with self._http.get(f"{broker.url}/ready") as reply:
-                return reply.status == 200
+                return reply.status == 200 and all(shard["mode"] == "hot" for shard in (await reply.json())["shards"])
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 

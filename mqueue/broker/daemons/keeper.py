@@ -52,13 +52,14 @@ class Keeper:
         now = shard.clock.monotonic
         began, clock, prune_at = now(), (await shard.store.row()).clock_us or shard.clock.wall_us(), 0.0
         while True:
-            at = clock + int((now() - began) * 1e6)
             prunes = now() >= prune_at
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                ended = await cold.keep(lead.connection, at)
-                expired = await cold.expire(lead.connection, at, BATCH_MAX) if prunes else 0
+                went_on, at = clock + int((now() - began) * 1e6), now()
+                clock, ended = await cold.keep(lead.connection, went_on, shard.clock.wall_us())
+                began = at
+                expired = await cold.expire(lead.connection, clock, BATCH_MAX) if prunes else 0
             if prunes and not expired:
-                await shard.store.prune_keys(lead.connection, at, BATCH_MAX)
+                await shard.store.prune_keys(lead.connection, clock, BATCH_MAX)
                 prune_at = now() + PRUNE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

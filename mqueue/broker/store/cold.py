@@ -28,6 +28,13 @@ class KeyTaken(Exception):
     """One of these idempotency keys is in use: nothing was written."""
 
 
+class Clocks(NamedTuple):
+    """µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a little later."""
+
+    ticked: int
+    now: int
+
+
 class Key(NamedTuple):
     """An idempotency key of a new message; `runs`: all ids of its request, where it is the request's."""
 
@@ -78,20 +85,20 @@ class ColdStore:
         self._store = store
 
     @asynccontextmanager
-    async def _holding(self, epoch: int, mode: str = "cold") -> AsyncIterator[tuple[AsyncConnection[Any], int]]:
-        """A transaction within an epoch, and the shard clock. Raises EpochEnded, StoreLost."""
+    async def _holding(self, epoch: int, mode: str = "cold") -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
+        """A transaction within an epoch. Raises EpochEnded, StoreLost."""
         async with self._store.transaction() as connection:
             rows = await (await connection.execute(sql("fence_mode"), {"epoch": epoch, "mode": mode}, binary=True)).fetchall()
             if not rows:
                 raise EpochEnded(None)
-            yield connection, rows[0][0]
+            yield connection, Clocks(*rows[0])
 
-    async def enqueue(self, epoch: int, mode: str, make: Callable[[int], Fresh]) -> Fresh:
-        """`make`: the messages, given the shard clock. Raises KeyTaken, and nothing is written."""
-        async with self._holding(epoch, mode) as (connection, clock):
-            fresh = make(clock)
+    async def enqueue(self, epoch: int, mode: str, make: Callable[[Clocks], Fresh]) -> None:
+        """`make`: the messages, given the clocks. Raises KeyTaken, and nothing is written."""
+        async with self._holding(epoch, mode) as (connection, clocks):
+            fresh = make(clocks)
             if fresh.keys:
-                await _claim(connection, fresh.keys, clock)
+                await _claim(connection, fresh.keys, clocks.now)
             rows = [(record.unpack(data), None, body) for data, body in fresh.rows]
             ids = await self._store.topic_ids(r.topic for r, _, _ in rows)
             await write.copy(connection, "copy_message", rows, ids)
@@ -101,40 +108,43 @@ class ColdStore:
             for r, _, _ in rows:
                 ledger.add(ids[r.topic], "enqueued")
             await _write_ledger(connection, ledger)
-        return fresh
 
     async def fetch(self, epoch: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int) -> tuple[list[Row], int]:
         """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their bodies; the clock."""
-        async with self._holding(epoch) as (connection, clock):
+        async with self._holding(epoch) as (connection, (_, now)):
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
-            args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": clock}
+            args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
-        return [leased_row(row[:16], epoch, number, row[16]) for row in rows], clock
+        return [leased_row(row[:16], epoch, number, row[16]) for row in rows], now
 
-    async def settle(self, epoch: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], int], list[Change]]) -> None:
-        """`decide`: what changes, given those messages that are there, and the clock."""
-        async with self._holding(epoch) as (connection, clock):
+    async def settle(self, epoch: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
+        """`decide`: what changes, given those messages that are there, and the clocks."""
+        async with self._holding(epoch) as (connection, clocks):
             await connection.execute(sql("lock_messages"), {"ids": list(ids)})
             rows = await (await connection.execute(sql("leased_messages"), {"ids": list(ids)}, binary=True)).fetchall()
-            await apply(connection, decide({row[0]: _leased(row) for row in rows}, clock), clock)
+            await apply(connection, decide({row[0]: _leased(row) for row in rows}, clocks), clocks.now)
 
     async def extend(self, epoch: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
-        async with self._holding(epoch) as (connection, clock):
+        async with self._holding(epoch) as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
             args = {
                 "ids": [item[0] for item in items], "topics": [item[1] for item in items], "leases": [item[3] for item in items],
-                "epochs": [epoch for epoch, _ in receipts], "numbers": [number for _, number in receipts], "now": clock,
+                "epochs": [epoch for epoch, _ in receipts], "numbers": [number for _, number in receipts], "now": now,
             }  # fmt: skip
             return {row[0] for row in await (await connection.execute(sql("extend_leases"), args, binary=True)).fetchall()}
 
     # -- the leader: within its fenced transaction --------------------------------------------------------------------------------
 
-    async def keep(self, connection: AsyncConnection[Any], clock: int) -> int:
-        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns how many leases ended."""
-        await connection.execute(sql("commit_loosely"))
-        await connection.execute(sql("move_shard"), {"number": 0, "clock": clock})
-        return await self._end_leases(connection, clock)
+    async def keep(self, connection: AsyncConnection[Any], clock: int, wall_us: int) -> tuple[int, int]:
+        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how many leases ended.
+
+        `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it goes on to the lesser of
+        them: time that passed while nobody led.
+        """
+        postgres_us = (await _all(connection, "commit_loosely"))[0][0]
+        [(clock,)] = await _all(connection, "tick", clock=max(clock, min(wall_us, postgres_us)))
+        return clock, await self._end_leases(connection, clock)
 
     async def _end_leases(self, connection: AsyncConnection[Any], clock: int) -> int:
         """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""

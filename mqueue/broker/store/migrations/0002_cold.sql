@@ -13,5 +13,6 @@ CREATE SEQUENCE lease_number;
 
 ALTER TABLE idempotency ADD COLUMN ids bytea;              -- of the key of a whole request: all its ids, as runs
 ALTER TABLE broker ADD COLUMN reaches boolean NOT NULL DEFAULT true;  -- could it reach Redis when it was last seen?
+ALTER TABLE shard ADD COLUMN ticked_at timestamptz;        -- when the clock of a cold shard was moved
 ALTER TABLE shard ADD COLUMN leader int;                   -- node of the broker that raised the term
 CREATE INDEX idempotency_request ON idempotency (expires_at_us) WHERE ids IS NOT NULL;
