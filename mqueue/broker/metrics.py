@@ -116,6 +116,9 @@ class _ShardInstruments:
         )
         self.flush_rows = counter("mqueue_flush_rows_total", "Rows written by flushes")
         self.elided = counter("mqueue_elided_total", "Messages that ended before PostgreSQL ever saw them")
+        self.strays = counter("mqueue_reconciler_strays_total", "Rows that nobody would have delivered, found and placed: should stay 0")
+        self.mirrored = gauge("mqueue_mirrored_leases", "Long leases that PostgreSQL knows too")
+        self.drift = gauge("mqueue_ledger_drift", "Messages by which a ledger does not add up, over all topics: should stay 0")
         self.refills = counter("mqueue_refill_total", "Refills of ready queues")
         self.refill_rows = counter("mqueue_refill_rows_total", "Rows read by refills")
 
@@ -140,5 +143,8 @@ class ShardMetrics:
         self.batch_size = instruments.batch_size.labels(shard)
         self.flush_rows = instruments.flush_rows.labels(shard)
         self.elided = instruments.elided.labels(shard)
+        self.strays = instruments.strays.labels(shard)
+        self.mirrored = instruments.mirrored.labels(shard)
+        self.drift = instruments.drift.labels(shard)
         self.refills = instruments.refills.labels(shard)
         self.refill_rows = instruments.refill_rows.labels(shard)

@@ -110,3 +110,19 @@ def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[
     assert [m["payload"] for m in brought] == ["Yg=="] * 10
     assert b.put(b"more")
     assert len(a.get()) == 1
+
+
+def test_a_long_lease_is_known_again_after_redis_lost_it(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    a, b = clients(*pair)
+    a.put(b"short", b"long")
+    [short] = a.get(limit=1, lease=30)
+    [long] = b.get(limit=1, lease=30)
+    until(lambda: sum(broker.metric("mqueue_mirrored_leases") for broker in pair) == 2, 15, "both are mirrored")
+    assert a.ack(short).body["status"] == "ok"
+    epoch = pair[0].metric("mqueue_epoch")
+    stores.flush_redis()
+    until(lambda: pair[0].metric("mqueue_epoch") > epoch and pair[0].metric("mqueue_shard_health") == 1, 15, "a new epoch")
+    assert a.get() == [], "it is leased"
+    assert a.settle("/extend", long, lease=20).body["status"] == "ok"
+    assert b.ack(long).body["status"] == "ok"
+    assert b.get() == []

@@ -7,6 +7,7 @@ nothing, CacheLost where no answer came.
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import hiredis
@@ -302,6 +303,21 @@ class ReadyCache:
 
     async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
         return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
+
+    async def frontier(self, topic: str) -> bytes | None:
+        """None: of an unknown topic."""
+        found: bytes | None = await self._io(lambda: self._redis.hget(keys.topic(self.shard, topic), "frontier"))
+        return found
+
+    async def leases(self, limit: int) -> list[bytes]:
+        """The leased records whose leases end last."""
+        ids = await self._io(lambda: self._redis.zrevrange(keys.leases(self.shard), 0, limit - 1))
+        found: list[bytes] = []
+        for at in range(0, len(ids), SCAN_PAGE):
+            page = ids[at : at + SCAN_PAGE]
+            got = await self._io(partial(self._redis.hmget, keys.record(self.shard), page))
+            found += [data for data in got if data is not None and data[:1] == b"l"]
+        return found
 
     async def known(self, ids: Sequence[int]) -> set[int]:
         """Which of these messages have a record."""

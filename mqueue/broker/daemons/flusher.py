@@ -43,7 +43,7 @@ class Flusher:
             return Flushed(0, False)
         began = time.perf_counter()
         batch, versions, key_hashes = gather(pages)
-        batch.clock = shard.clock_us
+        batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
         await shard.store.flush(lead.connection, lead.epoch, lead.term, batch)
         await failpoints.ahit("flush.after_commit")
         await self._done(lead, batch.number, versions, key_hashes)

@@ -23,8 +23,10 @@ from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.keeper import Keeper
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
+from mqueue.broker.daemons.reconciler import Reconciler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
 
@@ -35,6 +37,9 @@ SCAN_EVERY_S = 0.25
 ARRIVALS_EVERY_S = 0.25
 PRUNE_EVERY_S = 5.0
 EVICT_EVERY_S = 15.0
+RECONCILE_EVERY_S = 1.0  # a page of one topic
+MIRROR_EVERY_S = 2.0
+AUDIT_EVERY_S = 60.0
 MEASURE_EVERY_S = 2.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
@@ -56,6 +61,8 @@ class Leader:
         self._flusher = Flusher(flush_age_us)
         self._prefetcher = Prefetcher(horizon_us)
         self._pruner = Pruner()
+        self._reconciler = Reconciler()
+        self._mirror = Mirror()
         self._flush_all = asyncio.Event()
         self._flushed_all = asyncio.Event()
         self._gave_way_at: float | None = None
@@ -138,7 +145,7 @@ class Leader:
                 await self._epochs.give_way(lead)
 
     async def _serve(self, lead: Lead) -> None:
-        loops = [asyncio.create_task(self._tick(lead)), asyncio.create_task(self._work(lead))]
+        loops = [asyncio.create_task(self._tick(lead)), asyncio.create_task(self._work(lead)), asyncio.create_task(self._audit(lead))]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -155,11 +162,21 @@ class Leader:
             shard.clock_us, shard.clock_at = tick.clock, shard.clock.monotonic()
             await asyncio.sleep(TICK_S)
 
+    async def _audit(self, lead: Lead) -> None:
+        """Does the ledger add up? Rows are counted, so it is seldom looked at, and beside the work."""
+        shard = lead.shard
+        while True:
+            with suppress(StoreLost):
+                lines = await shard.store.ledger()
+                shard.metrics.drift.set(sum(abs(line[2] - sum(line[3:])) for line in lines))
+            await asyncio.sleep(AUDIT_EVERY_S)
+
     async def _work(self, lead: Lead) -> None:
         """All periodic work of a leader on one screen."""
-        now = self._shard.clock.monotonic
+        shard, now = self._shard, self._shard.clock.monotonic
         scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
+        reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
@@ -178,6 +195,12 @@ class Leader:
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:
                 prune_at = now() if await self._pruner.prune(lead) else now() + PRUNE_EVERY_S
+            if now() >= reconcile_at:
+                await self._reconciler.reconcile(lead)
+                reconcile_at = now() + RECONCILE_EVERY_S
+            if now() >= mirror_at:
+                shard.metrics.mirrored.set(await self._mirror.mirror(lead))
+                mirror_at = now() + MIRROR_EVERY_S
             if now() >= evict_at:
                 await self._prefetcher.evict(lead, self._idle_us)
                 evict_at = now() + EVICT_EVERY_S

@@ -27,6 +27,9 @@ LEADER_LOCK = 0x6D71_1EAD
 POOL_MAX = 8
 POOL_WAIT_S = 2.0
 REGISTER_TRIES = 20
+KEY_COLUMNS = ("priority", "rank", "due", "id")
+FIRST_PARTS = (-(2**31), 0, 0, 0)  # of a key below all others, and above
+LAST_PARTS = (2**31 - 1, 2**31 - 1, 2**63 - 1, 2**63 - 1)
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = (
     "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c statement_timeout=30000 -c lock_timeout=5000 "
@@ -226,6 +229,9 @@ class ShardStore:
             await write.write_again(connection, batch.again, ids, ledger)
             await write.bury(connection, batch.dead, ids, ledger, batch.clock)
             await write.end(connection, batch.gone, flushed, ids, ledger)
+            if batch.mirrors:
+                ended = [r.id for rows in (batch.again, batch.dead) for r, _, _ in rows] + [gone.id for gone in batch.gone]
+                await connection.execute(sql("delete_leases"), {"ids": ended})
             for number, topic, state, count in batch.tallies:
                 if number > flushed:
                     ledger.add(ids[topic], "enqueued", count)
@@ -255,7 +261,7 @@ class ShardStore:
     ) -> tuple[list[Row], bytes]:
         """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the first key left out."""
         topic_id = (await self.topic_ids([topic]))[topic]
-        priority, rank, due, id = record.key_parts(frontier) if frontier else (-(2**31), 0, 0, 0)
+        priority, rank, due, id = record.key_parts(frontier) if frontier else FIRST_PARTS
         args = {
             "topic_id": topic_id,
             "priority": priority,
@@ -281,6 +287,9 @@ class ShardStore:
         """Ids of the oldest arrivals, and the rows of those that are still there."""
         rows = await self._leader(connection, "arrivals", limit=limit)
         return [row[0] for row in rows], [message_row(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
+
+    async def put_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
+        await connection.execute(sql("put_arrivals"), {"ids": list(ids)})
 
     async def delete_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
         await connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
@@ -320,6 +329,23 @@ class ShardStore:
         """`namespace/topic` → rows leased, rows not yet due."""
         rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces))
         return {topic: (leased, delayed) for topic, leased, delayed in rows}
+
+    async def overdue_page(
+        self, connection: AsyncConnection[Any], topic: str, after: bytes, frontier: bytes, before: int, limit: int
+    ) -> list[bytes]:
+        """Keys of rows above `after` and below the frontier that were due before then (µs)."""
+        topic_id = (await self.topic_ids([topic]))[topic]
+        begin = record.key_parts(after) if after else FIRST_PARTS
+        end = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
+        args = dict(zip((*KEY_COLUMNS, *(f"to_{column}" for column in KEY_COLUMNS)), (*begin, *end), strict=True))
+        rows = await self._leader(connection, "overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
+        return [record.key(*row) for row in rows]
+
+    async def mirror_leases(self, connection: AsyncConnection[Any], leases: Sequence[tuple[int, int, int, int]]) -> None:
+        """Id, epoch, number, end of the leases that are to be known: these and no others."""
+        ids, epochs, numbers, untils = (list(column) for column in zip(*leases, strict=True)) if leases else ([], [], [], [])
+        await connection.execute(sql("drop_mirrors"), {"ids": ids})
+        await connection.execute(sql("mirror_leases"), {"ids": ids, "epochs": epochs, "numbers": numbers, "untils": untils})
 
     async def live_leases(self, connection: AsyncConnection[Any], after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:
         """Messages whose lease still runs: id, leased record, body; by id, above `after`."""

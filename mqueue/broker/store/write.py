@@ -40,6 +40,7 @@ class FlushBatch:
     dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
     tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
+    mirrors: bool = False  # may PostgreSQL know leases of these messages?
     keys: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)  # key hash, body hash, id, expiry µs
 
 

@@ -1,0 +1,36 @@
+"""Mirror: leases that have lasted long are written to PostgreSQL, so that a long job is not delivered again when Redis is lost."""
+
+from typing import NamedTuple
+
+from mqueue.broker import record
+from mqueue.broker.daemons.lead import Lead
+
+LEASES_MAX = 10_000  # those that end last: they have the most to lose
+
+
+class Lease(NamedTuple):
+    id: int
+    epoch: int
+    number: int
+    until: int
+
+
+class Mirror:
+    """A lease is long when two looks have seen it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, bytes] = {}  # id → receipt
+
+    async def mirror(self, lead: Lead) -> int:
+        """Returns how many are mirrored now."""
+        shard = lead.shard
+        records = [record.unpack(data) for data in await shard.cache.leases(LEASES_MAX)]
+        long = [r for r in records if self._seen.get(r.id) == r.receipt]
+        self._seen = {r.id: r.receipt for r in records}
+        if not long and not lead.mirrors:
+            return 0
+        leases = [Lease(r.id, int.from_bytes(r.receipt[:4]), int.from_bytes(r.receipt[4:]), r.until) for r in long]
+        async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
+            await shard.store.mirror_leases(lead.connection, leases)
+        lead.mirrors = bool(leases)
+        return len(leases)
