@@ -251,6 +251,7 @@ class Broker:
         while True:
             for shard in self._shards:
                 shard.metrics.health.set(shard.serving.is_set())
+                shard.metrics.circuit_open.set(shard.store.circuit.is_open)
                 shard.metrics.cold.set(shard.mode == COLD)
             await asyncio.sleep(0.2)
 

@@ -85,9 +85,9 @@ class ColdStore:
         self._store = store
 
     @asynccontextmanager
-    async def _holding(self, epoch: int, mode: str = "cold") -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
+    async def _holding(self, epoch: int, mode: str = "cold", kind: str = "write") -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
         """A transaction within an epoch. Raises EpochEnded, StoreLost."""
-        async with self._store.transaction() as connection:
+        async with self._store.transaction(kind) as connection:
             rows = await (await connection.execute(sql("fence_mode"), {"epoch": epoch, "mode": mode}, binary=True)).fetchall()
             if not rows:
                 raise EpochEnded(None)
@@ -111,7 +111,7 @@ class ColdStore:
 
     async def fetch(self, epoch: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int) -> tuple[list[Row], int]:
         """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their bodies; the clock."""
-        async with self._holding(epoch) as (connection, (_, now)):
+        async with self._holding(epoch, kind="read") as (connection, (_, now)):
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
             args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
@@ -126,7 +126,7 @@ class ColdStore:
 
     async def extend(self, epoch: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
-        async with self._holding(epoch) as (connection, (_, now)):
+        async with self._holding(epoch, kind="read") as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
             args = {
                 "ids": [item[0] for item in items], "topics": [item[1] for item in items], "leases": [item[3] for item in items],

@@ -13,28 +13,30 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.errors import UniqueViolation
+from psycopg.errors import InterfaceError, OperationalError, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mqueue.broker import failpoints, record
+from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import Deposed, StoreLost
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.write import END_OF_STATE, FlushBatch, Ledger
+from mqueue.clock import Clock, SystemClock
 from mqueue.message import TopicName
 
 LEADER_LOCK = 0x6D71_1EAD
-POOL_MAX = 8
 POOL_WAIT_S = 2.0
+# Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
+POOLS = {"control": 2, "write": 2, "read": 8}
+CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map"})
+STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
 KEY_COLUMNS = ("priority", "rank", "due", "id")
 FIRST_PARTS = (-(2**31), 0, 0, 0)  # of a key below all others, and above
 LAST_PARTS = (2**31 - 1, 2**31 - 1, 2**63 - 1, 2**63 - 1)
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
-OPTIONS = (
-    "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c statement_timeout=30000 -c lock_timeout=5000 "
-    "-c idle_in_transaction_session_timeout=60000"
-)
+OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000"
 
 B = TypeVar("B")
 Row = tuple[bytes, bytes]  # record, body
@@ -65,48 +67,60 @@ class BrokerRow:
 
 
 class ShardStore:
-    def __init__(self, number: int, url: str) -> None:
+    def __init__(self, number: int, url: str, clock: Clock | None = None) -> None:
         self.number = number
         self.url = url
-        self._pool = AsyncConnectionPool(
-            url, min_size=1, max_size=POOL_MAX, timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(), name=f"shard-{number}"
-        )
+        self.circuit = Circuit(clock or SystemClock())
+        self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
         self._topic_ids: dict[str, int] = {}
 
+    def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
+        return AsyncConnectionPool(
+            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind), name=f"shard-{self.number}-{kind}"
+        )
+
     async def open(self) -> None:
-        await self._pool.open(wait=False)
+        for pool in self._pools.values():
+            await pool.open(wait=False)
 
     async def close(self) -> None:
-        await self._pool.close(timeout=5)
+        for pool in self._pools.values():
+            await pool.close(timeout=5)
 
     async def connect(self) -> AsyncConnection[Any]:
         """A connection of the leader's own, outside the pool."""
         try:
-            return await AsyncConnection.connect(self.url, connect_timeout=5, **_connect_args())
+            return await AsyncConnection.connect(self.url, connect_timeout=5, **_connect_args("leader"))
         except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _connection(self, kind: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """Where PostgreSQL has failed several times, all but control is refused at once for a while."""
+        if kind != "control" and not self.circuit.allows():
+            raise StoreLost(f"PostgreSQL of shard {self.number} has failed: it is tried again in a moment")
         try:
-            async with self._pool.connection() as connection:
+            async with self._pools[kind].connection() as connection:
                 yield connection
+            self.circuit.succeeded()
         except UniqueViolation:
             raise
         except (psycopg.Error, PoolTimeout) as error:
+            if isinstance(error, OperationalError | InterfaceError | PoolTimeout):  # it is away, or too slow; else it is what was asked
+                self.circuit.failed()
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
-        async with self._connection() as connection, connection.transaction():
+    async def transaction(self, kind: str = "write") -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._connection(kind) as connection, connection.transaction():
             yield connection
 
     async def _all(self, statement: str, /, **args: Any) -> list[Any]:
-        async with self._connection() as connection:
+        async with self._connection(_kind(statement)) as connection:
             return await (await connection.execute(sql(statement), args, binary=True)).fetchall()
 
     async def _do(self, statement: str, /, **args: Any) -> None:
-        async with self._connection() as connection:
+        async with self._connection(_kind(statement)) as connection:
             await connection.execute(sql(statement), args)
 
     # -- who is who ----------------------------------------------------------------------------------------------------------
@@ -369,8 +383,13 @@ class ShardStore:
         return await self._all("topic_counts", namespaces=None if namespaces is None else list(namespaces))
 
 
-def _connect_args() -> dict[str, Any]:
-    return {"autocommit": True, "options": OPTIONS, "application_name": "mqueue", "keepalives_idle": 10}
+def _kind(statement: str) -> str:
+    return "control" if statement in CONTROL else "read"
+
+
+def _connect_args(kind: str) -> dict[str, Any]:
+    options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
+    return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", "keepalives_idle": 10}
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
