@@ -78,9 +78,17 @@ def main() -> None:
 @click.option("--metrics-port", type=int, help="Port of the metrics. [default: 2112]")
 @data_dir_option
 @click.option("--shards", type=int, help="Databases of the embedded PostgreSQL. [default: 1]")
+@click.option("--join", type=click.Path(path_type=Path), metavar="DIR", help="Use the stores of the broker that runs on this data dir.")
 @click.pass_context
-def broker(ctx: click.Context, /, **flags: Any) -> None:
-    """Run a broker, with its own PostgreSQL and Valkey unless DATABASE_URLS and REDIS_ADDRS are set."""
+def broker(ctx: click.Context, /, join: Path | None, **flags: Any) -> None:
+    """Run a broker, with its own PostgreSQL and Valkey unless DATABASE_URLS and REDIS_ADDRS are set.
+
+    With --join it shares the stores of one that runs here already, on free ports unless they are named, and with a log of its own.
+    """
+    if join is not None:
+        from mqueue.broker import embedded
+
+        flags = embedded.join(join) | {name: value for name, value in flags.items() if value is not None}
     settings = _settings(flags)
     from mqueue import logs
     from mqueue.broker import app

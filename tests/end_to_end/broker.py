@@ -32,16 +32,17 @@ OURS = ("MQUEUE_", "DATABASE_URLS", "REDIS_", "WAL_DIR", "JWT_SECRET", "NAMESPAC
 class Broker:
     """`url`, `metrics_url`, `token` of the running one. `env`: settings beside the defaults, by their environment names.
 
-    `under`: a command that runs it in its own process.
+    `under`: a command that runs it in its own process. Without `own_data_dir` none is named.
     """
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None, under: Sequence[str] = ()) -> None:
+    def __init__(self, *args: str, env: Mapping[str, str] | None = None, under: Sequence[str] = (), own_data_dir: bool = True) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mq-"))  # short: unix sockets
         self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)  # PostgreSQL's own account must get in
         self.data_dir = self.home / "d"
         self.log = self.home / "broker.log"
         self.url = self.metrics_url = ""
-        self._args, self._env, self._under = args, dict(env or {}), under
+        self._args = ("--data-dir", str(self.data_dir), *args) if own_data_dir else args
+        self._env, self._under = dict(env or {}), under
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -59,7 +60,7 @@ class Broker:
         command = [*self._under, sys.executable, "-m", "mqueue.cli", "broker", "--port", "0", "--metrics-port", "0"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--data-dir", str(self.data_dir), *self._args],
+                [*command, *self._args],
                 stdout=subprocess.PIPE, stderr=log, cwd=self.home, env=self.environment(self._env),
             )  # fmt: skip
         self.url, self.metrics_url = self._wait_ready()

@@ -1,5 +1,7 @@
 """Two brokers on the same stores: any of them serves any request; either may die, and the other goes on."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,3 +128,26 @@ def test_a_long_lease_is_known_again_after_redis_lost_it(pair: tuple[Broker, Bro
     assert a.settle("/extend", long, lease=20).body["status"] == "ok"
     assert b.ack(long).body["status"] == "ok"
     assert b.get() == []
+
+
+def test_a_second_broker_is_one_command() -> None:
+    with Broker() as first:
+        a = Http(first.url, first.token)
+        ids = a.put(b"1", b"2")
+        with Broker("--join", str(first.data_dir), own_data_dir=False) as second:
+            b = Http(second.url, first.token)
+            got = b.get(limit=1)
+            assert got[0]["id"] == ids[0]
+            assert a.ack(got[0]).body["status"] == "ok"
+            assert second.stop() == 0
+        assert [m["id"] for m in a.get()] == ids[1:], "the stores are the first one's"
+        with Broker("--join", str(first.data_dir), own_data_dir=False) as third:
+            assert Http(third.url, first.token).put(b"3")
+            assert (first.data_dir / "joined" / "1").is_dir()
+            assert not (first.data_dir / "joined" / "2").exists(), "it takes the folder that is free"
+
+
+def test_nobody_joins_where_no_broker_runs(data_dir: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "mqueue.cli", "broker", "--join", str(data_dir)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"no broker runs on the data dir {data_dir}" in done.stderr

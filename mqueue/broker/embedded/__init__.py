@@ -12,10 +12,12 @@ the environment may lie in a folder that account cannot enter. No account is mad
     process.py   one server process: ours or taken over
     postgres.py, valkey.py   how each is set up, asked and stopped
     stores.py    both together, watched
+    join.py      what another broker on this machine needs to share them
 """
 
 from mqueue.broker.embedded.ground import EmbeddedError
+from mqueue.broker.embedded.join import join
 from mqueue.broker.embedded.postgres import database_urls
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 
-__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls"]
+__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls", "join"]
