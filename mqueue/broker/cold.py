@@ -14,7 +14,8 @@ from mqueue.broker.cache.calls import Outcome, SettleArgs
 from mqueue.broker.entries import Enqueued
 from mqueue.broker.faults import CacheLost
 from mqueue.broker.shard import APART, Shard
-from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, Key, KeyTaken, Leased, failed
+from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, failed
+from mqueue.broker.store.write import Key
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
 

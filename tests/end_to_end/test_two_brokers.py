@@ -151,3 +151,17 @@ def test_nobody_joins_where_no_broker_runs(data_dir: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mqueue.cli", "broker", "--join", str(data_dir)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"no broker runs on the data dir {data_dir}" in done.stderr
+
+
+@pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "60000"}], indirect=True)
+def test_the_key_of_an_unflushed_request_outlives_the_epoch(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    a, b = clients(*pair)
+    header = {"Idempotency-Key": "a request"}
+    items = [{**a.name, "payload": "eA=="}] * 5
+    ids = a.good(a.call("POST", "/enqueue", items, headers=header))
+    epoch = pair[0].metric("mqueue_epoch")
+    stores.flush_redis()
+    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 15, "a new epoch")
+    for http in (b, a):
+        assert http.good(http.call("POST", "/enqueue", items, headers=header)) == ids
+    assert [m["id"] for m in b.get(limit=100)] == ids

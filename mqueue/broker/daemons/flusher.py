@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.store.write import FlushBatch, Gone
+from mqueue.broker.store.write import FlushBatch, Gone, Key
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX
 
@@ -95,7 +95,7 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, in
         for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
             if key is not None:
                 id_of_key, body_hash, _, _, expires, _, _ = record.IDEMPOTENCY.unpack(key)
-                batch.keys.append((key_hash, body_hash, id_of_key, expires))
+                batch.keys.append(Key(key_hash, body_hash, id_of_key, expires))
                 key_hashes.append(key_hash)
     versions: list[tuple[bytes, int]] = []
     for id, (data, body, error, in_pg) in latest.items():

@@ -17,7 +17,7 @@ from mqueue.broker.faults import EpochEnded
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import Row, ShardStore, leased_row
-from mqueue.broker.store.write import Ledger
+from mqueue.broker.store.write import Key, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
 LEASE_LIMIT = 1000  # leases ended in one transaction
@@ -33,16 +33,6 @@ class Clocks(NamedTuple):
 
     ticked: int
     now: int
-
-
-class Key(NamedTuple):
-    """An idempotency key of a new message; `runs`: all ids of its request, where it is the request's."""
-
-    key_hash: bytes
-    body_hash: bytes
-    id: int
-    expires: int
-    runs: bytes | None = None
 
 
 @dataclass(slots=True)

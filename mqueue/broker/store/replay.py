@@ -1,6 +1,6 @@
 """Replay of a log's tail into PostgreSQL, in one transaction: state by version, so any part of it may be repeated."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +13,7 @@ from mqueue.broker.record import Record
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import Ledger
+from mqueue.broker.store.write import Key, Ledger
 from mqueue.broker.tail import Tail
 
 KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
@@ -57,7 +57,8 @@ async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None
     args = {"key_hashes": [t.key_hash for t in keyed if t.key_is_kept], "now": 0}
     rows = await (await connection.execute(sql("find_keys"), args, binary=True)).fetchall()
     owners = {key_hash: (id, expires) for key_hash, _, id, expires in rows}
-    kept = []
+    kept: dict[bytes, Key] = {}
+    requests: dict[bytes, list[int]] = defaultdict(list)
     for t in keyed:
         owner, expires = owners.get(t.key_hash, (t.owner, 0))
         if owner != t.owner and expires <= record.open_body(t.body).created_us:
@@ -66,11 +67,14 @@ async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None
         if owner != t.owner:
             del tail.messages[t.record.id]
         elif t.key_is_kept:
-            kept.append((t.key_hash, t.body_hash, owner, t.key_expires))
+            kept[t.key_hash] = Key(t.key_hash, t.body_hash, owner, t.key_expires)
+        else:  # of a request: the first of its messages brought the key, the others come after it
+            kept.setdefault(t.key_hash, Key(t.key_hash, t.body_hash, owner, t.key_expires))
+            requests[t.key_hash].append(t.record.id)
+    for key_hash, ids in requests.items():
+        kept[key_hash] = kept[key_hash]._replace(runs=record.pack_runs(ids))
     if kept:
-        names = ("key_hashes", "body_hashes", "ids", "expiries")
-        columns = zip(*kept, strict=True)
-        await connection.execute(sql("keep_keys"), {n: list(c) for n, c in zip(names, columns, strict=True)})
+        await write.keep_keys(connection, list(kept.values()))
 
 
 async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:

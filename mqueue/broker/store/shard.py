@@ -251,9 +251,7 @@ class ShardStore:
                     ledger.add(ids[topic], "enqueued", count)
                     ledger.add(ids[topic], END_OF_STATE[state], count)
             if batch.keys:
-                columns = zip(*batch.keys, strict=True)
-                names = ("key_hashes", "body_hashes", "ids", "expiries")
-                await connection.execute(sql("keep_keys"), {n: list(c) for n, c in zip(names, columns, strict=True)})
+                await write.keep_keys(connection, batch.keys)
             await write.write_ledger(connection, ledger)
             await write.move_positions(connection, batch.positions)
             await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})

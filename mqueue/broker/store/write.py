@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -15,6 +15,16 @@ COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END = b"\xff\xff"
 ENDS = ("acked", "dead", "expired", "purged", "cancelled")
 END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
+
+
+class Key(NamedTuple):
+    """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
+
+    key_hash: bytes
+    body_hash: bytes
+    id: int
+    expires: int
+    runs: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -41,7 +51,7 @@ class FlushBatch:
     gone: list[Gone] = field(default_factory=list)
     tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
     mirrors: bool = False  # may PostgreSQL know leases of these messages?
-    keys: list[tuple[bytes, bytes, int, int]] = field(default_factory=list)  # key hash, body hash, id, expiry µs
+    keys: list[Key] = field(default_factory=list)
 
 
 class Ledger:
@@ -129,6 +139,12 @@ async def delete_messages(connection: AsyncConnection[Any], versions: Sequence[t
     """Deletes up to these versions; returns id → topic id of those that had a row."""
     args = {"ids": [id for id, _ in versions], "versions": [version for _, version in versions]}
     return dict(await (await connection.execute(sql("delete_messages"), args, binary=True)).fetchall())
+
+
+async def keep_keys(connection: AsyncConnection[Any], keys: Sequence[Key]) -> None:
+    columns = zip(*keys, strict=True)
+    names = ("key_hashes", "body_hashes", "ids", "expiries", "runs")
+    await connection.execute(sql("keep_keys"), {name: list(column) for name, column in zip(names, columns, strict=True)})
 
 
 async def write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
