@@ -137,16 +137,23 @@ class Broker:
         more = {"PYTHONPATH": "", **more}
         return kept | more | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), more["PYTHONPATH"])))}
 
-    def sql(self, query: str, values: Sequence[Any] = (), shard: int = 0) -> list[tuple[Any, ...]]:
+    def database(self, shard: int = 0) -> "psycopg.Connection[tuple[Any, ...]]":
+        """A connection of its own."""
         password = json.loads((self.data_dir / "credentials.json").read_text())["postgres"]
         host = str(self.data_dir / "pg")
-        with psycopg.connect(host=host, user="mqueue", password=password, dbname=f"mqueue_{shard}", autocommit=True) as connection:
+        return psycopg.connect(host=host, user="mqueue", password=password, dbname=f"mqueue_{shard}", autocommit=True)
+
+    def sql(self, query: str, values: Sequence[Any] = (), shard: int = 0) -> list[tuple[Any, ...]]:
+        with self.database(shard) as connection:
             return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+
+    def redis(self) -> "redis.Redis[bytes]":
+        password = json.loads((self.data_dir / "credentials.json").read_text())["valkey"]
+        return redis.Redis(unix_socket_path=str(self.data_dir / "valkey" / "sock"), password=password)
 
     def redis_memory(self) -> int:
         """Bytes Redis uses."""
-        password = json.loads((self.data_dir / "credentials.json").read_text())["valkey"]
-        with redis.Redis(unix_socket_path=str(self.data_dir / "valkey" / "sock"), password=password) as client:
+        with self.redis() as client:
             return int(client.info("memory")["used_memory"])  # type: ignore[index]
 
     def rss(self) -> int:
