@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+OK, NO_ANSWER = "ok", "no answer"
+
 
 class Key(NamedTuple):
     priority: int
@@ -48,6 +50,17 @@ class Settle(NamedTuple):
     due: float = 0.0
 
 
+class Answer(NamedTuple):
+    """What a broker said to one call. `said`: ok, or what was wrong; NO_ANSWER: nothing came. `messages`: for how many it did something."""
+
+    call: str
+    broker: int
+    sent: float
+    answered: float
+    said: str
+    messages: int
+
+
 class Window(NamedTuple):
     """A time of which nothing certain is known. `topics` empty: all."""
 
@@ -76,6 +89,7 @@ class History:
     fetches: list[Fetch] = field(default_factory=list)
     settles: dict[int, list[Settle]] = field(default_factory=dict)
     unanswered: list[Window] = field(default_factory=list)  # fetches: what they leased nobody knows
+    answers: list[Answer] = field(default_factory=list)  # of enqueue, fetch, ack, nack and extend
     faults: list[Fault] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)  # in the dead letter queue at the end
     left: dict[str, int] = field(default_factory=dict)  # what /topics still counts at the end

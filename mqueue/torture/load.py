@@ -3,14 +3,16 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from uuid import uuid4
 
 from mqueue import wire
 from mqueue.client import AsyncClient
-from mqueue.errors import InFlight, MQueueError
-from mqueue.torture.history import Delivery, Enqueued, Fetch, History, Key, Settle, Window
+from mqueue.errors import InFlight, MQueueError, Unavailable
+from mqueue.torture.history import NO_ANSWER, OK, Answer, Delivery, Enqueued, Fetch, History, Key, Settle, Window
 
 TOPICS = ("alpha", "beta", "gamma", "delta")
 LEASE_S = 2.0
@@ -23,9 +25,19 @@ POISON_RETRIES = 2
 RETRY_S = 20.0  # a keyed request without an answer is sent again so long
 
 
+@dataclass
+class _Told:
+    """`said`: until an answer comes."""
+
+    said: str = NO_ANSWER
+    count: int = 0
+
+
 class Load:
+    """`history`: what came of it. Call `enqueue`, `fetch` and `settle` for a load of another shape."""
+
     def __init__(self, history: History, urls: Sequence[str], token: str, seed: int) -> None:
-        self._history = history
+        self.history = history
         self._clients = [AsyncClient(url, token, retries=False, timeout=CALL_S) for url in urls]
         self._seed = seed
         self._numbers = count()
@@ -47,26 +59,40 @@ class Load:
     async def _enqueue(self, chance: random.Random) -> None:
         keyed = chance.random() < 0.5
         items = [self._item(chance, keyed) for _ in range(chance.randint(1, 12))]
-        self._history.sent.update(item.payload for item in items)
         until = time.monotonic() + RETRY_S
         while True:
-            at = chance.randrange(len(self._clients))
-            try:
-                ids = await self._clients[at].enqueue_many(items)
-            except InFlight:
-                await asyncio.sleep(PAUSE_S)
-            except MQueueError:
-                if not keyed:
-                    return  # it may exist; nobody counts on it
-                await asyncio.sleep(PAUSE_S)
-            else:
-                answered = time.monotonic()
-                for id, item in zip(ids, items, strict=True):
-                    self._history.enqueued[id] = Enqueued(item.topic, item.payload, item.max_retries or 0, keyed, at, answered)
-                self.produced += len(ids)
+            said = await self.enqueue(chance.randrange(len(self._clients)), items)
+            # one without a key may exist; nobody counts on it
+            if said == OK or (said != InFlight.code and not keyed) or time.monotonic() > until:
                 return
-            if time.monotonic() > until:
-                return
+            await asyncio.sleep(PAUSE_S)
+
+    async def enqueue(self, at: int, items: Sequence[wire.EnqueueItem]) -> str:
+        """One call; what was said."""
+        self.history.sent.update(item.payload for item in items)
+        with self._answer("enqueue", at) as told:
+            ids = await self._clients[at].enqueue_many(items)
+            told.count = len(ids)
+            for id, item in zip(ids, items, strict=True):
+                keyed = item.idempotency_key is not None
+                made = Enqueued(item.topic, item.payload, item.max_retries or 0, keyed, at, time.monotonic())
+                self.history.enqueued[id] = made
+            self.produced += len(ids)
+        return told.said
+
+    @contextmanager
+    def _answer(self, call: str, at: int) -> Iterator["_Told"]:
+        """Writes down what is said within; of a refusal its code, of 503 the reason. An error of the broker ends here."""
+        told = _Told()
+        sent = time.monotonic()
+        try:
+            yield told
+            told.said = OK
+        except MQueueError as error:
+            if not error.detail.startswith("cannot reach the broker"):
+                told.said = error.detail if error.code == Unavailable.code else error.code
+        finally:
+            self.history.answers.append(Answer(call, at, sent, time.monotonic(), told.said, told.count))
 
     def _item(self, chance: random.Random, keyed: bool) -> wire.EnqueueItem:
         poisoned = chance.random() < POISONED
@@ -85,67 +111,73 @@ class Load:
         while True:
             at = chance.randrange(len(self._clients))
             topics = TOPICS if self.draining or chance.random() < 0.5 else tuple(chance.sample(TOPICS, chance.randint(1, 3)))
-            for delivery in await self._fetch(at, topics, chance.randint(1, 10), chance.choice((0.0, 0.4))):
-                await self._treat(chance, delivery)
+            messages = await self.fetch(at, topics, chance.randint(1, 10), chance.choice((0.0, 0.4)))
+            for message in messages:
+                await self._treat(chance, message)
+            if not messages:
+                await asyncio.sleep(PAUSE_S)
 
-    async def _fetch(self, at: int, topics: tuple[str, ...], limit: int, wait: float) -> list[wire.Message]:
+    async def fetch(self, at: int, topics: tuple[str, ...], limit: int, wait: float) -> list[wire.Message]:
+        """One call; empty too where it fails."""
         sent = time.monotonic()
-        answered_at_all = False
+        messages: list[wire.Message] = []
+        told = _Told()
         try:
-            messages = await self._clients[at].fetch(topics, limit=limit, wait=wait, lease=LEASE_S)
-            answered_at_all = True
-        except MQueueError:
-            await asyncio.sleep(PAUSE_S)
-            return []
+            with self._answer("fetch", at) as told:
+                messages = await self._clients[at].fetch(topics, limit=limit, wait=wait, lease=LEASE_S)
+                told.count = len(messages)
         finally:
-            if not answered_at_all:  # what it leased comes back with its lease
-                self._history.unanswered.append(Window(sent, time.monotonic() + LEASE_S + 1.0, topics))
-        answered = time.monotonic()
-        self._history.fetches.append(Fetch(topics, at, sent, answered, tuple(self._delivery(m, sent) for m in messages)))
-        if not messages:
-            await asyncio.sleep(PAUSE_S)
+            if told.said != OK:  # what it leased comes back with its lease
+                self.history.unanswered.append(Window(sent, time.monotonic() + LEASE_S + 1.0, topics))
+        if told.said == OK:
+            delivered = tuple(self._delivery(m, sent) for m in messages)
+            self.history.fetches.append(Fetch(topics, at, sent, time.monotonic(), delivered))
         return messages
 
     def _delivery(self, m: wire.Message, sent: float) -> Delivery:
         """The lease's end by our clock: the shard's may be ahead of it."""
-        until = min(m.lease_expires_at.timestamp() - self._history.epoch, sent + LEASE_S)
+        until = min(m.lease_expires_at.timestamp() - self.history.epoch, sent + LEASE_S)
         return Delivery(Key(m.priority, round(m.deliver_after.timestamp() * 1e6), m.id), m.topic, m.attempt, m.payload, until)
 
     async def _treat(self, chance: random.Random, m: wire.Message) -> None:
         at = chance.randrange(len(self._clients))
         kind = chance.random()
         if m.payload.startswith(b"poison"):
-            await self._settle("nack", at, m, chance.random() * 0.1)
+            await self.settle("nack", at, [m], chance.random() * 0.1)
         elif self.draining or kind < 0.9:
-            await self._settle("ack", at, m)
+            await self.settle("ack", at, [m])
         elif kind < 0.95:
-            await self._settle("nack", at, m, chance.random() * 0.5)
+            await self.settle("nack", at, [m], chance.random() * 0.5)
         elif kind < 0.97:
-            await self._settle("extend", at, m)
-            await self._settle("ack", at, m)
+            await self.settle("extend", at, [m])
+            await self.settle("ack", at, [m])
         elif kind < 0.98:
             await asyncio.sleep(LEASE_S + 0.3)  # too late, on purpose: the receipt is stale
-            await self._settle("ack", at, m)
+            await self.settle("ack", at, [m])
         # else: the lease runs out
 
-    async def _settle(self, kind: str, at: int, m: wire.Message, retry_after: float = 0.0) -> None:
+    async def settle(self, kind: str, at: int, messages: Sequence[wire.Message], retry_after: float = 0.0) -> None:
+        """One call."""
         sent = time.monotonic()
-        verdict: str | None = None
+        verdicts: dict[int, str] = {}
         try:
-            client = self._clients[at]
-            if kind == "ack":
-                [told] = await client.ack([m])
-            elif kind == "nack":
-                [told] = await client.nack([m], error="on purpose", retry_after=retry_after)
-            else:
-                [told] = await client.extend([m], lease=LEASE_S)
-            verdict = told.status
-            self.acked += kind == "ack" and verdict == "ok"
-        except MQueueError:
-            await asyncio.sleep(PAUSE_S)
+            with self._answer(kind, at) as told:
+                client = self._clients[at]
+                if kind == "ack":
+                    said = await client.ack(messages)
+                elif kind == "nack":
+                    said = await client.nack(messages, error="on purpose", retry_after=retry_after)
+                else:
+                    said = await client.extend(messages, lease=LEASE_S)
+                verdicts = {v.id: v.status for v in said}
+                told.count = sum(status == "ok" for status in verdicts.values())
+                self.acked += told.count if kind == "ack" else 0
+            if told.said != OK:
+                await asyncio.sleep(PAUSE_S)
         finally:
             answered = time.monotonic()
-            self._history.settle(m.id, Settle(kind, at, sent, answered, verdict, answered + retry_after))
+            for m in messages:
+                self.history.settle(m.id, Settle(kind, at, sent, answered, verdicts.get(m.id), answered + retry_after))
 
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
@@ -153,7 +185,7 @@ class Load:
         """What the broker still counts, by topic; and which shard has it."""
         found = {}
         for topic in await self._clients[0].topics():
-            self._history.shards[topic.topic] = topic.shard
+            self.history.shards[topic.topic] = topic.shard
             found[topic.topic] = topic.ready + topic.delayed + topic.leased + topic.waiting
         return found
 

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 
 import click
 
-from mqueue.clock import SystemClock
 from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
 from mqueue.torture.faults import FAULTS
 from mqueue.torture.history import Fault, History, Key
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import Load
+from mqueue.torture.scene import new_history, under_load
 from mqueue.torture.stage import Stage, TortureError
 
-SHARDS, BROKERS, PRODUCERS, WORKERS = 2, 2, 4, 6
+SHARDS, BROKERS = 2, 2
 SETTINGS = {"MQUEUE_READY_MAX": "100", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
 CALM_S = 2.5  # between two faults, so that something certain is known
-DRAIN_S = 90.0
 WORKER_KILL = "worker-kill"
 NAMES = (*FAULTS, WORKER_KILL)
 
@@ -48,7 +47,7 @@ class Result:
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     """Raises nothing: what goes wrong is in the result."""
     result = Result(seed, reached=Counter(dict.fromkeys(names, 0)))
-    history = result.history = History(epoch=SystemClock().wall_us() / 1e6 - time.monotonic())
+    history = result.history = new_history()
     began = time.monotonic()
     with home() as folder:
         try:
@@ -69,9 +68,7 @@ async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
 
 async def _run(stage: Stage, load: Load, history: History, result: Result, until: float) -> None:
     chance = random.Random(result.seed)
-    producers = [asyncio.create_task(load.produce(n)) for n in range(PRODUCERS)]
-    workers = [asyncio.create_task(load.work(n)) for n in range(WORKERS)]
-    try:
+    async with under_load(stage, load) as workers:
         await asyncio.sleep(1.0)
         order: list[str] = []
         while time.monotonic() < until or not all(result.reached.values()):
@@ -80,15 +77,6 @@ async def _run(stage: Stage, load: Load, history: History, result: Result, until
             order = order or chance.sample(list(result.reached), len(result.reached))
             await _one(stage, load, history, result, order.pop(), chance, workers)
             await asyncio.sleep(CALM_S)
-        load.draining = True
-        await asyncio.gather(*producers)
-        await _drain(load, history)
-        history.dead = await load.dead()
-        history.drift = await stage.drift()
-    finally:
-        for task in (*producers, *workers):
-            task.cancel()
-        await asyncio.gather(*producers, *workers, return_exceptions=True)
 
 
 async def _one(
@@ -114,15 +102,6 @@ async def _kill_worker(load: Load, workers: list[asyncio.Task[None]], chance: ra
     workers[at].cancel()
     await asyncio.gather(workers[at], return_exceptions=True)
     workers[at] = asyncio.create_task(load.work(at))
-
-
-async def _drain(load: Load, history: History) -> None:
-    deadline = time.monotonic() + DRAIN_S
-    while time.monotonic() < deadline:
-        history.left = await load.left()
-        if not any(history.left.values()):
-            return
-        await asyncio.sleep(0.5)
 
 
 def table(result: Result) -> list[str]:

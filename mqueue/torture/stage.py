@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -242,13 +242,17 @@ class Stage:
             await client.flushall()
 
     def kill_redis(self) -> None:
-        os.kill(self._pid("valkey"), signal.SIGKILL)
+        os.kill(self.pid("valkey"), signal.SIGKILL)
 
     def kill_postgres(self) -> None:
         """As `pg_ctl -m immediate stop`."""
-        os.kill(self._pid("postgresql"), signal.SIGQUIT)
+        os.kill(self.pid("postgresql"), signal.SIGQUIT)
 
-    def _pid(self, store: str) -> int:
+    def without_postgres(self) -> AbstractAsyncContextManager[None]:
+        """It is stopped meanwhile, and ready again afterwards."""
+        return self._stores.without("postgresql")
+
+    def pid(self, store: str) -> int:
         pid = self._stores.pids().get(store)
         if pid is None:
             raise TortureError(f"{store} does not run")

@@ -145,16 +145,16 @@ class Broker:
 
     def sql(self, query: str, values: Sequence[Any] = (), shard: int = 0) -> list[tuple[Any, ...]]:
         with self.database(shard) as connection:
-            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, values).fetchall()
 
-    def redis(self) -> "redis.Redis[bytes]":
+    def redis(self) -> "redis.Redis":
         password = json.loads((self.data_dir / "credentials.json").read_text())["valkey"]
         return redis.Redis(unix_socket_path=str(self.data_dir / "valkey" / "sock"), password=password)
 
     def redis_memory(self) -> int:
         """Bytes Redis uses."""
         with self.redis() as client:
-            return int(client.info("memory")["used_memory"])  # type: ignore[index]
+            return int(client.info("memory")["used_memory"])
 
     def rss(self) -> int:
         """Bytes of memory the broker's process holds."""

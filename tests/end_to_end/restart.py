@@ -81,7 +81,7 @@ def flush_held(broker: Broker) -> Iterator[None]:
 
 
 async def _load(broker: Broker, records: int) -> int:
-    """Messages one by one, some of them acked, until so many batches are logged; no call is under way then. Returns by how many more there are."""
+    """Messages one by one, some of them acked, until so many batches are logged; no call is under way then. Returns how many more there are."""
     done = asyncio.Event()
     enqueued = acked = 0
 
@@ -143,7 +143,7 @@ def _rows(broker: Broker) -> int:
 def _until_flushed(broker: Broker) -> None:
     def flushed() -> bool:
         with broker.redis() as client:
-            return client.llen("{mq0}:dirty") == 0
+            return not client.llen("{mq0}:dirty")
 
     until(flushed, FLUSH_WAIT_S, "all is flushed")
 

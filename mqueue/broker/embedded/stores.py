@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +56,7 @@ class EmbeddedStores:
         self._ground: Ground | None = None
         self._stores: list[Store] = []
         self._watchers: list[asyncio.Task[None]] = []
+        self._held: set[str] = set()
 
     async def start(self) -> StoreUrls:
         """Lock the data dir; start or take over both stores; watch them from then on.
@@ -74,6 +77,18 @@ class EmbeddedStores:
     def pids(self) -> dict[str, int]:
         """Of the stores that run, by name."""
         return {store.name: pid for store in self._stores if (pid := store.pid) is not None}
+
+    @asynccontextmanager
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """The store of this name is stopped, and stays so; at the end it is started, and ready. Raises EmbeddedError."""
+        [store] = [store for store in self._stores if store.name == name]
+        self._held.add(name)
+        try:
+            await store.stop()
+            yield
+            await self._start(store)
+        finally:
+            self._held.discard(name)
 
     async def stop(self) -> None:
         """Stop both, each within a bounded time, and free the data dir. Safe to call twice."""
@@ -109,7 +124,7 @@ class EmbeddedStores:
         failures, ready_at = 0, time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
-            if store.alive():
+            if store.alive() or store.name in self._held:
                 store.trim_log()
                 continue
             if time.monotonic() - ready_at > self._steady_s:
