@@ -21,16 +21,18 @@ from mqueue.torture.stage import Stage, TortureError
 
 SHARDS, BROKERS = 2, 2
 SETTINGS = {"MQUEUE_READY_MAX": "100", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
-CALM_S = 2.5  # between two faults, so that something certain is known
+LATER_S = 120.0
+CALM_S = 2.0  # between two faults, so that something certain is known
 WORKER_KILL = "worker-kill"
 NAMES = (*FAULTS, WORKER_KILL)
 
 
 @dataclass
 class Result:
-    """`reached`: how often each fault happened. `error`: why the run could not go on, if so."""
+    """`reached`: how often each fault happened; `each`: how often it must. `error`: why the run could not go on, if so."""
 
     seed: int
+    each: int = 1
     seconds: float = 0.0
     produced: int = 0
     acked: int = 0
@@ -41,12 +43,15 @@ class Result:
     history: History = field(default_factory=lambda: History(0.0))
 
     def good(self) -> bool:
-        return not self.error and self.verdict.good() and all(self.reached.values())
+        return not self.error and self.verdict.good() and not self.missing()
+
+    def missing(self) -> list[str]:
+        return [name for name, count in self.reached.items() if count < self.each]
 
 
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     """Raises nothing: what goes wrong is in the result."""
-    result = Result(seed, reached=Counter(dict.fromkeys(names, 0)))
+    result = Result(seed, each=max(1, int(minutes)), reached=Counter(dict.fromkeys(names, 0)))
     history = result.history = new_history()
     began = time.monotonic()
     with home() as folder:
@@ -54,7 +59,7 @@ async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
             async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
                 load = Load(history, [broker.url for broker in stage.brokers], stage.token, seed)
                 try:
-                    await _run(stage, load, history, result, began + minutes * 60)
+                    await _run(stage, load, history, result, began + minutes * 60, began + minutes * 90 + LATER_S)
                 finally:
                     await load.close()
                     result.produced, result.acked = load.produced, load.acked
@@ -66,15 +71,17 @@ async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     return result
 
 
-async def _run(stage: Stage, load: Load, history: History, result: Result, until: float) -> None:
+async def _run(stage: Stage, load: Load, history: History, result: Result, until: float, last: float) -> None:
+    """Faults until then; those not reached often enough, still, but not past `last`."""
     chance = random.Random(result.seed)
     async with under_load(stage, load) as workers:
         await asyncio.sleep(1.0)
         order: list[str] = []
-        while time.monotonic() < until or not all(result.reached.values()):
-            if time.monotonic() > until + 120:
+        while time.monotonic() < until or result.missing():
+            if time.monotonic() > last:
                 return
-            order = order or chance.sample(list(result.reached), len(result.reached))
+            names = list(result.reached) if time.monotonic() < until else result.missing()
+            order = [name for name in order if name in names] or chance.sample(names, len(names))
             await _one(stage, load, history, result, order.pop(), chance, workers)
             await asyncio.sleep(CALM_S)
 
