@@ -80,6 +80,11 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_redis(value: Any) -> Any:
+    """At commas, but for those between the sentinels of one URL."""
+    return _split(re.sub(r"redis\+sentinel://[^/]+", lambda found: found[0].replace(",", "\0"), value)) if isinstance(value, str) else value
+
+
 def _split_quotas(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -107,8 +112,11 @@ def _database_urls(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _redis_addrs(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(re.match(r"(rediss?|unix)://.|[^\s/]+:\d+$", address) for address in value):
-        raise ValueError("should be like host:6379 or redis://, rediss:// or unix:// URLs, with commas between")
+    value = tuple(address.replace("\0", ",") for address in value)
+    if not all(re.match(r"(rediss?|unix)://.|[^\s/]+:\d+$|redis\+sentinel://[^/\s]+/[^/\s?]+$", address) for address in value):
+        raise ValueError(
+            "should be like host:6379, redis://, rediss:// or unix:// URLs, or redis+sentinel://host:26379,host:26379/name, with commas between"
+        )
     return value
 
 
@@ -137,7 +145,7 @@ def _lower(value: Any) -> Any:
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
 DatabaseUrls = Annotated[tuple[str, ...], BeforeValidator(_split_databases), AfterValidator(_database_urls)]
-RedisAddrs = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_redis_addrs)]
+RedisAddrs = Annotated[tuple[str, ...], BeforeValidator(_split_redis), AfterValidator(_redis_addrs)]
 Quotas = Annotated[dict[str, Annotated[int, Field(ge=1)]], BeforeValidator(_split_quotas)]
 Namespaces = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_namespaces)]
 JwtSecret = Annotated[str | None, AfterValidator(_jwt_secret)]

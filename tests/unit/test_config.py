@@ -152,3 +152,11 @@ def test_every_option_is_documented_and_can_be_set():
     assert all(option.help for option in options)
     ready = next(option for option in options if option.name == "MQUEUE_READY_MAX")
     assert (ready.default, ready.unit) == ("10000", "messages")
+
+
+def test_sentinels_of_one_url_stay_together() -> None:
+    addresses = "redis+sentinel://a:1,b:2/main, c:6379,redis+sentinel://d:3/other"
+    settings = load({"database_urls": "postgresql://x/0", "redis_addrs": addresses, "jwt_secret": "s" * 40}, {}, Path("none"))
+    assert settings.redis_addrs == ("redis+sentinel://a:1,b:2/main", "c:6379", "redis+sentinel://d:3/other")
+    with pytest.raises(ConfigError, match="redis\\+sentinel"):
+        load({"database_urls": "postgresql://x/0", "redis_addrs": "redis+sentinel://a:1", "jwt_secret": "s" * 40}, {}, Path("none"))

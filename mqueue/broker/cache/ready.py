@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from mqueue.broker.cache import keys, scripts
+from mqueue.broker.cache import keys, scripts, sentinel
 from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
 from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
 from mqueue.message import BODY_MAX
@@ -49,6 +49,8 @@ class ReadyCache:
         self._prefix = keys.prefix(shard)
         self._url = url if "://" in url else f"redis://{url}"
         self._password = password
+        service = sentinel.parse(self._url)
+        self._master = sentinel.Master(service) if service is not None else None
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
@@ -56,16 +58,17 @@ class ReadyCache:
         self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
 
     def _pool(self, kind: type[ConnectionPool], connections: int, **more: Any) -> ConnectionPool:
-        return kind.from_url(
-            self._url,
-            password=self._password,
-            max_connections=connections,
-            socket_timeout=CALL_TIMEOUT_S,
-            socket_connect_timeout=CALL_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            redis_connect_func=self._connected,
-            **more,
-        )
+        more |= {
+            "password": self._password,
+            "max_connections": connections,
+            "socket_timeout": CALL_TIMEOUT_S,
+            "socket_connect_timeout": CALL_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+            "redis_connect_func": self._connected,
+        }
+        if self._master is not None:
+            return kind(connection_class=sentinel.MasterConnection, master=self._master, **more)
+        return kind.from_url(self._url, **more)
 
     async def _connected(self, connection: Any) -> None:
         await connection.on_connect()
@@ -75,10 +78,16 @@ class ReadyCache:
             await connection.disconnect()
             raise EpochEnded(None)
 
+    async def has_moved(self) -> bool:
+        """Do the sentinels, where there are some, name another master than the one that is used?"""
+        return self._master is not None and await self._io(self._master.has_moved)
+
     async def close(self) -> None:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
+        if self._master is not None:
+            await self._master.close()
 
     async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -97,6 +106,8 @@ class ReadyCache:
                 await self._execute(("SCRIPT", "LOAD", script.text))
                 answer = await self._execute(call)
         except ResponseError as error:
+            if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             if isinstance(error, ReadOnlyError) or str(error).startswith(NOT_THE_SCRIPT):
                 raise CacheLost(f"Redis of shard {self.shard}, {name}: {error}") from error
             await self._end_epoch(name, error)

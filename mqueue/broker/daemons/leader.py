@@ -233,3 +233,5 @@ class Leader:
         gauges = await shard.cache.gauges()
         shard.metrics.delayed_depth.set(gauges["delayed"])
         shard.metrics.leased.set(gauges["leased"])
+        if await shard.cache.has_moved():
+            raise EpochEnded(None)

@@ -1,0 +1,66 @@
+"""Redis behind Sentinel: each new connection asks where the master is.
+
+A failover is nothing special to the broker: the new master has another run id, so the epoch closes.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+from redis.asyncio.connection import Connection
+from redis.asyncio.sentinel import Sentinel
+
+SCHEME = "redis+sentinel://"
+PORT = 26379
+ASK_TIMEOUT_S = 1.0
+
+
+class Service(NamedTuple):
+    """`redis+sentinel://host:port,host:port/service`: the sentinels, and the name of what they watch."""
+
+    hosts: list[tuple[str, int]]
+    name: str
+
+
+def parse(url: str) -> Service | None:
+    """None for a Redis without Sentinel."""
+    found = re.fullmatch(rf"{re.escape(SCHEME)}([^/\s]+)/([^/\s?]+)", url)
+    if found is None:
+        return None
+    parts = (host.rpartition(":") for host in found[1].split(","))
+    return Service([(host or port, int(port) if host else PORT) for host, _, port in parts], found[2])
+
+
+class Master:
+    """Where the master of a service is, by what the sentinels say."""
+
+    def __init__(self, service: Service) -> None:
+        self._name = service.name
+        timeouts = {"socket_timeout": ASK_TIMEOUT_S, "socket_connect_timeout": ASK_TIMEOUT_S}
+        self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+        self.used: tuple[str, int] | None = None  # by the latest connection
+
+    async def find(self) -> tuple[str, int]:
+        """Raises redis.exceptions.ConnectionError where no sentinel knows one."""
+        host, port = await self._sentinel.discover_master(self._name)
+        return str(host), int(port)
+
+    async def has_moved(self) -> bool:
+        """Is it another one than the connections were made to?"""
+        return self.used is not None and await self.find() != self.used
+
+    async def close(self) -> None:
+        for client in self._sentinel.sentinels:
+            await client.aclose()
+
+
+class MasterConnection(Connection):
+    """`master`: asked at each connect."""
+
+    def __init__(self, *, master: Master, **more: Any) -> None:
+        super().__init__(**more)
+        self._master = master
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._master.find()
+        await super()._connect()  # type: ignore[no-untyped-call]
+        self._master.used = self.host, self.port

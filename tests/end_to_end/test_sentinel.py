@@ -1,0 +1,119 @@
+"""Redis behind Sentinel: the master dies, a replica takes its place, and nothing is lost or out of order."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from mqueue.broker.cache.sentinel import Service, parse
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.embedded.binaries import find_valkey
+
+from .api import Http
+from .broker import Broker, until
+from .stores import Stores, environment
+
+FAILOVER_S = 30.0
+SENTINEL = """
+port {port}
+bind 127.0.0.1
+dir {folder}
+sentinel monitor main 127.0.0.1 {master} 1
+sentinel down-after-milliseconds main 500
+sentinel failover-timeout main 5000
+"""
+
+
+class Servers:
+    """A master, a replica, a sentinel that watches them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self.master_port, self.replica_port, self.sentinel_port = _free_ports(3)
+        self.master = self._start("master", "--port", str(self.master_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        replica = ("--port", str(self.replica_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        self._start("replica", *replica, "--replicaof", "127.0.0.1", str(self.master_port))
+        until(lambda: self._role(self.replica_port, "master_link_status") == "up", what="the replica follows")
+        settings = folder / "sentinel.conf"
+        settings.write_text(SENTINEL.format(port=self.sentinel_port, folder=folder, master=self.master_port))
+        self._start("sentinel", str(settings), "--sentinel")
+        until(lambda: self._knows_replica(), 20, "the sentinel knows the replica")
+
+    def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        with (self._folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen([find_valkey(), *arguments], stdout=log, stderr=log)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+    def _role(self, port: int, field: str) -> object:
+        try:
+            with redis.Redis(port=port) as client:
+                return client.info("replication").get(field)
+        except redis.RedisError:
+            return None
+
+    def _knows_replica(self) -> bool:
+        try:
+            with redis.Redis(port=self.sentinel_port) as client:
+                return bool(client.sentinel_slaves("main"))
+        except redis.RedisError:
+            return False
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel_port}/main"
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(tmp_path, stack)
+
+
+def test_a_failover_loses_nothing(servers: Servers, data_dir: Path) -> None:
+    stores = Stores(data_dir)
+    try:
+        env = environment(StoreUrls(stores.urls.database_urls, (servers.url,), ""))
+        with Broker(env=env) as first, Broker(env=env) as second:
+            a, b = Http(first.url, first.token), Http(second.url, second.token)
+            ids = a.put(*[b"x"] * 40) + b.put(*[b"y"] * 40)
+            done = a.get(limit=10)
+            assert [b.ack(m).body["status"] for m in done] == ["ok"] * 10
+            servers.master.kill()
+
+            def hot() -> bool:
+                ready = [http.call("GET", "/ready") for http in (a, b)]
+                return all(r.status == 200 and r.body["shards"][0]["mode"] == "hot" for r in ready) and first.metric("mqueue_epoch") > 1
+
+            until(hot, FAILOVER_S, "hot on the new master")
+            assert servers._role(servers.replica_port, "role") == "master"
+            assert [m["id"] for m in a.get(limit=100)] == ids[10:]
+            assert b.put(b"z")
+            assert len(b.get()) == 1
+    finally:
+        stores.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        ("redis+sentinel://a:1,b/main", Service([("a", 1), ("b", 26379)], "main")),
+        ("redis://a:1", None),
+        ("redis+sentinel://a:1", None),
+    ],
+)
+def test_the_url_names_sentinels_and_service(url: str, service: Service | None) -> None:
+    assert parse(url) == service
