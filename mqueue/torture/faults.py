@@ -122,15 +122,17 @@ async def failpoint(stage: Stage, chance: random.Random) -> Damage:
     point = chance.choice(sorted(NAMES - SELDOM))
     lost = point.startswith("recovery.")
     await broker.stop()
-    starting = asyncio.create_task(broker.start(f"{point}=kill@{chance.randint(1, 20) if not lost else 1}"))
+    await broker.start(f"{point}=kill@{chance.randint(1, 20) if not lost else 1}")
+    others = [other for other in stage.brokers if other is not broker] if point == "recovery.before_open" else []  # only a leader opens
+    for other in others:
+        await other.stop()
     if lost:
-        await asyncio.sleep(0.5)
         await stage.flush_redis()
-    await starting
     reached = await broker.ended(REACH_S)
     if not reached:
         await broker.kill()
-    await broker.start()
+    for each in (broker, *others):
+        await each.start()
     return Damage(lost=lost, down=frozenset({broker.number}), reached=reached, note=point)
 
 
