@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli_wal import wal
 from mqueue.errors import MQueueError
 
 if TYPE_CHECKING:
@@ -249,6 +250,9 @@ def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: 
     for line in run.details(result.verdict, result.history):
         click.echo(line, err=True)
     ctx.exit(0 if result.good() else 1)
+
+
+main.add_command(wal)
 
 
 def _settings(flags: dict[str, Any]) -> "Settings":

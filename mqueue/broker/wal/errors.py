@@ -4,6 +4,7 @@ WalError
 ├── WalFull      no room on the disk; nothing was kept of the record, the log is usable
 ├── WalBroken    a write or fsync failed: what is durable is unknown; refuses everything, end the process (74)
 ├── WalCorrupt   what is on disk is not what was written; nothing was deleted, do not start (65)
+│   └── WalNewer a later version wrote it (65)
 ├── WalLocked    another process has this directory (75)
 └── WalCopied    this directory is not where it was made: maybe a copy of one in use (78)
 """
@@ -35,6 +36,10 @@ class WalCorrupt(WalError):
     def __init__(self, file: Path, offset: int, reason: str) -> None:
         super().__init__(f"{file}: at byte {offset}: {reason}")
         self.file, self.offset, self.reason = file, offset, reason
+
+
+class WalNewer(WalCorrupt):
+    """Nothing is damaged: this version must not judge it."""
 
 
 class WalLocked(WalError):

@@ -8,6 +8,8 @@ import fcntl
 import os
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +23,7 @@ START_MAX = 2**23 - 1  # starts; sequence numbers hold them above 40 bits, below
 FILE = "broker.json"
 
 
-class _State(msgspec.Struct, forbid_unknown_fields=True):
+class State(msgspec.Struct, forbid_unknown_fields=True):
     """`device`, `filesystem`, `inode`: the directory. A device number may change at a reboot, a filesystem's id seldom does."""
 
     uuid: uuid.UUID
@@ -33,10 +35,29 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     id_floor_ms: int = 0
 
 
+def look(directory: Path) -> State:
+    """Whose directory it is, without taking it: a broker may run. Raises WalCorrupt, OSError."""
+    state = _decode(directory)
+    if state is None:
+        raise WalCorrupt(directory / FILE, 0, "missing: is this the WAL directory of a broker?")
+    return state
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[State]:
+    """The directory taken as a broker takes it, wherever it was made, and without counting a start. Raises WalLocked, WalCorrupt, OSError."""
+    look(directory)
+    lock_fd = _lock(directory)
+    try:
+        yield look(directory)
+    finally:
+        os.close(lock_fd)
+
+
 class Identity:
     """Changes are durable when a method returns. Methods may come from any thread; all but the properties block on the disk."""
 
-    def __init__(self, directory: Path, state: _State, lock_fd: int, disk: Disk) -> None:
+    def __init__(self, directory: Path, state: State, lock_fd: int, disk: Disk) -> None:
         self.directory = directory
         self._state = state
         self._lock_fd = lock_fd
@@ -134,17 +155,14 @@ def _lock(directory: Path) -> int:
     return fd
 
 
-def _read(directory: Path, moved: bool) -> _State:
+def _read(directory: Path, moved: bool) -> State:
     path = directory / FILE
     place = {"device": (at := directory.stat()).st_dev, "inode": at.st_ino, "filesystem": os.statvfs(directory).f_fsid}
-    try:
-        state = msgspec.json.decode(path.read_bytes(), type=_State)
-    except FileNotFoundError:
+    state = _decode(directory)
+    if state is None:
         if any(directory.glob("shard-*/*.wal")):
-            raise WalCorrupt(path, 0, "missing, but logs are here; restore it from where they came") from None
-        return _State(uuid=uuid.uuid4(), **place)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WalCorrupt(path, 0, f"cannot be read: {error}") from error
+            raise WalCorrupt(path, 0, "missing, but logs are here; restore it from where they came")
+        return State(uuid=uuid.uuid4(), **place)
     if not moved and not _same_place(state, place):
         raise WalCopied(
             f"{directory} is not the directory broker {state.uuid} was made in. If it is a copy, give this broker an empty WAL "
@@ -153,6 +171,16 @@ def _read(directory: Path, moved: bool) -> _State:
     return msgspec.structs.replace(state, **place)
 
 
-def _same_place(state: _State, place: dict[str, int]) -> bool:
+def _decode(directory: Path) -> State | None:
+    path = directory / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WalCorrupt(path, 0, f"cannot be read: {error}") from error
+
+
+def _same_place(state: State, place: dict[str, int]) -> bool:
     same_filesystem = state.filesystem == place["filesystem"] != 0
     return state.inode == place["inode"] and (state.device == place["device"] or same_filesystem)

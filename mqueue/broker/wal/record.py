@@ -114,22 +114,23 @@ class Scan:
             yield frame
 
     def _judge(self) -> None:
-        following = self._following()
-        if following is None:
+        found = following(self._data, self.offset, self._seed, self.sequence)
+        if found is None:
             self.end, self.reason = End.TORN, "no whole record, and none follows"
         else:
-            self.end, self.reason = End.CORRUPT, f"no valid record, but one follows at byte {following}"
+            self.end, self.reason = End.CORRUPT, f"no valid record, but one follows at byte {found}"
 
-    def _following(self) -> int | None:
-        """Offset of a valid frame after the bad one. First where its length says, then anywhere: the length itself may be
-        wrong.
-        """
-        size = frame_size(self._data[self.offset : self.offset + PREFIX_SIZE])
-        if size and self._valid(self.offset + size):
-            return self.offset + size
-        candidates = (match.start() for match in _CANDIDATE.finditer(self._data, self.offset + 1))
-        return next(filter(self._valid, candidates), None)
 
-    def _valid(self, offset: int) -> bool:
-        frame = decode(self._data, offset, self._seed)
-        return frame is not None and frame.record.sequence >= self.sequence
+def following(data: bytes, offset: int, seed: int, least: int) -> int | None:
+    """Offset of a valid frame after the bad one at `offset`, of a sequence not below `least`. First where its length says, then
+    anywhere: the length itself may be wrong.
+    """
+
+    def valid(at: int) -> bool:
+        frame = decode(data, at, seed)
+        return frame is not None and frame.record.sequence >= least
+
+    size = frame_size(data[offset : offset + PREFIX_SIZE])
+    if size and valid(offset + size):
+        return offset + size
+    return next(filter(valid, (match.start() for match in _CANDIDATE.finditer(data, offset + 1))), None)

@@ -5,6 +5,7 @@ earlier one is damage. So is a missing number: segments go from the front, one b
 """
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import structlog
 
 from mqueue.broker.wal.disk import TMP, Disk, publish
 from mqueue.broker.wal.errors import WalCorrupt
-from mqueue.broker.wal.record import End, Scan
+from mqueue.broker.wal.record import End, Record, Scan
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name, numbers
 
 TORN_MAX = 16  # torn tails kept aside per shard
@@ -31,6 +32,21 @@ class Found:
     segment: Segment | None = None
     frames: bytes = b""
     torn: bytes = b""
+
+    @property
+    def last(self) -> int:
+        """The greatest sequence, also of segments already removed; 0 if there never was one."""
+        return self.segment.last if self.segment else 0
+
+    def records(self, after: int) -> Iterator[Record]:
+        """Every record of a sequence above `after`, in order. Raises WalCorrupt, OSError."""
+        for segment in self.sealed:
+            if segment.last > after:
+                yield from (r for r in segment.read(HEADER_SIZE, segment.size) if r.sequence > after)
+        if self.segment:
+            for frame in Scan(self.frames, 0, self.segment.header.seed):
+                if frame.record.sequence > after:
+                    yield frame.record
 
 
 def inspect(directory: Path, shard: int, identity: uuid.UUID) -> Found:

@@ -18,7 +18,7 @@ from pathlib import Path
 import google_crc32c
 
 from mqueue.broker.wal.disk import Disk, never_full, publish, write_all
-from mqueue.broker.wal.errors import WalCorrupt
+from mqueue.broker.wal.errors import WalCorrupt, WalNewer
 from mqueue.broker.wal.record import PREFIX_SIZE, Record, decode, frame_size
 
 MAGIC = b"MQWAL\0"
@@ -58,7 +58,7 @@ class Header:
         if _CHECKSUM.unpack_from(data, _FIELDS.size)[0] != google_crc32c.value(data[: _FIELDS.size]):
             raise WalCorrupt(path, 0, "the header's checksum is wrong")
         if version != VERSION:
-            raise WalCorrupt(path, len(MAGIC), f"format version {version}; this broker reads version {VERSION}")
+            raise WalNewer(path, len(MAGIC), f"format version {version}; this broker reads version {VERSION}")
         return cls(shard, uuid.UUID(bytes=identity), first)
 
 
