@@ -60,3 +60,29 @@ def verify(ctx: click.Context, directory: Path) -> None:
     for line in lines:
         click.echo(line)
     ctx.exit(0 if sound else 65)
+
+
+@wal.command()
+@directory_argument
+@click.option("--yes", is_flag=True, help="Do it; else only say what would be lost.")
+def quarantine(directory: Path, yes: bool) -> None:
+    """Set a damaged log aside, and put one of all records that still read in its place, so that the broker starts.
+
+    The old log stays as shard-N.quarantine-1 (2, ...) until you remove it.
+    """
+    from mqueue.broker.wal import quarantine as aside
+    from mqueue.broker.wal.identity import held
+
+    with held(directory) as state:
+        found = list(aside.damaged(directory, state.uuid))
+        for shard, path, loss in found:
+            click.echo(f"shard {shard}: {loss.records} records read; lost is what stood at:")
+            for damage in loss.damages:
+                click.echo(f"  {damage}")
+            if yes:
+                kept = aside.quarantine(path, shard, state.uuid)
+                click.echo(f"shard {shard}: a new log holds the {loss.records} records; the old one is {kept}")
+    if not found:
+        click.echo("nothing is damaged")
+    elif not yes:
+        raise click.ClickException("nothing was changed: --yes does it")

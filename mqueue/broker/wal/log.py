@@ -18,6 +18,7 @@ import structlog
 from mqueue.broker.failpoints import hit
 from mqueue.broker.wal.disk import Disk, OsDisk, make_directory
 from mqueue.broker.wal.errors import WalBroken, WalError, WalFull, is_full, refusal
+from mqueue.broker.wal.quarantine import finish
 from mqueue.broker.wal.record import Record, encode
 from mqueue.broker.wal.recovery import inspect, mend
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name
@@ -62,6 +63,7 @@ class ShardLog:
         """
         disk = disk or OsDisk()
         try:
+            finish(directory, disk)
             make_directory(disk, directory)
             found = inspect(directory, shard, identity)
             writer = mend(disk, directory, found, Header(shard, identity, 0))
