@@ -5,12 +5,18 @@ Exit codes as there, and 65: the log is damaged, 75: a broker uses it.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from mqueue.broker.embedded import StoreUrls
+
 directory_argument: Callable[..., Any] = click.argument(
     "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+data_dir_option: Callable[..., Any] = click.option(
+    "--data-dir", type=click.Path(path_type=Path), metavar="FOLDER", help="The data dir of a broker that runs here."
 )
 
 
@@ -86,3 +92,46 @@ def quarantine(directory: Path, yes: bool) -> None:
         click.echo("nothing is damaged")
     elif not yes:
         raise click.ClickException("nothing was changed: --yes does it")
+
+
+@wal.command()
+@directory_argument
+@click.option("--dry-run", is_flag=True, help="Only say what would be replayed.")
+@click.option("--wait", type=float, default=60.0, show_default=True, help="Seconds to wait for what the brokers do: recover, flush.")
+@data_dir_option
+@click.pass_context
+def replay(ctx: click.Context, directory: Path, dry_run: bool, wait: float, data_dir: Path | None) -> None:
+    """Bring what only this log has into the stores: of DATABASE_URLS and REDIS_ADDRS, or of the broker that runs on the data dir.
+
+    For a broker whose host is dead: DIR is its WAL directory, or a copy of it. Messages come out of the other brokers at once. It may be said
+    again, and harms nothing if the broker comes back. Exit code 1 while the stores do not have all of it.
+    """
+    import asyncio
+
+    from mqueue.broker import rescue
+    from mqueue.broker.wal.identity import State, held
+
+    async def run(state: State) -> bool:
+        everything = True
+        async for done in rescue.rescue(directory, state, _stores(data_dir), dry_run=dry_run, wait_s=wait):
+            would = "to replay" if dry_run else "replayed"
+            click.echo(f"shard {done.shard}: {would}: {done.messages} messages, {done.ended} of them ended; {done.outcomes} outcomes too late")
+            if done.brought:
+                click.echo(f"shard {done.shard}: brought to Redis: {done.brought} messages")
+            if done.left:
+                click.echo(f"shard {done.shard}: {done.left} records are of the present epoch, in Redis or for it, and not flushed yet")
+                everything = False
+        return everything
+
+    with held(directory) as state:
+        ctx.exit(0 if asyncio.run(run(state)) or dry_run else 1)
+
+
+def _stores(data_dir: Path | None) -> "StoreUrls":
+    from mqueue.broker import embedded
+    from mqueue.broker.config import load
+
+    settings = load({"data_dir": data_dir})
+    if settings.embedded:
+        return embedded.store_urls(settings.data_dir)
+    return embedded.StoreUrls(settings.database_urls, settings.redis_addrs, settings.redis_password or "")

@@ -15,6 +15,10 @@ class EpochEnded(Fault):
         self.found = found
 
 
+class Overtaken(Fault):
+    """A broker's position has moved meanwhile: what was to be replayed is in PostgreSQL, and may have ended there."""
+
+
 class Deposed(Fault):
     """A later leader's term stands in the shard."""
 

@@ -7,12 +7,13 @@ is the same: a broker joins, and what it has from ended epochs goes into Postgre
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from mqueue.broker import entries, failpoints, record, tail
 from mqueue.broker.batch import for_script
+from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.faults import EpochEnded, Fault
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
 from mqueue.broker.store.replay import replay
@@ -115,19 +116,19 @@ class Membership:
         async with shard.in_flight:
             await failpoints.ahit("recovery.before_replay")
             position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
-            await self._replay(shard.log.records(position), row, late=False)
+            await self._replay(shard.log.records(position), row, position, late=False)
             await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
             await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
 
-    async def _replay(self, log: Iterable[LogRecord], row: ShardRow, *, late: bool) -> int:
-        """Returns the last sequence replayed, 0 for none."""
+    async def _replay(self, log: Iterable[LogRecord], row: ShardRow, position: int, *, late: bool) -> int:
+        """`position`: what the log's records follow. Returns the last sequence replayed, 0 for none."""
         shard = self._shard
         last = 0
         for part in parts(log):
             folded = await asyncio.to_thread(tail.fold, part)
             clock = max(row.clock_us, shard.now_us())
-            await replay(shard.store, row.epoch, shard.node, folded, clock=clock, late=late)
+            await replay(shard.store, row.epoch, shard.node, folded, clock=clock, late=late, after=max(position, last))
             last = folded.last
             logger.info(
                 "replayed into PostgreSQL",
@@ -149,7 +150,7 @@ class Membership:
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start)
-            await self._catch_up(row.epoch, start)
+            await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
             await shard.cache.join(row.epoch, shard.node, shard.sequence)
             shard.epoch, shard.mode = row.epoch, HOT
@@ -162,7 +163,7 @@ class Membership:
     async def _replay_late(self, row: ShardRow, position: int) -> int:
         """What it has of epochs that ended without it. Returns the last sequence replayed, 0 for none."""
         late = (entry for entry in self._shard.log.records(position) if entry.epoch < row.epoch)
-        return await self._replay(late, row, late=True)
+        return await self._replay(late, row, position, late=True)
 
     async def _join_cold(self, row: ShardRow, position: int) -> None:
         shard = self._shard
@@ -185,20 +186,23 @@ class Membership:
             shard.serving.set()
         logger.warning("Redis cannot be reached from here: only enqueues are taken", shard=shard.number, epoch=row.epoch)
 
-    async def _catch_up(self, epoch: int, start: int) -> None:
-        """What the log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log."""
-        shard = self._shard
-        voids = (entry for entry in shard.log.records(start) if entry.kind == entries.VOID)
-        void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
-        previous = start
-        for entry in shard.log.records(start):
-            if entry.kind != entries.ENQUEUE:
-                continue
-            messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]
-            enqueues = [e for group, request in enumerate(entries.by_request(messages)) for e in for_script(group, request)]
-            await shard.cache.apply(epoch, shard.node, previous, entry.sequence, enqueues, [])
-            previous = entry.sequence
-            logger.info("brought to Redis from the log", shard=shard.number, messages=len(enqueues))
+
+async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterable[LogRecord]], epoch: int, start: int) -> int:
+    """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log. `records`: the log after a
+    sequence. Returns how many messages.
+    """
+    voids = (entry for entry in records(start) if entry.kind == entries.VOID)
+    void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
+    previous, brought = start, 0
+    for entry in records(start):
+        if entry.kind != entries.ENQUEUE:
+            continue
+        messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]
+        enqueues = [e for group, request in enumerate(entries.by_request(messages)) for e in for_script(group, request)]
+        await cache.apply(epoch, node, previous, entry.sequence, enqueues, [])
+        previous, brought = entry.sequence, brought + len(enqueues)
+        logger.info("brought to Redis from the log", shard=cache.shard, messages=len(enqueues))
+    return brought
 
 
 def parts(log: Iterable[LogRecord]) -> Iterable[list[LogRecord]]:

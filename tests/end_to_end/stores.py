@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -39,6 +40,11 @@ class Stores:
         """As if Redis had lost everything."""
         with redis.Redis(unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password) as client:
             client.flushall()
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.urls.database_urls[0], autocommit=True) as connection:
+            found = connection.execute(query)  # type: ignore[call-overload]
+            return found.fetchall() if found.description else []
 
     def rows(self) -> int:
         with psycopg.connect(self.urls.database_urls[0]) as connection:

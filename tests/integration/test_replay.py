@@ -10,7 +10,7 @@ from mqueue.broker import entries, record, tail
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.entries import Settled
-from mqueue.broker.faults import EpochEnded
+from mqueue.broker.faults import EpochEnded, Overtaken
 from mqueue.broker.store.replay import replay
 from mqueue.broker.wal.record import Record as LogRecord
 
@@ -41,6 +41,22 @@ def test_a_replay_that_comes_after_the_opening_writes_nothing_unannounced(world:
     assert world.run(world.rows()) == {}
     world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, some), clock=0, late=True))
     assert len(world.run(world.store.arrivals(world.connection, 10))[0]) == 1
+
+
+def test_what_somebody_else_has_replayed_is_not_replayed_again(world: World) -> None:
+    """It may have come out and been acked in between: its row must not rise again."""
+    some, (id,) = enqueues(world, 1)
+    epoch, last = world.lead.epoch, world.brokers[1].shard.sequence
+    with pytest.raises(Overtaken):
+        world.run(replay(world.store, epoch, 1, told(world, 1, some), clock=0, late=True, after=5))
+    assert world.run(world.rows()) == {}
+    world.run(replay(world.store, epoch, 1, told(world, 1, some), clock=0, late=True, after=0))
+    assert list(world.run(world.rows())) == [id]
+    world.run(world.connection.execute("DELETE FROM message"))
+    with pytest.raises(Overtaken):
+        world.run(replay(world.store, epoch, 1, told(world, 1, some), clock=0, late=True, after=0))
+    world.run(replay(world.store, epoch, 1, tail.Tail(), clock=0, late=True, after=last))
+    assert world.run(world.rows()) == {}
 
 
 def test_a_key_used_again_after_its_time_is_no_duplicate(world: World) -> None:

@@ -18,6 +18,6 @@ the environment may lie in a folder that account cannot enter. No account is mad
 from mqueue.broker.embedded.ground import EmbeddedError
 from mqueue.broker.embedded.join import join
 from mqueue.broker.embedded.postgres import database_urls
-from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
+from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls, store_urls
 
-__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls", "join"]
+__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls", "join", "store_urls"]

@@ -1,6 +1,7 @@
 """Both embedded stores, started together, watched while the broker runs, stopped with it."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,9 @@ from typing import Protocol
 
 import structlog
 
-from mqueue.broker.embedded.ground import EmbeddedError, Ground, take
-from mqueue.broker.embedded.postgres import PostgreSQL
-from mqueue.broker.embedded.valkey import Valkey
+from mqueue.broker.embedded.ground import CREDENTIALS_FILE, EmbeddedError, Ground, take
+from mqueue.broker.embedded.postgres import PostgreSQL, database_urls
+from mqueue.broker.embedded.valkey import Valkey, address
 
 WATCH_S = 0.2
 STEADY_S = 60.0
@@ -39,6 +40,12 @@ class StoreUrls:
     database_urls: tuple[str, ...]  # postgresql://mqueue:PW@/mqueue_0?host=/dir, one per shard
     redis_addrs: tuple[str, ...]  # unix:///dir/sock
     redis_password: str
+
+
+def store_urls(data_dir: Path) -> StoreUrls:
+    """Of the stores that a broker runs on this data dir. Raises EmbeddedError where none answer."""
+    urls = database_urls(data_dir)
+    return StoreUrls(urls, (address(data_dir),), json.loads((data_dir / CREDENTIALS_FILE).read_text())["valkey"])
 
 
 def restart_delay(failures: int) -> float:

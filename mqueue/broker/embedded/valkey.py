@@ -6,6 +6,7 @@ The broker can rebuild what it held, so one that does not answer is replaced.
 import asyncio
 import signal
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import quote
 
 from mqueue.broker.embedded.binaries import find_valkey
@@ -34,12 +35,17 @@ shutdown-on-sigterm nosave now
 """
 
 
+def address(data_dir: Path) -> str:
+    return f"unix://{quote(str(data_dir / 'valkey' / 'sock'))}"
+
+
 class Valkey:
     name = "valkey"
 
     def __init__(self, ground: Ground) -> None:
         self._folder = ground.subfolder("valkey")
         self._log = ground.subfolder("log") / "valkey.log"
+        self._address = address(ground.folder)
         self._socket = socket_path(self._folder / "sock")
         self._pidfile = self._folder / "pid"
         self._config = self._folder / "valkey.conf"
@@ -48,7 +54,7 @@ class Valkey:
 
     @property
     def address(self) -> str:
-        return f"unix://{quote(str(self._socket))}"
+        return self._address
 
     def alive(self) -> bool:
         return self._server is not None and self._server.alive()

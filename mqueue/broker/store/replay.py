@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 
 from mqueue.broker import record
 from mqueue.broker.entries import Settled
-from mqueue.broker.faults import EpochEnded
+from mqueue.broker.faults import EpochEnded, Overtaken
 from mqueue.broker.record import Record
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
@@ -20,15 +20,17 @@ KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
 STATES = {kind: state for state, kind in KINDS.items()}
 
 
-async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool) -> None:
+async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool, after: int | None = None) -> None:
     """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and outcomes of
-    other brokers' messages count no more. Raises StoreLost; EpochEnded, and nothing is written, where the epoch is another one, or is open and
-    this was not to be late.
+    other brokers' messages count no more. `after`: the position they follow. Raises StoreLost; and nothing is written: EpochEnded, where the
+    epoch is another one, or is open and this was not to be late; Overtaken, where the position is another one.
     """
     ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
     async with store.transaction() as connection:
         if not await (await connection.execute(sql("fence_replay"), {"epoch": epoch, "late": late})).fetchall():
             raise EpochEnded(None)
+        if after is not None and {b.node: b.position for b in await store.brokers_in(connection)}.get(node) != after:
+            raise Overtaken(f"the position of node {node} is no longer {after}")
         ledger = Ledger()
         await _drop_duplicates(connection, tail)
         await _take_orphans(connection, tail)

@@ -66,6 +66,16 @@ class BrokerRow:
     reaches: bool  # Redis, then
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a broker is in one shard's database, by its identity."""
+
+    node: int
+    position: int
+    started: int
+    silent_s: float  # since its last heartbeat; very long after a clean stop
+
+
 class ShardStore:
     def __init__(self, number: int, url: str, clock: Clock | None = None) -> None:
         self.number = number
@@ -143,6 +153,11 @@ class ShardStore:
                 rows = await self._all("register_broker", identity=identity, node=node, host=socket.gethostname())
                 return rows[0][0], rows[0][1]
         raise StoreLost(f"PostgreSQL of shard {self.number}: no node number is free")
+
+    async def seat(self, identity: uuid.UUID) -> Seat | None:
+        """None: it was never here, or its number was freed."""
+        rows = await self._all("seat", identity=identity)
+        return Seat(*rows[0]) if rows else None
 
     async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True) -> int:
         """`reaches`: Redis. Returns this broker's position."""
