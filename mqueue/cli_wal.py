@@ -135,3 +135,23 @@ def _stores(data_dir: Path | None) -> "StoreUrls":
     if settings.embedded:
         return embedded.store_urls(settings.data_dir)
     return embedded.StoreUrls(settings.database_urls, settings.redis_addrs, settings.redis_password or "")
+
+
+@wal.command()
+@directory_argument
+@data_dir_option
+def retire(directory: Path, data_dir: Path | None) -> None:
+    """Give the broker's node number back, when all of its log is in PostgreSQL. No broker starts on DIR afterwards.
+
+    For a broker that never comes back: there are 1023 numbers. The databases are those of DATABASE_URLS, or of the broker that runs on the
+    data dir.
+    """
+    import asyncio
+
+    from mqueue.broker import retire as retiring
+    from mqueue.broker.wal.identity import held
+    from mqueue.clock import SystemClock
+
+    with held(directory) as state:
+        node = asyncio.run(retiring.retire(directory, state, _stores(data_dir).database_urls, SystemClock()))
+    click.echo(f"node number {node} is free; nothing needs {directory} any more")

@@ -18,7 +18,7 @@ from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine import Engine
-from mqueue.broker.faults import CacheLost, Fault
+from mqueue.broker.faults import CacheLost, Fault, NodeTaken
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.membership import Membership
 from mqueue.broker.metrics import Metrics
@@ -204,8 +204,12 @@ class Broker:
                     "give the databases in their order, all of them"
                 )
         for store in stores:
-            node, _ = await store.register_broker(self._identity.uuid, self._identity.node)
-            self._identity.set_node(node)
+            try:
+                registered = await store.register_broker(self._identity.uuid, self._identity.node)
+            except NodeTaken as taken:
+                raise ConfigError(f"{taken}: {self._identity.directory} was retired; give this broker an empty WAL directory") from taken
+            self._identity.set_node(registered.node)
+            self._identity.begin_after(max(registered.position, registered.started), registered.id_floor_ms)
         return SlotMap(slots)
 
     async def _serve_http(self, engine: Engine, secret: str, urls: StoreUrls) -> None:

@@ -15,6 +15,10 @@ class EpochEnded(Fault):
         self.found = found
 
 
+class NodeTaken(Fault):
+    """A broker's number was freed, and another one has it now."""
+
+
 class Overtaken(Fault):
     """A broker's position has moved meanwhile: what was to be replayed is in PostgreSQL, and may have ended there."""
 

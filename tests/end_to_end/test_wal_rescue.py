@@ -1,12 +1,14 @@
 """A broker's host is dead: `mqueue wal replay` brings what only its log has from another machine, `mqueue wal retire` frees its number."""
 
+import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -32,9 +34,10 @@ def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broke
             yield first, second
 
 
-def mqueue(stores: Stores, *words: object) -> "subprocess.CompletedProcess[str]":
+def mqueue(stores: Stores, *words: object, env: Mapping[str, str] = MappingProxyType({})) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "mqueue.cli", *map(str, words)]
-    return subprocess.run(command, env=Broker.environment(stores.environment()), capture_output=True, text=True, timeout=90, check=False)
+    settings = Broker.environment({**stores.environment(), **env})
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=90, check=False)
 
 
 def wal_of(broker: Broker) -> Path:
@@ -138,3 +141,87 @@ def test_what_redis_has_is_left_to_its_leader(pair: tuple[Broker, Broker], store
     time.sleep(1)
     silence(stores, 10)
     assert mqueue(stores, "wal", "replay", wal_of(second)).returncode == 0, "nothing is left, so nobody is asked"
+
+
+# -- retire ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_is_freed_when_all_is_flushed_and_its_next_owner_begins_after_it(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    first, second = pair
+    ids = Http(second.url, second.token).put(*[b"x"] * 20)
+    wal = wal_of(second)
+    assert mqueue(stores, "wal", "retire", wal).returncode == 75, "it runs"
+    second.kill()
+    time.sleep(1)
+    silence(stores, 20)
+    early = mqueue(stores, "wal", "retire", wal)
+    assert (early.returncode, "was heard of" in early.stderr or "ahead of the clock" in early.stderr) == (1, True), early.stderr
+    silence(stores, 100)
+    set_floor(wal, 0)
+    refused = mqueue(stores, "wal", "retire", wal)
+    assert (refused.returncode, "run mqueue wal replay first" in refused.stderr) == (1, True), refused.stderr
+    assert mqueue(stores, "wal", "replay", wal).returncode == 0
+    floor = set_floor(wal, int((time.time() - 1_704_067_200) * 1000) + 3_600_000)
+    ahead = mqueue(stores, "wal", "retire", wal)
+    assert (ahead.returncode, "run ahead of the clock" in ahead.stderr) == (1, True), ahead.stderr
+    floor = set_floor(wal, floor - 3_600_000 - 1_000)
+    shutil.copytree(wal, copy := second.home / "copy")
+    [(node,)] = stores.sql("SELECT max(node) FROM broker")
+    done = mqueue(stores, "wal", "retire", wal)
+    assert done.stdout == f"node number {node} is free; nothing needs {wal} any more\n", done.stderr
+    [(position,)] = stores.sql(f"SELECT position FROM broker WHERE node = {node} AND identity IS NULL AND id_floor_ms = {floor}")
+
+    again = mqueue(stores, "broker", "--data-dir", second.data_dir)
+    assert (again.returncode, "was retired" in again.stderr + again.stdout) == (78, True), again.stderr
+    assert mqueue(stores, "wal", "retire", copy).returncode == 1, "it is not known any more"
+
+    # all other numbers are somebody's: a new broker gets this one
+    stores.sql(f"INSERT INTO broker (node, identity) SELECT n, gen_random_uuid() FROM generate_series({node + 1}, 1023) n")
+    stores.sql("UPDATE broker SET seen_at = to_timestamp(0) WHERE node > 2")
+    with Broker(env=stores.environment(MQUEUE_FLUSH_AGE_MS="60000")) as third:
+        c = Http(third.url, third.token)
+        new = c.put(*[b"y"] * 20)
+        assert min(new) > max(ids)
+        assert {id >> 12 & 1023 for id in ids + new} == {node}
+        third.kill()
+        stores.flush_redis()  # only its log has them now, with sequences that nobody took for flushed
+        until(lambda: first.metric("mqueue_epoch") >= 2, 20, "a new epoch")
+        third.start()
+        a = Http(first.url, first.token)
+        got: list[int] = []
+        until(lambda: got.extend(m["id"] for m in a.get(limit=100)) or len(got) >= 40, 20, "all")
+        assert sorted(got) == sorted(ids + new)
+        assert stores.sql(f"SELECT count(*) FROM broker WHERE node = {node} AND started > {position}") == [(1,)]
+
+    taken = mqueue(stores, "broker", "--data-dir", second.home / "other", env={"WAL_DIR": str(copy), "MQUEUE_WAL_MOVED": "1"})
+    assert (taken.returncode, "belongs to another broker" in taken.stderr + taken.stdout) == (78, True), taken.stderr
+
+
+def set_floor(wal: Path, floor: int) -> int:
+    """The floor of ids, as if it had been raised then."""
+    state = json.loads((wal / "broker.json").read_text())
+    (wal / "broker.json").write_text(json.dumps({**state, "id_floor_ms": floor}))
+    return floor
+
+
+def test_a_directory_restored_from_an_older_copy_takes_no_number_twice(stores: Stores) -> None:
+    """Its numbers would lie below its position: PostgreSQL would take them for flushed."""
+    with Broker(env=stores.environment(MQUEUE_WAL_MOVED="1", MQUEUE_FLUSH_AGE_MS="60000")) as broker:
+        http = Http(broker.url, broker.token)
+        http.put(b"1")
+        assert broker.stop() == 0
+        shutil.copytree(wal_of(broker), old := broker.home / "old")
+        for _ in range(2):
+            broker.start()
+            Http(broker.url, broker.token).put(b"2")
+            assert broker.stop() == 0
+        shutil.rmtree(wal_of(broker))
+        old.rename(wal_of(broker))
+        broker.start()
+        (id,) = Http(broker.url, broker.token).put(b"3")
+        broker.kill()
+        stores.flush_redis()
+        broker.start()
+        http = Http(broker.url, broker.token)
+        got: list[int] = []
+        until(lambda: got.extend(m["id"] for m in http.get(limit=100)) or id in got, 20, "what only the log had")

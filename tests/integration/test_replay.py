@@ -12,6 +12,7 @@ from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded, Overtaken
 from mqueue.broker.store.replay import replay
+from mqueue.broker.store.shard import Registered
 from mqueue.broker.wal.record import Record as LogRecord
 
 TOPIC = "t/a"
@@ -119,10 +120,10 @@ def test_a_broker_whose_log_was_full_says_which_numbers_are_doubtful(world: Worl
 
 
 def test_brokers_that_start_together_get_numbers_of_their_own(world: World) -> None:
-    async def register() -> list[tuple[int, int]]:
+    async def register() -> list[Registered]:
         return await asyncio.gather(*(world.store.register_broker(uuid.uuid4(), None) for _ in range(6)))
 
-    nodes = [node for node, _ in world.run(register())]
+    nodes = [registered.node for registered in world.run(register())]
     assert len(set(nodes)) == 6
     world.run(world.connection.execute("DELETE FROM broker WHERE node <> ALL(%s)", (list(NODES),)))
 

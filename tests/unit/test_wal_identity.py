@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mqueue.broker.wal import Identity, ShardLog, WalBroken, WalCopied, WalCorrupt, WalError, WalLocked
+from mqueue.broker.wal import Identity, ShardLog, WalBroken, WalCopied, WalCorrupt, WalError, WalLocked, WalRetired
 from mqueue.broker.wal.disk import OsDisk
-from mqueue.broker.wal.identity import START_MAX
+from mqueue.broker.wal.identity import START_MAX, held, look, retire
 
 
 def reopened(identity: Identity) -> Identity:
@@ -120,6 +120,41 @@ def test_of_two_reservations_at_once_the_higher_stays(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(10)
     assert identity.id_floor_ms == reopened(identity).id_floor_ms == 2000
+
+
+def test_it_begins_after_what_was_used_under_its_number(tmp_path: Path) -> None:
+    identity = Identity.open(tmp_path)
+    identity.begin_after(0, 0)
+    assert (identity.start_count, identity.id_floor_ms) == (1, 0)
+    identity.begin_after((1 << 40) - 1, 0)
+    assert identity.start_count == 1
+    identity.begin_after((5 << 40) + 9, 7000)
+    assert (identity.start_count, identity.id_floor_ms) == (6, 7000)
+    identity.begin_after((5 << 40) + 9, 6000)
+    assert (identity.start_count, identity.id_floor_ms) == (6, 7000)
+    again = reopened(identity)
+    assert (again.start_count, again.id_floor_ms) == (7, 7000)
+
+
+def test_a_retired_directory_is_nobodys(tmp_path: Path) -> None:
+    Identity.open(tmp_path).close()
+    retire(tmp_path)
+    for take in (Identity.open, look):
+        with pytest.raises(WalRetired, match="empty WAL directory"):
+            take(tmp_path)
+
+
+def test_a_directory_can_be_held_wherever_it_was_made(tmp_path: Path) -> None:
+    Identity.open(tmp_path / "a").close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    before = (tmp_path / "b" / "broker.json").read_bytes()
+    with held(tmp_path / "b") as state, pytest.raises(WalLocked), held(tmp_path / "b"):
+        pass
+    assert state.start_count == 1
+    assert (tmp_path / "b" / "broker.json").read_bytes() == before
+    with pytest.raises(WalCorrupt, match="missing"), held(tmp_path):
+        pass
+    assert not (tmp_path / "lock").exists()
 
 
 def test_starts_end_somewhere(tmp_path: Path) -> None:

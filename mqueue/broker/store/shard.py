@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.circuit import Circuit
-from mqueue.broker.faults import Deposed, StoreLost
+from mqueue.broker.faults import Deposed, NodeTaken, StoreLost
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.write import END_OF_STATE, FlushBatch, Ledger
@@ -64,6 +64,15 @@ class BrokerRow:
     replayed: int
     silent_s: float  # since its last heartbeat
     reaches: bool  # Redis, then
+
+
+class Registered(NamedTuple):
+    """What a broker's numbers must begin after: sequences past `position` and `started`, ids at `id_floor_ms` (since 2024) or later."""
+
+    node: int
+    position: int
+    started: int
+    id_floor_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +155,20 @@ class ShardStore:
         await self._do("create_slot_map", shards=shards)
         return list((await self._all("slot_map"))[0][0])
 
-    async def register_broker(self, identity: uuid.UUID, node: int | None) -> tuple[int, int]:
-        """Returns node number, position."""
+    async def register_broker(self, identity: uuid.UUID, node: int | None) -> Registered:
+        """Raises NodeTaken where another broker has this number."""
         for _ in range(REGISTER_TRIES):
-            with suppress(UniqueViolation):  # another one started at the same time, and took that number
-                rows = await self._all("register_broker", identity=identity, node=node, host=socket.gethostname())
-                return rows[0][0], rows[0][1]
+            with suppress(UniqueViolation):
+                if rows := await self._all("register_broker", identity=identity, node=node, host=socket.gethostname()):
+                    return Registered(*rows[0])
+                if node is not None:
+                    raise NodeTaken(f"node number {node} belongs to another broker")
+            # another one started at the same time, and took that number
         raise StoreLost(f"PostgreSQL of shard {self.number}: no node number is free")
+
+    async def retire_broker(self, identity: uuid.UUID, last: int, id_floor_ms: int) -> bool:
+        """Frees its number if it is flushed up to `last`."""
+        return bool(await self._all("retire_broker", identity=identity, last=last, id_floor_ms=id_floor_ms))
 
     async def seat(self, identity: uuid.UUID) -> Seat | None:
         """None: it was never here, or its number was freed."""

@@ -13,7 +13,7 @@ segment may end in a torn record: it is cut, a copy kept. Anything else that doe
 deleted. The format: docs/wal-format.md.
 """
 
-from mqueue.broker.wal.errors import WalBroken, WalCopied, WalCorrupt, WalError, WalFull, WalLocked
+from mqueue.broker.wal.errors import WalBroken, WalCopied, WalCorrupt, WalError, WalFull, WalLocked, WalRetired
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource, Sequence
 from mqueue.broker.wal.log import ShardLog
@@ -34,4 +34,5 @@ __all__ = [
     "WalError",
     "WalFull",
     "WalLocked",
+    "WalRetired",
 ]

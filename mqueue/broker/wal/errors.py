@@ -6,6 +6,7 @@ WalError
 ├── WalCorrupt   what is on disk is not what was written; nothing was deleted, do not start (65)
 │   └── WalNewer a later version wrote it (65)
 ├── WalLocked    another process has this directory (75)
+├── WalRetired   its node number was given back: no broker may start on it (78)
 └── WalCopied    this directory is not where it was made: maybe a copy of one in use (78)
 """
 
@@ -44,6 +45,10 @@ class WalNewer(WalCorrupt):
 
 class WalLocked(WalError):
     exit_code = 75
+
+
+class WalRetired(WalError):
+    exit_code = 78
 
 
 class WalCopied(WalError):

@@ -16,11 +16,13 @@ from typing import Self
 import msgspec
 
 from mqueue.broker.wal.disk import Disk, OsDisk, make_directory, publish
-from mqueue.broker.wal.errors import WalCopied, WalCorrupt, WalError, WalLocked, refusal
+from mqueue.broker.wal.errors import WalCopied, WalCorrupt, WalError, WalLocked, WalRetired, refusal
 
 NODES = 1024
-START_MAX = 2**23 - 1  # starts; sequence numbers hold them above 40 bits, below the sign
+COUNTER_BITS = 40  # of a sequence; the start count stands above them
+START_MAX = 2**23 - 1  # starts; below the sign
 FILE = "broker.json"
+RETIRED = "retired.json"  # its name once the node number is free
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,6 +54,13 @@ def held(directory: Path) -> Iterator[State]:
         yield look(directory)
     finally:
         os.close(lock_fd)
+
+
+def retire(directory: Path, disk: Disk | None = None) -> None:
+    """No broker starts on this directory any more. It must be held. Raises OSError."""
+    disk = disk or OsDisk()
+    disk.rename(directory / FILE, directory / RETIRED)
+    disk.sync_directory(directory)
 
 
 class Identity:
@@ -118,6 +127,16 @@ class Identity:
         if self.node is None:
             self._change(node=node)
 
+    def begin_after(self, sequence: int, id_floor_ms: int) -> None:
+        """Others may have used this number before, or this directory was restored from an older copy: begin after what they used.
+
+        Raises WalFull, WalBroken.
+        """
+        started = (sequence >> COUNTER_BITS) + 1
+        if started > self.start_count:
+            self._change(start_count=started)
+        self.reserve_ids(id_floor_ms)
+
     def reserve_ids(self, until_ms: int) -> None:
         """Raise the floor: ids below `until_ms` may be made once this returns. Raises WalFull, WalBroken."""
         if until_ms > self.id_floor_ms:
@@ -176,6 +195,8 @@ def _decode(directory: Path) -> State | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=State)
     except FileNotFoundError:
+        if (directory / RETIRED).exists():
+            raise WalRetired(f"{directory} was retired: its node number is free. Give this broker an empty WAL directory") from None
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WalCorrupt(path, 0, f"cannot be read: {error}") from error

@@ -1,9 +1,12 @@
--- register_broker: the node number of a WAL identity: the one it has, the one named, or the least free. Index: broker_pkey, broker_identity_key.
-INSERT INTO broker (node, identity, host)
+-- register_broker: the node number of a WAL identity: the one it has, the one named, the least that nobody ever had, or the least that was freed.
+-- No row where another broker has it. Index: broker_pkey, broker_identity_key.
+INSERT INTO broker AS b (node, identity, host)
 SELECT coalesce(
          (SELECT node FROM broker WHERE identity = %(identity)s),
          %(node)s::int,
-         (SELECT min(n) FROM generate_series(1, 1023) n WHERE NOT EXISTS (SELECT FROM broker b WHERE b.node = n))),
+         (SELECT min(n) FROM generate_series(1, 1023) n WHERE NOT EXISTS (SELECT FROM broker b WHERE b.node = n)),
+         (SELECT min(node) FROM broker WHERE identity IS NULL)),
        %(identity)s, %(host)s
-ON CONFLICT (identity) DO UPDATE SET host = excluded.host, seen_at = now()
-RETURNING node, position
+ON CONFLICT (node) DO UPDATE SET identity = excluded.identity, host = excluded.host, seen_at = now()
+WHERE b.identity = excluded.identity OR b.identity IS NULL
+RETURNING node, position, started, id_floor_ms
