@@ -32,6 +32,7 @@ from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.log import ShardLog
+from mqueue.broker.wal.reserve import Reserve
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
 
@@ -129,7 +130,7 @@ class Broker:
         buffer_max = settings.buffer_max_mb * 1024 * 1024
         limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
         for k, (store, cache) in enumerate(zip(stores, caches, strict=True)):
-            log = await asyncio.to_thread(ShardLog.open, self._identity.shard_directory(k), k, self._identity.uuid)
+            log = await asyncio.to_thread(_open_log, self._identity, k)
             shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
             self._shards.append(shard)
             self._committers.append(Committer(shard, ids, self._fail))
@@ -164,7 +165,7 @@ class Broker:
             self._spawn(leader.run(), f"leader-{shard.number}")
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
-        self._spawn(self._renew_ids(ids), "ids")
+        self._spawn(self._keep_ahead(ids, self._identity.reserve), "ids")
         self._spawn(self._watch_health(), "health")
         async with asyncio.timeout(SERVING_WAIT_S):
             for shard in self._shards:
@@ -243,12 +244,14 @@ class Broker:
         if not self.failed.done():
             self.failed.set_result(error)
 
-    async def _renew_ids(self, ids: IdSource) -> None:
+    async def _keep_ahead(self, ids: IdSource, reserve: Reserve) -> None:
+        """Ids and room on the disk, before they are needed."""
         while True:
             try:
                 await asyncio.to_thread(ids.renew)
             except WalFull as error:  # fetch and settle go on; an enqueue that needs new ids says so
                 logger.warning("cannot reserve ids", reason=str(error))
+            await asyncio.to_thread(reserve.keep)
             await asyncio.sleep(RENEW_IDS_S)
 
     async def _watch_health(self) -> None:
@@ -312,6 +315,10 @@ class Broker:
         import os
 
         os._exit(1)
+
+
+def _open_log(identity: Identity, shard: int) -> ShardLog:
+    return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
 
 
 async def _check_policy(cache: ReadyCache) -> None:

@@ -19,6 +19,14 @@ class Disk(Protocol):
         """An empty file, readable by its owner only; a descriptor that appends."""
         ...
 
+    def open(self, path: Path, *, append: bool = False) -> int:
+        """A file that is there, for writing: from its beginning, or at its end."""
+        ...
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Give a file `size` bytes of the disk for good."""
+        ...
+
     def write(self, fd: int, data: memoryview) -> int:
         """Bytes written: maybe fewer than given."""
         ...
@@ -41,6 +49,12 @@ class Disk(Protocol):
 class OsDisk:
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+
+    def open(self, path: Path, *, append: bool = False) -> int:
+        return os.open(path, os.O_WRONLY | (os.O_APPEND if append else 0))
+
+    def allocate(self, fd: int, size: int) -> None:
+        os.posix_fallocate(fd, 0, size)
 
     def write(self, fd: int, data: memoryview) -> int:
         return os.write(fd, data)

@@ -17,6 +17,7 @@ import msgspec
 
 from mqueue.broker.wal.disk import Disk, OsDisk, make_directory, publish
 from mqueue.broker.wal.errors import WalCopied, WalCorrupt, WalError, WalLocked, WalRetired, refusal
+from mqueue.broker.wal.reserve import Reserve
 
 NODES = 1024
 COUNTER_BITS = 40  # of a sequence; the start count stands above them
@@ -72,6 +73,7 @@ class Identity:
         self._lock_fd = lock_fd
         self._disk = disk
         self._mutex = threading.Lock()
+        self.reserve = Reserve(directory, disk)
 
     @classmethod
     def open(cls, directory: Path, *, moved: bool = False, disk: Disk | None = None) -> Self:
@@ -89,7 +91,7 @@ class Identity:
                 if state.start_count >= START_MAX:
                     raise WalError(f"{directory}: started {START_MAX} times; take a new WAL directory")
                 identity = cls(directory, state, lock_fd, disk)
-                identity._change(start_count=state.start_count + 1)
+                identity.reserve.with_room(lambda: identity._change(start_count=state.start_count + 1))
             except BaseException:
                 os.close(lock_fd)
                 raise

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from mqueue.broker.wal.disk import TMP, Disk, publish
-from mqueue.broker.wal.errors import WalCorrupt
+from mqueue.broker.wal.errors import WalCorrupt, is_full
 from mqueue.broker.wal.record import End, Record, Scan
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name, numbers
 
@@ -92,9 +92,10 @@ def _scan(directory: Path, number: int, shard: int, identity: uuid.UUID, before:
 
 
 def mend(disk: Disk, directory: Path, found: Found, fresh: Header) -> Writer:
-    """Cut the torn tail, a copy kept, and write the last segment anew over itself; or begin a new log. All durable on return.
+    """Cut the torn tail, a copy kept, and write the last segment anew; or begin a new log. All durable on return.
 
-    Each step can be repeated: a crash on the way leaves the old segment or the new one.
+    Each step can be repeated: a crash on the way leaves the old segment or the new one. Where there is no room for a second copy, it is
+    written over itself: only the part of a torn tail still needs some.
     """
     for left in directory.glob("*" + TMP):
         disk.unlink(left)
@@ -103,7 +104,13 @@ def mend(disk: Disk, directory: Path, found: Found, fresh: Header) -> Writer:
         return Writer.create(disk, directory / name(1), fresh, b"", fresh.first)
     if found.torn:
         _set_aside(disk, segment, found.torn)
-    return Writer.create(disk, segment.path, segment.header, found.frames, segment.last)
+    try:
+        return Writer.create(disk, segment.path, segment.header, found.frames, segment.last)
+    except OSError as error:
+        if not is_full(error):
+            raise
+    log.warning("wal.written_over_itself", file=str(segment.path), bytes=len(found.frames))
+    return Writer.overwrite(disk, segment.path, segment.header, found.frames, segment.last)
 
 
 def _set_aside(disk: Disk, segment: Segment, torn: bytes) -> None:

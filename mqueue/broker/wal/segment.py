@@ -112,6 +112,23 @@ class Writer:
         segment = Segment(path, int(path.stem, 16), header, len(data), last)
         return cls(disk, publish(disk, path, data), segment)
 
+    @classmethod
+    def overwrite(cls, disk: Disk, path: Path, header: Header, frames: bytes, last: int) -> "Writer":
+        """As `create` where the disk has no room for a second copy: the same bytes written over themselves, what follows them cut off.
+
+        A crash meanwhile leaves the file as it was, or cut. Raises OSError: EIO once something was written.
+        """
+        data = header.encode() + frames
+        fd = disk.open(path)
+        try:
+            with never_full("overwrite"):
+                write_all(disk, fd, data)
+                disk.truncate(fd, len(data))
+                disk.fsync(fd)
+        finally:
+            disk.close(fd)
+        return cls(disk, disk.open(path, append=True), Segment(path, int(path.stem, 16), header, len(data), last))
+
     def append(self, frame: bytes, sequence: int) -> None:
         """Whole or not at all. Raises the OSError of the write; EIO when the part that was written cannot be cut away."""
         try:
