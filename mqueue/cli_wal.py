@@ -150,8 +150,7 @@ def retire(directory: Path, data_dir: Path | None) -> None:
 
     from mqueue.broker import retire as retiring
     from mqueue.broker.wal.identity import held
-    from mqueue.clock import SystemClock
 
     with held(directory) as state:
-        node = asyncio.run(retiring.retire(directory, state, _stores(data_dir).database_urls, SystemClock()))
+        node = asyncio.run(retiring.retire(directory, state, _stores(data_dir).database_urls))
     click.echo(f"node number {node} is free; nothing needs {directory} any more")

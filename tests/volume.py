@@ -41,3 +41,11 @@ def fill(volume: Path, leave: int = 0) -> None:
     old = filler.stat().st_size if filler.exists() else 0
     with filler.open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, old + size)
+
+
+def make_read_only(volume: Path) -> None:
+    done = [
+        subprocess.run([*prefix, "mount", "-o", "remount,ro", str(volume)], check=False).returncode
+        for prefix in AS_ROOT[: 1 if os.getuid() == 0 else 2]
+    ]
+    assert 0 in done

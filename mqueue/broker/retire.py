@@ -1,7 +1,8 @@
 """`mqueue wal retire`: gives a node number back, once nothing of its log is needed any more.
 
 The number's row stays in each database, without an owner: what is still numbered under it (the origin of a message, a batch in Redis that no
-log has, a position) stays true, and whoever gets the number begins after it: later sequences (`Identity.begin_after`), later ids.
+log has, a position) stays true, and whoever gets the number begins after it: later sequences (`Identity.begin_after`), and ids above the
+old directory's floor, below which all its ids are, wherever the clocks stand.
 """
 
 import asyncio
@@ -15,23 +16,19 @@ from mqueue.broker.shard import ALONE_S
 from mqueue.broker.store.shard import Seat, ShardStore
 from mqueue.broker.wal import identity
 from mqueue.broker.wal.identity import COUNTER_BITS, State
-from mqueue.broker.wal.ids import EPOCH_MS
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.survey import shards
-from mqueue.clock import Clock
 from mqueue.errors import MQueueError
 
 
-async def retire(directory: Path, state: State, database_urls: Sequence[str], clock: Clock) -> int:
+async def retire(directory: Path, state: State, database_urls: Sequence[str]) -> int:
     """Returns the number that is free now. The directory is held.
 
-    Raises MQueueError, and nothing is changed, where something of the log is not flushed, the broker was heard of within ALONE_S, the directory
-    is an older copy, or its ids run ahead of the clock; WalCorrupt, OSError.
+    Raises MQueueError, and nothing is changed, where something of the log is not flushed, the broker was heard of within ALONE_S, or the
+    directory is an older copy; WalCorrupt, OSError.
     """
     if state.node is None:
         raise MQueueError(f"{directory} has no node number")
-    if state.id_floor_ms > (now := clock.wall_us() // 1000 - EPOCH_MS):
-        raise MQueueError(f"its ids run ahead of the clock: retire it in {(state.id_floor_ms - now) / 1000:.0f} s")
     last = {n: (await asyncio.to_thread(inspect, path, n, state.uuid)).last for n, path in shards(directory).items()}
     if last and max(last) >= len(database_urls):
         raise MQueueError(f"there is a log of shard {max(last)}, but {len(database_urls)} databases are given: give all of them, in order")

@@ -16,6 +16,7 @@ import pytest
 
 from .api import Http
 from .broker import ROOT, Broker, until
+from .stores import Stores
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -53,7 +54,9 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
-    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "reliability.md"}, "who runs the others?"
+    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "operations.md", "reliability.md"}, (
+        "who runs the others?"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,44 @@ def test_the_command_of_the_reliability_page(broker: Broker, environment: dict[s
     assert "--minutes 10 " in command.line
     said = sh(command.line.replace("--minutes 10 ", "--minutes 0.1 --faults worker-kill "), environment, broker)
     assert "| lost | 0 |" in said
+
+
+def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, tmp_path: Path) -> None:
+    """Two brokers: one's log is damaged, and mended; then its host dies."""
+    stores = Stores(data_dir)
+    try:
+        with Broker(env=stores.environment()) as broker, Broker(env=stores.environment()) as dead:
+            wal = tmp_path / "wal"
+            environment = Broker.environment(stores.environment())
+            inspect, verify, dry, replay, retire, quarantine, mend = [
+                c.line.replace("/var/lib/mqueue/wal", str(wal)).replace("/mnt/dead/wal", str(wal))
+                for block in blocks(ROOT / "docs" / "operations.md", "bash")
+                for c in commands(block)
+            ]
+            Http(dead.url, dead.token).put(*[b"x"] * 20)
+            wal.symlink_to(dead.data_dir / "wal")
+            assert "in use       yes" in sh(inspect, environment, dead)
+            assert "shard 0: ok" in sh(verify, environment, dead)
+            Http(dead.url, dead.token).put(*[b"x"] * 20)
+            assert dead.stop() == 0
+            segment = wal / "shard-0" / "0000000000000001.wal"
+            data = bytearray(segment.read_bytes())
+            data[100] ^= 1
+            segment.write_bytes(data)
+            with pytest.raises(AssertionError, match="between sequence 0 and"):
+                sh(verify, environment, dead)
+            with pytest.raises(AssertionError, match="nothing was changed"):
+                sh(quarantine, environment, dead)
+            assert "shard-0.quarantine-1" in sh(mend, environment, dead)
+            assert "shard 0: ok" in sh(verify, environment, dead)
+            dead.start()
+            assert dead.stop() == 0
+            assert "shard 0: to replay: 0 messages" in sh(dry, environment, dead)
+            assert "shard 0: replayed: 0 messages" in sh(replay, environment, dead)
+            assert "is free" in sh(retire, environment, dead)
+            assert len(Http(broker.url, broker.token).get(limit=100)) == 40
+    finally:
+        stores.close()
 
 
 # -- the HTTP API ----------------------------------------------------------------------------------------------------------------

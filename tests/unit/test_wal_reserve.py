@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from volume import fill, mounted
+from volume import fill, make_read_only, mounted
 
 from mqueue.broker.wal import Identity, Record, ShardLog, WalBroken, WalFull
 from mqueue.broker.wal.disk import OsDisk
+from mqueue.broker.wal.identity import held
 from mqueue.broker.wal.reserve import LEAST, SIZE, Reserve
 
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")
@@ -134,3 +135,12 @@ def test_the_directory_copied_without_it_is_complete(tmp_path: Path) -> None:
     identity.close()
     shutil.copytree(tmp_path / "a", tmp_path / "b", ignore=shutil.ignore_patterns("reserve"))
     Identity.open(tmp_path / "b", moved=True).close()
+
+
+def test_a_dead_hosts_disk_may_be_mounted_read_only(volume: Path) -> None:
+    Identity.open(volume / "wal").close()
+    make_read_only(volume)
+    with held(volume / "wal") as state:
+        assert state.start_count == 1
+    with pytest.raises(WalBroken, match="Read-only"):
+        Identity.open(volume / "wal")

@@ -4,6 +4,7 @@ Two processes with one identity would make the same ids and numbers. One directo
 is noticed because `broker.json` remembers which directory it was made in.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -48,13 +49,21 @@ def look(directory: Path) -> State:
 
 @contextmanager
 def held(directory: Path) -> Iterator[State]:
-    """The directory taken as a broker takes it, wherever it was made, and without counting a start. Raises WalLocked, WalCorrupt, OSError."""
+    """The directory taken as a broker takes it, wherever it was made, and without counting a start. A volume that is mounted read-only cannot
+    be taken, by nobody. Raises WalLocked, WalCorrupt, OSError.
+    """
     look(directory)
-    lock_fd = _lock(directory)
+    try:
+        lock_fd = _lock(directory)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        lock_fd = -1
     try:
         yield look(directory)
     finally:
-        os.close(lock_fd)
+        if lock_fd >= 0:
+            os.close(lock_fd)
 
 
 def retire(directory: Path, disk: Disk | None = None) -> None:

@@ -6,6 +6,7 @@ left of it is taken back when the logs are open, and the rest by itself when the
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,13 +51,16 @@ class Reserve:
 
     def keep(self) -> bool:
         """Make it whole where that leaves the log as much again; True when it is. After a start that needed it: of what is there."""
-        if self.bytes >= self._size:
+        try:
+            held, volume = self.bytes, os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        if held >= self._size:
             return True
-        volume = os.statvfs(self._path.parent)
         room = volume.f_bavail * volume.f_frsize
         size = self._size if room >= 2 * self._size else min(self._size, room - LEAST) if self._spent else 0
         self._spent = False
-        return size >= LEAST and size > self.bytes and self._take(size) and size == self._size
+        return size >= LEAST and size > held and self._take(size) and size == self._size
 
     def _take(self, size: int) -> bool:
         try:
@@ -68,7 +72,8 @@ class Reserve:
         except OSError as error:
             if not is_full(error):  # a quota, say, is no news
                 log.warning("wal.no_reserve", file=str(self._path), error=str(error))
-            self._path.unlink(missing_ok=True)  # it may hold all the room there was
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)  # it may hold all the room there was
             return False
         return True
 
