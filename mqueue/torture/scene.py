@@ -28,6 +28,9 @@ async def under_load(stage: Stage, load: Load, producers: int = PRODUCERS, worke
         load.draining = True
         await asyncio.gather(*producing)
         await _drain(load)
+        for task in working:
+            if task.done():
+                task.result()  # a worker that ended by itself: why
         load.history.dead = await load.dead()
         load.history.drift = await stage.drift()
     finally:
