@@ -92,10 +92,11 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
 
 
 def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]) -> bool:
-    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease."""
+    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before the answer to that fetch, which
+    may have waited long, was of a delivery before."""
     if fetch.answered > before.delivery.lease_until - MARGIN_S:
         return False
-    if any(s.sent < fetch.answered and s.verdict != "stale" for s in settles if s.sent >= before.fetch.sent):
+    if any(s.sent < fetch.answered and s.verdict != "stale" for s in settles if s.sent >= before.fetch.answered):
         return False
     return not any(f.lost and f.start < fetch.answered and f.end > before.fetch.sent for f in history.faults)
 
@@ -184,7 +185,7 @@ def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> l
         if n == 0:
             start = known.answered if known is not None else None
         else:
-            start = _free_again(deliveries[n - 1], [s for s in settles if deliveries[n - 1].fetch.sent <= s.sent <= fetch.answered])
+            start = _free_again(deliveries[n - 1], [s for s in settles if deliveries[n - 1].fetch.answered <= s.sent <= fetch.answered])
         if start is None:
             continue
         due = delivery.key.due_us / 1e6 - history.epoch

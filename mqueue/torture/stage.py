@@ -111,6 +111,10 @@ class Broker:
         self._process: asyncio.subprocess.Process | None = None
 
     @property
+    def log(self) -> Path:
+        return self._folder / "broker.log"
+
+    @property
     def up(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
@@ -121,7 +125,7 @@ class Broker:
             environment["MQUEUE_FAILPOINTS"] = failpoints
         port, metrics_port = map(str, self._ports)
         command = [sys.executable, "-m", "mqueue.cli", "broker", "--port", port, "--metrics-port", metrics_port]
-        with (self._folder / "broker.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, "--data-dir", str(self._folder / "data"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=log, cwd=self._folder, env=environment, start_new_session=True,

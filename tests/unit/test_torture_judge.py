@@ -146,6 +146,11 @@ def the_next_fetch_was_sent_first_and_waited(h: History) -> None:
     h.fetches.append(Fetch(("t",), 1, 11.9, 12.4, (delivery(HIGH, 12.3, 2),)))
 
 
+def a_nack_sent_before_a_waiting_fetch_was_answered_is_of_another_delivery(h: History) -> None:
+    h.settles[2] = [Settle("nack", 0, 12.2, 12.25, "ok", 12.25), ack(15.5)]
+    h.fetches += [Fetch(("t",), 1, 11.9, 12.4, (delivery(HIGH, 12.3, 2),)), fetch(13), fetch(15, HIGH, attempt=3)]
+
+
 def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
     after_its_ack(h)
     h.faults.append(Fault("redis-and-broker", 13, 15, lost=True, down=frozenset({0})))
@@ -162,6 +167,7 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         redis_lost_the_lease,
         redis_lost_the_ack_and_its_broker_was_away,
         the_next_fetch_was_sent_first_and_waited,
+        a_nack_sent_before_a_waiting_fetch_was_answered_is_of_another_delivery,
     ],
 )
 def test_the_judge_accepts(spoil: Callable[[History], None]) -> None:
