@@ -92,8 +92,9 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
 
 
 def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]) -> bool:
-    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before the answer to that fetch, which
-    may have waited long, was of a delivery before."""
+    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before that fetch, which may have
+    waited long, was answered is of a delivery before.
+    """
     if fetch.answered > before.delivery.lease_until - MARGIN_S:
         return False
     if any(s.sent < fetch.answered and s.verdict != "stale" for s in settles if s.sent >= before.fetch.answered):

@@ -77,7 +77,7 @@ async def _flush(stage: Stage, found: Flushed, seconds: float) -> None:
 
 def report(found: Flushed, calm_s: float) -> list[str]:
     answers = found.history.answers
-    rows = {"FLUSHALLs": found.flushes, "epochs opened": found.epochs, "replays too late for their barrier": found.late}
+    rows: dict[str, object] = {"FLUSHALLs": found.flushes, "epochs opened": found.epochs, "replays too late for their barrier": found.late}
     for call in CALLS:
         former = found.former(call, calm_s)
         back = back_after(answers, call, found.end, found.end + calm_s, SHARE * former, WINDOW_S)
