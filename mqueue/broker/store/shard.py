@@ -225,11 +225,15 @@ class ShardStore:
             raise StoreLost(f"PostgreSQL of shard {self.number}, {name}: {error}") from error
 
     @asynccontextmanager
-    async def fenced(self, connection: AsyncConnection[Any], epoch: int, term: int) -> AsyncIterator[int]:
-        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty number flushed."""
+    async def fenced(self, connection: AsyncConnection[Any], epoch: int, term: int, *, moves: bool = False) -> AsyncIterator[int]:
+        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty number flushed.
+
+        `moves`: it will change that row.
+        """
         try:
             async with connection.transaction():
-                rows = await (await connection.execute(sql("fence"), {"epoch": epoch, "term": term}, binary=True)).fetchall()
+                fence = sql("fence_move" if moves else "fence")
+                rows = await (await connection.execute(fence, {"epoch": epoch, "term": term}, binary=True)).fetchall()
                 if not rows:
                     raise Deposed(f"epoch {epoch}, term {term} is over")
                 yield rows[0][0]
@@ -265,7 +269,7 @@ class ShardStore:
 
     async def _flush(self, connection: AsyncConnection[Any], epoch: int, term: int, batch: FlushBatch, ids: dict[str, int]) -> None:
         ledger = Ledger()
-        async with self.fenced(connection, epoch, term) as flushed:
+        async with self.fenced(connection, epoch, term, moves=True) as flushed:
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
                 await write.copy(connection, "copy_message", batch.fresh, ids)
