@@ -1,0 +1,120 @@
+"""Redis is away for half a minute: enqueue, fetch and settle go on past it, in PostgreSQL, in strict order; then from Redis again.
+
+    python -m tests.end_to_end.away --seconds 30
+
+Every broker's way to Redis is cut. Judged as `mqueue torture` is: nothing lost, acks stick, order strict.
+"""
+
+import argparse
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from mqueue.demo.processes import home
+from mqueue.torture.history import Fault, History
+from mqueue.torture.judge import Verdict, judge
+from mqueue.torture.load import Load
+from mqueue.torture.run import BROKERS, SETTINGS, SHARDS, details
+from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.stage import Stage
+
+from .rates import longest_gap, rate, said, told
+
+PRODUCERS, WORKERS = 2, 16
+CALLS = ("enqueue", "fetch", "ack")
+COLD_S = 10.0  # within which PostgreSQL serves
+GAP_MAX_S = 10.0  # the longest that no call of a kind was answered
+
+
+@dataclass
+class Away:
+    """Times: Redis cut, all cold, Redis back, all hot."""
+
+    history: History
+    start: float = 0.0
+    cold: float = 0.0
+    end: float = 0.0
+    hot: float = 0.0
+    verdict: Verdict = field(default_factory=Verdict)
+
+
+async def run(seconds: float, calm_s: float, seed: int = 1) -> Away:
+    found = Away(new_history())
+    with home() as folder:
+        async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
+            load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
+            try:
+                async with under_load(stage, load, PRODUCERS, WORKERS):
+                    await asyncio.sleep(1.0 + calm_s)
+                    await _cut(stage, found, seconds)
+                    await asyncio.sleep(calm_s)
+            finally:
+                await load.close()
+    found.verdict = judge(found.history)
+    return found
+
+
+async def _cut(stage: Stage, found: Away, seconds: float) -> None:
+    found.start = time.monotonic()
+    for broker in stage.brokers:
+        broker.redis.cut()
+    while not all([await stage.metric(broker, "mqueue_cold") == 1 for broker in stage.brokers]) and time.monotonic() < found.start + seconds:
+        await asyncio.sleep(0.05)
+    found.cold = time.monotonic()
+    await asyncio.sleep(max(0.0, found.start + seconds - found.cold))
+    # while PostgreSQL serves nothing is uncertain but the changes of the mode
+    found.history.faults.append(Fault("redis-away", found.start, found.cold, True, frozenset()))
+    found.end = time.monotonic()
+    for broker in stage.brokers:
+        broker.redis.heal()
+    await stage.settled()
+    found.hot = time.monotonic()
+    found.history.faults.append(Fault("redis-back", found.end, found.hot, True, frozenset()))
+
+
+def gap(found: Away, call: str) -> float:
+    """The longest time, over the change and back, in which one of the brokers did no such call."""
+    return max(longest_gap(found.history.answers, call, broker, found.start, found.hot) for broker in range(BROKERS))
+
+
+def report(found: Away, calm_s: float) -> list[str]:
+    answers = found.history.answers
+    rows: dict[str, object] = {
+        "cut to cold, s": f"{found.cold - found.start:.1f}",
+        "back to hot, s": f"{found.hot - found.end:.1f}",
+    }
+    for call in CALLS:
+        rows[f"{call}: messages a second before"] = round(rate(answers, call, found.start - calm_s, found.start))
+        rows[f"{call}: from PostgreSQL"] = round(rate(answers, call, found.cold, found.end))
+        rows[f"{call}: afterwards"] = round(rate(answers, call, found.hot, found.hot + calm_s))
+        rows[f"{call}: longest gap, s"] = f"{gap(found, call):.1f}"
+    rows["fetches whose order was judged"] = found.verdict.judged
+    rows["delivered after an acknowledged ack, allowed"] = len(found.verdict.allowed_after_ack)
+    rows |= {name.replace("_", " "): count for name, count in found.verdict.bad().items()}
+    lines = [f"{name:48}{value!s:>10}" for name, value in rows.items()]
+    lines += ["answered from PostgreSQL:"]
+    lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, found.cold, found.end).items()]
+    return lines
+
+
+def good(found: Away) -> bool:
+    served = all(rate(found.history.answers, call, found.cold, found.end) > 0 and gap(found, call) <= GAP_MAX_S for call in CALLS)
+    return found.verdict.good() and served and found.cold - found.start <= COLD_S and found.hot - found.end <= COLD_S
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--calm", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    found = asyncio.run(run(given.seconds, given.calm, given.seed))
+    print("\n".join(report(found, given.calm)))
+    print("judged:", "good" if good(found) else "NOT good")
+    print("\n".join(details(found.verdict, found.history)))
+    return 0 if good(found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,8 @@
+"""The short form of `python -m tests.end_to_end.away`."""
+
+from .away import good, report, run
+
+
+async def test_redis_is_away_and_everything_goes_on() -> None:
+    found = await run(seconds=8.0, calm_s=2.0)
+    assert good(found), "\n".join(report(found, 2.0))
