@@ -265,9 +265,9 @@ class Stage:
     # -- what they show --------------------------------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Returns when every broker serves every shard, from Redis. Raises TortureError past SETTLE_S."""
+        """Returns when every broker serves every shard, from Redis, and each shard has a leader. Raises TortureError past SETTLE_S."""
         deadline = time.monotonic() + SETTLE_S
-        while not all([await self._serves(broker) for broker in self.brokers]):
+        while not (all([await self._serves(broker) for broker in self.brokers]) and await self._led()):
             if time.monotonic() > deadline:
                 raise TortureError(f"the brokers do not serve again within {SETTLE_S:g} s")
             await asyncio.sleep(0.05)
@@ -280,6 +280,10 @@ class Stage:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
+    async def _led(self) -> bool:
+        led = [await self.metric(broker, "mqueue_leader", shard) for broker in self.brokers for shard in range(len(self.urls.database_urls))]
+        return sum(one or 0 for one in led) == len(self.urls.database_urls)
+
     async def leader(self) -> Broker:
         """Of the first shard; any broker where none leads just now."""
         for broker in self.brokers:
@@ -287,12 +291,12 @@ class Stage:
                 return broker
         return self.brokers[0]
 
-    async def metric(self, broker: Broker, name: str) -> float | None:
-        """Of the first shard; None where the broker does not answer."""
+    async def metric(self, broker: Broker, name: str, shard: int = 0) -> float | None:
+        """None where the broker does not answer."""
         assert self._http is not None
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._http.get(broker.metrics_url) as reply:
-                found = re.search(rf'^{name}{{shard="0"}} (\S+)$', await reply.text(), re.MULTILINE)
+                found = re.search(rf'^{name}{{shard="{shard}"}} (\S+)$', await reply.text(), re.MULTILINE)
                 return float(found[1]) if found else None
         return None
 
