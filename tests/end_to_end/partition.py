@@ -1,0 +1,163 @@
+"""Two brokers under load: the leader killed, frozen, and each in turn cut off from each store; nothing is lost, nothing doubled.
+
+    python -m tests.end_to_end.partition --seconds 20
+
+*cut*: its connections are reset and refused; *stall*: they stay, and not a byte passes. Judged as `mqueue torture` is; what each broker
+answered meanwhile is told.
+"""
+
+import argparse
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from mqueue.demo.processes import home
+from mqueue.torture.history import Fault, History
+from mqueue.torture.judge import Verdict, judge
+from mqueue.torture.load import Load
+from mqueue.torture.run import SETTINGS, details
+from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.stage import Broker, Proxy, Stage
+
+from .rates import longest_gap, rate, said, told
+
+WORKERS = 12  # they keep up
+CALM_S = 3.0
+LEADER_S = 5.0  # a new one, at most
+LOOK_S = 0.02
+PAUSE_S = 10.0
+NEVER = float("inf")
+
+Harm = Callable[[Broker, float], Awaitable[None]]  # for so many seconds
+
+
+@dataclass
+class Act:
+    """What was done to broker `to`. `leader_s`: until another one led; NEVER: none did."""
+
+    name: str
+    to: int
+    led: bool
+    start: float
+    end: float
+    settled_s: float  # from the end until all serve again
+    leader_s: float
+
+
+@dataclass
+class Found:
+    history: History
+    acts: list[Act] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=Verdict)
+
+    def good(self) -> bool:
+        return self.verdict.good() and all(a.leader_s <= LEADER_S for a in self.acts if a.name == "kill -9")
+
+
+async def kill(broker: Broker, seconds: float) -> None:
+    await broker.kill()
+    await asyncio.sleep(seconds)
+    await broker.start()
+
+
+async def freeze(broker: Broker, seconds: float) -> None:
+    broker.pause()
+    await asyncio.sleep(seconds)
+    broker.resume()
+
+
+def on_link(link: Callable[[Broker], Proxy], harm: Callable[[Proxy], None]) -> Harm:
+    async def act(broker: Broker, seconds: float) -> None:
+        harm(link(broker))
+        await asyncio.sleep(seconds)
+        link(broker).heal()
+
+    return act
+
+
+LINKS = {
+    "Redis cut": on_link(lambda broker: broker.redis, Proxy.cut),
+    "Redis stalled": on_link(lambda broker: broker.redis, Proxy.stall),
+    "PostgreSQL cut": on_link(lambda broker: broker.postgres, Proxy.cut),
+    "PostgreSQL stalled": on_link(lambda broker: broker.postgres, Proxy.stall),
+}
+
+
+async def run(seconds: float, links: Sequence[str] = tuple(LINKS), pause_s: float = PAUSE_S, seed: int = 1) -> Found:
+    """The leader is killed and frozen; each of `links` is harmed for `seconds`, first the leader's, then that of one that does not lead."""
+    found = Found(new_history())
+    with home() as folder:
+        async with Stage(folder, 1, 2, secrets.token_hex(24), SETTINGS) as stage:
+            load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
+            try:
+                async with under_load(stage, load, workers=WORKERS):
+                    await asyncio.sleep(CALM_S)
+                    await _act(stage, found, "kill -9", kill, LEADER_S, True)
+                    if pause_s:
+                        await _act(stage, found, "SIGSTOP", freeze, pause_s, True)
+                    for led in (True, False):
+                        for name in links:
+                            await _act(stage, found, name, LINKS[name], seconds, led)
+            finally:
+                await load.close()
+    found.verdict = judge(found.history)
+    return found
+
+
+async def _act(stage: Stage, found: Found, name: str, harm: Harm, seconds: float, led: bool) -> None:
+    leader = await stage.leader()
+    [other] = [broker for broker in stage.brokers if broker is not leader]
+    broker, watched = (leader, other) if led else (other, leader)
+    start = time.monotonic()
+    watching = asyncio.create_task(_until_leads(stage, watched))
+    await harm(broker, seconds)
+    end = time.monotonic()
+    leader_s = watching.result() if watching.done() else NEVER
+    watching.cancel()
+    await stage.settled()
+    settled = time.monotonic()
+    found.history.faults.append(Fault(name, start, settled, False, frozenset({broker.number})))
+    found.acts.append(Act(name, broker.number, led, start, end, settled - end, leader_s))
+    await asyncio.sleep(CALM_S)
+
+
+async def _until_leads(stage: Stage, broker: Broker) -> float:
+    """Seconds until it does."""
+    began = time.monotonic()
+    while await stage.metric(broker, "mqueue_leader") != 1:
+        await asyncio.sleep(LOOK_S)
+    return time.monotonic() - began
+
+
+def report(found: Found) -> list[str]:
+    answers, lines = found.history.answers, []
+    for a in found.acts:
+        lines.append(f"{a.name}, {a.end - a.start:.1f} s: broker {a.to}, which {'led' if a.led else 'did not lead'}")
+        if a.led:
+            lines.append(f"  another leads after {'never' if a.leader_s == NEVER else f'{a.leader_s:.1f} s'}")
+        rates = ", ".join(f"{call} {rate(answers, call, a.start, a.end):.0f}" for call in ("enqueue", "fetch", "ack"))
+        gaps = ", ".join(f"{call} {longest_gap(answers, call, 1 - a.to, a.start, a.end):.1f}" for call in ("enqueue", "fetch", "ack"))
+        lines.append(f"  messages a second: {rates}; longest time without an ok of broker {1 - a.to}, s: {gaps}")
+        lines.append(f"  all serve again {a.settled_s:.1f} s after its end")
+        lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, a.start, a.end).items()]
+    lines.append(f"fetches whose order was judged: {found.verdict.judged:,} of {len(found.history.fetches):,}")
+    lines += [f"{name.replace('_', ' '):20}{count:>10}" for name, count in found.verdict.bad().items()]
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    found = asyncio.run(run(given.seconds, seed=given.seed))
+    print("\n".join(report(found)))
+    print(f"judged: {'good' if found.good() else 'NOT good'} (a new leader within {LEADER_S:g} s of a kill, nothing lost, nothing doubled)")
+    print("\n".join(details(found.verdict, found.history)))
+    return 0 if found.good() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
