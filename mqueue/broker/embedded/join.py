@@ -1,15 +1,13 @@
 """A second broker on the stores that another one started on this machine: what it needs to know of them, and a folder of its own."""
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mqueue import paths
-from mqueue.broker.embedded.ground import CREDENTIALS_FILE, EmbeddedError
-from mqueue.broker.embedded.postgres import database_urls
+from mqueue.broker.embedded.ground import EmbeddedError
+from mqueue.broker.embedded.stores import store_urls
 
 JOINED_MAX = 64
 
@@ -17,15 +15,11 @@ JOINED_MAX = 64
 def join(data_dir: Path) -> dict[str, Any]:
     """Settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError, PathError."""
     data_dir = data_dir.expanduser().absolute()
-    urls = database_urls(data_dir)
-    try:
-        password = json.loads((data_dir / CREDENTIALS_FILE).read_text())["valkey"]
-    except (OSError, ValueError, KeyError) as error:
-        raise EmbeddedError(f"{data_dir / CREDENTIALS_FILE} cannot be read: {error}") from error
+    urls = store_urls(data_dir)
     return {
-        "database_urls": urls,
-        "redis_addrs": (f"unix://{quote(str(data_dir / 'valkey' / 'sock'))}",),
-        "redis_password": password,
+        "database_urls": urls.database_urls,
+        "redis_addrs": urls.redis_addrs,
+        "redis_password": urls.redis_password,
         "jwt_secret": paths.keep_jwt_secret(data_dir),
         "data_dir": _free_folder(data_dir / "joined"),
         "port": 0,
@@ -37,7 +31,7 @@ def _free_folder(folder: Path) -> Path:
     """The first one whose log no broker uses: so one that comes again finds its own."""
     for number in range(1, JOINED_MAX + 1):
         free = folder / str(number)
-        if not _used(free / "wal" / "lock"):
+        if not _used(free / "wal" / "lock") and not (free / "wal" / "retired.json").exists():
             return free
     raise EmbeddedError(f"{JOINED_MAX} brokers have joined already: {folder}")
 

@@ -45,7 +45,11 @@ class StoreUrls:
 def store_urls(data_dir: Path) -> StoreUrls:
     """Of the stores that a broker runs on this data dir. Raises EmbeddedError where none answer."""
     urls = database_urls(data_dir)
-    return StoreUrls(urls, (address(data_dir),), json.loads((data_dir / CREDENTIALS_FILE).read_text())["valkey"])
+    try:
+        password = json.loads((data_dir / CREDENTIALS_FILE).read_text())["valkey"]
+    except (OSError, ValueError, KeyError) as error:
+        raise EmbeddedError(f"{data_dir / CREDENTIALS_FILE} cannot be read: {error}") from error
+    return StoreUrls(urls, (address(data_dir),), password)
 
 
 def restart_delay(failures: int) -> float:

@@ -29,7 +29,7 @@ LEADER_LOCK = 0x6D71_1EAD
 POOL_WAIT_S = 2.0
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
-CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map"})
+CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
 KEY_COLUMNS = ("priority", "rank", "due", "id")
