@@ -11,6 +11,7 @@ import psycopg
 import structlog
 
 from mqueue import paths, tokens
+from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.committer import Committer
@@ -39,7 +40,6 @@ from mqueue.errors import MQueueError
 SERVING_WAIT_S = 60.0
 FLUSH_WAIT_S = 15.0
 STOP_MAX_S = 28.0
-CANCEL_AGAIN_S = 0.5
 TOKEN_TTL_S = 365 * 86400.0
 RENEW_IDS_S = 3.0
 
@@ -289,7 +289,7 @@ class Broker:
             logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(FLUSH_WAIT_S) for leader in self._leaders))
             logger.info("flushed")
-        await self._end_tasks()
+        await tasks.end(self._tasks)
         for shard in self._shards:
             with suppress(Fault):
                 await shard.store.leave(shard.node)
@@ -299,16 +299,6 @@ class Broker:
             await shard.store.close()
         for admin in self._admins:
             await admin.close()
-
-    async def _end_tasks(self) -> None:
-        """A cancellation may get lost in a library, where it meets the very answer that was waited for: so it is said again."""
-        ending = set(self._tasks)
-        while ending:
-            for task in ending:
-                task.cancel()
-            _, ending = await asyncio.wait(ending, timeout=CANCEL_AGAIN_S)
-            if ending:
-                logger.info("cancelled again", parts=sorted(task.get_name() for task in ending))
 
     def abandon(self) -> None:
         """The second signal: what is durable is durable."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from mqueue.broker import entries, failpoints, record, tail
+from mqueue.broker import entries, failpoints, record, tail, tasks
 from mqueue.broker.batch import for_script
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.faults import EpochEnded, Fault
@@ -42,7 +42,7 @@ class Membership:
         try:
             await self._run()
         finally:
-            watching.cancel()
+            await tasks.end([watching])
 
     async def _run(self) -> None:
         shard = self._shard

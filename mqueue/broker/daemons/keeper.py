@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from mqueue.broker import tasks
 from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.store.cold import ColdStore
@@ -31,9 +32,7 @@ class Keeper:
                 if task.done():
                     task.result()
         finally:
-            for task in (keeping, probing):
-                task.cancel()
-            await asyncio.gather(keeping, probing, return_exceptions=True)
+            await tasks.end((keeping, probing))
 
     async def _probe(self, lead: Lead) -> None:
         answers = 0

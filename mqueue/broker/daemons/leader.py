@@ -17,6 +17,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import FLUSH, ReadyCache
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
@@ -151,9 +152,7 @@ class Leader:
             for task in done:
                 task.result()
         finally:
-            for task in loops:
-                task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await tasks.end(loops)
 
     async def _tick(self, lead: Lead) -> None:
         shard = lead.shard

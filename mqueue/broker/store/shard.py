@@ -30,6 +30,7 @@ POOL_WAIT_S = 2.0
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
 KEY_COLUMNS = ("priority", "rank", "due", "id")
@@ -422,7 +423,7 @@ def _kind(statement: str) -> str:
 
 def _connect_args(kind: str) -> dict[str, Any]:
     options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
-    return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", "keepalives_idle": 10}
+    return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
