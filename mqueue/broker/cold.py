@@ -43,6 +43,7 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
 
     def make(clocks: Clocks) -> Fresh:
         ticked, now = clocks
+        shard.saw_cold_clock(now)
         if shard.mode == APART:  # what it last heard of the clock in Redis
             ticked, now = max(ticked, shard.due_clock), max(now, shard.now_us())
         stamp = Stamp(shard.node, 0, now, ticked)
@@ -53,7 +54,7 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
             raise KeyTaken
         return Fresh([row for _, one in fresh for row in one.rows], keys)
 
-    await cold.enqueue(shard.epoch, "hot" if shard.mode == APART else "cold", make)
+    await cold.enqueue(shard.epoch, shard.now_us(), "hot" if shard.mode == APART else "cold", make)
     for request, told in zip(requests, made, strict=True):
         if not request.done.done():
             request.done.set_result(told)
@@ -102,10 +103,11 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
     outcomes: list[Outcome] = []
 
     def decide(there: dict[int, Leased], clocks: Clocks) -> list[Change]:
+        shard.saw_cold_clock(clocks.now)
         outcomes[:], changes = decided(asked, there, clocks)
         return changes
 
-    await cold.settle(shard.epoch, [int.from_bytes(args.id) for args in asked], decide)
+    await cold.settle(shard.epoch, shard.now_us(), [int.from_bytes(args.id) for args in asked], decide)
     at = 0
     for request in requests:
         if not request.done.done():

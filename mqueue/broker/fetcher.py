@@ -109,7 +109,8 @@ class Fetcher:
         if shard.mode != COLD:
             raise Unavailable(f"Redis of shard {shard.number} cannot be reached from here", retry_after=1)
         topics = [name.topic for name in names]
-        rows, clock = await ColdStore(shard.store).fetch(shard.epoch, names[0].namespace, topics, limit, lease_ms, BODY_MAX)
+        rows, clock = await ColdStore(shard.store).fetch(shard.epoch, shard.now_us(), names[0].namespace, topics, limit, lease_ms, BODY_MAX)
+        shard.saw_cold_clock(clock)
         if not rows:
             return Fetched("nothing", clock)
         records, bodies = zip(*rows, strict=True)

@@ -93,7 +93,7 @@ class Membership:
         elif row.mode == COLD:
             if not joined or shard.mode != COLD:
                 await self._join_cold(row, position)
-            shard.saw_clock(0, row.clock_us)
+            shard.saw_cold_clock(row.clock_us)
         elif is_cut:
             if not joined or shard.mode != APART:
                 await self._go_apart(row)
@@ -146,6 +146,7 @@ class Membership:
         shard.serving.clear()
         async with shard.in_flight:
             shard.cache.run_id = row.run_id
+            await shard.cache.forget_connections()
             position = max(position, await self._replay_late(row, position))
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
@@ -172,6 +173,7 @@ class Membership:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
             shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
+            shard.saw_clock(0, row.clock_us)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)

@@ -93,7 +93,8 @@ class Settler:
         ]
         try:
             if shard.mode == COLD:
-                told = await ColdStore(shard.store).extend(shard.epoch, [(int.from_bytes(id), t.decode(), r, ms) for id, t, r, ms in items])
+                asked = [(int.from_bytes(id), t.decode(), r, ms) for id, t, r, ms in items]
+                told = await ColdStore(shard.store).extend(shard.epoch, shard.now_us(), asked)
                 letters = b"".join(b"o" if int.from_bytes(id) in told else b"g" for id, *_ in items)
             else:
                 letters = await shard.cache.extend(shard.epoch, items)

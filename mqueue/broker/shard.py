@@ -65,6 +65,10 @@ class Shard:
         self.due_clock = max(self.due_clock, due_clock)
         self.clock_us, self.clock_at = clock, self.clock.monotonic()
 
+    def saw_cold_clock(self, clock: int) -> None:
+        """As a transaction past Redis told it: a tick that was late says less than what is known here."""
+        self.saw_clock(0, max(clock, self.now_us()))
+
     def now_us(self) -> int:
         """The shard clock, as far as this broker can tell between two answers."""
         return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)

@@ -78,6 +78,11 @@ class ReadyCache:
             await connection.disconnect()
             raise EpochEnded(None)
 
+    async def forget_connections(self) -> None:
+        """Those that wait for use may lead nowhere: Redis was away."""
+        for redis in (self._redis, self._blocking):
+            await redis.connection_pool.disconnect(inuse_connections=False)
+
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some, name another master than the one that is used?"""
         return self._master is not None and await self._io(self._master.has_moved)
@@ -107,7 +112,7 @@ class ReadyCache:
                 answer = await self._execute(call)
         except ResponseError as error:
             if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                await self.forget_connections()
             if isinstance(error, ReadOnlyError) or str(error).startswith(NOT_THE_SCRIPT):
                 raise CacheLost(f"Redis of shard {self.shard}, {name}: {error}") from error
             await self._end_epoch(name, error)

@@ -20,6 +20,7 @@ from mqueue.broker.store.shard import Row, ShardStore, leased_row
 from mqueue.broker.store.write import Key, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
+HINT_MAX_US = 5_000_000  # ahead of the last tick
 LEASE_LIMIT = 1000  # leases ended in one transaction
 LEASE_ENDED = "the lease expired: the worker died, hung, or took longer than its lease"
 
@@ -75,17 +76,23 @@ class ColdStore:
         self._store = store
 
     @asynccontextmanager
-    async def _holding(self, epoch: int, mode: str = "cold", kind: str = "write") -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
-        """A transaction within an epoch. Raises EpochEnded, StoreLost."""
+    async def _holding(
+        self, epoch: int, hint: int, mode: str = "cold", kind: str = "write"
+    ) -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
+        """A transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic one: a tick may be late.
+
+        Raises EpochEnded, StoreLost.
+        """
         async with self._store.transaction(kind) as connection:
             rows = await (await connection.execute(sql("fence_mode"), {"epoch": epoch, "mode": mode}, binary=True)).fetchall()
             if not rows:
                 raise EpochEnded(None)
-            yield connection, Clocks(*rows[0])
+            ticked, now = rows[0]
+            yield connection, Clocks(ticked, max(now, min(hint, ticked + HINT_MAX_US)))
 
-    async def enqueue(self, epoch: int, mode: str, make: Callable[[Clocks], Fresh]) -> None:
+    async def enqueue(self, epoch: int, hint: int, mode: str, make: Callable[[Clocks], Fresh]) -> None:
         """`make`: the messages, given the clocks. Raises KeyTaken, and nothing is written."""
-        async with self._holding(epoch, mode) as (connection, clocks):
+        async with self._holding(epoch, hint, mode) as (connection, clocks):
             fresh = make(clocks)
             if fresh.keys:
                 await _claim(connection, fresh.keys, clocks.now)
@@ -99,24 +106,28 @@ class ColdStore:
                 ledger.add(ids[r.topic], "enqueued")
             await _write_ledger(connection, ledger)
 
-    async def fetch(self, epoch: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int) -> tuple[list[Row], int]:
+    async def fetch(
+        self, epoch: int, hint: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int
+    ) -> tuple[list[Row], int]:
         """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their bodies; the clock."""
-        async with self._holding(epoch, kind="read") as (connection, (_, now)):
+        async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
+            await connection.execute(sql("commit_loosely"))  # a lease that a crash undoes is one that ended early
+            await connection.execute(sql("one_fetch"), {"namespace": namespace, "names": list(topics)})
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
             args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
         return [leased_row(row[:16], epoch, number, row[16]) for row in rows], now
 
-    async def settle(self, epoch: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
+    async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
         """`decide`: what changes, given those messages that are there, and the clocks."""
-        async with self._holding(epoch) as (connection, clocks):
+        async with self._holding(epoch, hint) as (connection, clocks):
             await connection.execute(sql("lock_messages"), {"ids": list(ids)})
             rows = await (await connection.execute(sql("leased_messages"), {"ids": list(ids)}, binary=True)).fetchall()
             await apply(connection, decide({row[0]: _leased(row) for row in rows}, clocks), clocks.now)
 
-    async def extend(self, epoch: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
+    async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
-        async with self._holding(epoch, kind="read") as (connection, (_, now)):
+        async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
             args = {
                 "ids": [item[0] for item in items], "topics": [item[1] for item in items], "leases": [item[3] for item in items],
