@@ -24,6 +24,7 @@ LOOK_S = 0.5
 URGENT_S = 0.05
 PING_S = 1.0
 APART_AFTER_S = 2.0  # so long Redis may be silent
+APART_TRIES = 2  # the first after a pause may have run out of time in it
 TIDY_S = 5.0  # between looks for segments that may go
 REPLAY_MAX = 64 * 1024 * 1024  # bytes of log folded into one transaction
 
@@ -36,6 +37,7 @@ class Membership:
         self._replayed = 0
         self._tidied_at = 0.0
         self._reached_at = shard.clock.monotonic()
+        self._missed = 0  # tries since then
 
     async def run(self) -> None:
         watching = asyncio.create_task(self._watch_redis())
@@ -74,7 +76,9 @@ class Membership:
             except (Fault, TimeoutError):
                 shard.reaches = False
             if shard.reaches:
-                self._reached_at = shard.clock.monotonic()
+                self._reached_at, self._missed = shard.clock.monotonic(), 0
+            else:
+                self._missed += 1
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
@@ -85,7 +89,8 @@ class Membership:
         row = await shard.store.row()
         shard.looked_at = shard.clock.monotonic()
         shard.position = position
-        is_cut = shard.looked_at - self._reached_at > APART_AFTER_S
+        # a process that was stopped has not heard of Redis for as long; it must have tried
+        is_cut = self._missed >= APART_TRIES and shard.looked_at - self._reached_at > APART_AFTER_S
         joined = row.epoch == shard.epoch
         if row.mode == "recovering":
             if self._replayed < row.epoch:
