@@ -50,6 +50,10 @@ class EnqueueRequest:
     body_hash: bytes = b""
     epoch: int = 0
 
+    @property
+    def keyed(self) -> bool:
+        return bool(self.key_hash) or any(d.key_hash for d in self.drafts)
+
 
 class LookAgain(Exception):
     """The epoch has changed since the idempotency keys were looked for."""
@@ -77,6 +81,13 @@ class Batch:
             if request.epoch not in (0, epoch) and not request.done.done():
                 request.done.set_exception(LookAgain())
         self.enqueues = [request for request in self.enqueues if request.epoch in (0, epoch)]
+
+    def refuse_keyed(self, error: Exception) -> None:
+        """Enqueues with an idempotency key, of their own or of a message."""
+        for request in self.enqueues:
+            if request.keyed and not request.done.done():
+                request.done.set_exception(error)
+        self.enqueues = [request for request in self.enqueues if not request.keyed]
 
     def fail(self, error: Exception) -> None:
         futures: list[asyncio.Future[Any]] = [request.done for request in self.enqueues]

@@ -17,7 +17,7 @@ from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Sta
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, unavailable
-from mqueue.broker.shard import HOT, Shard
+from mqueue.broker.shard import APART, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.record import Record as LogRecord
@@ -75,6 +75,8 @@ class Committer:
                 await self._shard.wait_serving()
                 async with self._shard.in_flight:
                     batch.refuse_others(self._shard.epoch)
+                    if self._shard.mode == APART:  # they were let in while it was hot: Redis has not said that their keys are free
+                        batch.refuse_keyed(self._shard.keys_are_away())
                     if self._shard.mode != HOT:
                         await cold.commit(self._shard, self._ids, batch)
                     elif batch.enqueues or batch.settles:

@@ -106,7 +106,7 @@ class Enqueuer:
         shard = self._shards[number]
         await shard.wait_serving()
         if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
-            raise Unavailable(f"Redis of shard {number} cannot be reached from here, and it holds the idempotency keys", retry_after=1)
+            raise shard.keys_are_away()
         try:
             epoch, known = await self._known_keys(shard, drafts, items)
             new = [i for i in items if i not in known]

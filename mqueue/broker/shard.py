@@ -103,6 +103,10 @@ class Shard:
         mode = cast(Literal["hot", "cold", "apart"], self.mode) if serving else "recovering"
         return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
 
+    def keys_are_away(self) -> Unavailable:
+        """What an enqueue with an idempotency key is told while this broker is apart."""
+        return Unavailable(f"Redis of shard {self.number} cannot be reached from here, and it holds the idempotency keys", retry_after=1)
+
     async def wait_serving(self) -> None:
         """Raises Unavailable when the shard does not serve within a few seconds."""
         if self.clock.monotonic() - self.looked_at > ALONE_S:

@@ -184,6 +184,27 @@ async def test_a_broker_that_alone_cannot_reach_redis_only_takes_enqueues(stage:
     assert ids | {got[0].id} >= set(told)
 
 
+async def test_a_key_that_was_let_in_before_redis_was_cut_off_is_refused(stage: Stage, clients: list[AsyncClient]) -> None:
+    """It waits behind a batch that Redis does not answer. Another broker may have taken its repeat meanwhile."""
+    cut = await follower(stage)
+    cut.redis.stall()
+    http = Http(cut.url, stage.token)
+    body = [{**http.name, "payload": "eA=="}]
+    first = asyncio.create_task(asyncio.to_thread(http.call, "POST", "/enqueue", body))
+    await asyncio.sleep(0.2)  # it is under way: time itself is the condition
+    reply = await asyncio.to_thread(http.call, "POST", "/enqueue", body, headers={"Idempotency-Key": "k"})
+    assert reply.status == 503
+    assert "idempotency keys" in reply.body["detail"]
+    await first
+    cut.redis.heal()
+    await stage.settled()
+
+
+async def follower(stage: Stage) -> Broker:
+    leader = await stage.leader()
+    return next(broker for broker in stage.brokers if broker is not leader)
+
+
 async def post(stage: Stage, broker: Broker, path: str, body: Any, headers: dict[str, str] | None = None) -> Any:
     """Without a key of its own."""
     http = Http(broker.url, stage.token)
