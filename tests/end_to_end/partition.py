@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from mqueue.demo.processes import home
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
-from mqueue.torture.load import Load
+from mqueue.torture.load import LEASE_S, Load
 from mqueue.torture.run import SETTINGS, details
 from mqueue.torture.scene import new_history, under_load
 from mqueue.torture.stage import Broker, Proxy, Stage
@@ -24,7 +24,7 @@ from mqueue.torture.stage import Broker, Proxy, Stage
 from .rates import longest_gap, rate, said, told
 
 WORKERS = 12  # they keep up
-CALM_S = 3.0
+CALM_S = LEASE_S + 4.0
 LEADER_S = 5.0  # a new one, at most
 LOOK_S = 0.02
 PAUSE_S = 10.0
@@ -118,7 +118,8 @@ async def _act(stage: Stage, found: Found, name: str, harm: Harm, seconds: float
     watching.cancel()
     await stage.settled()
     settled = time.monotonic()
-    found.history.faults.append(Fault(name, start, settled, False, frozenset({broker.number})))
+    # what its clients gave up on it does when it is back: what it leases then comes back with the lease
+    found.history.faults.append(Fault(name, start, settled + LEASE_S, False, frozenset({broker.number})))
     found.acts.append(Act(name, broker.number, led, start, end, settled - end, leader_s))
     await asyncio.sleep(CALM_S)
 
