@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from .api import Http
@@ -164,4 +165,16 @@ def test_the_key_of_an_unflushed_request_outlives_the_epoch(pair: tuple[Broker, 
     until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 15, "a new epoch")
     for http in (b, a):
         assert http.good(http.call("POST", "/enqueue", items, headers=header)) == ids
+    assert [m["id"] for m in b.get(limit=100)] == ids
+
+
+def test_another_timeline_closes_the_epoch(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    """As after the promotion of a replica: the server that answers is not in the timeline in which the epoch was opened."""
+    a, b = clients(*pair)
+    ids = a.put(*[b"x"] * 20)
+    epoch = pair[0].metric("mqueue_epoch")
+    with psycopg.connect(stores.urls.database_urls[0], autocommit=True) as connection:
+        connection.execute("UPDATE shard SET timeline = timeline + 1")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mqueue leader'")
+    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 15, "a new epoch")
     assert [m["id"] for m in b.get(limit=100)] == ids
