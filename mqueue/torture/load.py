@@ -18,6 +18,7 @@ TOPICS = ("alpha", "beta", "gamma", "delta")
 LEASE_S = 2.0
 CALL_S = 4.0  # a call without an answer by then counts as unanswered
 PAUSE_S = 0.02
+AHEAD_MAX = 20_000  # messages, of the workers
 RATE_S = 0.04  # a producer's pause between two requests
 RETRIES = 1_000
 POISONED = 0.01  # messages that every worker nacks
@@ -55,6 +56,8 @@ class Load:
         while not self.draining:
             await self._enqueue(chance)
             await asyncio.sleep(RATE_S)
+            while self.produced - self.acked > AHEAD_MAX and not self.draining:  # so that the drain has an end
+                await asyncio.sleep(RATE_S)
 
     async def _enqueue(self, chance: random.Random) -> None:
         keyed = chance.random() < 0.5
