@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mqueue.broker.failpoints import NAMES
 from mqueue.torture.stage import Broker, Proxy, Stage
 
+OF_LEADERS = ("flush.", "refill.", "recovery.before_open")  # only a leader comes there: the other broker is stopped
 SELDOM = {"wal.rotate", "wal.before_remove"}  # not reached within seconds
 REACH_S = 6.0
 DOWN_S = 3.0
@@ -123,7 +124,7 @@ async def failpoint(stage: Stage, chance: random.Random) -> Damage:
     lost = point.startswith("recovery.")
     await broker.stop()
     await broker.start(f"{point}=kill@{chance.randint(1, 20) if not lost else 1}")
-    others = [other for other in stage.brokers if other is not broker] if point == "recovery.before_open" else []  # only a leader opens
+    others = [other for other in stage.brokers if other is not broker] if point.startswith(OF_LEADERS) else []
     for other in others:
         await other.stop()
     if lost:
