@@ -11,7 +11,7 @@ from mqueue.torture.load import Load
 from mqueue.torture.stage import Stage
 
 PRODUCERS, WORKERS = 4, 6
-DRAIN_S = 90.0
+STUCK_S = 45.0
 
 
 def new_history() -> History:
@@ -40,9 +40,12 @@ async def under_load(stage: Stage, load: Load, producers: int = PRODUCERS, worke
 
 
 async def _drain(load: Load) -> None:
-    deadline = time.monotonic() + DRAIN_S
-    while time.monotonic() < deadline:
+    """Until nothing is left, or nothing has been acked for STUCK_S."""
+    acked, since = load.acked, time.monotonic()
+    while time.monotonic() < since + STUCK_S:
         load.history.left = await load.left()
         if not any(load.history.left.values()):
             return
+        if load.acked > acked:
+            acked, since = load.acked, time.monotonic()
         await asyncio.sleep(0.5)
