@@ -26,7 +26,7 @@ PING_S = 1.0
 APART_AFTER_S = 2.0  # so long Redis may be silent
 APART_TRIES = 2  # the first after a pause may have run out of time in it
 TIDY_S = 5.0  # between looks for segments that may go
-REPLAY_MAX = 64 * 1024 * 1024  # bytes of log folded into one transaction
+REPLAY_MAX = 8 * 1024 * 1024  # bytes of log folded into one transaction: its statements have a deadline
 
 logger = structlog.get_logger(__name__)
 
