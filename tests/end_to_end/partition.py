@@ -85,7 +85,15 @@ LINKS = {
 }
 
 
-async def run(seconds: float, links: Sequence[str] = tuple(LINKS), pause_s: float = PAUSE_S, seed: int = 1) -> Found:
+async def run(
+    seconds: float,
+    links: Sequence[str] = tuple(LINKS),
+    pause_s: float = PAUSE_S,
+    seed: int = 1,
+    calm_s: float = CALM_S,
+    kill_s: float = LEADER_S,
+    leads: Sequence[bool] = (True, False),
+) -> Found:
     """The leader is killed and frozen; each of `links` is harmed for `seconds`, first the leader's, then that of one that does not lead."""
     found = Found(new_history())
     with home() as folder:
@@ -93,13 +101,16 @@ async def run(seconds: float, links: Sequence[str] = tuple(LINKS), pause_s: floa
             load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
             try:
                 async with under_load(stage, load, workers=WORKERS):
-                    await asyncio.sleep(CALM_S)
-                    await _act(stage, found, "kill -9", kill, LEADER_S, True)
+                    await asyncio.sleep(calm_s)
+                    await _act(stage, found, "kill -9", kill, kill_s, True)
+                    await asyncio.sleep(calm_s)
                     if pause_s:
                         await _act(stage, found, "SIGSTOP", freeze, pause_s, True)
-                    for led in (True, False):
+                        await asyncio.sleep(calm_s)
+                    for led in leads:
                         for name in links:
                             await _act(stage, found, name, LINKS[name], seconds, led)
+                            await asyncio.sleep(calm_s)
             finally:
                 await load.close()
     found.verdict = judge(found.history)
@@ -121,7 +132,6 @@ async def _act(stage: Stage, found: Found, name: str, harm: Harm, seconds: float
     # what its clients gave up on it does when it is back: what it leases then comes back with the lease
     found.history.faults.append(Fault(name, start, settled + LEASE_S, False, frozenset({broker.number})))
     found.acts.append(Act(name, broker.number, led, start, end, settled - end, leader_s))
-    await asyncio.sleep(CALM_S)
 
 
 async def _until_leads(stage: Stage, broker: Broker) -> float:

@@ -1,14 +1,11 @@
 """The broker ends and comes back; PostgreSQL stands still; there are two shards."""
 
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import psutil
-
+from . import restart
 from .api import Http
 from .broker import Broker, until
+from .frozen import frozen
 
 
 def test_a_clean_restart_keeps_everything() -> None:
@@ -95,7 +92,9 @@ def test_while_postgresql_stands_still() -> None:
         http = Http(broker.url, broker.token)
         assert http.get() == []
         ids = http.put(payload)
-        with _stopped_postgres(broker):
+        postgres = broker.postgres_pid()
+        assert postgres is not None
+        with frozen(postgres):
             refused = None
             for _ in range(15):
                 reply = http.call("POST", "/enqueue", [{**http.name, "payload": "eHh4" * 25_000, "priority": 1}])
@@ -115,17 +114,9 @@ def test_while_postgresql_stands_still() -> None:
         assert left[: len(ids) - 1] == ids[1:]
 
 
-@contextmanager
-def _stopped_postgres(broker: Broker) -> Iterator[None]:
-    """SIGSTOP for the server and its sessions."""
-    postmaster = broker.postgres_pid()
-    assert postmaster is not None
-    os.kill(postmaster, signal.SIGSTOP)  # first: it makes no new ones then
-    pids = [postmaster, *(child.pid for child in psutil.Process(postmaster).children())]
-    try:
-        for pid in pids[1:]:
-            os.kill(pid, signal.SIGSTOP)
-        yield
-    finally:
-        for pid in reversed(pids):
-            os.kill(pid, signal.SIGCONT)
+def test_a_restart_with_an_unflushed_log() -> None:
+    """The short form of `restart.py`: nothing is missing; how long it takes depends on the machine."""
+    with Broker(env=restart.ENV) as broker:
+        found = list(restart.run(broker, messages=2000, records=500))
+    assert [r.redis for r in found] == ["kept", "emptied"]
+    assert all(r.records >= 500 and not r.missing and r.ready_s < 15 for r in found), restart.report(found)
