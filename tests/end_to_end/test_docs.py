@@ -124,13 +124,25 @@ def test_the_readmes_curl_calls(broker: Broker, environment: dict[str, str]) -> 
     assert (got["topic"], got["payload"]) == ("leads", "eyJuYW1lIjoiSm9obiBEb2UifQ==")
 
 
-def test_the_command_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
+def test_the_torture_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
     """Its short form, with one fault; `test_torture.py` has more of them."""
-    [block] = blocks(ROOT / "docs" / "reliability.md", "bash")
+    [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "mqueue torture" in b]
     [command] = commands(block)
     assert "--minutes 10 " in command.line
     said = sh(command.line.replace("--minutes 10 ", "--minutes 0.1 --faults worker-kill "), environment, broker)
     assert "| lost | 0 |" in said
+
+
+def test_the_campaigns_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
+    """They take minutes: here only that each takes the options it is shown with; its short form is `test_<name>.py`."""
+    [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "tests.end_to_end" in b]
+    lines = [command.line for command in commands(block)]
+    assert len(lines) >= 5
+    for line in lines:
+        [name] = re.findall(r"-m tests\.end_to_end\.(\w+)", line)
+        assert (ROOT / "tests" / "end_to_end" / f"test_{name}.py").exists()
+        said = sh(f"{line.partition(' --')[0]} --help", environment, broker)
+        assert all(option in said for option in re.findall(r"--\w+", line)), line
 
 
 def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, tmp_path: Path) -> None:
