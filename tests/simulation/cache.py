@@ -1,0 +1,175 @@
+"""The real scripts in a real Valkey, called synchronously: one call is one moment. Its TIME is the simulation's, its run id is made up."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.exceptions import ConnectionError, ResponseError
+
+from mqueue.broker.cache import keys, scripts
+from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.cache.scripts import Script
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.faults import EpochEnded
+
+from .link import Link, Server
+
+TIME = "call('TIME')"
+GIVEN = "{ math.floor(KEYS[2] / 1000000), KEYS[2] % 1000000 }"
+SHARD = 0
+
+
+def _scripts() -> dict[str, Script]:
+    """The scripts, told the time instead of asking for it."""
+    found = {}
+    for name, script in scripts.load().items():
+        assert TIME in script.text
+        found[name] = Script(name, script.text.replace(TIME, GIVEN), "")
+    return found
+
+
+class Redis(Server):
+    """The server: what it holds, who it is, its clock."""
+
+    def __init__(self, urls: StoreUrls, wall_us: Callable[[], int]) -> None:
+        super().__init__("redis", lambda text: ConnectionError(text))
+        self.client: Any = redis.Redis(unix_socket_path=urls.redis_addrs[0].removeprefix("unix://"), password=urls.redis_password)
+        self.scripts = {n: Script(n, s.text, self.client.script_load(s.text)) for n, s in _scripts().items()}
+        self._wall_us = wall_us
+        self.offset_us = 0
+        self.run = 0
+        self.failing = 0  # the so-manieth script from now on fails
+        self.restart()
+
+    def begin(self, wall_us: Callable[[], int]) -> None:
+        self._wall_us, self.offset_us, self.run, self.up, self.failing = wall_us, 0, 0, True, 0
+        self.restart()
+
+    @property
+    def run_id(self) -> str:
+        return f"run-{self.run}"
+
+    def time_us(self) -> int:
+        return self._wall_us() + self.offset_us
+
+    def forget(self) -> None:
+        self.client.flushall()
+
+    def restart(self, snapshot: list[tuple[bytes, bytes]] | None = None) -> None:
+        """Another process: empty, or with what an old file had."""
+        self.run += 1
+        self.forget()
+        for key, data in snapshot or ():
+            self.client.restore(key, 0, data)
+
+    def maybe_fail(self) -> None:
+        if self.failing:
+            self.failing -= 1
+            if self.failing == 0:
+                raise ResponseError("ERR user_script: the simulation's error")
+
+    def snapshot(self) -> list[tuple[bytes, bytes]]:
+        return [(key, self.client.dump(key)) for key in sorted(self.client.keys())]
+
+    def left(self) -> dict[str, int]:
+        """What a drained shard must not hold, and how much of it."""
+        found: dict[str, int] = {}
+        for key in sorted(self.client.keys()):
+            name = key.decode().removeprefix(keys.prefix(SHARD))
+            kind = name.split(":")[0]
+            if kind in {"record", "body", "error"}:
+                found[name] = self.client.hlen(key)
+            elif kind == "dirty":
+                found[name] = self.client.llen(key)
+            elif kind in {"spill", "ready", "delayed", "leases", "dead"}:
+                found[name] = self.client.zcard(key)
+            elif kind == "topic":
+                counters = self.client.hmget(key, "delayed", "leased", "unflushed")
+                if any(int(c or 0) for c in counters):
+                    found[name] = sum(int(c or 0) for c in counters)
+        buffer = int(self.client.hget(keys.shard(SHARD), "buffer") or 0)
+        return found | ({"buffer": buffer} if buffer else {})
+
+
+class SimCache(ReadyCache):
+    def __init__(self, server: Redis, link: Link, rng: random.Random) -> None:
+        super().__init__(SHARD, "redis://nowhere")
+        self._server = server
+        self._link = link
+        self._rng = rng
+        self._linked_to = ""
+        self._redis = self._blocking = Client(self)
+        self._scripts = server.scripts
+
+    def connect(self) -> None:
+        """As `_connected` does for each new connection: after a restart of the server all are new."""
+        if self._linked_to != self._server.run_id:
+            if self.run_id and self._server.run_id != self.run_id:
+                raise EpochEnded(None)
+            self._linked_to = self._server.run_id
+
+    async def _execute(self, command: tuple[Any, ...]) -> Any:
+        name = str(command[0])
+        if name == "EVALSHA":
+            sha, _, prefix, *args = command[1:]
+            name = next(s.name for s in self._scripts.values() if s.sha == sha)
+        async with self._link.call(name):
+            self.connect()
+            if name in self._scripts:
+                self._server.maybe_fail()
+                command = ("EVALSHA", sha, 2, prefix, self._server.time_us(), *args)
+            result = self._server.client.execute_command(*command)
+        return result
+
+    async def _pop(self, key: str, timeout: float) -> str | None:
+        """A look now and then instead of a connection that blocks."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            got = await self._io(lambda: self._redis.lpop(key))
+            if got is not None:
+                return str(got.decode())
+            left = deadline - loop.time()
+            if left <= 0:
+                return None
+            await asyncio.sleep(min(left, self._rng.uniform(0.01, 0.15)))
+
+    async def call(self, name: str, what: Callable[[], Any]) -> Any:
+        async with self._link.call(name):
+            self.connect()
+            result = what()
+        return result
+
+    async def close(self) -> None: ...
+
+
+class Client:
+    """What the cache uses of redis-py's asyncio client, on the synchronous one."""
+
+    def __init__(self, cache: SimCache) -> None:
+        self._cache = cache
+
+    async def info(self, section: str) -> dict[str, Any]:
+        return await self._cache.call("info", lambda: {"run_id": self._cache._server.run_id, "maxmemory_policy": "noeviction"})
+
+    def pipeline(self, transaction: bool) -> "Pipeline":
+        return Pipeline(self._cache, self._cache._server.client.pipeline(transaction=transaction))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._cache._server.client, name)
+        return lambda *args, **options: self._cache.call(name, lambda: method(*args, **options))
+
+
+class Pipeline:
+    def __init__(self, cache: SimCache, real: Any) -> None:
+        self._cache = cache
+        self._real = real
+
+    async def execute(self) -> Any:
+        return await self._cache.call("pipeline", self._real.execute)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self._real, name)
+        return method

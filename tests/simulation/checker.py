@@ -1,0 +1,139 @@
+"""After each step that can change the answer: would each acknowledged message survive losing Redis and all page caches now?
+
+It would when PostgreSQL has it, or the durable part of a log beyond the position flushed. Asked after every transaction, every file that
+goes, every acknowledgement; nothing else can make it untrue.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from mqueue.broker import entries, record
+from mqueue.broker.wal.record import decode
+from mqueue.broker.wal.segment import HEADER_SIZE, Header
+
+from .cache import SHARD
+from .disk import File
+
+if TYPE_CHECKING:
+    from .broker import SimBroker
+    from .world import World
+
+
+class Entry(NamedTuple):
+    sequence: int
+    kind: int
+    told: dict[int, int]  # id → token of enqueues; id → first byte of the state of outcomes; id → 0 of voids
+
+
+class Read:
+    """A segment as far as it has been read."""
+
+    def __init__(self) -> None:
+        self.offset = HEADER_SIZE
+        self.entries: list[Entry] = []
+
+
+class Checker:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._reads: dict[int, tuple[File, Read]] = {}
+        self.epoch = 0
+        self.mode = ""
+        self.looks = 0
+
+    # -- the logs --------------------------------------------------------------------------------------------------------------
+
+    def _entries(self, broker: "SimBroker") -> Iterable[Entry]:
+        for name, file in broker.disk.durable(broker.directory / f"shard-{SHARD}").items():
+            if name.endswith(".wal") and len(file.synced) >= HEADER_SIZE:
+                yield from self._read(file)
+
+    def _read(self, file: File) -> list[Entry]:
+        kept, read = self._reads.setdefault(id(file), (file, Read()))
+        assert kept is file
+        data = file.synced
+        if read.offset > len(data):
+            read.offset, read.entries = HEADER_SIZE, []
+        if read.offset < len(data):
+            seed = Header.decode(data[:HEADER_SIZE], self._world.folder).seed
+            while (frame := decode(data, read.offset, seed)) is not None:
+                read.offset = frame.end
+                read.entries.append(_entry(frame.record.sequence, frame.record.kind, frame.record.payload))
+        return read.entries
+
+    def logged(self, positions: dict[int, int]) -> set[int]:
+        """Tokens that a replay of all logs would bring."""
+        tokens: dict[int, int] = {}
+        void: set[int] = set()
+        for broker in self._world.brokers:
+            for entry in self._entries(broker):
+                if entry.sequence > positions.get(broker.node, 0):
+                    if entry.kind == entries.ENQUEUE:
+                        tokens |= entry.told
+                    elif entry.kind == entries.VOID:
+                        void |= entry.told.keys()
+        return {token for id, token in tokens.items() if id not in void}
+
+    def lost_power(self, broker: "SimBroker") -> None:
+        """Settles it was told of, and its disk was not."""
+        acked = {id for e in self._entries(broker) if e.kind == entries.OUTCOME for id, state in e.told.items() if state == ord("a")}
+        for all_told in self._world.history.told.values():
+            for told in all_told:
+                if told.broker is broker and not told.is_final and (told.settle.kind != "ack" or told.settle.id not in acked):
+                    told.log_lost = True
+
+    # -- a look ----------------------------------------------------------------------------------------------------------------
+
+    def look(self, why: str, postgres: Sequence[int] = ()) -> None:
+        """`postgres`: tokens that must be in PostgreSQL, by what a client was told."""
+        self.looks += 1
+        world, sql = self._world, self._world.postgres.own
+        shard = sql.execute(b"SELECT epoch, mode FROM shard").fetchone()
+        brokers = sql.execute(b"SELECT node, position, replayed FROM broker").fetchall()
+        rows = sql.execute(b"SELECT payload FROM message UNION ALL SELECT payload FROM dead_letter").fetchall()
+        stored = {int(payload) for (payload,) in rows}
+        positions = {node: position for node, position, _ in brokers}
+        for all_told in world.history.told.values():
+            for told in all_told:
+                told.is_final = told.is_final or positions.get(told.node, 0) >= told.bound
+        if shard is not None and shard[1] != "recovering" and (shard[0], shard[1]) != (self.epoch, self.mode):
+            self.epoch, self.mode = shard
+            self._opened({node: replayed for node, _, replayed in brokers})
+        must = {job.token for job in world.history.jobs.values() if job.ids and not job.open_acks and not self._may_expire(job)}
+        missing = must - stored
+        if missing:
+            missing -= self.logged(positions)
+        if missing:
+            world.fail(f"lost ({why}): {[(t, [hex(i) for i in world.history.jobs[t].ids]) for t in sorted(missing)]}")
+        if gone := must.intersection(postgres) - stored:
+            world.fail(f"said to be in PostgreSQL, and not there: {gone}")
+
+    def _may_expire(self, job: object) -> bool:
+        ttl, sent_at = job.ttl, job.sent_at  # type: ignore[attr-defined]
+        if ttl is None:
+            return False
+        return self._world.history.clocks_jumped or self._world.loop.time() > sent_at + ttl / 2
+
+    def _opened(self, replayed: dict[int, int]) -> None:
+        """A new epoch: whose log was not there for it?"""
+        world = self._world
+        world.count("epochs")
+        world.count(f"epochs {self.mode}")
+        world.tell("world", f"epoch {self.epoch} is open, {self.mode}; replayed {replayed}")
+        absent = {broker.node for broker in world.brokers if replayed.get(broker.node, 0) < self.epoch}
+        for all_told in world.history.told.values():
+            for told in all_told:
+                if not told.is_final and (told.log_lost or told.node in absent):
+                    told.excused = True
+        for job in world.history.jobs.values():
+            if job.key is not None and (job.whole or absent):
+                job.key_excused = True
+
+
+def _entry(sequence: int, kind: int, payload: bytes) -> Entry:
+    if kind == entries.ENQUEUE:
+        messages = entries.unpack_enqueued(payload)
+        return Entry(sequence, kind, {int.from_bytes(m.record[record.ID]): int(record.open_body(m.body).payload) for m in messages})
+    if kind == entries.OUTCOME:
+        return Entry(sequence, kind, {o.id: o.state[0] for o in entries.unpack_settled(payload)})
+    return Entry(sequence, kind, dict.fromkeys(entries.unpack_void(payload), 0))

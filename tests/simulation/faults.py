@@ -1,0 +1,166 @@
+"""What goes wrong, and when. Each seed has a few kinds of fault only: some bugs need the others to keep away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from .broker import SimBroker
+from .link import Link
+
+if TYPE_CHECKING:
+    from .world import World
+
+
+class Faults:
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._rng = world.rng
+        self._snapshot: list[tuple[bytes, bytes]] = []
+        kinds: list[Callable[[], Awaitable[None]]] = [
+            self.kill, self.power_loss, self.power_amid_write, self.stop, self.pause, self.redis_forgets, self.redis_restarts, self.redis_goes_back,
+            self.redis_is_away, self.postgres_restarts, self.postgres_is_away, self.postgres_fails_over, self.cut, self.slow, self.flaky,
+            self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps, self.script_fails,
+        ]  # fmt: skip
+        self.kinds = self._rng.sample(kinds, self._rng.choice([1, 2, 3, 4, 6, 8]))
+        self._pause_s = self._rng.choice([0.7, 2.0, 5.0])
+
+    async def run(self, until: float) -> None:
+        loop, rng = self._world.loop, self._rng
+        await asyncio.sleep(rng.uniform(0.5, 4))
+        while loop.time() < until:
+            kind = rng.choice(self.kinds)
+            self._world.count(kind.__name__)
+            self._world.tell("world", f"fault: {kind.__name__}")
+            loop.create_task(kind())  # type: ignore[arg-type]
+            await asyncio.sleep(rng.expovariate(1 / self._pause_s))
+
+    def _broker(self) -> SimBroker:
+        return self._rng.choice(self._world.brokers)
+
+    def _while_s(self) -> float:
+        return self._rng.choice([0.3, 1.5, 4.0, 12.0]) * self._rng.uniform(0.5, 1.5)
+
+    def _restart_s(self) -> float:
+        return self._rng.choice([0.05, 0.5, 3.0, 10.0, 20.0])
+
+    # -- brokers -------------------------------------------------------------------------------------------------------------
+
+    async def kill(self) -> None:
+        self._broker().kill(self._restart_s())
+
+    async def power_loss(self) -> None:
+        for broker in self._rng.sample(self._world.brokers, self._rng.choice([1, 1, 1, len(self._world.brokers)])):
+            broker.lose_power(self._restart_s())
+
+    async def power_amid_write(self) -> None:
+        self._broker().disk.fuse = self._rng.randint(1, 12)
+
+    async def stop(self) -> None:
+        await self._broker().stop(self._restart_s())
+
+    async def pause(self) -> None:
+        owner = self._broker().owner
+        if owner is None or not owner.alive or owner.paused:
+            return
+        owner.paused = True
+        await asyncio.sleep(self._rng.choice([self._while_s(), 20.0]))
+        self._world.loop.resume(owner)
+
+    # -- stores --------------------------------------------------------------------------------------------------------------
+
+    async def redis_forgets(self) -> None:
+        self._world.redis.forget()
+
+    async def redis_restarts(self) -> None:
+        self._world.redis.restart()
+
+    async def redis_goes_back(self) -> None:
+        """Restarted from an old file."""
+        self._snapshot = self._world.redis.snapshot()
+        await asyncio.sleep(self._rng.uniform(0.0, 3.0))
+        self._world.redis.restart(self._snapshot)
+
+    async def redis_is_away(self) -> None:
+        redis = self._world.redis
+        redis.up = False
+        await asyncio.sleep(self._while_s())
+        if self._rng.random() < 0.5:
+            redis.restart()
+        redis.up = True
+
+    async def postgres_restarts(self) -> None:
+        self._world.postgres.restart()
+
+    async def postgres_is_away(self) -> None:
+        postgres = self._world.postgres
+        postgres.up = False
+        postgres.restart()
+        await asyncio.sleep(self._while_s())
+        postgres.up = True
+
+    async def postgres_fails_over(self) -> None:
+        """To a copy that has it all."""
+        self._world.postgres.restart()
+        self._world.postgres.timeline += 1
+
+    async def script_fails(self) -> None:
+        self._world.redis.failing = self._rng.randint(1, 20)
+
+    # -- between them ----------------------------------------------------------------------------------------------------------
+
+    def _links(self) -> list[Link]:
+        broker = self._broker()
+        if broker.owner is None:
+            return []
+        return self._rng.choice([[broker.to_redis], [broker.to_postgres], [broker.to_redis, broker.to_postgres]])
+
+    async def cut(self) -> None:
+        links = self._links()
+        how = self._rng.choice(["reset", "drop"])
+        for link in links:
+            link.cut = how  # type: ignore[assignment]
+        await asyncio.sleep(self._rng.choice([self._while_s(), self._while_s(), 75.0]))
+        for link in links:
+            link.cut = ""
+
+    async def slow(self) -> None:
+        links = self._links()
+        for link in links:
+            link.slow_s = self._rng.choice([0.1, 1.0, 3.0])
+        await asyncio.sleep(self._while_s())
+        for link in links:
+            link.slow_s = 0.0
+
+    async def flaky(self) -> None:
+        links = self._links()
+        for link in links:
+            link.flaky = self._rng.choice([0.02, 0.1, 0.3])
+        await asyncio.sleep(self._while_s())
+        for link in links:
+            link.flaky = 0.0
+
+    # -- disks and clocks --------------------------------------------------------------------------------------------------------
+
+    async def disk_full(self) -> None:
+        disk = self._broker().disk
+        disk.full = True
+        await asyncio.sleep(self._while_s())
+        disk.full = False
+
+    async def disk_breaks(self) -> None:
+        self._broker().disk.broken = True
+
+    async def disk_slow(self) -> None:
+        owner = self._broker().owner
+        if owner is not None:
+            owner.disk_s = self._rng.choice([0.05, 0.5, 2.0])
+            await asyncio.sleep(self._while_s())
+            owner.disk_s = 0.0
+
+    async def broker_clock_jumps(self) -> None:
+        self._world.history.clocks_jumped = True
+        self._broker().clock.offset_us += int(self._rng.choice([-3600, -5, 5, 3600]) * 1e6)
+
+    async def redis_clock_jumps(self) -> None:
+        self._world.history.clocks_jumped = True
+        self._world.redis.offset_us += int(self._rng.choice([-3600, -5, 5, 3600]) * 1e6)

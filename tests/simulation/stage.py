@@ -1,0 +1,51 @@
+"""The two servers that all runs share, and a folder in memory for the disks."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from mqueue.broker.embedded import EmbeddedStores, StoreUrls
+
+from .cache import Redis
+from .store import Postgres
+from .world import World
+
+MEMORY = Path("/dev/shm")
+
+
+class Servers:
+    """Connections to servers that run."""
+
+    def __init__(self, urls: StoreUrls) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mq-disks-", dir=MEMORY if MEMORY.is_dir() else None))
+        self._redis = Redis(urls, lambda: 0)
+        self._postgres = Postgres(urls.database_urls[0], lambda: 0)
+
+    def world(self, seed: int, trace: Callable[[str], object] | None = None) -> World:
+        return World(seed, self.folder, self._redis, self._postgres, trace=trace)
+
+    def close(self) -> None:
+        self._postgres.close()
+        self._redis.client.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Stage:
+    """Servers of its own."""
+
+    def __enter__(self) -> Servers:
+        self._folder = Path(tempfile.mkdtemp(prefix="mq-"))
+        self._folder.chmod(0o711)
+        self._runner = asyncio.Runner()
+        self._stores = EmbeddedStores(self._folder, 1)
+        self._servers = Servers(self._runner.run(self._stores.start()))
+        return self._servers
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._servers.close()
+        self._runner.run(self._stores.stop())
+        self._runner.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
