@@ -130,7 +130,7 @@ class SimBroker:
             ShardLog.open, identity.shard_directory(SHARD), SHARD, identity.uuid, segment_max=config.segment_max, keep_s=config.keep_s, disk=disk
         )
         log._thread = cast(Any, Thread(world.loop))
-        cache, admin = (SimCache(world.redis, self.to_redis, world.rng) for _ in range(2))
+        cache, admin = (SimCache(world.redis, self.to_redis) for _ in range(2))
         shard = Shard(
             SHARD, node, cache, store, log, self.clock, METRICS.shard(SHARD), start, sequence=start, buffer_max=config.limits.buffer_max
         )
@@ -262,4 +262,4 @@ class SimBroker:
 def config_of(rng: random.Random) -> Config:
     cap = rng.choice([2, 3, 3, 20])
     limits = Limits(cap, cap + 1, rng.choice([3, 4, 50]), rng.choice([1 << 24, 1 << 24, 1 << 24, 6_000]))
-    return Config(limits, rng.choice([50_000, 250_000, 1_000_000, 3_000_000]), rng.choice([300, 1_500, 10_000]), rng.choice([0.0, 1.0, 60.0]))
+    return Config(limits, rng.choice([250_000, 1_000_000, 3_000_000]), rng.choice([300, 1_500, 10_000]), rng.choice([0.0, 1.0, 60.0]))

@@ -1,7 +1,6 @@
 """The real scripts in a real Valkey, called synchronously: one call is one moment. Its TIME is the simulation's, its run id is made up."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,8 @@ from mqueue.broker.faults import EpochEnded
 from .link import Link, Server
 
 TIME = "call('TIME')"
+PEEK = "local there = {} for i, key in ipairs(KEYS) do there[i] = redis.call('EXISTS', key) end return there"
+NODES = (1, 2, 3)
 GIVEN = "{ math.floor(KEYS[2] / 1000000), KEYS[2] % 1000000 }"
 SHARD = 0
 
@@ -37,6 +38,10 @@ class Redis(Server):
         super().__init__("redis", lambda text: ConnectionError(text))
         self.client: Any = redis.Redis(unix_socket_path=urls.redis_addrs[0].removeprefix("unix://"), password=urls.redis_password)
         self.scripts = {n: Script(n, s.text, self.client.script_load(s.text)) for n, s in _scripts().items()}
+        self._peek = self.client.script_load(PEEK)
+        self._lists = [keys.ask(SHARD), *(keys.wake(SHARD, node) for node in NODES)]  # those that calls block on
+        self.filled = set(self._lists)
+        self._waiting: list[asyncio.Future[None]] = []
         self._wall_us = wall_us
         self.offset_us = 0
         self.run = 0
@@ -45,6 +50,8 @@ class Redis(Server):
 
     def begin(self, wall_us: Callable[[], int]) -> None:
         self._wall_us, self.offset_us, self.run, self.up, self.failing = wall_us, 0, 0, True, 0
+        self._waiting.clear()
+        self.filled = set(self._lists)
         self.restart()
 
     @property
@@ -64,11 +71,34 @@ class Redis(Server):
         for key, data in snapshot or ():
             self.client.restore(key, 0, data)
 
-    def maybe_fail(self) -> None:
+    def script(self, command: tuple[Any, ...]) -> Any:
+        """A call, and a look at the lists that others wait on."""
         if self.failing:
             self.failing -= 1
             if self.failing == 0:
                 raise ResponseError("ERR user_script: the simulation's error")
+        pipe = self.client.pipeline(transaction=False)
+        pipe.execute_command(*command)
+        pipe.evalsha(self._peek, len(self._lists), *self._lists)
+        result, there = pipe.execute(raise_on_error=False)
+        self.filled = {key for key, exists in zip(self._lists, there, strict=True) if exists}
+        if self.filled:
+            self.wake()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def wake(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+
+    async def pushed(self, timeout: float) -> None:
+        """Something may have been pushed onto a list, or the time is over."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await asyncio.wait({future}, timeout=timeout)
 
     def snapshot(self) -> list[tuple[bytes, bytes]]:
         return [(key, self.client.dump(key)) for key in sorted(self.client.keys())]
@@ -94,11 +124,10 @@ class Redis(Server):
 
 
 class SimCache(ReadyCache):
-    def __init__(self, server: Redis, link: Link, rng: random.Random) -> None:
+    def __init__(self, server: Redis, link: Link) -> None:
         super().__init__(SHARD, "redis://nowhere")
         self._server = server
         self._link = link
-        self._rng = rng
         self._linked_to = ""
         self._redis = self._blocking = Client(self)
         self._scripts = server.scripts
@@ -118,28 +147,34 @@ class SimCache(ReadyCache):
         async with self._link.call(name):
             self.connect()
             if name in self._scripts:
-                self._server.maybe_fail()
-                command = ("EVALSHA", sha, 2, prefix, self._server.time_us(), *args)
-            result = self._server.client.execute_command(*command)
+                result = self._server.script(("EVALSHA", sha, 2, prefix, self._server.time_us(), *args))
+            else:
+                result = self._server.client.execute_command(*command)
         return result
 
     async def _pop(self, key: str, timeout: float) -> str | None:
-        """A look now and then instead of a connection that blocks."""
-        loop = asyncio.get_running_loop()
+        """Blocks here instead of there."""
+        loop, server = asyncio.get_running_loop(), self._server
         deadline = loop.time() + timeout
         while True:
-            got = await self._io(lambda: self._redis.lpop(key))
-            if got is not None:
-                return str(got.decode())
-            left = deadline - loop.time()
-            if left <= 0:
+            if key in server.filled or loop.time() >= deadline:
+                got = await self._io(lambda: self._redis.lpop(key))
+                server.filled.discard(key)
+                if got is not None:
+                    server.filled.add(key)  # there may be more
+                    return str(got.decode())
+            if loop.time() >= deadline:
                 return None
-            await asyncio.sleep(min(left, self._rng.uniform(0.01, 0.15)))
+            self._link.owner.check()
+            await server.pushed(deadline - loop.time())
 
     async def call(self, name: str, what: Callable[[], Any]) -> Any:
         async with self._link.call(name):
             self.connect()
             result = what()
+            if name == "rpush":
+                self._server.filled.add(keys.ask(SHARD))
+                self._server.wake()
         return result
 
     async def close(self) -> None: ...

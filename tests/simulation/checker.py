@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from .broker import SimBroker
     from .world import World
 
+# The shard's life; per broker node, position, epoch confirmed; what messages and dead letters are there.
+STATE = b"""SELECT (SELECT json_build_array(epoch, mode) FROM shard),
+  (SELECT coalesce(json_agg(json_build_array(node, position, replayed) ORDER BY node), '[]') FROM broker),
+  (SELECT coalesce(json_agg(convert_from(payload, 'UTF8')), '[]')
+   FROM (SELECT payload FROM message UNION ALL SELECT payload FROM dead_letter) p)"""
+
 
 class Entry(NamedTuple):
     sequence: int
@@ -87,16 +93,16 @@ class Checker:
     def look(self, why: str, postgres: Sequence[int] = ()) -> None:
         """`postgres`: tokens that must be in PostgreSQL, by what a client was told."""
         self.looks += 1
-        world, sql = self._world, self._world.postgres.own
-        shard = sql.execute(b"SELECT epoch, mode FROM shard").fetchone()
-        brokers = sql.execute(b"SELECT node, position, replayed FROM broker").fetchall()
-        rows = sql.execute(b"SELECT payload FROM message UNION ALL SELECT payload FROM dead_letter").fetchall()
-        stored = {int(payload) for (payload,) in rows}
+        world = self._world
+        found = world.postgres.own.execute(STATE).fetchone()
+        assert found is not None
+        shard, brokers, payloads = found
+        stored = {int(payload) for payload in payloads}
         positions = {node: position for node, position, _ in brokers}
         for all_told in world.history.told.values():
             for told in all_told:
                 told.is_final = told.is_final or positions.get(told.node, 0) >= told.bound
-        if shard is not None and shard[1] != "recovering" and (shard[0], shard[1]) != (self.epoch, self.mode):
+        if shard is not None and shard[1] != "recovering" and tuple(shard) != (self.epoch, self.mode):
             self.epoch, self.mode = shard
             self._opened({node: replayed for node, _, replayed in brokers})
         must = {job.token for job in world.history.jobs.values() if job.ids and not job.open_acks and not self._may_expire(job)}

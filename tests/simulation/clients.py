@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mqueue.message import Delivery, Extend, NewMessage, RequestKey, Settle
 
@@ -22,10 +22,19 @@ class Clients:
         self._rng = world.rng
         self._history = world.history
         self._tokens = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     def any_broker(self) -> SimBroker:
         up = [b for b in self._world.brokers if b.engine is not None]
         return self._rng.choice(up or self._world.brokers)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(self._world.loop.create_task(work))
+
+    async def finish(self) -> None:
+        """All that was begun is answered, or given up."""
+        while self._tasks:
+            await self._tasks.pop()
 
     # -- producers -----------------------------------------------------------------------------------------------------------
 
@@ -33,7 +42,7 @@ class Clients:
         loop, rng = self._world.loop, self._rng
         while loop.time() < until:
             await asyncio.sleep(rng.expovariate(1.5))
-            loop.create_task(self._enqueue())
+            self._begin(self._enqueue())
 
     async def _enqueue(self) -> None:
         rng = self._rng
@@ -77,7 +86,7 @@ class Clients:
         while loop.time() < until:
             got = await self.fetch(self.any_broker(), rng.choice([TOPICS, TOPICS[:1], TOPICS[1:]]), rng.randint(1, 3), rng.choice([0.0, 1.0]))
             if got:
-                loop.create_task(self._perform(got, rng.choice([0.05, 0.5, 2.0, 9.0])))
+                self._begin(self._perform(got, rng.choice([0.05, 0.5, 2.0, 9.0])))
             await asyncio.sleep(rng.uniform(0.05, 0.8))
 
     async def fetch(self, broker: SimBroker, topics: Sequence[str], limit: int, wait: float, lease: float | None = None) -> list[Delivery]:

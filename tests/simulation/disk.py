@@ -50,7 +50,7 @@ class ForgetfulDisk(OsDisk):
         self.broken = False
         self.fuse: int | None = None
         self.blown: Callable[[], object] = lambda: None
-        self.changed: Callable[[], object] = lambda: None  # something durable may be less
+        self.changed: Callable[[], object] = lambda: None  # a durable log is gone, or another one
 
     def _step(self) -> None:
         if self.fuse is None:
@@ -119,12 +119,14 @@ class ForgetfulDisk(OsDisk):
         if self.broken:
             raise OSError(errno.EIO, "broken")
         directory = self._directory(path)
+        less = any(directory.names.get(name) is not file for name, file in directory.durable.items() if name.endswith(".wal"))
         directory.durable = dict(directory.names)
         directory.steps.clear()
         for child in path.iterdir():
             if child.is_dir():
                 directory.durable[child.name] = File()
-        self.changed()
+        if less:
+            self.changed()
 
     # -- the end of a process, of power ------------------------------------------------------------------------------------------
 

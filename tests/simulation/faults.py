@@ -1,8 +1,8 @@
 """What goes wrong, and when. Each seed has a few kinds of fault only: some bugs need the others to keep away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from .broker import SimBroker
 from .link import Link
@@ -15,8 +15,9 @@ class Faults:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._rng = world.rng
+        self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: list[tuple[bytes, bytes]] = []
-        kinds: list[Callable[[], Awaitable[None]]] = [
+        kinds: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.kill, self.power_loss, self.power_amid_write, self.stop, self.pause, self.redis_forgets, self.redis_restarts, self.redis_goes_back,
             self.redis_is_away, self.postgres_restarts, self.postgres_is_away, self.postgres_fails_over, self.cut, self.slow, self.flaky,
             self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps, self.script_fails,
@@ -31,8 +32,13 @@ class Faults:
             kind = rng.choice(self.kinds)
             self._world.count(kind.__name__)
             self._world.tell("world", f"fault: {kind.__name__}")
-            loop.create_task(kind())  # type: ignore[arg-type]
+            self._tasks.append(loop.create_task(kind()))
             await asyncio.sleep(rng.expovariate(1 / self._pause_s))
+
+    def end(self) -> None:
+        """Those that would end by themselves later."""
+        for task in self._tasks:
+            task.cancel()
 
     def _broker(self) -> SimBroker:
         return self._rng.choice(self._world.brokers)

@@ -30,7 +30,7 @@ class Owner:
         self.alive = True
         self.paused = False
         self.parked: list[asyncio.Handle] = []
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in order
         self.disk_s = 0.0  # on top, for a slow disk
         self.context = contextvars.copy_context()
         self.context.run(OWNER.set, self)
@@ -94,8 +94,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         task = super().create_task(coro, name=name, context=context)
         owner = context[OWNER] if context is not None and OWNER in context else OWNER.get()
         if owner is not None:
-            owner.tasks.add(task)
-            task.add_done_callback(owner.tasks.discard)
+            owner.tasks[task] = None
+            task.add_done_callback(lambda task: owner.tasks.pop(task, None))
             if not owner.alive:
                 task.cancel()
         return task
