@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import Counter
 
+from .mutations import MUTATIONS
 from .stage import Stage
 from .world import World
 
@@ -18,10 +19,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--trace", action="store_true", help="tell the story")
     parser.add_argument("--keep-going", action="store_true", help="after a failure")
+    parser.add_argument("--mutations", nargs="?", const="", help="take rules away, those whose name has this in it: each must be noticed")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of names
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    if options.mutations is not None:
+        return _mutate(options.mutations)
     seeds = [options.seed] if options.seed is not None else list(range(options.first, options.first + options.seeds))
     counts: Counter[str] = Counter()
     failed: list[int] = []
@@ -44,6 +48,17 @@ def main() -> int:
     seconds = time.monotonic() - began
     print(f"{len(seeds)} seeds in {seconds:.1f} s; {virtual / 3600:.1f} hours simulated; failed: {failed or 'none'}")
     return bool(failed)
+
+
+def _mutate(part: str) -> int:
+    missed = 0
+    with Stage() as stage:
+        for mutation in MUTATIONS:
+            if part in mutation.name:
+                seed, what = stage.notices(mutation)
+                missed += seed is None
+                print(f"{mutation.name}: {f'seed {seed}: {what}' if seed is not None else 'NOT NOTICED'}", flush=True)
+    return bool(missed)
 
 
 def _tell(world: World, traced: bool) -> None:

@@ -83,6 +83,7 @@ class SimBroker:
         self.engine: Engine | None = None
         self.shard: Shard | None = None
         self.restart_at: float | None = 0.0
+        self.unwell_at = 0.0
         self.failed: BaseException | None = None
         self._identity: Identity | None = None
         self._leader: Leader | None = None
@@ -99,6 +100,14 @@ class SimBroker:
     @property
     def serves(self) -> bool:
         return self.alive and self.engine is not None and self.shard is not None and self.shard.serving.is_set()
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing keeps it from its part in a recovery."""
+        owner = self.owner
+        if owner is None or not self.serves or owner.paused or owner.disk_s:
+            return False
+        return not any(link.cut or link.flaky or link.slow_s for link in (self.to_redis, self.to_postgres))
 
     # -- life ----------------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .broker import SimBroker
     from .world import World
 
+UNWELL_S = 12.0  # so long a fault may keep a broker from a recovery
+
 # The shard's life; per broker node, position, epoch confirmed; what messages and dead letters are there.
 STATE = b"""SELECT (SELECT json_build_array(epoch, mode) FROM shard),
   (SELECT coalesce(json_agg(json_build_array(node, position, replayed) ORDER BY node), '[]') FROM broker),
@@ -126,10 +128,13 @@ class Checker:
         world.count("epochs")
         world.count(f"epochs {self.mode}")
         world.tell("world", f"epoch {self.epoch} is open, {self.mode}; replayed {replayed}")
-        absent = {broker.node for broker in world.brokers if replayed.get(broker.node, 0) < self.epoch}
+        absent = {broker for broker in world.brokers if replayed.get(broker.node, 0) < self.epoch}
+        for broker in absent:
+            if world.loop.time() - broker.unwell_at > UNWELL_S:
+                world.fail(f"epoch {self.epoch} is open without {broker.name}, which is well")
         for all_told in world.history.told.values():
             for told in all_told:
-                if not told.is_final and (told.log_lost or told.node in absent):
+                if not told.is_final and (told.log_lost or told.broker in absent):
                     told.excused = True
         for job in world.history.jobs.values():
             if job.key is not None and (job.whole or absent):

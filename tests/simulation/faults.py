@@ -23,6 +23,8 @@ class Faults:
             self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps, self.script_fails,
         ]  # fmt: skip
         self.kinds = self._rng.sample(kinds, self._rng.choice([1, 2, 3, 4, 6, 8]))
+        if world.kinds:
+            self.kinds = [kind for kind in kinds if kind.__name__ in world.kinds]
         self._pause_s = self._rng.choice([0.7, 2.0, 5.0])
 
     async def run(self, until: float) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from mqueue.broker.embedded import EmbeddedStores, StoreUrls
 
 from .cache import Redis
+from .mutations import SEEDS, Mutation, broken
 from .store import Postgres
 from .world import World
 
@@ -21,15 +22,25 @@ class Servers:
 
     def __init__(self, urls: StoreUrls) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mq-disks-", dir=MEMORY if MEMORY.is_dir() else None))
-        self._redis = Redis(urls, lambda: 0)
+        self.redis = Redis(urls, lambda: 0)
         self._postgres = Postgres(urls.database_urls[0], lambda: 0)
 
-    def world(self, seed: int, trace: Callable[[str], object] | None = None) -> World:
-        return World(seed, self.folder, self._redis, self._postgres, trace=trace)
+    def world(self, seed: int, kinds: Sequence[str] = (), trace: Callable[[str], object] | None = None) -> World:
+        return World(seed, self.folder, self.redis, self._postgres, kinds=kinds, trace=trace)
+
+    def notices(self, mutation: Mutation) -> tuple[int | None, str]:
+        """The first seed that fails without this rule, and with what; None where none does."""
+        for seed in range(SEEDS):
+            try:
+                with broken(mutation, self.redis):
+                    self.world(seed, mutation.faults).run()
+            except Exception as error:
+                return seed, str(error).partition(": ")[2][:160] or repr(error)
+        return None, ""
 
     def close(self) -> None:
         self._postgres.close()
-        self._redis.client.close()
+        self.redis.client.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -50,6 +50,8 @@ class Postgres(Server):
         with self.own.transaction():
             for table in TABLES:
                 self.own.execute(f"DELETE FROM {table}".encode())
+            for sequence in ("lease_number", "topic_id_seq"):
+                self.own.execute(f"ALTER SEQUENCE {sequence} RESTART".encode())
 
     def close(self) -> None:
         self.restart()

@@ -4,7 +4,7 @@ import asyncio
 import random
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,8 +35,13 @@ class Violation(AssertionError):
 
 
 class World:
-    def __init__(self, seed: int, folder: Path, redis: Redis, postgres: Postgres, *, trace: Callable[[str], object] | None = None) -> None:
+    """`kinds`: of faults; none: the seed chooses."""
+
+    def __init__(
+        self, seed: int, folder: Path, redis: Redis, postgres: Postgres, *, kinds: Sequence[str] = (), trace: Callable[[str], object] | None = None
+    ) -> None:
         self.seed = seed
+        self.kinds = kinds
         self.rng = random.Random(seed)
         self.loop = VirtualLoop(self.rng)
         self.folder = folder / str(seed)
@@ -141,6 +146,8 @@ class World:
     async def _restart(self) -> None:
         while True:
             for broker in self.brokers:
+                if not broker.is_well or not self.postgres.up:
+                    broker.unwell_at = self.loop.time()
                 if not broker.alive and broker.restart_at is not None and broker.restart_at <= self.loop.time():
                     broker.start()
             await asyncio.sleep(0.05)

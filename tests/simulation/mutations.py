@@ -1,0 +1,93 @@
+"""Rules taken away, one at a time: the simulation must notice each. What it cannot notice it does not test.
+
+A mutation says which faults bring it out, since few seeds have them all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from mqueue.broker.committer import Committer
+from mqueue.broker.daemons import epoch
+from mqueue.broker.store import replay, shard, write
+from mqueue.broker.store.queries import sql
+from mqueue.broker.wal.identity import Identity
+from mqueue.broker.wal.log import ShardLog
+from mqueue.broker.wal.segment import Writer
+
+from .cache import Redis, SimCache
+from .disk import ForgetfulDisk
+
+SEEDS = 40
+POWER = ("power_loss", "redis_forgets")
+
+
+class Mutation(NamedTuple):
+    """`breaks`: what to replace; given the server, whose scripts it may change."""
+
+    name: str
+    faults: Sequence[str]
+    breaks: Callable[[Redis, ExitStack], object]
+
+
+def _replace(owner: Any, name: str, by: Any) -> Callable[[Redis, ExitStack], object]:
+    return lambda redis, stack: stack.enter_context(patch.object(owner, name, by))
+
+
+def _script(name: str, old: str, new: str) -> Callable[[Redis, ExitStack], object]:
+    def breaks(redis: Redis, stack: ExitStack) -> None:
+        script = redis.scripts[name]
+        assert old in script.text, f"{name}.lua has no {old!r}"
+        text = script.text.replace(old, new)
+        mutant = script.__class__(name, text, redis.client.script_load(text))
+        stack.enter_context(patch.dict(redis.scripts, {name: mutant}))
+
+    return breaks
+
+
+def _statement(module: Any, name: str, old: bytes, new: bytes) -> Callable[[Redis, ExitStack], object]:
+    assert old in sql(name), f"{name}.sql has no {old!r}"
+    return _replace(module, "sql", lambda asked: sql(asked).replace(old, new) if asked == name else sql(asked))
+
+
+def _never_raise_start(identity: Identity, **fields: int) -> None:
+    if "start_count" in fields and identity.start_count > 0:
+        return
+    CHANGE(identity, **fields)
+
+
+async def _nothing(*args: Any) -> list[Any]:
+    return []
+
+
+CHANGE = Identity._change
+REMOVE = ShardLog.remove_flushed
+RUN_IDS_ARE_EQUAL = staticmethod(lambda row, reached: row.mode == "hot" and reached is not None and reached.epoch == row.epoch)
+
+MUTATIONS = (
+    Mutation("acknowledge before the fsync", POWER, _replace(Writer, "sync", lambda writer: None)),
+    Mutation("no fsync of a directory", POWER, _replace(ForgetfulDisk, "sync_directory", lambda disk, path: None)),
+    Mutation("outcomes are not logged", ("redis_forgets",), _replace(Committer, "_log_outcomes", lambda *args: True)),
+    Mutation("a late replay announces nothing", ("redis_forgets", "kill"), _statement(replay, "put_arrivals", b"WHERE id", b"WHERE false AND id")),
+    Mutation("scripts of an ended epoch are taken", ("redis_forgets", "redis_restarts", "kill"), _script("apply", "if no then return no end", "")),
+    Mutation("transactions of an ended term are taken", ("pause", "cut"), _statement(shard, "fence", b"WHERE epoch", b"WHERE true OR epoch")),
+    Mutation("an epoch opens before the brokers have replayed", ("redis_forgets",), _replace(epoch.Epochs, "_behind", _nothing)),
+    Mutation("the dirty list is trimmed too far", ("kill", "redis_forgets"), _script("flush_done", "<= up_to do", "<= up_to + 2 do")),
+    Mutation("numbers are used again after a start", ("kill", "power_loss"), _replace(Identity, "_change", _never_raise_start)),
+    Mutation("the pruner does not ask Redis", ("kill",), _replace(SimCache, "known", _nothing)),
+    Mutation("a rolled-back Redis goes on", ("redis_goes_back",), _replace(epoch.Epochs, "goes_on", RUN_IDS_ARE_EQUAL)),
+    Mutation("what was dropped during a refill is forgotten", ("slow",), _script("refill_end", "if less(t.low, frontier)", "if false")),
+    Mutation(
+        "a replay forgets idempotency keys", ("redis_forgets",), _statement(replay, "keep_keys", b"::bigint[])\nON", b"::bigint[]) LIMIT 0\nON")
+    ),  # fmt: skip
+    Mutation("segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))),
+    Mutation("a flush does not move the positions", ("redis_forgets",), _replace(write, "move_positions", _nothing)),
+)
+
+
+@contextmanager
+def broken(mutation: Mutation, redis: Redis) -> Iterator[None]:
+    with ExitStack() as stack:
+        mutation.breaks(redis, stack)
+        yield
