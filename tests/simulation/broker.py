@@ -105,7 +105,7 @@ class SimBroker:
     def is_well(self) -> bool:
         """Nothing keeps it from its part in a recovery."""
         owner = self.owner
-        if owner is None or not self.serves or owner.paused or owner.disk_s:
+        if owner is None or self.engine is None or owner.paused or owner.disk_s:
             return False
         return not any(link.cut or link.flaky or link.slow_s for link in (self.to_redis, self.to_postgres))
 

@@ -74,7 +74,7 @@ class Clients:
                 await asyncio.sleep(rng.uniform(0.1, 4))
                 continue
             self._world.count("enqueues")
-            self._history.enqueued(tokens, accepted.ids, broker, durability)
+            self._history.enqueued(tokens, accepted.ids, broker, accepted.durability)
             if kind == "plain" or rng.random() < 0.5:
                 return
             await asyncio.sleep(rng.uniform(0.01, 2))  # and once more, with the same key
