@@ -136,7 +136,13 @@ class SimBroker:
         ids = IdSource(node, identity, self.clock)
         start = identity.start_count << 40
         log = await asyncio.to_thread(
-            ShardLog.open, identity.shard_directory(SHARD), SHARD, identity.uuid, segment_max=config.segment_max, keep_s=config.keep_s, disk=disk
+            ShardLog.open,
+            identity.shard_directory(SHARD),
+            SHARD,
+            identity.uuid,
+            segment_max=config.segment_max,
+            keep_s=config.keep_s,
+            disk=disk,
         )
         log._thread = cast(Any, Thread(world.loop))
         cache, admin = (SimCache(world.redis, self.to_redis) for _ in range(2))
@@ -152,9 +158,17 @@ class SimBroker:
         committer = Committer(shard, ids, fail)
         leader = Leader(shard, admin, config.limits, flush_age_us=config.flush_age_us, horizon_us=config.horizon_us, idle_us=config.idle_us)
         engine = Engine(
-            [shard], [committer], SlotMap([0] * SLOTS), Waiters(), METRICS, self.clock, lease_s=10.0, max_retries=3, idempotency_s=3600.0,
+            [shard],
+            [committer],
+            SlotMap([0] * SLOTS),
+            Waiters(),
+            METRICS,
+            self.clock,
+            lease_s=10.0,
+            max_retries=3,
+            idempotency_s=3600.0,
             jitter=world.rng.random,
-        )  # fmt: skip
+        )
         self._leader, self._committer, self.shard = leader, committer, shard
         parts = [Membership(shard).run(), leader.run(), committer.run(), engine.wake_loop(shard), self._renew_ids(ids)]
         tasks = [asyncio.create_task(part) for part in parts]

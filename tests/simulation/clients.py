@@ -57,10 +57,16 @@ class Clients:
             self._history.asks(self._tokens, ttl, key or (f"request-{tokens[0]}" if kind == "request" else None), kind == "request")
             messages.append(
                 NewMessage(
-                    NAMESPACE, topic, b"%d" % self._tokens, priority=rng.randint(-1, 2), delay=rng.choice([None] * 5 + [1.5, 7.0, 20.0]), ttl=ttl,
-                    idempotency_key=key, max_retries=rng.choice([1, 3, 3, 3]),
+                    NAMESPACE,
+                    topic,
+                    b"%d" % self._tokens,
+                    priority=rng.randint(-1, 2),
+                    delay=rng.choice([None] * 5 + [1.5, 7.0, 20.0]),
+                    ttl=ttl,
+                    idempotency_key=key,
+                    max_retries=rng.choice([1, 3, 3, 3]),
                 )
-            )  # fmt: skip
+            )
         whole = RequestKey(f"request-{tokens[0]}", hashlib.blake2b(b"%d" % tokens[0], digest_size=16).digest()) if kind == "request" else None
         durability = "postgres" if rng.random() < 0.1 else "wal"
         for _ in range(3 if kind != "plain" else 1):

@@ -5,7 +5,6 @@ not synced gone, is what `durable` shows at any moment.
 """
 
 import errno
-import os
 import random
 import shutil
 from collections.abc import Callable

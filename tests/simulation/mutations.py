@@ -69,9 +69,15 @@ MUTATIONS = (
     Mutation("acknowledge before the fsync", POWER, _replace(Writer, "sync", lambda writer: None)),
     Mutation("no fsync of a directory", POWER, _replace(ForgetfulDisk, "sync_directory", lambda disk, path: None)),
     Mutation("outcomes are not logged", ("redis_forgets",), _replace(Committer, "_log_outcomes", lambda *args: True)),
-    Mutation("a late replay announces nothing", ("redis_forgets", "kill"), _statement(replay, "put_arrivals", b"WHERE id", b"WHERE false AND id")),
-    Mutation("scripts of an ended epoch are taken", ("redis_forgets", "redis_restarts", "kill"), _script("apply", "if no then return no end", "")),
-    Mutation("transactions of an ended term are taken", ("pause", "cut"), _statement(shard, "fence", b"WHERE epoch", b"WHERE true OR epoch")),
+    Mutation(
+        "a late replay announces nothing", ("redis_forgets", "kill"), _statement(replay, "put_arrivals", b"WHERE id", b"WHERE false AND id")
+    ),
+    Mutation(
+        "scripts of an ended epoch are taken", ("redis_forgets", "redis_restarts", "kill"), _script("apply", "if no then return no end", "")
+    ),
+    Mutation(
+        "transactions of an ended term are taken", ("pause", "cut"), _statement(shard, "fence_move", b"WHERE epoch", b"WHERE true OR epoch")
+    ),
     Mutation("an epoch opens before the brokers have replayed", ("redis_forgets",), _replace(epoch.Epochs, "_behind", _nothing)),
     Mutation("the dirty list is trimmed too far", ("kill", "redis_forgets"), _script("flush_done", "<= up_to do", "<= up_to + 2 do")),
     Mutation("numbers are used again after a start", ("kill", "power_loss"), _replace(Identity, "_change", _never_raise_start)),
@@ -79,9 +85,11 @@ MUTATIONS = (
     Mutation("a rolled-back Redis goes on", ("redis_goes_back",), _replace(epoch.Epochs, "goes_on", RUN_IDS_ARE_EQUAL)),
     Mutation("what was dropped during a refill is forgotten", ("slow",), _script("refill_end", "if less(t.low, frontier)", "if false")),
     Mutation(
-        "a replay forgets idempotency keys", ("redis_forgets",), _statement(replay, "keep_keys", b"::bigint[])\nON", b"::bigint[]) LIMIT 0\nON")
-    ),  # fmt: skip
-    Mutation("segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))),
+        "a replay forgets idempotency keys", ("redis_forgets",), _statement(write, "keep_keys", b"::bytea[])\nON", b"::bytea[]) LIMIT 0\nON")
+    ),
+    Mutation(
+        "segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))
+    ),
     Mutation("a flush does not move the positions", ("redis_forgets",), _replace(write, "move_positions", _nothing)),
 )
 

@@ -40,7 +40,14 @@ class World:
     """`kinds`: of faults; none: the seed chooses."""
 
     def __init__(
-        self, seed: int, folder: Path, redis: Redis, postgres: Postgres, *, kinds: Sequence[str] = (), trace: Callable[[str], object] | None = None
+        self,
+        seed: int,
+        folder: Path,
+        redis: Redis,
+        postgres: Postgres,
+        *,
+        kinds: Sequence[str] = (),
+        trace: Callable[[str], object] | None = None,
     ) -> None:
         self.seed = seed
         self.kinds = kinds
