@@ -130,8 +130,10 @@ class SimBroker:
         self._identity = identity = await asyncio.to_thread(Identity.open, self.directory, disk=disk)
         store = SimStore(SHARD, world.postgres, self.to_postgres, world.rng)
         await store.create(1)
-        node, _ = await store.register_broker(identity.uuid, identity.node)
+        registered = await store.register_broker(identity.uuid, identity.node)
+        node = registered.node
         await asyncio.to_thread(identity.set_node, node)
+        await asyncio.to_thread(identity.begin_after, max(registered.position, registered.started), registered.id_floor_ms)
         self.node = node
         ids = IdSource(node, identity, self.clock)
         start = identity.start_count << 40

@@ -143,6 +143,9 @@ class SimCache(ReadyCache):
                 raise EpochEnded(None)
             self._linked_to = self._server.run_id
 
+    async def forget_connections(self) -> None:
+        self._linked_to = ""
+
     async def _execute(self, command: tuple[Any, ...]) -> Any:
         name = str(command[0])
         if name == "EVALSHA":

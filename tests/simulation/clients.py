@@ -51,7 +51,7 @@ class Clients:
         topic = rng.choice(TOPICS)
         for _ in range(rng.choice([1, 1, 2, 5])):
             self._tokens += 1
-            ttl = rng.choice([None] * 12 + [10.0])
+            ttl = rng.choice([None] * 8 + [3.0, 10.0])
             key = f"key-{self._tokens}" if kind == "keyed" else None
             tokens.append(self._tokens)
             self._history.asks(self._tokens, ttl, key or (f"request-{tokens[0]}" if kind == "request" else None), kind == "request")

@@ -57,6 +57,10 @@ def _never_raise_start(identity: Identity, **fields: int) -> None:
     CHANGE(identity, **fields)
 
 
+def _both(*breaks: Callable[[Redis, ExitStack], object]) -> Callable[[Redis, ExitStack], object]:
+    return lambda redis, stack: [one(redis, stack) for one in breaks]
+
+
 async def _nothing(*args: Any) -> list[Any]:
     return []
 
@@ -64,6 +68,7 @@ async def _nothing(*args: Any) -> list[Any]:
 CHANGE = Identity._change
 REMOVE = ShardLog.remove_flushed
 RUN_IDS_ARE_EQUAL = staticmethod(lambda row, reached: row.mode == "hot" and reached is not None and reached.epoch == row.epoch)
+NO_RUN_ID = _replace(SimCache, "connect", lambda cache: None)
 
 MUTATIONS = (
     Mutation("acknowledge before the fsync", POWER, _replace(Writer, "sync", lambda writer: None)),
@@ -82,7 +87,7 @@ MUTATIONS = (
     Mutation("the dirty list is trimmed too far", ("kill", "redis_forgets"), _script("flush_done", "<= up_to do", "<= up_to + 2 do")),
     Mutation("numbers are used again after a start", ("kill", "power_loss"), _replace(Identity, "_change", _never_raise_start)),
     Mutation("the pruner does not ask Redis", ("kill",), _replace(SimCache, "known", _nothing)),
-    Mutation("a rolled-back Redis goes on", ("redis_goes_back",), _replace(epoch.Epochs, "goes_on", RUN_IDS_ARE_EQUAL)),
+    Mutation("a rolled-back Redis goes on", ("redis_goes_back",), _both(_replace(epoch.Epochs, "goes_on", RUN_IDS_ARE_EQUAL), NO_RUN_ID)),
     Mutation("what was dropped during a refill is forgotten", ("slow",), _script("refill_end", "if less(t.low, frontier)", "if false")),
     Mutation(
         "a replay forgets idempotency keys", ("redis_forgets",), _statement(write, "keep_keys", b"::bytea[])\nON", b"::bytea[]) LIMIT 0\nON")

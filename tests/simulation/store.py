@@ -12,15 +12,24 @@ from typing import Any
 
 import psycopg
 
+from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import StoreLost
 from mqueue.broker.store.migrate import migrate
-from mqueue.broker.store.shard import LEADER_LOCK, ShardStore, _connect_args
+from mqueue.broker.store.shard import LEADER_LOCK, POOLS, ShardStore, _connect_args
+from mqueue.clock import SystemClock
 
 from .link import Link, Server
 
-NOW = b"now()"
+NOW = (b"clock_timestamp()", b"now()")
 TIMELINE = b"('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 TABLES = ("arrival", "orphan", "idempotency", "lease", "message", "dead_letter", "topic", "broker", "shard", "slot")
+
+
+class LoopClock(SystemClock):
+    """Of the loop that runs."""
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 class Postgres(Server):
@@ -40,7 +49,7 @@ class Postgres(Server):
         self.written: Callable[[], object] = lambda: None
 
     def _connect(self) -> psycopg.Connection[Any]:
-        session = psycopg.connect(self.url, **_connect_args())
+        session = psycopg.connect(self.url, **_connect_args("leader"))
         session.execute("SET synchronous_commit = off")
         return session
 
@@ -78,8 +87,8 @@ class Postgres(Server):
 
     def told(self, query: bytes) -> bytes:
         """The statement with the simulation's time in it."""
-        if NOW in query:
-            query = query.replace(NOW, b"to_timestamp(%.6f)" % (self._wall_us() / 1e6))
+        for now in NOW:
+            query = query.replace(now, b"to_timestamp(%.6f)" % (self._wall_us() / 1e6))
         return query.replace(TIMELINE, b"%d" % self.timeline)
 
 
@@ -213,7 +222,8 @@ class SimStore(ShardStore):
     def __init__(self, number: int, server: Postgres, link: Link, rng: random.Random) -> None:
         super().__init__(number, server.url)
         self._server, self._link, self._rng = server, link, rng
-        self._pool: Any = Pool(server, link, rng)
+        self._pools: Any = dict.fromkeys(POOLS, Pool(server, link, rng))
+        self.circuit = Circuit(LoopClock())
 
     async def connect(self) -> Any:
         try:

@@ -1,0 +1,48 @@
+"""A few seeds of the simulation, and that it notices what it is for. The long form: python -m tests.simulation."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .mutations import MUTATIONS, Mutation
+from .stage import Servers, Stage
+
+SEEDS = int(os.environ.get("MQUEUE_SIMULATION_SEEDS", "8"))
+QUICK = ("acknowledge before the fsync", "outcomes are not logged", "segments go before they are flushed")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with Stage() as servers:
+        yield servers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_nothing_acknowledged_is_lost(servers: Servers, seed: int) -> None:
+    world = servers.world(seed)
+    world.run()
+    assert world.counts["jobs"] and world.counts["deliveries"] and world.checker.looks
+
+
+@pytest.mark.slow
+def test_apart_keeps_idempotency_keys(servers: Servers) -> None:
+    """Keyed enqueues waited for their batch while Redis went out of reach; past it they were taken a second time."""
+    servers.world(7, ("pause", "cut")).run()
+
+
+def test_a_seed_tells_the_same_story_twice(servers: Servers) -> None:
+    stories: list[list[str]] = []
+    for _ in range(2):
+        story: list[str] = []
+        servers.world(1, ("kill", "redis_forgets"), story.append).run()
+        stories.append(story)
+    assert stories[0] == stories[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", [m for m in MUTATIONS if m.name in QUICK], ids=lambda m: m.name)
+def test_a_rule_taken_away_is_noticed(servers: Servers, mutation: Mutation) -> None:
+    seed, _ = servers.notices(mutation)
+    assert seed is not None
