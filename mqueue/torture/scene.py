@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mqueue.clock import SystemClock
+from mqueue.errors import MQueueError
 from mqueue.torture.history import History
 from mqueue.torture.load import Load
 from mqueue.torture.stage import Stage
@@ -43,7 +44,11 @@ async def _drain(load: Load) -> None:
     """Until nothing is left, or nothing has been acked for STUCK_S."""
     acked, since = load.acked, time.monotonic()
     while time.monotonic() < since + STUCK_S:
-        load.history.left = await load.left()
+        try:
+            load.history.left = await load.left()
+        except MQueueError:  # asked again, as anybody would
+            await asyncio.sleep(0.5)
+            continue
         if not any(load.history.left.values()):
             return
         if load.acked > acked:
