@@ -5,6 +5,7 @@ at once. A broker that alone cannot reach a hot Redis is *apart*: its enqueues g
 settle it must refuse, since Redis decides those.
 """
 
+import asyncio
 import struct
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken,
 from mqueue.broker.store.write import Key
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
+
+PLACED_S = 2.0
+PLACED_PAUSE_S = 0.03
 
 NOT_THERE = Outcome(b"g", b"\0", 0, 0, 0, 0, 0, 0)
 STALE = NOT_THERE._replace(verdict=b"s")
@@ -55,9 +59,18 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
         return Fresh([row for _, one in fresh for row in one.rows], keys)
 
     await cold.enqueue(shard.epoch, shard.now_us(), "hot" if shard.mode == APART else "cold", make)
+    if shard.mode == APART:
+        await _until_placed(shard, [id for told in made for id in told])
     for request, told in zip(requests, made, strict=True):
         if not request.done.done():
             request.done.set_result(told)
+
+
+async def _until_placed(shard: Shard, ids: Sequence[int]) -> None:
+    """An answer before the leader has placed them would let a fetch that comes after it pass them by. Past PLACED_S that may be."""
+    deadline = shard.clock.monotonic() + PLACED_S
+    while await shard.store.unplaced(ids) and shard.clock.monotonic() < deadline:
+        await asyncio.sleep(PLACED_PAUSE_S)
 
 
 def fresh_of(messages: Sequence[Enqueued]) -> tuple[list[int], Fresh]:

@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "topic_counts": ("message_key", {"namespaces": ["n"]}),
     "arrivals": ("message_pkey", {"limit": 100}),
     "put_arrivals": ("message_pkey", {"ids": [1, 2, 3]}),
+    "unplaced": ("arrival_pkey", {"ids": [1]}),
     "delete_arrivals": ("arrival_pkey", {"ids": [1]}),
     "orphans_of": ("orphan_pkey", {"ids": [1]}),
     "settle_rows": ("message_pkey", {"ids": [1], "versions": [2], "attempts": [1], "dues": [5], "errors": [""]}),

@@ -405,6 +405,10 @@ class ShardStore:
         rows = await self._leader(connection, "request_keys", now=now, limit=limit)
         return [(h, record.IDEMPOTENCY.pack(id, body, 0, 0, expires, 1, b"r") + ids) for h, body, id, expires, ids in rows]
 
+    async def unplaced(self, ids: Sequence[int]) -> bool:
+        """Does one of these arrivals still wait for the leader?"""
+        return bool((await self._all("unplaced", ids=list(ids)))[0][0])
+
     async def message_by_id(self, id: int) -> Any | None:
         rows = await self._all("message_by_id", id=id)
         return rows[0] if rows else None
