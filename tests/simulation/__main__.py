@@ -30,23 +30,26 @@ def main() -> int:
     counts: Counter[str] = Counter()
     failed: list[int] = []
     began = time.monotonic()
-    virtual = 0.0
+    virtual, runs = 0.0, 0
     with Stage() as stage:
         for seed in seeds:
             world = stage.world(seed, trace=print if options.trace else None)
             try:
                 world.run()
+            except KeyboardInterrupt:
+                break
             except Exception:
                 failed.append(seed)
                 _tell(world, traced=options.trace)
                 if not options.keep_going:
                     break
             counts += world.counts
+            runs += 1
             virtual += world.loop.time()
     for name, count in sorted(counts.items()):
         print(f"{count:9,} {name}")
     seconds = time.monotonic() - began
-    print(f"{len(seeds)} seeds in {seconds:.1f} s; {virtual / 3600:.1f} hours simulated; failed: {failed or 'none'}")
+    print(f"{runs} seeds in {seconds:.1f} s; {virtual / 3600:.1f} hours simulated; failed: {failed or 'none'}")
     return bool(failed)
 
 

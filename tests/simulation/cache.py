@@ -194,7 +194,8 @@ class Client:
         self._cache = cache
 
     async def info(self, section: str) -> dict[str, Any]:
-        return await self._cache.call("info", lambda: {"run_id": self._cache._server.run_id, "maxmemory_policy": "noeviction"})
+        told: dict[str, Any] = await self._cache.call("info", lambda: {"run_id": self._cache._server.run_id, "maxmemory_policy": "noeviction"})
+        return told
 
     def pipeline(self, transaction: bool) -> "Pipeline":
         return Pipeline(self._cache, self._cache._server.client.pipeline(transaction=transaction))

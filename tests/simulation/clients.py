@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqueue.message import Delivery, Extend, NewMessage, RequestKey, Settle
+from mqueue.message import Delivery, Durability, Extend, NewMessage, RequestKey, Settle
 
 from .broker import SimBroker, Unknown
 
@@ -68,7 +68,7 @@ class Clients:
                 )
             )
         whole = RequestKey(f"request-{tokens[0]}", hashlib.blake2b(b"%d" % tokens[0], digest_size=16).digest()) if kind == "request" else None
-        durability = "postgres" if rng.random() < 0.1 else "wal"
+        durability: Durability = "postgres" if rng.random() < 0.1 else "wal"
         for _ in range(3 if kind != "plain" else 1):
             broker = self.any_broker()
             self._world.tell("client", f"enqueues jobs {tokens} at {broker.name}")
@@ -76,6 +76,7 @@ class Clients:
                 accepted = await broker.call(lambda engine: engine.enqueue(messages, whole, durability))
             except Unknown as unknown:
                 self._world.count("enqueues unknown")
+                self._history.unanswered += len(tokens)
                 self._world.tell("client", f"knows nothing of jobs {tokens}: {unknown}")
                 await asyncio.sleep(rng.uniform(0.1, 4))
                 continue

@@ -56,6 +56,7 @@ class History:
         self.told: dict[int, list[Told]] = {}
         self.held: dict[int, list[Held]] = {}
         self.unknown_fetches = 0
+        self.unanswered = 0  # messages of enqueues without an answer
         self.acks_sent: set[int] = set()
         self.clocks_jumped = False
 

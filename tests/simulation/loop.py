@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 task.cancel()
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """A job of a thread: all of it at one moment, a little later."""
         future = self.create_future()
         self.later(func, *args, done=future)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from mqueue.broker.committer import Committer
 from mqueue.broker.daemons import epoch
-from mqueue.broker.store import replay, shard, write
+from mqueue.broker.store import replay, write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.log import ShardLog
@@ -78,17 +78,15 @@ MUTATIONS = (
         "a late replay announces nothing", ("redis_forgets", "kill"), _statement(replay, "put_arrivals", b"WHERE id", b"WHERE false AND id")
     ),
     Mutation(
-        "scripts of an ended epoch are taken", ("redis_forgets", "redis_restarts", "kill"), _script("apply", "if no then return no end", "")
-    ),
-    Mutation(
-        "transactions of an ended term are taken", ("pause", "cut"), _statement(shard, "fence_move", b"WHERE epoch", b"WHERE true OR epoch")
+        "a replay that comes after the opening announces nothing",
+        ("redis_forgets", "slow", "pause"),
+        _statement(replay, "fence_replay", b"mode = 'recovering'", b"true"),
     ),
     Mutation("an epoch opens before the brokers have replayed", ("redis_forgets",), _replace(epoch.Epochs, "_behind", _nothing)),
     Mutation("the dirty list is trimmed too far", ("kill", "redis_forgets"), _script("flush_done", "<= up_to do", "<= up_to + 2 do")),
     Mutation("numbers are used again after a start", ("kill", "power_loss"), _replace(Identity, "_change", _never_raise_start)),
-    Mutation("the pruner does not ask Redis", ("kill",), _replace(SimCache, "known", _nothing)),
+    Mutation("the pruner does not ask Redis", ("disk_slow",), _replace(SimCache, "known", _nothing)),
     Mutation("a rolled-back Redis goes on", ("redis_goes_back",), _both(_replace(epoch.Epochs, "goes_on", RUN_IDS_ARE_EQUAL), NO_RUN_ID)),
-    Mutation("what was dropped during a refill is forgotten", ("slow",), _script("refill_end", "if less(t.low, frontier)", "if false")),
     Mutation(
         "a replay forgets idempotency keys", ("redis_forgets",), _statement(write, "keep_keys", b"::bytea[])\nON", b"::bytea[]) LIMIT 0\nON")
     ),
