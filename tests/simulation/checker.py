@@ -101,12 +101,14 @@ class Checker:
         shard, brokers, payloads = found
         stored = {int(payload) for payload in payloads}
         positions = {node: position for node, position, _ in brokers}
-        for all_told in world.history.told.values():
-            for told in all_told:
-                told.is_final = told.is_final or positions.get(told.node, 0) >= told.bound
         if shard is not None and shard[1] != "recovering" and tuple(shard) != (self.epoch, self.mode):
             self.epoch, self.mode = shard
             self._opened({node: replayed for node, _, replayed in brokers})
+        replaying = shard is not None and shard[1] == "recovering"  # then positions move past what a log has lost
+        for all_told in world.history.told.values():
+            for told in all_told:
+                passed = positions.get(told.node, 0) >= told.bound
+                told.is_final = told.is_final or (passed and not (told.log_lost and replaying))
         must = {job.token for job in world.history.jobs.values() if job.ids and not job.open_acks and not self._may_expire(job)}
         missing = must - stored
         if missing:

@@ -18,28 +18,12 @@ class Faults:
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: list[tuple[bytes, bytes]] = []
         kinds: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self.kill,
-            self.power_loss,
-            self.power_amid_write,
-            self.stop,
-            self.pause,
-            self.redis_forgets,
-            self.redis_restarts,
-            self.redis_goes_back,
-            self.redis_is_away,
-            self.postgres_restarts,
-            self.postgres_is_away,
-            self.postgres_fails_over,
-            self.cut,
-            self.slow,
-            self.flaky,
-            self.disk_full,
-            self.disk_breaks,
-            self.disk_slow,
-            self.broker_clock_jumps,
-            self.redis_clock_jumps,
-            self.script_fails,
-        ]
+            self.kill, self.power_loss, self.power_amid_write, self.stop, self.pause,
+            self.redis_forgets, self.redis_restarts, self.redis_goes_back, self.redis_is_away, self.script_fails,
+            self.postgres_restarts, self.postgres_is_away, self.postgres_fails_over,
+            self.cut, self.slow, self.flaky,
+            self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps,
+        ]  # fmt: skip
         self.kinds = self._rng.sample(kinds, self._rng.choice([1, 2, 3, 4, 6, 8]))
         if world.kinds:
             self.kinds = [kind for kind in kinds if kind.__name__ in world.kinds]

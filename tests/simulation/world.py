@@ -229,7 +229,9 @@ class World:
         if not len(sure) <= ledger["acked"] <= len(history.acks_sent):
             self.fail(f"between {len(sure)} and {len(history.acks_sent)} acked, and the ledger says {ledger}")
         known = answered.union(*(job.delivered for job in history.jobs.values()))
-        if not len(answered) <= ledger["enqueued"] <= len(known) + history.unanswered:
+        # one that ended without a row, by a broker that was not there when Redis was lost, is counted nowhere
+        excused = {id for id, told in history.told.items() if any(t.excused for t in told)}
+        if not len(answered - excused) <= ledger["enqueued"] <= len(known) + history.unanswered:
             self.fail(f"{len(answered)} to {len(known)} + {history.unanswered} enqueued, and the ledger says {ledger}")
         for job in history.jobs.values():
             if job.ids and not job.open_acks and job.token not in dead and job.ttl is None:
