@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -24,6 +25,7 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of names
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers stay behind
     if options.mutations is not None:
         return _mutate(options.mutations)
     seeds = [options.seed] if options.seed is not None else list(range(options.first, options.first + options.seeds))
