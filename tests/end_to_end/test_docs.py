@@ -124,6 +124,22 @@ def test_the_readmes_curl_calls(broker: Broker, environment: dict[str, str]) -> 
     assert (got["topic"], got["payload"]) == ("leads", "eyJuYW1lIjoiSm9obiBEb2UifQ==")
 
 
+def test_the_readmes_second_broker(broker: Broker, environment: dict[str, str]) -> None:
+    [block] = [b for b in blocks(ROOT / "README.md", "bash") if "--join" in b]
+    [command] = commands(block)
+    words = command.line.replace(".venv/bin/", f"{Path(sys.executable).parent}{os.sep}").split("#")[0].split()
+    process = subprocess.Popen(
+        [*words[:-1], str(broker.data_dir)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"mqueue broker ready url=")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+        process.stdout.close()
+
+
 def test_the_torture_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
     """Its short form, with one fault; `test_torture.py` has more of them."""
     [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "mqueue torture" in b]
