@@ -16,7 +16,7 @@ from mqueue.broker import cold, entries, failpoints, record
 from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Settled
-from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, unavailable
+from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.shard import APART, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
@@ -145,9 +145,11 @@ class Committer:
             await failpoints.ahit("settle.before_redis")
         try:
             applied = await self._apply(epoch, previous, sequence, enqueues, settles)
-        except BaseException:
+        except BaseException as error:
             if syncing is not None:
                 await asyncio.gather(syncing, return_exceptions=True)
+                if isinstance(error, Refused):  # its requests will be made again: no replay may bring them beside that
+                    self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
             raise
         shard.previous = sequence
         shard.saw_clock(applied.due_clock, applied.clock)
@@ -183,10 +185,16 @@ class Committer:
         shard = self._shard
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
+        first = True
         while True:
             try:
                 return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
+            except EpochEnded as ended:
+                if first:
+                    raise Refused(ended.found) from ended
+                raise
             except CacheLost as error:
+                first = False
                 shard.suspect.set()
                 if not shard.serving.is_set() or shard.epoch != epoch:
                     raise EpochEnded(None) from error

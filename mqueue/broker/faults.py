@@ -23,6 +23,10 @@ class Overtaken(Fault):
     """A broker's position has moved meanwhile: what was to be replayed is in PostgreSQL, and may have ended there."""
 
 
+class Refused(EpochEnded):
+    """And nothing of the batch was applied."""
+
+
 class Deposed(Fault):
     """A later leader's term stands in the shard."""
 

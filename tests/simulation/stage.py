@@ -35,6 +35,7 @@ class Servers:
                 with broken(mutation, self.redis):
                     self.world(seed, mutation.faults).run()
             except Exception as error:
+                self.world(seed, mutation.faults).run()  # with the rule it is fine
                 return seed, str(error).partition(": ")[2][:160] or repr(error)
         return None, ""
 

@@ -32,6 +32,12 @@ def test_apart_keeps_idempotency_keys(servers: Servers) -> None:
     servers.world(7, ("pause", "cut")).run()
 
 
+@pytest.mark.slow
+def test_what_an_ended_epoch_refused_does_not_come_beside_its_repeat(servers: Servers) -> None:
+    """A broker that had slept through an epoch logged a request, was refused, and replayed it later: its client had been to another one."""
+    servers.world(10, ("redis_forgets", "slow", "pause")).run()
+
+
 def test_a_seed_tells_the_same_story_twice(servers: Servers) -> None:
     stories: list[list[str]] = []
     for _ in range(2):
