@@ -54,14 +54,14 @@ class Broker:
 
     # -- life ----------------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Returns when the broker says that it is ready."""
+    def start(self, **more: str) -> None:
+        """Returns when the broker says that it is ready. `more`: settings of this life only."""
         assert self._process is None
         command = [*self._under, sys.executable, "-m", "mqueue.cli", "broker", "--port", "0", "--metrics-port", "0"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._args],
-                stdout=subprocess.PIPE, stderr=log, cwd=self.home, env=self.environment(self._env),
+                stdout=subprocess.PIPE, stderr=log, cwd=self.home, env=self.environment(self._env | more),
             )  # fmt: skip
         self.url, self.metrics_url = self._wait_ready()
 

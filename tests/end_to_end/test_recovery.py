@@ -40,6 +40,24 @@ def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
         assert broker.metric("mqueue_epoch") >= 2
 
 
+def test_a_leader_waits_for_its_own_replay_however_long(stores: Stores) -> None:
+    """Its log has acks of rows that PostgreSQL has: they count only if they come before the new epoch."""
+    env = stores.environment(MQUEUE_FLUSH_AGE_MS="60000")
+    with Broker(env=env) as broker:
+        ids = Http(broker.url, broker.token).put(*[b"x"] * 5)
+        assert broker.stop() == 0, "all is flushed"
+        broker.start()
+        http = Http(broker.url, broker.token)
+        acked = until(lambda: http.get(limit=2), what="delivered")
+        assert [http.ack(m).body["status"] for m in acked] == ["ok"] * len(acked)
+        broker.kill()
+        stores.flush_redis()
+        broker.start(MQUEUE_FAILPOINTS="recovery.before_replay=delay:5")  # longer than others are waited for
+        http = Http(broker.url, broker.token)
+        got = until(lambda: http.get(limit=10), 15, "the others")
+        assert [m["id"] for m in got] == ids[len(acked) :]
+
+
 def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
     with leader_and_other(stores.environment()) as (leader, other):
         http = Http(other.url, other.token)

@@ -19,6 +19,7 @@ from mqueue.broker.shard import ALONE_S, COLD, HOT
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 3.0  # a closing epoch waits so long for the live brokers
+OWN_S = 60.0  # and so long for the leader's own replay
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
 COLD_AFTER_S = 2.0  # so long Redis may be silent
@@ -81,8 +82,8 @@ class Epochs:
         lead.epoch = await shard.store.raise_epoch(lead.connection, lead.term, floor)
         logger.info("closing the epoch", shard=shard.number, next=lead.epoch)
         shard.lost()
-        deadline = shard.clock.monotonic() + BARRIER_S
-        while await self._behind(lead, ALIVE_S) and shard.clock.monotonic() < deadline:
+        began = shard.clock.monotonic()
+        while await self._waits(lead, shard.clock.monotonic() - began):
             await asyncio.sleep(0.02)
         await failpoints.ahit("recovery.before_open")
         while True:
@@ -97,6 +98,14 @@ class Epochs:
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
             await asyncio.sleep(0.2)
+
+    async def _waits(self, lead: Lead, waited_s: float) -> bool:
+        """For this broker's own replay it waits longer, and though it is silent meanwhile: it is alive for certain, and a late replay lets
+        what it acked come back.
+        """
+        if waited_s < BARRIER_S and await self._behind(lead, ALIVE_S):
+            return True
+        return waited_s < OWN_S and lead.shard.node in await self._behind(lead, float("inf"))
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
         """Nodes that have not confirmed this epoch, but for those that have been silent for so long."""
