@@ -176,6 +176,7 @@ class Leader:
         scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
+        await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
