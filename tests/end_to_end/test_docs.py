@@ -149,6 +149,15 @@ def test_the_torture_of_the_reliability_page(broker: Broker, environment: dict[s
     assert "| lost | 0 |" in said
 
 
+def test_the_simulation_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
+    """One seed each; the mutations take minutes: `tests/simulation/test_simulation.py` has some of them."""
+    [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "tests.simulation" in b]
+    many, one, mutations = [command.line for command in commands(block)]
+    assert "failed: none" in sh(many.replace("--seeds 1000", "--seeds 1"), environment, broker)
+    assert "failed: none" in sh(one, environment, broker)
+    assert "--mutations" in sh(mutations.replace("--mutations", "--help"), environment, broker)
+
+
 def test_the_campaigns_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
     """They take minutes: here only that each takes the options it is shown with; its short form is `test_<name>.py`."""
     [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "tests.end_to_end" in b]
