@@ -45,7 +45,7 @@ class Load:
         self.draining = False
         self.produced = self.acked = 0
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for client in self._clients:
             await client.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,17 +9,14 @@ from dataclasses import dataclass, field
 
 import click
 
-from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
 from mqueue.torture.faults import FAULTS
 from mqueue.torture.history import Fault, History, Key
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import Load
-from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Stage, TortureError
 
-SHARDS, BROKERS = 2, 2
-SETTINGS = {"MQUEUE_READY_MAX": "100", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
 LATER_S = 120.0
 CALM_S = 2.0  # between two faults, so that something certain is known
 WORKER_KILL = "worker-kill"
@@ -54,17 +50,14 @@ async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     result = Result(seed, each=max(1, int(minutes)), reached=Counter(dict.fromkeys(names, 0)))
     history = result.history = new_history()
     began = time.monotonic()
-    with home() as folder:
-        try:
-            async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
-                load = Load(history, [broker.url for broker in stage.brokers], stage.token, seed)
-                try:
-                    await _run(stage, load, history, result, began + minutes * 60, began + minutes * 90 + LATER_S)
-                finally:
-                    await load.close()
-                    result.produced, result.acked = load.produced, load.acked
-        except (TortureError, MQueueError) as error:
-            result.error = str(error)
+    try:
+        async with staged(lambda urls, token: Load(history, urls, token, seed)) as (stage, load):
+            try:
+                await _run(stage, load, history, result, began + minutes * 60, began + minutes * 90 + LATER_S)
+            finally:
+                result.produced, result.acked = load.produced, load.acked
+    except (TortureError, MQueueError) as error:
+        result.error = str(error)
     result.seconds = time.monotonic() - began
     result.fetches = len(history.fetches)
     result.verdict = judge(history)

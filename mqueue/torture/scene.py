@@ -1,22 +1,42 @@
 """A stage under load: what goes on while something is done to it, and how it ends."""
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 from mqueue.clock import SystemClock
+from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
 from mqueue.torture.history import History
 from mqueue.torture.load import Load
 from mqueue.torture.stage import Stage
 
+SHARDS, BROKERS = 2, 2
+SETTINGS = {"MQUEUE_READY_MAX": "100", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
 PRODUCERS, WORKERS = 4, 6
 STUCK_S = 45.0
+
+L = TypeVar("L", bound=Load)
 
 
 def new_history() -> History:
     return History(epoch=SystemClock().wall_us() / 1e6 - time.monotonic())
+
+
+@asynccontextmanager
+async def staged(
+    make_load: Callable[[Sequence[str], str], L], shards: int = SHARDS, brokers: int = BROKERS, settings: Mapping[str, str] = SETTINGS
+) -> AsyncIterator[tuple[Stage, L]]:
+    """Stores and brokers in a temporary folder, and a load on them that has not begun. `make_load`: from the brokers' URLs and a token."""
+    with home() as folder:
+        async with (
+            Stage(folder, shards, brokers, secrets.token_hex(24), dict(settings)) as stage,
+            aclosing(make_load([broker.url for broker in stage.brokers], stage.token)) as load,
+        ):
+            yield stage, load
 
 
 @asynccontextmanager

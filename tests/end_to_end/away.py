@@ -7,16 +7,14 @@ Every broker's way to Redis is cut. Judged as `mqueue torture` is: nothing lost,
 
 import argparse
 import asyncio
-import secrets
 import time
 from dataclasses import dataclass, field
 
-from mqueue.demo.processes import home
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import Load
-from mqueue.torture.run import BROKERS, SETTINGS, SHARDS, details
-from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.run import details
+from mqueue.torture.scene import BROKERS, new_history, staged, under_load
 from mqueue.torture.stage import Stage
 
 from .rates import longest_gap, rate, said, told
@@ -41,16 +39,13 @@ class Away:
 
 async def run(seconds: float, calm_s: float, seed: int = 1) -> Away:
     found = Away(new_history())
-    with home() as folder:
-        async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
-            load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
-            try:
-                async with under_load(stage, load, PRODUCERS, WORKERS):
-                    await asyncio.sleep(1.0 + calm_s)
-                    await _cut(stage, found, seconds)
-                    await asyncio.sleep(calm_s)
-            finally:
-                await load.close()
+    async with (
+        staged(lambda urls, token: Load(found.history, urls, token, seed)) as (stage, load),
+        under_load(stage, load, PRODUCERS, WORKERS),
+    ):
+        await asyncio.sleep(1.0 + calm_s)
+        await _cut(stage, found, seconds)
+        await asyncio.sleep(calm_s)
     found.verdict = judge(found.history)
     return found
 

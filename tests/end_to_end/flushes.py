@@ -7,16 +7,14 @@ Judged as `mqueue torture` is. A broker that missed an epoch's barrier, as its l
 
 import argparse
 import asyncio
-import secrets
 import time
 from dataclasses import dataclass, field
 
-from mqueue.demo.processes import home
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import Load
-from mqueue.torture.run import BROKERS, SETTINGS, SHARDS, details
-from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.run import details
+from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Stage
 
 from .rates import back_after, rate, said, told
@@ -48,18 +46,13 @@ class Flushed:
 async def run(seconds: float, calm_s: float, seed: int = 1) -> Flushed:
     """`calm_s`: how long the load goes on before and after."""
     found = Flushed(new_history())
-    with home() as folder:
-        async with Stage(folder, SHARDS, BROKERS, secrets.token_hex(24), SETTINGS) as stage:
-            load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
-            try:
-                async with under_load(stage, load, PRODUCERS, WORKERS):
-                    await asyncio.sleep(1.0 + calm_s)
-                    await _flush(stage, found, seconds)
-                    await asyncio.sleep(calm_s)
-                    found.epochs = int(await stage.metric(stage.brokers[0], "mqueue_epoch") or 0)
-            finally:
-                await load.close()
-            found.late = sum(broker.log.read_text().count('"late": true') for broker in stage.brokers)
+    async with staged(lambda urls, token: Load(found.history, urls, token, seed)) as (stage, load):
+        async with under_load(stage, load, PRODUCERS, WORKERS):
+            await asyncio.sleep(1.0 + calm_s)
+            await _flush(stage, found, seconds)
+            await asyncio.sleep(calm_s)
+            found.epochs = int(await stage.metric(stage.brokers[0], "mqueue_epoch") or 0)
+        found.late = sum(broker.log.read_text().count('"late": true') for broker in stage.brokers)
     found.verdict = judge(found.history)
     return found
 

@@ -8,7 +8,6 @@ connections again. Judged as `mqueue torture` is.
 
 import argparse
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,18 +15,17 @@ from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
 
-from mqueue.demo.processes import home
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.run import details
-from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.scene import BROKERS, new_history, staged, under_load
 from mqueue.torture.stage import Stage
 
 from .frozen import frozen
 from .paced import Paced
 from .rates import back_after, longest_gap, rate, said, told
 
-BROKERS, PRODUCERS, WORKERS = 2, 4, 4
+PRODUCERS, WORKERS = 4, 4
 WAYS = ("stopped", "frozen")
 BACK_S = 5.0
 SHARE = 0.95
@@ -65,16 +63,13 @@ class Found:
 
 async def run(seconds: float, calm_s: float, pace: float, ways: tuple[str, ...] = WAYS) -> Found:
     found = Found(new_history())
-    with home() as folder:
-        async with Stage(folder, 1, BROKERS, secrets.token_hex(24), {}) as stage:
-            load = Paced(found.history, [broker.url for broker in stage.brokers], stage.token, pace, PRODUCERS)
-            try:
-                async with under_load(stage, load, PRODUCERS, WORKERS):
-                    await asyncio.sleep(1.0)
-                    for way in ways:
-                        found.outages.append(await _outage(stage, found.history, way, seconds, calm_s))
-            finally:
-                await load.close()
+    async with (
+        staged(lambda urls, token: Paced(found.history, urls, token, pace, PRODUCERS), shards=1, settings={}) as (stage, load),
+        under_load(stage, load, PRODUCERS, WORKERS),
+    ):
+        await asyncio.sleep(1.0)
+        for way in ways:
+            found.outages.append(await _outage(stage, found.history, way, seconds, calm_s))
     found.verdict = judge(found.history)
     return found
 

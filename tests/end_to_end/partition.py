@@ -8,17 +8,15 @@ answered meanwhile is told.
 
 import argparse
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from mqueue.demo.processes import home
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import LEASE_S, Load
-from mqueue.torture.run import SETTINGS, details
-from mqueue.torture.scene import new_history, under_load
+from mqueue.torture.run import details
+from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Broker, Proxy, Stage
 
 from .rates import longest_gap, rate, said, told
@@ -96,23 +94,20 @@ async def run(
 ) -> Found:
     """The leader is killed and frozen; each of `links` is harmed for `seconds`, first the leader's, then that of one that does not lead."""
     found = Found(new_history())
-    with home() as folder:
-        async with Stage(folder, 1, 2, secrets.token_hex(24), SETTINGS) as stage:
-            load = Load(found.history, [broker.url for broker in stage.brokers], stage.token, seed)
-            try:
-                async with under_load(stage, load, workers=WORKERS):
-                    await asyncio.sleep(calm_s)
-                    await _act(stage, found, "kill -9", kill, kill_s, True)
-                    await asyncio.sleep(calm_s)
-                    if pause_s:
-                        await _act(stage, found, "SIGSTOP", freeze, pause_s, True)
-                        await asyncio.sleep(calm_s)
-                    for led in leads:
-                        for name in links:
-                            await _act(stage, found, name, LINKS[name], seconds, led)
-                            await asyncio.sleep(calm_s)
-            finally:
-                await load.close()
+    async with (
+        staged(lambda urls, token: Load(found.history, urls, token, seed), shards=1) as (stage, load),
+        under_load(stage, load, workers=WORKERS),
+    ):
+        await asyncio.sleep(calm_s)
+        await _act(stage, found, "kill -9", kill, kill_s, True)
+        await asyncio.sleep(calm_s)
+        if pause_s:
+            await _act(stage, found, "SIGSTOP", freeze, pause_s, True)
+            await asyncio.sleep(calm_s)
+        for led in leads:
+            for name in links:
+                await _act(stage, found, name, LINKS[name], seconds, led)
+                await asyncio.sleep(calm_s)
     found.verdict = judge(found.history)
     return found
 

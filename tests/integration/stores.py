@@ -130,6 +130,7 @@ class World:
             await self.connection.execute(psycopg.sql.SQL("DELETE FROM {}").format(psycopg.sql.Identifier(table)))
         await self.connection.execute("UPDATE broker SET position = 0, started = 0, replayed = 0")
         await self.connection.execute("UPDATE shard SET clock_us = 0, dirty_number = 0")
+        await self.connection.execute("UPDATE tick SET clock_us = 0, ticked_at = NULL")
         self.store._topic_ids.clear()
         await self._wipe()
 

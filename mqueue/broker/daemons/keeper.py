@@ -52,7 +52,7 @@ class Keeper:
         began, clock, prune_at = now(), (await shard.store.row()).clock_us or shard.clock.wall_us(), 0.0
         while True:
             prunes = now() >= prune_at
-            async with shard.store.fenced(lead.connection, lead.epoch, lead.term, moves=True):
+            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
                 went_on, at = clock + int((now() - began) * 1e6), now()
                 clock, ended = await cold.keep(lead.connection, went_on, shard.clock.wall_us())
                 began = at

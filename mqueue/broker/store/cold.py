@@ -121,9 +121,10 @@ class ColdStore:
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
         """`decide`: what changes, given those messages that are there, and the clocks."""
         async with self._holding(epoch, hint) as (connection, clocks):
-            await connection.execute(sql("lock_messages"), {"ids": list(ids)})
-            rows = await (await connection.execute(sql("leased_messages"), {"ids": list(ids)}, binary=True)).fetchall()
-            await apply(connection, decide({row[0]: _leased(row) for row in rows}, clocks), clocks.now)
+            held = {id for (id,) in await _all(connection, "lock_leased", ids=list(ids))}
+            there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
+            free = [m._replace(receipt=b"") for m in there if m.id not in held]  # or leased since: after this settle, then
+            await apply(connection, decide({m.id: m for m in there} | {m.id: m for m in free}, clocks), clocks.now)
 
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""

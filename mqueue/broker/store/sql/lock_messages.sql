@@ -1,2 +1,2 @@
--- lock_messages: whoever is about to end leases holds their messages; always in this order. Index: message_pkey.
+-- lock_messages: those past their TTL are held before they go; in the order of `lock_leased`. Index: message_pkey.
 SELECT id FROM message WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE

@@ -1,3 +1,3 @@
--- open_shard: the new epoch serves. Index: shard_pkey.
+-- open_shard: the new epoch serves. Through the gate, as `fence_move`. Index: shard_pkey.
 UPDATE shard SET mode = %(mode)s, run_id = %(run_id)s, timeline = %(timeline)s, dirty_number = 0
-WHERE epoch = %(epoch)s AND term = %(term)s RETURNING true
+FROM (SELECT pg_advisory_xact_lock(1835104598, 0)) gate WHERE epoch = %(epoch)s AND term = %(term)s RETURNING true

@@ -1,0 +1,89 @@
+"""Past Redis, everybody holds the shard row: who waits to move it, or the clock, must not wait for a gap between them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from psycopg import AsyncConnection
+from stores import SECOND, World, message
+
+from mqueue.broker.store.cold import ColdStore, Fresh
+from mqueue.broker.store.queries import sql
+
+SOON_S = 2.0
+
+
+@pytest.fixture
+def cold(world: World) -> ColdStore:
+    world.run(world.fresh())
+    lead = world.lead
+    world.run(world.store.open_shard(lead.connection, lead.epoch, lead.term, "cold", "", 1))
+    return ColdStore(world.store)
+
+
+@asynccontextmanager
+async def connected(world: World) -> AsyncIterator[AsyncConnection[Any]]:
+    connection = await world.store.connect()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def holding(world: World) -> AsyncIterator[Sequence[Any]]:
+    """The epoch, as every transaction past Redis does."""
+    async with connected(world) as connection, connection.transaction():
+        rows = await (await connection.execute(sql("fence_mode"), {"epoch": world.lead.epoch, "mode": "cold"})).fetchall()
+        yield rows
+
+
+def test_the_clock_goes_on_while_others_hold_the_epoch(world: World, cold: ColdStore) -> None:
+    async def told() -> tuple[int, int]:
+        lead = world.lead
+        async with holding(world):
+            async with asyncio.timeout(SOON_S), world.store.fenced(lead.connection, lead.epoch, lead.term):
+                clock, _ = await cold.keep(lead.connection, 77 * SECOND, 0)
+            async with holding(world) as [(ticked, _)]:
+                return clock, ticked
+
+    clock, ticked = world.run(told())
+    assert clock == ticked >= 77 * SECOND
+
+
+def test_who_moves_the_shard_row_is_not_passed_by(world: World, cold: ColdStore) -> None:
+    async def overlap() -> Sequence[Any]:
+        lead = world.lead
+        async with holding(world) as first:
+            assert first
+            moving = asyncio.create_task(world.store.raise_epoch(lead.connection, lead.term, 0))
+            await asyncio.sleep(0.2)
+            second = asyncio.create_task(_look(world))
+            await asyncio.sleep(0.2)
+            assert not moving.done()
+            assert not second.done()
+        async with asyncio.timeout(SOON_S):
+            assert await moving > lead.epoch
+            return await second
+
+    assert world.run(overlap()) == []
+
+
+async def _look(world: World) -> Sequence[Any]:
+    async with holding(world) as rows:
+        return rows
+
+
+def test_a_settle_of_what_nobody_has_does_not_hide_it_from_a_fetch(world: World, cold: ColdStore) -> None:
+    e, r = message(world.brokers[1], next(world.ids), topic="t/a", priority=0, delay_us=0, ttl_us=0, max_retries=3)
+
+    async def fetched() -> list[int]:
+        await cold.enqueue(world.lead.epoch, 0, "cold", lambda _: Fresh([(e.record, e.body)]))
+        async with connected(world) as connection, connection.transaction():
+            assert await (await connection.execute(sql("lock_leased"), {"ids": [r.id]})).fetchall() == []
+            rows, _ = await cold.fetch(world.lead.epoch, 2**60, "t", ["a"], 10, 30_000, 1 << 20)
+            return [int.from_bytes(data[:8]) for data, _ in rows]
+
+    assert len(world.run(fetched())) == 1
