@@ -130,6 +130,8 @@ def details(verdict: Verdict, history: History) -> list[str]:
             some = list(vars(verdict)[name])[:3]
             lines.append(f"{name}: {some}")
             for one in some:
-                ids = [one] if isinstance(one, int) else [key.id for key in one if isinstance(key, Key)] if isinstance(one, tuple) else []
+                ids = (
+                    [one] if isinstance(one, int) else [key.id for key in (one, *one) if isinstance(key, Key)] if isinstance(one, tuple) else []
+                )
                 lines += [f"  {line}" for id in ids for line in history.story(id)]
     return lines

@@ -1,4 +1,11 @@
-"""The short form of `outage.py`."""
+"""The short form of `outage.py`; and leases that end meanwhile."""
+
+import time
+from pathlib import Path
+
+from mqueue import wire
+from mqueue.client import AsyncClient
+from mqueue.torture.stage import Stage
 
 from .outage import CALLS, report, run
 from .rates import rate
@@ -11,3 +18,18 @@ async def test_what_is_buffered_goes_on_without_postgresql() -> None:
     assert outage.drained_s is not None
     assert outage.drained_s < 30
     assert found.verdict.good(), "\n".join(report(found))
+
+
+async def test_a_lease_ends_although_nobody_can_lead(data_dir: Path) -> None:
+    async with Stage(data_dir, 1, 1, "only for this test, and longer than thirty-two bytes", {}) as stage:
+        client = AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=10.0)
+        [id] = await client.enqueue_many([wire.EnqueueItem(topic="work", payload=b"1")])
+        async with stage.without_postgres():
+            [first] = await client.fetch(["work"], lease=1.0)
+            began = time.monotonic()
+            [again] = await client.fetch(["work"], wait=5.0)
+            assert (first.id, again.id, again.attempt) == (id, id, 2)
+            assert 0.9 <= time.monotonic() - began < 2.5
+            assert {v.status for v in await client.ack([first])} == {"stale"}
+            assert {v.status for v in await client.ack([again])} == {"ok"}
+        await client.close()

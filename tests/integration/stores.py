@@ -196,6 +196,10 @@ class World:
         self.lead.shard.saw_clock(0, tick.clock)
         return tick.clock
 
+    async def clock(self) -> int:
+        """As the last script call left it."""
+        return int(await self.cache._redis.hget(keys.shard(NUMBER), "clock"))
+
     async def time_frontier(self) -> tuple[int, int]:
         due, id = await self.cache._redis.hmget(keys.shard(NUMBER), "t_due", "t_id")
         return int(due), int.from_bytes(id)

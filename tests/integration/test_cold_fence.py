@@ -53,6 +53,24 @@ def test_the_clock_goes_on_while_others_hold_the_epoch(world: World, cold: ColdS
     assert clock == ticked >= 77 * SECOND
 
 
+def test_a_clock_that_was_moved_since_the_last_tick_is_not_ahead(world: World, cold: ColdStore) -> None:
+    """The last tick was long ago, in a former cold epoch; a replay has moved the clock to what it is now."""
+
+    async def told() -> Sequence[Any]:
+        await world.connection.execute("UPDATE tick SET clock_us = 5000000, ticked_at = now() - interval '1 hour'")
+        await world.connection.execute("UPDATE shard SET clock_us = 9000000")
+        async with holding(world) as before:
+            pass
+        await world.connection.execute("UPDATE tick SET clock_us = 9500000, ticked_at = now() - interval '0.1 s'")
+        async with holding(world) as between:
+            return [*before, *between]
+
+    before, (ticked, now) = world.run(told())
+    assert before == (9 * SECOND, 9 * SECOND)
+    assert ticked == 9_500_000
+    assert 9_600_000 <= now <= 9_750_000
+
+
 def test_who_moves_the_shard_row_is_not_passed_by(world: World, cold: ColdStore) -> None:
     async def overlap() -> Sequence[Any]:
         lead = world.lead

@@ -174,11 +174,10 @@ class OrderMachine(RuleBasedStateMachine):
         for _ in range(ROUNDS_MAX):
             t = self.do(self.world.time_frontier())
             got = self.do(self.world.cache.fetch(epoch, NODES[0], topics, limit, lease * 1000, False))
+            self.now_is(self.do(self.world.clock()))
             if got.status == "ok":
-                self.clock = got.clock
                 return self.delivered(topics, [record.unpack(data) for data in got.records], got.bodies, t)
             if got.status == "nothing":
-                self.clock = got.clock
                 due = self.deliverable(topics, t)
                 assert not due, f"said nothing, though {due[0]} is deliverable"
                 return []
@@ -257,11 +256,14 @@ class OrderMachine(RuleBasedStateMachine):
     @rule(seconds=SECONDS)
     def wait(self, seconds: int) -> None:
         self.do(self.world.advance(seconds * SECOND))
-        self.tick()
 
     @rule()
     def tick(self) -> None:
-        self.clock = self.do(self.world.tick())
+        self.now_is(self.do(self.world.tick()))
+
+    def now_is(self, clock: int) -> None:
+        """A tick or a fetch: leases end."""
+        self.clock = clock
         for m in self.among("leased"):
             if m.until <= self.clock:
                 m.attempts += 1

@@ -1,6 +1,7 @@
 """Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never gets there."""
 
 import asyncio
+import math
 import struct
 import time
 from collections.abc import Iterable
@@ -9,11 +10,13 @@ from typing import NamedTuple
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.faults import StoreLost
 from mqueue.broker.store.write import FlushBatch, Gone, Key
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX
 
-PAGES_MAX = 5  # script calls gathered into one transaction
+IDS_MAX, IDS_MIN = 5 * BATCH_MAX, 50  # messages in one transaction, about
+SLOW_S, FAST_S = 2.0, 0.5  # a flush far from its deadline takes more next time, one on the way to it less
 ENTRY = struct.Struct(">QQHQHHH")
 TALLY = struct.Struct(">cIH")
 GONE = frozenset({State.ACKED.value, State.EXPIRED.value, State.PURGED.value, State.CANCELLED.value})
@@ -26,11 +29,25 @@ class Flushed(NamedTuple):
     more: bool
 
 
+class Pace:
+    """How much a flush takes: where PostgreSQL is slow, so little that it ends before its deadline."""
+
+    def __init__(self) -> None:
+        self.ids = IDS_MAX
+
+    def took(self, seconds: float) -> None:
+        if seconds > SLOW_S:
+            self.ids = max(IDS_MIN, self.ids // 2)
+        elif seconds < FAST_S:
+            self.ids = min(IDS_MAX, self.ids * 2)
+
+
 class Flusher:
     """`age_us`: how long a batch may wait for its ack."""
 
     def __init__(self, age_us: int) -> None:
         self._age_us = age_us
+        self._pace = Pace()
 
     async def flush(self, lead: Lead, everything: bool = False) -> Flushed:
         """One transaction; none where nothing is old enough."""
@@ -44,7 +61,12 @@ class Flusher:
         began = time.perf_counter()
         batch, versions, key_hashes = gather(pages)
         batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
-        await shard.store.flush(lead.connection, lead.epoch, lead.term, batch)
+        try:
+            await shard.store.flush(lead.connection, lead.epoch, lead.term, batch)
+        except StoreLost:
+            self._pace.took(math.inf)
+            raise
+        self._pace.took(time.perf_counter() - began)
         await failpoints.ahit("flush.after_commit")
         await self._done(lead, batch.number, versions, key_hashes)
         shard.metrics.flush_seconds.observe(time.perf_counter() - began)
@@ -55,13 +77,14 @@ class Flusher:
     async def _read(self, lead: Lead, newest: int) -> tuple[list[FlushPage], bool]:
         """Pages, and whether there are more."""
         pages: list[FlushPage] = []
-        skip = size = 0
-        while len(pages) < PAGES_MAX and size < BODY_MAX:
-            page = await lead.shard.cache.flush_read(lead.epoch, lead.term, skip, BATCH_MAX, BODY_MAX, newest)
+        skip = size = ids = 0
+        while ids < self._pace.ids and size < BODY_MAX:
+            page = await lead.shard.cache.flush_read(lead.epoch, lead.term, skip, min(BATCH_MAX, self._pace.ids - ids), BODY_MAX, newest)
             if not page.entries:
                 return pages, False
             pages.append(page)
             skip += len(page.entries)
+            ids += max(1, len(page.ids))
             size += sum(len(body) for body in page.bodies if body)
         return pages, True
 

@@ -49,7 +49,8 @@ class Keeper:
         """The clock goes on by this broker's monotonic one: no wall clock decides."""
         shard, cold = lead.shard, ColdStore(lead.shard.store)
         now = shard.clock.monotonic
-        began, clock, prune_at = now(), (await shard.store.row()).clock_us or shard.clock.wall_us(), 0.0
+        clock = (await shard.store.row()).clock_us or shard.clock.wall_us()
+        began, prune_at = now(), 0.0
         while True:
             prunes = now() >= prune_at
             async with shard.store.fenced(lead.connection, lead.epoch, lead.term):

@@ -182,8 +182,8 @@ class Leader:
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
                 flushed = await self._flusher.flush(lead, everything)
-                # little at a time would cost a transaction each; several pages mean that more is waiting
-                flush_at = now() if flushed.pages > 1 or everything else now() + max(0.02, self._age_s / 4)
+                # little at a time would cost a transaction each; a full one or several pages mean that more is waiting
+                flush_at = now() if flushed.more or flushed.pages > 1 or everything else now() + max(0.02, self._age_s / 4)
                 if everything and not flushed.more:  # all that was there: others may go on enqueueing
                     self._flush_all.clear()
                     self._flushed_all.set()

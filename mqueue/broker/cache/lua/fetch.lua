@@ -11,7 +11,12 @@ local node, limit, lease_ms, waiting, bytes_max = ARGV[2], tonumber(ARGV[3]), to
 
 local no = refused(false)
 if no then return no end
-if promote() then commit(); return { 'more' } end
+local ended = end_leases()          -- here too: while PostgreSQL is away nobody leads
+if promote() or ended == CALL_MAX then
+  push_dirty(0, rep('\0', 8))
+  commit()
+  return { 'more' }
+end
 write_records() -- what was just placed can be popped
 
 local out, out_bodies, bytes, expired, left, open = {}, {}, 0, 0, 0, true

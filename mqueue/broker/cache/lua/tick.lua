@@ -11,21 +11,7 @@ local agreed = math.min(seen, tonumber(ARGV[3]))
 if agreed > now then now = agreed end
 
 promote()
-local ids = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX)
-local dead = 0
-if #ids > 0 then
-  load(ids)
-  for i = 1, #ids do
-    local r = records[ids[i]]
-    if r and state_of(r) == 'l' then
-      r = fail(end_lease(r), nil, '', false)
-      if state_of(r) == 'x' then
-        dead = dead + 1
-        call('HSET', prefix .. 'error', ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
-      end
-    else zrem(leases, ids[i]) end
-  end
-end
+local ended, dead = end_leases()
 push_dirty(0, rep('\0', 8))
 for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
   local over = call('ZRANGEBYSCORE', prefix .. zset, '-inf', now, 'LIMIT', 0, CALL_MAX)
@@ -40,4 +26,4 @@ for _, zset in ipairs({ 'delayed', 'leases' }) do
   local head = call('ZRANGE', prefix .. zset, 0, 0, 'WITHSCORES')
   if head[2] and (next_at == 0 or tonumber(head[2]) < next_at) then next_at = tonumber(head[2]) end
 end
-return { 'ok', whole(now), whole(seen - now), whole(next_at), #ids, tonumber(call('HGET', shard_key, 'jumps') or 0), dead }
+return { 'ok', whole(now), whole(seen - now), whole(next_at), ended, tonumber(call('HGET', shard_key, 'jumps') or 0), dead }

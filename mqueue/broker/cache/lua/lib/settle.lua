@@ -1,4 +1,4 @@
--- How a delivery ends. Used by apply (settles) and tick (expired leases).
+-- How a delivery ends. Used by apply (settles), and by fetch and tick (leases that are over).
 local leases = prefix .. 'leases'
 
 local function end_lease(r)       -- -> the record without receipt
@@ -48,4 +48,20 @@ local function fail(r, due, reason, dead)
   if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
   place_or_delay(r)
   return r
+end
+
+-- Leases that nobody renewed: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most, and the dead among them.
+local function end_leases()
+  local ids, dead = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX), 0
+  if #ids > 0 then load(ids) end
+  for i = 1, #ids do
+    local r = records[ids[i]]
+    if r and state_of(r) == 'l' then
+      if state_of(fail(end_lease(r), nil, '', false)) == 'x' then
+        dead = dead + 1
+        call('HSET', prefix .. 'error', ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
+      end
+    else zrem(leases, ids[i]) end
+  end
+  return #ids, dead
 end
