@@ -21,15 +21,17 @@ async def test_what_is_buffered_goes_on_without_postgresql() -> None:
 
 
 async def test_a_lease_ends_although_nobody_can_lead(data_dir: Path) -> None:
-    async with Stage(data_dir, 1, 1, "only for this test, and longer than thirty-two bytes", {}) as stage:
-        client = AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=10.0)
+    async with (
+        Stage(data_dir, 1, 1, "only for this test, and longer than thirty-two bytes", {}) as stage,
+        AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=10.0) as client,
+    ):
+        assert await client.fetch(["work"]) == []  # the topic is open: PostgreSQL has nothing of it
         [id] = await client.enqueue_many([wire.EnqueueItem(topic="work", payload=b"1")])
         async with stage.without_postgres():
-            [first] = await client.fetch(["work"], lease=1.0)
+            [first] = await client.fetch(["work"], limit=1, lease=1.0)
             began = time.monotonic()
-            [again] = await client.fetch(["work"], wait=5.0)
+            [again] = await client.fetch(["work"], limit=1, wait=5.0)
             assert (first.id, again.id, again.attempt) == (id, id, 2)
             assert 0.9 <= time.monotonic() - began < 2.5
             assert {v.status for v in await client.ack([first])} == {"stale"}
             assert {v.status for v in await client.ack([again])} == {"ok"}
-        await client.close()
