@@ -22,6 +22,7 @@ from mqueue.broker.entries import Enqueued, Settled
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.record import LAST, Record
 from mqueue.broker.shard import Shard
+from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardStore
@@ -107,11 +108,12 @@ class World:
     async def _open(self) -> None:
         await self.store.open()
         self.connection = await self.store.connect()
+        self.leader = LeaderStore(self.store, self.connection)
         await self.store.create(NUMBER + 1)
         await self.connection.execute("DELETE FROM broker")
         for node in NODES:
             await self.store.register_broker(uuid.uuid4(), node)
-        self.term = await self.store.raise_term(self.connection, 0, NODES[0])
+        self.term = await self.leader.raise_term(0, NODES[0])
 
     def close(self) -> None:
         self.run(self._close())
@@ -157,7 +159,7 @@ class World:
 
     async def _next_epoch(self, order: Sequence[int] = NODES) -> None:
         """What `Leader._reopen` does, and every broker's `Membership`."""
-        epoch = await self.store.raise_epoch(self.connection, self.term, 0)
+        epoch = await self.leader.raise_epoch(self.term, 0)
         row = await self.store.row()
         for node in order:
             broker = self.brokers[node]
@@ -169,13 +171,13 @@ class World:
         positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
         await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
-        await self.store.open_shard(self.connection, epoch, self.term, "hot", "test", 1)
+        await self.leader.open_shard(epoch, self.term, "hot", "test", 1)
         for node, broker in self.brokers.items():
             shard = broker.shard
             _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence)
             shard.previous, shard.epoch = shard.sequence, epoch
             shard.saw_clock(due_clock, clock)
-        self.lead = Lead(self.brokers[NODES[0]].shard, self.connection, self.term, epoch)
+        self.lead = Lead(self.brokers[NODES[0]].shard, self.leader, self.term, epoch)
 
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
         """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
@@ -215,7 +217,7 @@ class World:
         yield "read"
         batch, versions, key_hashes = gather(pages)
         batch.clock = lead.shard.clock_us
-        await self.store.flush(lead.connection, lead.epoch, lead.term, batch)
+        await lead.store.flush(lead.epoch, lead.term, batch)
         yield "committed"
         if lost:
             return
@@ -232,7 +234,7 @@ class World:
         yield "begun"
         limit = max(1, min(page, begun.hard - begun.ready))
         t_id = int.from_bytes(begun.t_id)
-        rows, left_out = await self.store.refill_page(lead.connection, topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+        rows, left_out = await lead.store.refill_page(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
         yield "selected"
         await self.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
 
@@ -242,7 +244,7 @@ class World:
         if due - clock > HORIZON_US // 2 or room <= 0:
             return
         yield "begun"
-        rows, reached = await self.store.time_page(lead.connection, due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
+        rows, reached = await lead.store.time_page(due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
         yield "selected"
         await self.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
 

@@ -19,7 +19,7 @@ SOON_S = 2.0
 def cold(world: World) -> ColdStore:
     world.run(world.fresh())
     lead = world.lead
-    world.run(world.store.open_shard(lead.connection, lead.epoch, lead.term, "cold", "", 1))
+    world.run(world.lead.store.open_shard(lead.epoch, lead.term, "cold", "", 1))
     return ColdStore(world.store)
 
 
@@ -44,8 +44,8 @@ def test_the_clock_goes_on_while_others_hold_the_epoch(world: World, cold: ColdS
     async def told() -> tuple[int, int]:
         lead = world.lead
         async with holding(world):
-            async with asyncio.timeout(SOON_S), world.store.fenced(lead.connection, lead.epoch, lead.term):
-                clock, _ = await cold.keep(lead.connection, 77 * SECOND, 0)
+            async with asyncio.timeout(SOON_S), world.lead.store.fenced(lead.epoch, lead.term):
+                clock, _ = await cold.keep(lead.store, 77 * SECOND, 0)
             async with holding(world) as [(ticked, _)]:
                 return clock, ticked
 
@@ -76,7 +76,7 @@ def test_who_moves_the_shard_row_is_not_passed_by(world: World, cold: ColdStore)
         lead = world.lead
         async with holding(world) as first:
             assert first
-            moving = asyncio.create_task(world.store.raise_epoch(lead.connection, lead.term, 0))
+            moving = asyncio.create_task(world.lead.store.raise_epoch(lead.term, 0))
             await asyncio.sleep(0.2)
             second = asyncio.create_task(_look(world))
             await asyncio.sleep(0.2)

@@ -15,7 +15,8 @@ import psycopg
 from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import StoreLost
 from mqueue.broker.store.migrate import migrate
-from mqueue.broker.store.shard import LEADER_LOCK, POOLS, ShardStore, _connect_args
+from mqueue.broker.store.queries import sql
+from mqueue.broker.store.shard import POOLS, ShardStore, _connect_args
 from mqueue.clock import SystemClock
 
 from .link import Link, Server
@@ -85,6 +86,11 @@ class Postgres(Server):
                 return
         self._idle.append(session)
 
+    def until_unlocked(self, key: int) -> None:
+        """A session that was ended ends within real milliseconds."""
+        while self.own.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = %s::oid", (key,)).fetchall():
+            pass
+
     def told(self, query: bytes) -> bytes:
         """The statement with the simulation's time in it."""
         for now in NOW:
@@ -124,7 +130,10 @@ class Connection:
     def _run(self, query: bytes, params: Any, binary: bool) -> "Cursor":
         if self.closed:
             raise psycopg.OperationalError("the connection is closed")
-        return Cursor(self._session.execute(self._server.told(query), params, binary=binary))
+        cursor = self._session.execute(self._server.told(query), params, binary=binary)
+        if query == sql("unseat") and cursor.rowcount:
+            self._server.until_unlocked(params["key"])
+        return Cursor(cursor)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -232,11 +241,3 @@ class SimStore(ShardStore):
         except psycopg.Error as error:
             raise StoreLost(str(error)) from error
         return connection
-
-    async def unseat(self, connection: Any, node: int, silent_s: float) -> bool:
-        done = await super().unseat(connection, node, silent_s)
-        if done:  # it ends within real milliseconds
-            held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = %s::oid"
-            while self._server.own.execute(held, (LEADER_LOCK + self.number,)).fetchall():
-                pass
-        return done

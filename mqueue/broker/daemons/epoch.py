@@ -53,7 +53,7 @@ class Epochs:
                 async with asyncio.timeout(REACH_S):
                     return Reached(await self._admin.lead(lead.term, self._limits), await self._admin.run_id_of_server())
             except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
-                lead.term = await lead.shard.store.raise_term(lead.connection, int(str(later).split()[1]), lead.shard.node)
+                lead.term = await lead.store.raise_term(int(str(later).split()[1]), lead.shard.node)
             except (CacheLost, TimeoutError):
                 if clock.monotonic() >= deadline:
                     return None
@@ -79,7 +79,7 @@ class Epochs:
     async def reopen(self, lead: Lead, floor: int) -> str:
         """Closes the epoch, waits for the brokers' replay, opens the next one. Returns its mode."""
         shard = lead.shard
-        lead.epoch = await shard.store.raise_epoch(lead.connection, lead.term, floor)
+        lead.epoch = await lead.store.raise_epoch(lead.term, floor)
         logger.info("closing the epoch", shard=shard.number, next=lead.epoch)
         shard.lost()
         began = shard.clock.monotonic()
@@ -93,7 +93,7 @@ class Epochs:
                 return HOT
             await self.give_way(lead)
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
-                await shard.store.open_shard(lead.connection, lead.epoch, lead.term, COLD, "", row.timeline_now)
+                await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
@@ -118,17 +118,17 @@ class Epochs:
         await self._load(lead, clock)
         positions = {b.node: b.position for b in await shard.store.brokers()}
         await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
-        await shard.store.open_shard(lead.connection, lead.epoch, lead.term, HOT, run_id, row.timeline_now)
+        await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
         shard.cache.run_id = run_id
         logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
 
     async def _load(self, lead: Lead, clock: int) -> None:
         """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole requests."""
         after = loaded = 0
-        while rows := await lead.shard.store.live_leases(lead.connection, after, LEASES_PAGE, clock):
+        while rows := await lead.store.live_leases(after, LEASES_PAGE, clock):
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
             after, loaded = rows[-1][0], loaded + len(rows)
-        keys = await lead.shard.store.request_keys(lead.connection, clock, REQUEST_KEYS_MAX)
+        keys = await lead.store.request_keys(clock, REQUEST_KEYS_MAX)
         await self._admin.load_keys(lead.term, keys)
         lead.mirrors = loaded > 0
         if loaded or keys:

@@ -62,7 +62,7 @@ class Flusher:
         batch, versions, key_hashes = gather(pages)
         batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
         try:
-            await shard.store.flush(lead.connection, lead.epoch, lead.term, batch)
+            await lead.store.flush(lead.epoch, lead.term, batch)
         except StoreLost:
             self._pace.took(math.inf)
             raise

@@ -53,13 +53,13 @@ class Keeper:
         began, prune_at = now(), 0.0
         while True:
             prunes = now() >= prune_at
-            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
+            async with lead.store.fenced(lead.epoch, lead.term):
                 went_on, at = clock + int((now() - began) * 1e6), now()
-                clock, ended = await cold.keep(lead.connection, went_on, shard.clock.wall_us())
+                clock, ended = await cold.keep(lead.store, went_on, shard.clock.wall_us())
                 began = at
-                expired = await cold.expire(lead.connection, clock, BATCH_MAX) if prunes else 0
+                expired = await cold.expire(lead.store, clock, BATCH_MAX) if prunes else 0
             if prunes and not expired:
-                await shard.store.prune_keys(lead.connection, clock, BATCH_MAX)
+                await lead.store.prune_keys(clock, BATCH_MAX)
                 prune_at = now() + PRUNE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

@@ -11,11 +11,9 @@ Flush and refill never interleave: one loop runs both. The tick (clock, due mess
 import asyncio
 import random
 from contextlib import suppress
-from typing import Any
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection
 
 from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
@@ -30,6 +28,7 @@ from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.daemons.reconciler import Reconciler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
+from mqueue.broker.store.leader import LeaderStore
 
 ELECTION_S = 1.0
 TICK_S = 0.02
@@ -71,29 +70,29 @@ class Leader:
 
     async def run(self) -> None:
         while True:
-            connection: AsyncConnection[Any] | None = None
+            store: LeaderStore | None = None
             try:
-                connection = await self._shard.store.connect()
-                while not await self._elected(connection):
+                store = LeaderStore(self._shard.store, await self._shard.store.connect())
+                while not await self._elected(store):
                     await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
-                await self._lead(connection)
+                await self._lead(store)
             except (Fault, psycopg.Error) as fault:
                 self._gave_way_at = self._shard.clock.monotonic() if isinstance(fault, GivesWay) else None
                 logger.warning("not leading", shard=self._shard.number, reason=str(fault))
                 await asyncio.sleep(0.2 + random.random() / 5)
             finally:
                 self._lead_changed(False)
-                if connection is not None:
-                    await connection.close()
+                if store is not None:
+                    await store.connection.close()
 
-    async def _elected(self, connection: AsyncConnection[Any]) -> bool:
+    async def _elected(self, store: LeaderStore) -> bool:
         """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its lock."""
         shard = self._shard
         if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
             return False
-        if await shard.store.try_lock(connection):
+        if await store.try_lock():
             return True
-        if await shard.store.unseat(connection, shard.node, HANGS_S):
+        if await store.unseat(shard.node, HANGS_S):
             logger.warning("the leader hangs: its lock is free", shard=shard.number)
         return False
 
@@ -112,9 +111,9 @@ class Leader:
 
     # -- one term ------------------------------------------------------------------------------------------------------------
 
-    async def _lead(self, connection: AsyncConnection[Any]) -> None:
+    async def _lead(self, store: LeaderStore) -> None:
         shard = self._shard
-        lead = Lead(shard, connection, await shard.store.raise_term(connection, 0, shard.node), 0)
+        lead = Lead(shard, store, await store.raise_term(0, shard.node), 0)
         reached = await self._epochs.reach(lead, COLD_AFTER_S)
         if reached is None:
             await self._epochs.give_way(lead)
@@ -208,7 +207,7 @@ class Leader:
                 began = now()
                 await self._measure(lead)
                 measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # of very many topics: seldom
-            if lead.connection.closed:
+            if lead.store.connection.closed:
                 raise StoreLost("the leader's connection has closed")
 
     async def _refill_asked(self, lead: Lead, timeout: float) -> None:

@@ -21,9 +21,8 @@ class Prefetcher:
             if begun.frontier == LAST or begun.ready >= begun.cap:
                 return
             limit = max(1, min(BATCH_MAX, begun.hard - begun.ready))
-            rows, left_out = await shard.store.refill_page(
-                lead.connection, topic, begun.frontier, begun.clock, begun.t_due, int.from_bytes(begun.t_id), limit, BODY_MAX
-            )
+            t_id = int.from_bytes(begun.t_id)
+            rows, left_out = await lead.store.refill_page(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
             await failpoints.ahit("refill.before_script")
             loaded, _, _, _ = await shard.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
             shard.metrics.refills.inc()
@@ -38,7 +37,7 @@ class Prefetcher:
             if due - clock > self._horizon_us // 2 or room <= 0:
                 return
             until = clock + self._horizon_us
-            rows, reached = await shard.store.time_page(lead.connection, due, id, until, min(BATCH_MAX, room), BODY_MAX)
+            rows, reached = await lead.store.time_page(due, id, until, min(BATCH_MAX, room), BODY_MAX)
             await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
             if reached == (until, 0):
                 return
@@ -47,12 +46,12 @@ class Prefetcher:
         """Rows that came another way than through this epoch's scripts are placed, then their announcements deleted."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
-            ids, rows = await shard.store.arrivals(lead.connection, ARRIVALS_MAX)
+            ids, rows = await lead.store.arrivals(ARRIVALS_MAX)
             if not ids:
                 return
             later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
-            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                await shard.store.delete_arrivals(lead.connection, [id for id in ids if id not in later])
+            async with lead.store.fenced(lead.epoch, lead.term):
+                await lead.store.delete_arrivals([id for id in ids if id not in later])
             if later:
                 return
 

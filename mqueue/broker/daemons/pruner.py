@@ -24,16 +24,16 @@ class Pruner:
     async def _rows(self, lead: Lead) -> bool:
         shard = lead.shard
         for _ in range(PAGES_MAX):
-            rows = await shard.store.expired_page(lead.connection, shard.clock_us, self._after, BATCH_MAX)
+            rows = await lead.store.expired_page(shard.clock_us, self._after, BATCH_MAX)
             if not rows:
                 break
             known = await shard.cache.known([id for id, _, _ in rows])
-            async with shard.store.fenced(lead.connection, lead.epoch, lead.term):
-                deleted = await write.delete_messages(lead.connection, [(id, version) for id, version, _ in rows if id not in known])
+            async with lead.store.fenced(lead.epoch, lead.term):
+                deleted = await write.delete_messages(lead.store.connection, [(id, version) for id, version, _ in rows if id not in known])
                 ledger = Ledger()
                 for topic_id, count in Counter(deleted.values()).items():
                     ledger.add(topic_id, "expired", count)
-                await write.write_ledger(lead.connection, ledger)
+                await write.write_ledger(lead.store.connection, ledger)
             id, _, expires = rows[-1]
             self._after = (expires, id)
         else:
@@ -43,6 +43,6 @@ class Pruner:
 
     async def _keys(self, lead: Lead) -> bool:
         for _ in range(PAGES_MAX):
-            if await lead.shard.store.prune_keys(lead.connection, lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
+            if await lead.store.prune_keys(lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
                 return False
         return True

@@ -15,8 +15,10 @@ from psycopg import AsyncConnection
 from mqueue.broker import record
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.store import write
+from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.shard import Row, ShardStore, leased_row
+from mqueue.broker.store.rows import Row, leased_row
+from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.store.write import Key, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
@@ -138,15 +140,15 @@ class ColdStore:
 
     # -- the leader: within its fenced transaction --------------------------------------------------------------------------------
 
-    async def keep(self, connection: AsyncConnection[Any], clock: int, wall_us: int) -> tuple[int, int]:
+    async def keep(self, leader: LeaderStore, clock: int, wall_us: int) -> tuple[int, int]:
         """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how many leases ended.
 
         `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it goes on to the lesser of
         them: time that passed while nobody led.
         """
-        postgres_us = (await _all(connection, "commit_loosely"))[0][0]
-        [(clock,)] = await _all(connection, "tick", clock=max(clock, min(wall_us, postgres_us)))
-        return clock, await self._end_leases(connection, clock)
+        postgres_us = (await _all(leader.connection, "commit_loosely"))[0][0]
+        [(clock,)] = await _all(leader.connection, "tick", clock=max(clock, min(wall_us, postgres_us)))
+        return clock, await self._end_leases(leader.connection, clock)
 
     async def _end_leases(self, connection: AsyncConnection[Any], clock: int) -> int:
         """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
@@ -160,9 +162,10 @@ class ColdStore:
         await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
         return len(ended)
 
-    async def expire(self, connection: AsyncConnection[Any], clock: int, limit: int) -> int:
+    async def expire(self, leader: LeaderStore, clock: int, limit: int) -> int:
         """Messages past their TTL that nobody has. Returns how many were looked at."""
-        rows = await self._store.expired_page(connection, clock, (0, 0), limit)
+        connection = leader.connection
+        rows = await leader.expired_page(clock, (0, 0), limit)
         if rows:
             await connection.execute(sql("lock_messages"), {"ids": [id for id, _, _ in rows]})
             args = {"ids": [id for id, _, _ in rows], "versions": [version for _, version, _ in rows]}

@@ -1,31 +1,26 @@
-"""One shard's PostgreSQL: the durable truth. One method per `.sql` file, but for `flush`, which is one transaction of several.
+"""One shard's PostgreSQL: the durable truth. What any broker asks, from pools by kind of work; what a leader does: `leader.py`.
 
-Raises StoreLost where no answer came (what was asked may have happened), Deposed where the fence says that another epoch or term stands.
+Raises StoreLost where no answer came: what was asked may have happened.
 """
 
 import socket
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.errors import InterfaceError, OperationalError, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from mqueue.broker import failpoints, record
 from mqueue.broker.circuit import Circuit
-from mqueue.broker.faults import Deposed, NodeTaken, StoreLost
-from mqueue.broker.store import write
+from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.write import END_OF_STATE, FlushBatch, Ledger
 from mqueue.clock import Clock, SystemClock
 from mqueue.message import TopicName
 
-LEADER_LOCK = 0x6D71_1EAD
 POOL_WAIT_S = 2.0
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
@@ -33,14 +28,8 @@ CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
-KEY_COLUMNS = ("priority", "rank", "due", "id")
-FIRST_PARTS = (-(2**31), 0, 0, 0)  # of a key below all others, and above
-LAST_PARTS = (2**31 - 1, 2**31 - 1, 2**63 - 1, 2**63 - 1)
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000"
-
-B = TypeVar("B")
-Row = tuple[bytes, bytes]  # record, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,52 +187,7 @@ class ShardStore:
     async def brokers_in(self, connection: AsyncConnection[Any]) -> list[BrokerRow]:
         return [BrokerRow(*row) for row in await (await connection.execute(sql("brokers"), binary=True)).fetchall()]
 
-    async def try_lock(self, connection: AsyncConnection[Any]) -> bool:
-        return bool((await self._leader(connection, "try_lock", key=LEADER_LOCK + self.number))[0][0])
-
-    async def unseat(self, connection: AsyncConnection[Any], node: int, silent_s: float) -> bool:
-        """Ends the leader's session where its broker has been silent for so long; True if it was one."""
-        return bool(await self._leader(connection, "unseat", key=LEADER_LOCK + self.number, node=node, silent_s=silent_s))
-
-    async def raise_term(self, connection: AsyncConnection[Any], floor: int, node: int) -> int:
-        return int((await self._leader(connection, "raise_term", floor=floor, node=node))[0][0])
-
-    async def raise_epoch(self, connection: AsyncConnection[Any], term: int, floor: int) -> int:
-        rows = await self._leader(connection, "raise_epoch", term=term, floor=floor)
-        if not rows:
-            raise Deposed(f"term {term} is over")
-        return int(rows[0][0])
-
-    async def open_shard(self, connection: AsyncConnection[Any], epoch: int, term: int, mode: str, run_id: str, timeline: int) -> None:
-        if not await self._leader(connection, "open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline):
-            raise Deposed(f"epoch {epoch}, term {term} is over")
-
-    async def _leader(self, connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
-        try:
-            cursor = await connection.execute(sql(name), args, binary=True)
-            return await cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
-            raise StoreLost(f"PostgreSQL of shard {self.number}, {name}: {error}") from error
-
-    @asynccontextmanager
-    async def fenced(self, connection: AsyncConnection[Any], epoch: int, term: int, *, moves: bool = False) -> AsyncIterator[int]:
-        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty number flushed.
-
-        `moves`: it will change that row.
-        """
-        try:
-            async with connection.transaction():
-                fence = sql("fence_move" if moves else "fence")
-                rows = await (await connection.execute(fence, {"epoch": epoch, "term": term}, binary=True)).fetchall()
-                if not rows:
-                    raise Deposed(f"epoch {epoch}, term {term} is over")
-                yield rows[0][0]
-        except UniqueViolation:
-            raise
-        except psycopg.Error as error:
-            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
-
-    # -- flush ---------------------------------------------------------------------------------------------------------------
+    # -- what the engine asks --------------------------------------------------------------------------------------------------
 
     async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
         """Ids of these topics (`namespace/topic`), made where they are new."""
@@ -255,103 +199,6 @@ class ShardStore:
             for id, namespace, name in await self._all("topic_ids", **args):
                 self._topic_ids[f"{namespace}/{name}"] = id
         return self._topic_ids
-
-    async def flush(self, connection: AsyncConnection[Any], epoch: int, term: int, batch: FlushBatch) -> None:
-        """One transaction: rows, ends, dead letters, keys, ledger, positions, N and clock. Repeatable."""
-        named = {r.topic for rows in (batch.fresh, batch.again, batch.dead) for r, _, _ in rows}
-        named |= {gone.topic for gone in batch.gone} | {topic for _, topic, _, _ in batch.tallies}
-        ids = await self.topic_ids(named) if named else {}
-        try:
-            await self._flush(connection, epoch, term, batch, ids)
-        except UniqueViolation:  # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then
-            batch.again += batch.fresh
-            batch.fresh = []
-            await self._flush(connection, epoch, term, batch, ids)
-
-    async def _flush(self, connection: AsyncConnection[Any], epoch: int, term: int, batch: FlushBatch, ids: dict[str, int]) -> None:
-        ledger = Ledger()
-        async with self.fenced(connection, epoch, term, moves=True) as flushed:
-            await failpoints.ahit("flush.before_copy")
-            if batch.fresh:
-                await write.copy(connection, "copy_message", batch.fresh, ids)
-                for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
-                    ledger.add(ids[topic], "enqueued", count)
-            await write.write_again(connection, batch.again, ids, ledger)
-            await write.bury(connection, batch.dead, ids, ledger, batch.clock)
-            await write.end(connection, batch.gone, flushed, ids, ledger)
-            if batch.mirrors:
-                ended = [r.id for rows in (batch.again, batch.dead) for r, _, _ in rows] + [gone.id for gone in batch.gone]
-                await connection.execute(sql("delete_leases"), {"ids": ended})
-            for number, topic, state, count in batch.tallies:
-                if number > flushed:
-                    ledger.add(ids[topic], "enqueued", count)
-                    ledger.add(ids[topic], END_OF_STATE[state], count)
-            if batch.keys:
-                await write.keep_keys(connection, batch.keys)
-            await write.write_ledger(connection, ledger)
-            await write.move_positions(connection, batch.positions)
-            await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})
-            await failpoints.ahit("flush.before_commit")
-        await failpoints.ahit("flush.after_commit")
-
-    # -- what the prefetcher reads -------------------------------------------------------------------------------------------
-
-    async def refill_page(
-        self,
-        connection: AsyncConnection[Any],
-        topic: str,
-        frontier: bytes,
-        now: int,
-        t_due: int,
-        t_id: int,
-        limit: int,
-        size: int,
-    ) -> tuple[list[Row], bytes]:
-        """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the first key left out."""
-        topic_id = (await self.topic_ids([topic]))[topic]
-        priority, rank, due, id = record.key_parts(frontier) if frontier else FIRST_PARTS
-        args = {
-            "topic_id": topic_id,
-            "priority": priority,
-            "rank": rank,
-            "due": due,
-            "id": id,
-            "now": now,
-            "t_due": t_due,
-            "t_id": t_id,
-        }
-        rows = await self._leader(connection, "refill_page", **args, limit=limit + 1, bytes=size)
-        return _page(rows, limit, lambda row: message_row(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
-
-    async def time_page(
-        self, connection: AsyncConnection[Any], due: int, id: int, until: int, limit: int, size: int
-    ) -> tuple[list[Row], tuple[int, int]]:
-        """Rows due from (due, id) up to `until`, and how far this page reaches."""
-        rows = await self._leader(connection, "time_page", due=due, id=id, until=until, limit=limit + 1, bytes=size)
-        shaped = [(row[0], *row[2:], row[1]) for row in rows]
-        return _page(shaped, limit, lambda row: message_row(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
-
-    async def arrivals(self, connection: AsyncConnection[Any], limit: int) -> tuple[list[int], list[Row]]:
-        """Ids of the oldest arrivals, and the rows of those that are still there."""
-        rows = await self._leader(connection, "arrivals", limit=limit)
-        return [row[0] for row in rows], [message_row(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
-
-    async def put_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
-        await connection.execute(sql("put_arrivals"), {"ids": list(ids)})
-
-    async def delete_arrivals(self, connection: AsyncConnection[Any], ids: Sequence[int]) -> None:
-        await connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
-
-    async def expired_page(self, connection: AsyncConnection[Any], now: int, after: tuple[int, int], limit: int) -> list[tuple[int, int, int]]:
-        """Id, version, expiry of rows past their TTL, beyond (expiry, id)."""
-        expires, id = after
-        return await self._leader(connection, "expired_page", now=now, expires=expires, id=id, limit=limit)
-
-    async def prune_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> int:
-        """Returns how many went."""
-        return len(await self._leader(connection, "prune_keys", now=now, limit=limit))
-
-    # -- what the engine asks --------------------------------------------------------------------------------------------------
 
     async def find_keys(self, key_hashes: Sequence[bytes], now: int) -> list[tuple[bytes, bytes, int, int]]:
         """Key hash, body hash, id, expiry µs of those that are known."""
@@ -378,33 +225,6 @@ class ShardStore:
         rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces))
         return {topic: (leased, delayed) for topic, leased, delayed in rows}
 
-    async def overdue_page(
-        self, connection: AsyncConnection[Any], topic: str, after: bytes, frontier: bytes, before: int, limit: int
-    ) -> list[bytes]:
-        """Keys of rows above `after` and below the frontier that were due before then (µs)."""
-        topic_id = (await self.topic_ids([topic]))[topic]
-        begin = record.key_parts(after) if after else FIRST_PARTS
-        end = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
-        args = dict(zip((*KEY_COLUMNS, *(f"to_{column}" for column in KEY_COLUMNS)), (*begin, *end), strict=True))
-        rows = await self._leader(connection, "overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
-        return [record.key(*row) for row in rows]
-
-    async def mirror_leases(self, connection: AsyncConnection[Any], leases: Sequence[tuple[int, int, int, int]]) -> None:
-        """Id, epoch, number, end of the leases that are to be known: these and no others."""
-        ids, epochs, numbers, untils = (list(column) for column in zip(*leases, strict=True)) if leases else ([], [], [], [])
-        await connection.execute(sql("drop_mirrors"), {"ids": ids})
-        await connection.execute(sql("mirror_leases"), {"ids": ids, "epochs": epochs, "numbers": numbers, "untils": untils})
-
-    async def live_leases(self, connection: AsyncConnection[Any], after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:
-        """Messages whose lease still runs: id, leased record, body; by id, above `after`."""
-        rows = await self._leader(connection, "live_leases", after=after, limit=limit, now=now)
-        return [(row[0], *leased_row(row[:16], *row[16:])) for row in rows]
-
-    async def request_keys(self, connection: AsyncConnection[Any], now: int, limit: int) -> list[tuple[bytes, bytes]]:
-        """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued past Redis."""
-        rows = await self._leader(connection, "request_keys", now=now, limit=limit)
-        return [(h, record.IDEMPOTENCY.pack(id, body, 0, 0, expires, 1, b"r") + ids) for h, body, id, expires, ids in rows]
-
     async def unplaced(self, ids: Sequence[int]) -> bool:
         """Does one of these arrivals still wait for the leader?"""
         return bool((await self._all("unplaced", ids=list(ids)))[0][0])
@@ -428,45 +248,3 @@ def _kind(statement: str) -> str:
 def _connect_args(kind: str) -> dict[str, Any]:
     options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
     return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
-
-
-def message_row(topic: str, row: Sequence[Any]) -> Row:
-    (
-        id,
-        priority,
-        rank,
-        due,
-        attempts,
-        max_retries,
-        version,
-        lease_ms,
-        node,
-        sequence,
-        expires,
-        created,
-        payload,
-        metadata,
-        key,
-    ) = row[:15]
-    body = record.body(created, payload, None if metadata is None else metadata.encode(), key)
-    return (
-        record.from_row(
-            id=id, topic=topic, priority=priority, rank=rank, due=due, attempts=attempts, max_retries=max_retries, version=version,
-            lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=len(body),
-        ),
-        body,
-    )  # fmt: skip
-
-
-def leased_row(row: Sequence[Any], epoch: int, number: int, until: int) -> Row:
-    """`row`: as `arrivals` has it: id, topic, and the rest."""
-    data, body = message_row(row[1], (row[0], *row[2:]))
-    return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until), body
-
-
-def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B) -> tuple[list[Row], B]:
-    """Cuts a page at its limit, or before the first row that came without its payload; says where the next one begins."""
-    for n, row in enumerate(rows):
-        if n == limit or row[12] is None:
-            return [shape(row) for row in rows[:n]], bound(row)
-    return [shape(row) for row in rows], end

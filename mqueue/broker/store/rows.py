@@ -1,0 +1,42 @@
+"""Rows of `message` as the records and bodies that Redis and the log know."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mqueue.broker import record
+
+Row = tuple[bytes, bytes]  # record, body
+
+
+def message_row(topic: str, row: Sequence[Any]) -> Row:
+    (
+        id,
+        priority,
+        rank,
+        due,
+        attempts,
+        max_retries,
+        version,
+        lease_ms,
+        node,
+        sequence,
+        expires,
+        created,
+        payload,
+        metadata,
+        key,
+    ) = row[:15]
+    body = record.body(created, payload, None if metadata is None else metadata.encode(), key)
+    return (
+        record.from_row(
+            id=id, topic=topic, priority=priority, rank=rank, due=due, attempts=attempts, max_retries=max_retries, version=version,
+            lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=len(body),
+        ),
+        body,
+    )  # fmt: skip
+
+
+def leased_row(row: Sequence[Any], epoch: int, number: int, until: int) -> Row:
+    """`row`: as `arrivals` has it: id, topic, and the rest."""
+    data, body = message_row(row[1], (row[0], *row[2:]))
+    return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until), body
