@@ -27,6 +27,7 @@ from mqueue.message import TopicName
 
 LEADER_LOCK = 0x6D71_1EAD
 POOL_WAIT_S = 2.0
+CONNECT_S = 3  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
@@ -95,9 +96,11 @@ class ShardStore:
         self._topic_ids: dict[str, int] = {}
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
+        """Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so that a long outage makes none long."""
         return AsyncConnectionPool(
-            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind), name=f"shard-{self.number}-{kind}"
-        )
+            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
+            name=f"shard-{self.number}-{kind}",
+        )  # fmt: skip
 
     async def open(self) -> None:
         for pool in self._pools.values():
@@ -110,7 +113,7 @@ class ShardStore:
     async def connect(self) -> AsyncConnection[Any]:
         """A connection of the leader's own, outside the pool."""
         try:
-            return await AsyncConnection.connect(self.url, connect_timeout=5, **_connect_args("leader"))
+            return await AsyncConnection.connect(self.url, **_connect_args("leader"))
         except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
@@ -427,7 +430,7 @@ def _kind(statement: str) -> str:
 
 def _connect_args(kind: str) -> dict[str, Any]:
     options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
-    return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
+    return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
