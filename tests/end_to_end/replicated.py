@@ -5,7 +5,7 @@ As an operator has them, but for the sockets: the URL names both servers and ask
 
 import asyncio
 import os
-import shutil
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -53,13 +53,15 @@ class Server(PostgreSQL):
             for path in (self._data, *self._data.rglob("*")):
                 os.chown(path, self._owner.uid, self._owner.gid)
 
-    async def sql(self, query: str) -> list[tuple[Any, ...]]:
-        async with await self._connect() as connection:
+    async def sql(self, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(
+            host=str(self.folder), user=USER, password=self._password, dbname=database, connect_timeout=5, autocommit=True
+        ) as connection:
             found = await connection.execute(query.encode())
             return await found.fetchall() if found.description else []
 
     def kill(self) -> None:
-        """As its host loses power: nothing of it does anything any more. All stop first, so that none sees another one die."""
+        """Nothing of it does anything any more. All stop first, so that none sees another one die."""
         assert self.pid is not None
         with suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self.pid)
@@ -81,6 +83,7 @@ class Replicated:
         self._grounds.append(replace(self._grounds[0], folder=data_dir / "b"))
         self.primary, self.replica = map(Server, self._grounds)
         self.valkey = Valkey(self._grounds[0])
+        self._mute = socket.socket(socket.AF_UNIX)
 
     async def __aenter__(self) -> Self:
         try:
@@ -104,6 +107,7 @@ class Replicated:
         self.primary.kill()
         self.replica.kill()
         await asyncio.gather(self.primary.stop(), self.replica.stop(), self.valkey.stop())
+        self._mute.close()
         self._grounds[0].release()
 
     async def _until_it_streams(self) -> None:
@@ -112,6 +116,24 @@ class Replicated:
         while await self.primary.sql("SELECT state, sync_state FROM pg_stat_replication") != [("streaming", wanted)]:
             assert time.monotonic() < deadline, "the replica does not stream"
             await asyncio.sleep(0.05)
+
+    async def detach(self) -> None:
+        """The replica gets nothing any more, as if the link were slow."""
+        await self.replica.sql("ALTER SYSTEM SET primary_conninfo = ''")
+        await self.replica.sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + STREAMS_S
+        while await self.primary.sql("SELECT pid FROM pg_stat_replication"):
+            assert time.monotonic() < deadline, "the replica still streams"
+            await asyncio.sleep(0.05)
+
+    def lose_primary(self) -> None:
+        """As its host loses power: who calls it waits for an answer that never comes."""
+        self.primary.kill()
+        path = self.primary.folder / ".s.PGSQL.5432"
+        path.unlink()
+        self._mute.bind(str(path))
+        self._mute.listen(1000)
+        path.chmod(0o600)
 
     async def promote(self) -> None:
         """Returns when the replica takes writes."""
