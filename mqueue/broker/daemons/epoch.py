@@ -18,7 +18,7 @@ from mqueue.broker.faults import CacheLost, Deposed, GivesWay
 from mqueue.broker.shard import ALONE_S, COLD, HOT
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
-BARRIER_S = 5.0  # a closing epoch waits so long for brokers that may live
+BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
 OWN_S = 60.0  # and so long for the leader's own replay
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try

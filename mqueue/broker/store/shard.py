@@ -28,7 +28,7 @@ from mqueue.message import TopicName
 LEADER_LOCK = 0x6D71_1EAD
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
-CONNECT_S = 3  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
+CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
