@@ -24,7 +24,8 @@ from .replicated import Replicated
 from .stores import SECRET, environment
 
 CALM_S = 1.5
-AWAY_S = 7.0  # long enough for tries to connect to become rare, if they did
+PRODUCERS = 2
+AWAY_S = 5.0  # long enough for tries to connect to become rare, if they did
 FOLLOWS_S = 15.0  # after the promotion; 3 to 6 s here
 SETTINGS = {"MQUEUE_READY_MAX": "1000", "MQUEUE_LEASE_S": "2", "MQUEUE_LOG_LEVEL": "info"}
 
@@ -50,7 +51,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
         if lags:
             await stores.detach()
         load = Load(history, [broker.url for broker in brokers], token, seed=1)
-        async with aclosing(load), under_load(stores, load):
+        async with aclosing(load), under_load(stores, load, PRODUCERS):
             await asyncio.sleep(CALM_S)
             epoch = max(broker.metric("mqueue_epoch") for broker in brokers)
             if lags:
