@@ -71,8 +71,8 @@ async def rescue(directory: Path, state: State, urls: StoreUrls, *, dry_run: boo
             raise MQueueError(f"{path} is of shard {number}, but there are {len(urls.database_urls)} databases: give all of them, in order")
         store = ShardStore(number, urls.database_urls[number])
         cache = ReadyCache(number, urls.redis_addrs[number % len(urls.redis_addrs)], urls.redis_password or None)
-        await store.open()
         try:
+            await store.open()
             yield await _Rescue(store, cache, state, found, wait_s).run(dry_run)
         except Fault as fault:
             raise MQueueError(f"shard {number}: {fault}") from fault

@@ -32,8 +32,8 @@ async def ledgers(urls: Sequence[str]) -> list[Line]:
     found: list[Line] = []
     for number, url in enumerate(urls):
         store = ShardStore(number, url)
-        await store.open()
         try:
+            await store.open()
             found += [Line(f"{row[0]}/{row[1]}", number, *row[2:]) for row in await store.ledger()]
         except Fault as fault:
             raise MQueueError(str(fault)) from fault

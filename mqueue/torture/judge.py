@@ -23,7 +23,7 @@ class Verdict:
     lost: set[int] = field(default_factory=set)  # acknowledged, and never ended
     stuck: dict[str, int] = field(default_factory=dict)  # counted at the end, and not to be had
     unknown: set[int] = field(default_factory=set)  # delivered, though nobody sent it
-    payload: set[int] = field(default_factory=set)  # delivered with another payload
+    payload: set[int] = field(default_factory=set)  # delivered with another payload, or from another topic
     early: list[Key] = field(default_factory=list)  # before it was due
     overlap: list[int] = field(default_factory=list)  # leased again while leased
     after_ack: list[int] = field(default_factory=list)  # delivered after an acknowledged ack
@@ -78,7 +78,7 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
             verdict.early.append(delivery.key)
         if delivery.payload not in history.sent:
             verdict.unknown.add(id)
-        elif known is not None and delivery.payload != known.payload:
+        elif known is not None and (delivery.topic, delivery.payload) != (known.topic, known.payload):
             verdict.payload.add(id)
         if known is not None and delivery.attempt > known.max_retries + 1:
             verdict.attempts.add(id)

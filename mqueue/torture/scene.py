@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from mqueue.clock import SystemClock
 from mqueue.demo.processes import home
@@ -20,6 +20,12 @@ PRODUCERS, WORKERS = 4, 6
 STUCK_S = 45.0
 
 L = TypeVar("L", bound=Load)
+
+
+class Audited(Protocol):
+    """Topics whose ledger does not add up, and by how much."""
+
+    async def drift(self) -> dict[str, int]: ...
 
 
 def new_history() -> History:
@@ -40,7 +46,7 @@ async def staged(
 
 
 @asynccontextmanager
-async def under_load(stage: Stage, load: Load, producers: int = PRODUCERS, workers: int = WORKERS) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def under_load(stage: Audited, load: Load, producers: int = PRODUCERS, workers: int = WORKERS) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Yields the workers' tasks. Afterwards all is drained, and the history has what is left, the dead letters and the ledgers' drift."""
     producing = [asyncio.create_task(load.produce(n)) for n in range(producers)]
     working = [asyncio.create_task(load.work(n)) for n in range(workers)]

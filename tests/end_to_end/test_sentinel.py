@@ -1,6 +1,5 @@
 """Redis behind Sentinel: the master dies, a replica takes its place, and nothing is lost or out of order."""
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker, free_ports, until
 from .stores import Stores, environment
 
 FAILOVER_S = 30.0
@@ -33,7 +32,7 @@ class Servers:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
-        self.master_port, self.replica_port, self.sentinel_port = _free_ports(3)
+        self.master_port, self.replica_port, self.sentinel_port = free_ports(3)
         self.master = self._start("master", "--port", str(self.master_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
         replica = ("--port", str(self.replica_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
         self._start("replica", *replica, "--replicaof", "127.0.0.1", str(self.master_port))
@@ -67,14 +66,6 @@ class Servers:
     @property
     def url(self) -> str:
         return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel_port}/main"
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @pytest.fixture

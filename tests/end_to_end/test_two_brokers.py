@@ -115,6 +115,22 @@ def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[
     assert len(a.get()) == 1
 
 
+@pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "60000"}], indirect=True)
+def test_the_acks_of_a_broker_that_was_silent_stay_when_the_epoch_closes(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    """As all brokers are while PostgreSQL is away. Only its log has them, and it is back a second after the loss of Redis."""
+    first, second = pair
+    a, b = clients(*pair)
+    ids = a.put(*[b"x"] * 20)
+    assert [b.ack(m).body["status"] for m in b.get(limit=10)] == ["ok"] * 10
+    epoch = first.metric("mqueue_epoch")
+    with asleep(second):
+        time.sleep(3.5)  # silent for longer than one that lives is otherwise
+        stores.flush_redis()
+        time.sleep(1.0)
+    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 20, "a new epoch")
+    assert [m["id"] for m in a.get(limit=100)] == ids[10:]
+
+
 def test_a_long_lease_is_known_again_after_redis_lost_it(pair: tuple[Broker, Broker], stores: Stores) -> None:
     a, b = clients(*pair)
     a.put(b"short", b"long")

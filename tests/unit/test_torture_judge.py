@@ -73,6 +73,10 @@ def other_payload(h: History) -> None:
     h.enqueued[1] = h.enqueued[1]._replace(keyed=False)
 
 
+def other_topic(h: History) -> None:
+    h.enqueued[2] = h.enqueued[2]._replace(topic="u")
+
+
 def doubled(h: History) -> None:
     third = Key(5, 0, 3)
     h.enqueued[3] = h.enqueued[2]
@@ -99,6 +103,7 @@ BAD: dict[Callable[[History], None], set[str]] = {
     too_often: {"attempts"},
     early: {"early"},
     other_payload: {"payload"},
+    other_topic: {"payload"},
     doubled: {"doubled"},
     stuck: {"stuck"},
     drift: {"drift"},

@@ -18,7 +18,7 @@ from mqueue.broker.faults import CacheLost, Deposed, GivesWay
 from mqueue.broker.shard import ALONE_S, COLD, HOT
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
-BARRIER_S = 3.0  # a closing epoch waits so long for the live brokers
+BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
 OWN_S = 60.0  # and so long for the leader's own replay
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
@@ -100,10 +100,10 @@ class Epochs:
             await asyncio.sleep(0.2)
 
     async def _waits(self, lead: Lead, waited_s: float) -> bool:
-        """For this broker's own replay it waits longer, and though it is silent meanwhile: it is alive for certain, and a late replay lets
-        what it acked come back.
+        """A late replay lets what a broker acked come back, so even for those that have been silent for a while: where PostgreSQL was away, all
+        were, and went on acking. For this broker's own replay it waits longer: it is alive for certain.
         """
-        if waited_s < BARRIER_S and await self._behind(lead, ALIVE_S):
+        if waited_s < BARRIER_S and await self._behind(lead, ALONE_S):
             return True
         return waited_s < OWN_S and lead.shard.node in await self._behind(lead, float("inf"))
 

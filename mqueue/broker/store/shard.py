@@ -22,6 +22,8 @@ from mqueue.clock import Clock, SystemClock
 from mqueue.message import TopicName
 
 POOL_WAIT_S = 2.0
+OPEN_S = 10.0
+CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
 # Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
 POOLS = {"control": 2, "write": 2, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
@@ -82,15 +84,24 @@ class ShardStore:
         self.circuit = Circuit(clock or SystemClock())
         self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
         self._topic_ids: dict[str, int] = {}
+        self._timeline = 0  # in which they are these
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
+        """Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so that a long outage makes none long."""
         return AsyncConnectionPool(
-            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind), name=f"shard-{self.number}-{kind}"
-        )
+            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
+            name=f"shard-{self.number}-{kind}",
+        )  # fmt: skip
 
     async def open(self) -> None:
-        for pool in self._pools.values():
-            await pool.open(wait=False)
+        """Returns when it is connected: whoever waits for a pool later waits less long than a server that never answers takes."""
+        try:
+            for pool in self._pools.values():
+                await pool.open(wait=False)
+            for pool in self._pools.values():
+                await pool.wait(OPEN_S)
+        except PoolTimeout as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -99,7 +110,7 @@ class ShardStore:
     async def connect(self) -> AsyncConnection[Any]:
         """A connection of the leader's own, outside the pool."""
         try:
-            return await AsyncConnection.connect(self.url, connect_timeout=5, **_connect_args("leader"))
+            return await AsyncConnection.connect(self.url, **_connect_args("leader"))
         except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
@@ -138,8 +149,10 @@ class ShardStore:
         await self._do("create_shard", number=self.number, shards=shards)
 
     async def row(self) -> ShardRow:
-        rows = await self._all("shard_row")
-        return ShardRow(*rows[0])
+        row = ShardRow(*(await self._all("shard_row"))[0])
+        if row.timeline_now != self._timeline:  # a promoted server may lack topics that were made last, and give their ids to others
+            self._timeline, self._topic_ids = row.timeline_now, {}
+        return row
 
     async def slot_map(self, shards: int) -> list[int]:
         await self._do("create_slot_map", shards=shards)
@@ -247,4 +260,4 @@ def _kind(statement: str) -> str:
 
 def _connect_args(kind: str) -> dict[str, Any]:
     options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
-    return {"autocommit": True, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
+    return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
