@@ -65,13 +65,13 @@ class Enqueuer:
             await asyncio.gather(*(self._until_flushed(self._shards[number]) for number in by_shard))
         for namespace, count in namespaces.items():
             self._metrics.enqueued(namespace, count)
-        hot = any(self._shards[number].mode == HOT for number in by_shard) and durability == "wal"
+        hot = any(self._shards[number].buffers for number in by_shard) and durability == "wal"
         return Accepted(ids, "wal" if hot and self._postgres_namespaces.isdisjoint(namespaces) else "postgres")
 
     async def _until_flushed(self, shard: Shard) -> None:
         """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the log."""
-        if shard.mode != HOT:
-            return
+        if shard.mode == COLD:
+            return  # what was taken before is there since its epoch closed
         try:
             await shard.until_flushed(shard.previous, FLUSH_WAIT_S)
         except Fault as fault:

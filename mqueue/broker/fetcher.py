@@ -62,6 +62,7 @@ class Fetcher:
     async def _fetch(self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
         """What is there now, of all these shards. Empty only when that is true."""
         found: list[Delivery] = []
+        failed: Unavailable | None = None
         order = list(by_shard)
         if len(order) > 1:
             random.shuffle(order)
@@ -69,10 +70,11 @@ class Fetcher:
             try:
                 found += await self._fetch_shard(self._shards[number], by_shard[number], limit - len(found), lease_ms, waiting)
             except (Unavailable, Fault) as error:
-                if not found:
-                    raise unavailable(error) if isinstance(error, Fault) else error from error
+                failed = unavailable(error) if isinstance(error, Fault) else error
             if len(found) >= limit:
                 break
+        if failed is not None and not found:
+            raise failed
         if found:
             await failpoints.ahit("dequeue.before_reply")
             self._metrics.dequeued(found[0].namespace, len(found))

@@ -86,11 +86,12 @@ class Membership:
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
         position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+        began = shard.clock.monotonic()
         row = await shard.store.row()
-        shard.looked_at = shard.clock.monotonic()
+        shard.looked_at = began
         shard.position = position
         # a process that was stopped has not heard of Redis for as long; it must have tried
-        is_cut = self._missed >= APART_TRIES and shard.looked_at - self._reached_at > APART_AFTER_S
+        is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
         joined = row.epoch == shard.epoch
         if row.mode == "recovering":
             if self._replayed < row.epoch:
@@ -155,10 +156,10 @@ class Membership:
             position = max(position, await self._replay_late(row, position))
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
-            await shard.cache.join(row.epoch, shard.node, start)
-            await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
+            await shard.cache.join(row.epoch, shard.node, start, applied)
+            last, _ = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
-            await shard.cache.join(row.epoch, shard.node, shard.sequence)
+            await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
             shard.due_clock = 0  # of the epoch that ended: it may be past this one's
             shard.saw_clock(due_clock, clock)
@@ -194,9 +195,9 @@ class Membership:
         logger.warning("Redis cannot be reached from here: only enqueues are taken", shard=shard.number, epoch=row.epoch)
 
 
-async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterable[LogRecord]], epoch: int, start: int) -> int:
+async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterable[LogRecord]], epoch: int, start: int) -> tuple[int, int]:
     """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log. `records`: the log after a
-    sequence. Returns how many messages.
+    sequence. Returns the last sequence applied, and how many messages.
     """
     voids = (entry for entry in records(start) if entry.kind == entries.VOID)
     void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
@@ -209,7 +210,7 @@ async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterab
         await cache.apply(epoch, node, previous, entry.sequence, enqueues, [])
         previous, brought = entry.sequence, brought + len(enqueues)
         logger.info("brought to Redis from the log", shard=cache.shard, messages=len(enqueues))
-    return brought
+    return previous, brought
 
 
 def parts(log: Iterable[LogRecord]) -> Iterable[list[LogRecord]]:

@@ -161,6 +161,7 @@ class _Rescue:
         applied, _, _ = await cache.join(row.epoch, node, None)
         start = max(applied or 0, position)
         if any(entry.kind == ENQUEUE for entry in self._found.records(start)):
-            await cache.join(row.epoch, node, start)
-            self._done.brought += await catch_up(cache, node, self._found.records, row.epoch, start)
+            await cache.join(row.epoch, node, start, applied)
+            _, brought = await catch_up(cache, node, self._found.records, row.epoch, start)
+            self._done.brought += brought
         await cache.ask_flush()

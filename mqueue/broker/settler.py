@@ -106,15 +106,16 @@ class Settler:
     async def _verdicts(self, shard: Shard, items: Sequence[Settle | Extend], verdicts: list[Verdict]) -> list[Verdict]:
         """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale.
 
-        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice.
+        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice. Where it is away, `gone`
+        it is: what has been settled is settled, and must be told.
         """
         missing = [i for i, verdict in enumerate(verdicts) if verdict == "gone"]
         try:
             if there := await self._in_store(shard, items, missing):
                 there = [i for i in there if not await self._ended(shard, items[i].id)]
                 there = await self._in_store(shard, items, there)
-        except Fault as fault:
-            raise unavailable(fault) from fault
+        except Fault:
+            there = []
         for i in there:
             verdicts[i] = "stale"
         return verdicts

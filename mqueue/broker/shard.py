@@ -78,9 +78,15 @@ class Shard:
         self.serving.clear()
         self.suspect.set()
 
+    @property
+    def buffers(self) -> bool:
+        """May what was last enqueued here wait for its flush?"""
+        return self.mode == HOT or (self.mode == APART and self.position < self.previous)
+
     async def hurry_flush(self) -> None:
-        """Asks the leader to flush what is there, and gives it a moment. Raises CacheLost."""
-        await self.cache.ask_flush()
+        """Asks the leader, if it can be heard of in Redis, to flush what is there, and gives it a moment. Raises CacheLost."""
+        if self.mode == HOT:
+            await self.cache.ask_flush()
         await asyncio.sleep(FLUSH_PAUSE_S)
 
     async def until_flushed(self, sequence: int, seconds: float) -> None:

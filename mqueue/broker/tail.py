@@ -22,6 +22,7 @@ class Told:
     owner: int = 0  # the message that has the key first: itself, or the first of its request
     error: bytes | None = None
     end: bytes | None = None
+    settled: bool = False  # its last lease ended
 
     def settle(self, state: bytes, version: int, attempts: int, due: int, error: bytes) -> None:
         """By version: an older outcome changes nothing."""
@@ -29,6 +30,7 @@ class Told:
             return
         self.record = self.record._replace(version=version, attempts=attempts, due=due)
         self.end = None if state == b"n" else state
+        self.settled = True
         self.error = error or self.error
 
 

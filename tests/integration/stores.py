@@ -174,7 +174,8 @@ class World:
         await self.leader.open_shard(epoch, self.term, "hot", "test", 1)
         for node, broker in self.brokers.items():
             shard = broker.shard
-            _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence)
+            applied, _, _ = await self.cache.join(epoch, node, None)
+            _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence, applied)
             shard.previous, shard.epoch = shard.sequence, epoch
             shard.saw_clock(due_clock, clock)
         self.lead = Lead(self.brokers[NODES[0]].shard, self.leader, self.term, epoch)
@@ -184,7 +185,8 @@ class World:
         shard, epoch = broker.shard, self.lead.epoch
         told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
         await replay(self.store, epoch, shard.node, told, clock=shard.now_us(), late=True)
-        await self.cache.join(epoch, shard.node, shard.sequence)
+        applied, _, _ = await self.cache.join(epoch, shard.node, None)
+        await self.cache.join(epoch, shard.node, shard.sequence, applied)
         shard.previous = shard.sequence
 
     # -- time ----------------------------------------------------------------------------------------------------------------

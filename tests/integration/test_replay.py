@@ -95,7 +95,8 @@ def test_a_repeat_waits_while_the_first_copy_may_be_on_no_disk(world: World) -> 
     shard = world.brokers[1].shard
     world.run(world.brokers[1].batch(keyed(world.brokers[1], some, "k", whole=True), [], logged=False, repeated=False))
     shard.next_sequence()
-    world.run(world.cache.join(world.lead.epoch, 1, shard.sequence))
+    applied, _, _ = world.run(world.cache.join(world.lead.epoch, 1, None))
+    world.run(world.cache.join(world.lead.epoch, 1, shard.sequence, applied))
     shard.previous = shard.sequence
     for node in NODES:
         again, _ = enqueues(world, node, 3)

@@ -184,9 +184,13 @@ class ReadyCache:
         letters: bytes = (await self._run("extend", epoch, *args))[1]
         return letters
 
-    async def join(self, epoch: int, node: int, sequence: int | None) -> tuple[int | None, int, int]:
-        """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due clock, clock."""
-        answer = await self._run("join", epoch, node, b"" if sequence is None else SEQUENCE.pack(sequence))
+    async def join(self, epoch: int, node: int, sequence: int | None, applied: int | None = None) -> tuple[int | None, int, int]:
+        """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due clock, clock.
+
+        Raises Behind where what is applied is not `applied`: somebody has moved it since it was asked.
+        """
+        packed = (b"" if number is None else SEQUENCE.pack(number) for number in (sequence, applied))
+        answer = await self._run("join", epoch, node, *packed)
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:

@@ -87,12 +87,12 @@ class Epochs:
             await asyncio.sleep(0.02)
         await failpoints.ahit("recovery.before_open")
         while True:
-            row = await shard.store.row()
             if (reached := await self.reach(lead, 0.0)) is not None:
-                await self._open_hot(lead, row, reached.run_id)
+                await self._open_hot(lead, reached.run_id)
                 return HOT
             await self.give_way(lead)
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
+                row = await shard.store.row()
                 await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
@@ -111,14 +111,17 @@ class Epochs:
         """Nodes that have not confirmed this epoch, but for those that have been silent for so long."""
         return [b.node for b in await lead.shard.store.brokers() if b.replayed < lead.epoch and b.silent_s < silent_s]
 
-    async def _open_hot(self, lead: Lead, row: ShardRow, run_id: str) -> None:
+    async def _open_hot(self, lead: Lead, run_id: str) -> None:
+        """One transaction: a replay that comes meanwhile waits, and finds the epoch open."""
         shard = lead.shard
         await self._admin.clear(lead.term)
-        clock = row.clock_us or shard.clock.wall_us()
-        await self._load(lead, clock)
-        positions = {b.node: b.position for b in await shard.store.brokers()}
-        await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
-        await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
+        async with lead.store.fenced(lead.epoch, lead.term, moves=True):
+            row = await shard.store.row()
+            clock = row.clock_us or shard.clock.wall_us()
+            await self._load(lead, clock)
+            positions = {b.node: b.position for b in await shard.store.brokers()}
+            await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
+            await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
         shard.cache.run_id = run_id
         logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
 
@@ -130,6 +133,6 @@ class Epochs:
             after, loaded = rows[-1][0], loaded + len(rows)
         keys = await lead.store.request_keys(clock, REQUEST_KEYS_MAX)
         await self._admin.load_keys(lead.term, keys)
-        lead.mirrors = loaded > 0
+        lead.mirrors = True  # those that have ended, too
         if loaded or keys:
             logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))

@@ -140,6 +140,7 @@ class Leader:
             except CacheLost as lost:
                 logger.warning("Redis does not answer", shard=shard.number, reason=str(lost))
                 await asyncio.sleep(0.1)
+                lead.term = await lead.store.raise_term(0, shard.node)  # a call that was given up may still be on its way there
             reached = await self._epochs.reach(lead, COLD_AFTER_S)
             if reached is None:
                 await self._epochs.give_way(lead)

@@ -16,17 +16,20 @@ class Lease(NamedTuple):
 
 
 class Mirror:
-    """A lease is long when two looks have seen it."""
+    """A lease is long when two looks have seen it. The first look of a leader leaves what is mirrored as it is."""
 
     def __init__(self) -> None:
         self._seen: dict[int, bytes] = {}  # id → receipt
+        self._term = 0  # in which they were seen
 
     async def mirror(self, lead: Lead) -> int:
         """Returns how many are mirrored now."""
         shard = lead.shard
         records = [record.unpack(data) for data in await shard.cache.leases(LEASES_MAX)]
         long = [r for r in records if self._seen.get(r.id) == r.receipt]
-        self._seen = {r.id: r.receipt for r in records}
+        self._seen, first, self._term = {r.id: r.receipt for r in records}, self._term != lead.term, lead.term
+        if first:
+            return 0
         if not long and not lead.mirrors:
             return 0
         leases = [Lease(r.id, int.from_bytes(r.receipt[:4]), int.from_bytes(r.receipt[4:]), r.until) for r in long]

@@ -163,17 +163,19 @@ class ColdStore:
         return len(ended)
 
     async def expire(self, leader: LeaderStore, clock: int, limit: int) -> int:
-        """Messages past their TTL that nobody has. Returns how many were looked at."""
+        """Messages past their TTL that nobody has. Returns how many went."""
         connection = leader.connection
         rows = await leader.expired_page(clock, (0, 0), limit)
         if rows:
             await connection.execute(sql("lock_messages"), {"ids": [id for id, _, _ in rows]})
             args = {"ids": [id for id, _, _ in rows], "versions": [version for _, version, _ in rows]}
             ledger = Ledger()
-            for _, topic_id in await _all(connection, "delete_unleased", **args):
+            gone = await _all(connection, "delete_unleased", **args)
+            for _, topic_id in gone:
                 ledger.add(topic_id, "expired")
             await _write_ledger(connection, ledger)
-        return len(rows)
+            return len(gone)
+        return 0
 
 
 def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:

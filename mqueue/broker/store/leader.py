@@ -41,7 +41,7 @@ class LeaderStore:
         return bool((await self._all("try_lock", key=LEADER_LOCK + self._store.number))[0][0])
 
     async def unseat(self, node: int, silent_s: float) -> bool:
-        """Ends the leader's session where its broker has been silent for so long; True if it was one."""
+        """Ends the leader's session where its broker has been silent for so long, or is this one; True if it was one."""
         return bool(await self._all("unseat", key=LEADER_LOCK + self._store.number, node=node, silent_s=silent_s))
 
     async def raise_term(self, floor: int, node: int) -> int:

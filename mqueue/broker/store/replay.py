@@ -38,7 +38,9 @@ async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock:
         await write.write_again(connection, live, ids, ledger)
         dead = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end == b"x"]
         await write.bury(connection, dead, ids, ledger, clock)
-        await _end(store, connection, [t.record for t in tail.messages.values() if t.end == b"a"], ids, ledger)
+        await _end(connection, [t.record for t in tail.messages.values() if t.end == b"a"], ids, ledger)
+        # a mirrored lease that has ended would keep its message from the next epoch
+        await connection.execute(sql("delete_leases"), {"ids": [id for id, t in tail.messages.items() if t.settled]})
         if late:
             await connection.execute(sql("put_arrivals"), {"ids": [r.id for r, _, _ in live]})
         else:
@@ -87,7 +89,7 @@ async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:
         tail.messages[id].settle(STATES[kind], version, attempts, due, (error or "").encode())
 
 
-async def _end(store: ShardStore, connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger) -> None:
+async def _end(connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger) -> None:
     if not records:
         return
     deleted = await write.delete_messages(connection, [(r.id, r.version) for r in records])
@@ -117,6 +119,7 @@ async def _settle_others(
         elif o.state == b"a" and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
             ledger.add(ids[o.topic.decode()], "enqueued")
             ledger.add(ids[o.topic.decode()], "acked")
+    await connection.execute(sql("delete_leases"), {"ids": [o.id for ended in by_state.values() for o in ended]})
     nacks, deaths, acks = by_state[b"n"], by_state[b"x"], by_state[b"a"]
     if nacks:
         await connection.execute(sql("settle_rows"), _columns(nacks))

@@ -31,7 +31,10 @@ KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count"
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
-OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000 -c idle_in_transaction_session_timeout=60000"
+OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
+# The server, too, notices a dead network: a session that nobody is behind would keep its locks.
+DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
+IDLE_MS = {"control": 3_000, "write": 3_000, "read": 3_000, "leader": 20_000}  # within a transaction: whoever hangs there holds others up
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ class ShardStore:
         except UniqueViolation:
             raise
         except (psycopg.Error, PoolTimeout) as error:
-            if isinstance(error, OperationalError | InterfaceError | PoolTimeout):  # it is away, or too slow; else it is what was asked
+            away = isinstance(error, OperationalError | InterfaceError) or (isinstance(error, PoolTimeout) and kind != "read")
+            if away:  # or too slow; else it is what was asked, or how many ask
                 self.circuit.failed()
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
@@ -259,5 +263,5 @@ def _kind(statement: str) -> str:
 
 
 def _connect_args(kind: str) -> dict[str, Any]:
-    options = f"{OPTIONS} -c statement_timeout={STATEMENT_MS[kind]}"
+    options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={IDLE_MS[kind]}"
     return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
