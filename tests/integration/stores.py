@@ -38,7 +38,7 @@ START_US = 1_700_000_000_000_000  # where the shard clock begins
 SECOND = 1_000_000
 HORIZON_US = 8 * SECOND
 LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
-TABLES = ("message", "dead_letter", "arrival", "orphan", "idempotency", "topic")
+TABLES = ("message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
 Stages = AsyncIterator[str]
 
 
@@ -92,6 +92,7 @@ class World:
 
     def __init__(self, urls: StoreUrls) -> None:
         self._runner = asyncio.Runner()
+        self.urls = urls
         self._url = urls.database_urls[NUMBER]
         migrate(self._url)
         self.cache = ReadyCache(NUMBER, urls.redis_addrs[0], urls.redis_password)
@@ -128,6 +129,7 @@ class World:
         await self.cache.close()
 
     async def _empty(self) -> None:
+        self.term = (await self.store.row()).term
         for table in TABLES:
             await self.connection.execute(psycopg.sql.SQL("DELETE FROM {}").format(psycopg.sql.Identifier(table)))
         await self.connection.execute("UPDATE broker SET position = 0, started = 0, replayed = 0")

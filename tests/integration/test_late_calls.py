@@ -1,0 +1,129 @@
+"""A script call whose caller gave up may still be on its way: it changes nothing when it comes after others."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from stores import LIMITS, NUMBER, World, message
+
+from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.daemons.leader import Leader
+from mqueue.broker.faults import Behind, CacheLost, Deposed
+from mqueue.broker.shard import Shard
+from mqueue.broker.store.leader import LEADER_LOCK
+from mqueue.clock import SystemClock
+from mqueue.message import BODY_MAX
+
+TOPIC = "n/a"
+SOON_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def fresh(world: World) -> None:
+    world.run(world.fresh())
+
+
+async def enqueue(world: World) -> None:
+    broker = world.brokers[1]
+    broker.shard.next_sequence()
+    e, _ = message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=5)
+    await broker.batch([e], [], logged=True, repeated=False)
+
+
+def test_a_late_join_takes_nothing_back(world: World) -> None:
+    async def late() -> None:
+        shard = world.brokers[1].shard
+        applied, _, _ = await world.cache.join(shard.epoch, 1, None)
+        await enqueue(world)
+        with pytest.raises(Behind):
+            await world.cache.join(shard.epoch, 1, shard.previous - 1, applied)
+        await enqueue(world)  # it goes on: what it names as its predecessor is what is applied
+
+    world.run(late())
+
+
+def test_a_late_end_of_a_refill_is_of_a_term_that_is_over(world: World) -> None:
+    async def late() -> None:
+        lead = world.lead
+        await enqueue(world)
+        await world.work([])
+        begun = await world.cache.refill_begin(lead.epoch, lead.term, TOPIC)
+        page = (TOPIC, begun.frontier, begun.clock, begun.t_due, int.from_bytes(begun.t_id), 100, BODY_MAX)
+        rows, left_out = await lead.store.refill_page(*page)
+        old = lead.term
+        world.term = lead.term = await lead.store.raise_term(0, 1)
+        await world.cache.lead(lead.term, LIMITS)
+        await world.prefetcher.refill(lead, TOPIC)
+        with pytest.raises(Deposed):
+            await world.cache.refill_end(lead.epoch, old, TOPIC, left_out, rows)
+
+    world.run(late())
+
+
+class Silent(ReadyCache):
+    """Does not answer a tick when it is told so."""
+
+    silent = False
+
+    async def tick(self, epoch: int, term: int, wall_us: int) -> Any:
+        if self.silent:
+            self.silent = False
+            raise CacheLost("no answer")
+        return await super().tick(epoch, term, wall_us)
+
+
+def leader_of(world: World, node: int, cache: ReadyCache) -> Leader:
+    shard = Shard(NUMBER, node, cache, world.store, world.brokers[node].shard.log, SystemClock(), world.metrics, start=0)
+    return Leader(
+        shard, ReadyCache(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password), LIMITS, flush_age_us=0, horizon_us=1, idle_us=1 << 60
+    )
+
+
+async def until_leads(world: World, leader: Leader) -> None:
+    """In the epoch that is open."""
+    run_id = await world.cache.run_id_of_server()
+    timeline = (await world.store.row()).timeline_now
+    await world.connection.execute("UPDATE shard SET run_id = %s, timeline = %s", (run_id, timeline))
+    async with asyncio.timeout(SOON_S):
+        while not leader.leads:
+            await asyncio.sleep(0.05)
+
+
+def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> None:
+    async def terms() -> tuple[int, int]:
+        cache = Silent(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password)
+        leader = leader_of(world, 1, cache)
+        running = asyncio.create_task(leader.run())
+        try:
+            await until_leads(world, leader)
+            before = (await world.store.row()).term
+            cache.silent = True
+            async with asyncio.timeout(SOON_S):
+                while (await world.store.row()).term == before:
+                    await asyncio.sleep(0.05)
+            return before, (await world.store.row()).term
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    before, after = world.run(terms())
+    assert after == before + 1
+
+
+def test_a_session_of_its_own_that_nobody_is_behind_does_not_keep_a_broker_from_leading(world: World) -> None:
+    """As its host lost power, or its network was away, and PostgreSQL has not noticed."""
+
+    async def led() -> None:
+        half_open = await world.store.connect()
+        await half_open.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK + NUMBER,))
+        await world.store.heartbeat(1, world.lead.epoch, 0)
+        leader = leader_of(world, 1, world.cache)
+        running = asyncio.create_task(leader.run())
+        try:
+            await until_leads(world, leader)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await half_open.close()
+
+    world.run(led())
