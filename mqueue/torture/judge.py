@@ -11,11 +11,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mqueue.torture.history import Delivery, Fetch, History, Key, Settle, Window
+from mqueue.errors import BY_CODE, BufferFull, InFlight, MQueueError
+from mqueue.torture.history import Answer, Delivery, Enqueued, Fault, Fetch, History, Key, Settle, Window
 
 MARGIN_S = 0.05  # between the broker's clock and ours (one machine)
 EXPIRY_S = 0.5  # after a lease's end its message is there
 CALM_S = 1.0  # after a fault is over: the due clock may lag until the first scan of a new epoch
+UNFLUSHED_S = 10.0  # so long, at most, something waits for its flush, or for what ends a fault
+WRONG = {MQueueError.code, *BY_CODE} - {InFlight.code, BufferFull.code}  # of a 503 the reason was written down, not the code
 
 
 @dataclass
@@ -30,8 +33,10 @@ class Verdict:
     attempts: set[int] = field(default_factory=set)  # delivered more often than its retries allow
     doubled: list[bytes] = field(default_factory=list)  # two messages under one idempotency key
     inversions: list[tuple[Key, Key]] = field(default_factory=list)
+    unsorted: list[Key] = field(default_factory=list)  # the first of an answer in which a lesser one follows a greater
     untrue: list[tuple[Fetch, Key]] = field(default_factory=list)  # "nothing", though this was there
     drift: dict[str, int] = field(default_factory=dict)  # topics whose ledger does not add up
+    wrong: list[Answer] = field(default_factory=list)  # errors that no call deserved
     allowed_after_ack: list[int] = field(default_factory=list)  # Redis lost it, and the broker that took the ack was away
     allowed_doubled: list[bytes] = field(default_factory=list)  # Redis lost the key, and the broker that had it was away
     judged: int = 0  # fetches of which order could be told
@@ -53,20 +58,29 @@ class Seen(NamedTuple):
 def judge(history: History) -> Verdict:
     verdict = Verdict(stuck={name: count for name, count in history.left.items() if count}, drift=history.drift)
     seen: dict[int, list[Seen]] = defaultdict(list)
-    for fetch in sorted(history.fetches, key=lambda f: f.answered):  # one that waited was sent long before it leased
+    for fetch in history.fetches:
         for delivery in fetch.got:
             seen[delivery.key.id].append(Seen(fetch, delivery))
+    for several in seen.values():
+        several.sort(key=lambda s: s.delivery.lease_until)  # as they were leased: one may have waited before, or its answer after that
     for id, deliveries in seen.items():
         _judge_deliveries(history, id, deliveries, verdict)
     verdict.lost = {id for id in history.enqueued if id not in history.dead and not _ended(history.settles.get(id, []))}
+    verdict.unsorted = [fetch.got[0].key for fetch in history.fetches if _is_unsorted(history, fetch)]
+    verdict.wrong = [a for a in history.answers if a.said in WRONG]
     _judge_keys(history, seen, verdict)
     _judge_order(history, seen, verdict)
     return verdict
 
 
 def _ended(settles: list[Settle]) -> bool:
-    """It was acked, or may have been."""
-    return any(s.kind == "ack" and s.verdict != "stale" for s in settles)
+    """It was acked, or may have been. `gone` alone tells of no end."""
+    return any(s.kind == "ack" and s.verdict in ("ok", None) for s in settles)
+
+
+def _undone(history: History, broker: int, sent: float, answered: float, seen: float = float("inf")) -> bool:
+    """May what this broker answered be forgotten when `seen`? Redis lost it before its flush, and the broker was away with its log."""
+    return any(f.lost and broker in f.down and answered > f.start - UNFLUSHED_S and sent < f.end and f.start < seen for f in history.faults)
 
 
 def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict: Verdict) -> None:
@@ -84,7 +98,7 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
             verdict.attempts.add(id)
         for ack in acked:
             if ack.answered < fetch.sent:
-                away = any(f.lost and ack.broker in f.down and f.end > ack.sent for f in history.faults if f.start < fetch.answered)
+                away = _undone(history, ack.broker, ack.sent, ack.answered, fetch.answered)
                 (verdict.allowed_after_ack if away else verdict.after_ack).append(id)
                 break
         if n and _overlap(history, deliveries[n - 1], fetch, settles):
@@ -97,7 +111,8 @@ def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]
     """
     if fetch.answered > before.delivery.lease_until - MARGIN_S:
         return False
-    if any(s.sent < fetch.answered and s.verdict != "stale" for s in settles if s.sent >= before.fetch.answered):
+    ends = [s for s in settles if s.kind != "extend" and s.verdict != "stale"]
+    if any(before.fetch.answered <= s.sent < fetch.answered for s in ends):
         return False
     return not any(f.lost and f.start < fetch.answered and f.end > before.fetch.sent for f in history.faults)
 
@@ -107,11 +122,15 @@ def _judge_keys(history: History, seen: dict[int, list[Seen]], verdict: Verdict)
     ids: dict[bytes, set[int]] = defaultdict(set)
     for id, deliveries in seen.items():
         ids[deliveries[0].delivery.payload].add(id)
-    keyed = {e.payload for e in history.enqueued.values() if e.keyed}
+    keyed = {e.payload: e for e in history.enqueued.values() if e.keyed}
     for payload, several in ids.items():
         if payload in keyed and len(several) > 1:
-            away = any(f.lost and f.down for f in history.faults)
-            (verdict.allowed_doubled if away else verdict.doubled).append(payload)
+            (verdict.allowed_doubled if _forgotten(history.faults, keyed[payload]) else verdict.doubled).append(payload)
+
+
+def _forgotten(faults: list[Fault], e: Enqueued) -> bool:
+    """May its key have been lost between its tries? The first, of which no answer came, may have been at any broker."""
+    return any(f.lost and f.down and f.start - UNFLUSHED_S < e.answered < f.end + UNFLUSHED_S for f in faults)
 
 
 # -- order ---------------------------------------------------------------------------------------------------------------------------
@@ -162,15 +181,31 @@ def _judge_order(history: History, seen: dict[int, list[Seen]], verdict: Verdict
         _compare(history, fetch, {t: key for t, key in least.items() if key is not None}, verdict)
 
 
-def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Verdict) -> None:
-    """Across shards there is no order; within one, the greatest that came is at most the least that was there."""
-    if not fetch.got:
-        verdict.untrue += [(fetch, key) for key in least.values()]
-        return
+def _greatest(history: History, fetch: Fetch) -> dict[int, Key]:
+    """By shard: across shards there is no order."""
     greatest: dict[int, Key] = {}
     for delivery in fetch.got:
         shard = history.shards.get(delivery.topic, 0)
         greatest[shard] = max(delivery.key, greatest.get(shard, delivery.key))
+    return greatest
+
+
+def _is_unsorted(history: History, fetch: Fetch) -> bool:
+    last: dict[int, Key] = {}
+    for delivery in fetch.got:
+        shard = history.shards.get(delivery.topic, 0)
+        if delivery.key < last.get(shard, delivery.key):
+            return True
+        last[shard] = delivery.key
+    return False
+
+
+def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Verdict) -> None:
+    """Within a shard the greatest that came is at most the least that was there."""
+    if not fetch.got:
+        verdict.untrue += [(fetch, key) for key in least.values()]
+        return
+    greatest = _greatest(history, fetch)
     for topic, key in least.items():
         there = greatest.get(history.shards.get(topic, 0))
         if there is not None and key < there:

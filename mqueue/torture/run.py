@@ -39,7 +39,8 @@ class Result:
     history: History = field(default_factory=lambda: History(0.0))
 
     def good(self) -> bool:
-        return not self.error and self.verdict.good() and not self.missing()
+        happened = self.produced > 0 and self.acked > 0 and self.verdict.judged > 0
+        return not self.error and happened and self.verdict.good() and not self.missing()
 
     def missing(self) -> list[str]:
         return [name for name, count in self.reached.items() if count < self.each]

@@ -88,7 +88,9 @@ def report(found: Flushed, calm_s: float) -> list[str]:
 
 
 def recovered(found: Flushed, calm_s: float) -> bool:
-    """Is every rate back within BACK_S?"""
+    """Is every rate back within BACK_S? There must have been one."""
+    if not all(found.former(call, calm_s) > 0 for call in CALLS):
+        return False
     until = found.end + min(BACK_S + WINDOW_S, calm_s)
     return all(
         back_after(found.history.answers, call, found.end, until, SHARE * found.former(call, calm_s), WINDOW_S) is not None for call in CALLS
@@ -103,7 +105,7 @@ def main() -> int:
     given = parser.parse_args()
     found = asyncio.run(run(given.seconds, given.calm, given.seed))
     print("\n".join(report(found, given.calm)))
-    good = found.verdict.good() and recovered(found, given.calm)
+    good = found.verdict.good() and found.epochs > 2 and recovered(found, given.calm)
     print("judged:", "good" if good else "NOT good")
     print("\n".join(details(found.verdict, found.history)))
     return 0 if good else 1

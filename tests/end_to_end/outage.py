@@ -169,7 +169,8 @@ def main() -> int:
     given = parser.parse_args()
     found = asyncio.run(run(given.seconds, given.calm, given.rate))
     print("\n".join(report(found)))
-    good = found.verdict.good() and all(o.recovery_s() <= BACK_S for o in found.outages)
+    served = all(o.former[call] > 0 and rate(found.history.answers, call, o.start, o.end) > 0 for o in found.outages for call in CALLS)
+    good = found.verdict.good() and served and all(o.recovery_s() <= BACK_S for o in found.outages)
     print(f"judged: {'good' if good else 'NOT good'} (recovered within {BACK_S:g} s, nothing lost)")
     print("\n".join(details(found.verdict, found.history)))
     return 0 if good else 1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mqueue.torture.history import Delivery, Enqueued, Fault, Fetch, History, Key, Settle, Window
+from mqueue.torture.history import Answer, Delivery, Enqueued, Fault, Fetch, History, Key, Settle, Window
 from mqueue.torture.judge import judge
 
 LOW, HIGH = Key(0, 0, 1), Key(5, 0, 2)
@@ -54,6 +54,34 @@ def leased_twice(h: History) -> None:
     h.fetches.append(fetch(12.2, HIGH, attempt=2))
 
 
+def leased_twice_though_extended(h: History) -> None:
+    leased_twice(h)
+    h.settles[2] = [Settle("extend", 0, 12.11, 12.12, "ok"), ack(12.5)]
+
+
+def vanished_while_leased(h: History) -> None:
+    h.settles[2] = [ack(12.5, "gone")]
+
+
+def greater_first(h: History) -> None:
+    h.fetches = [fetch(11, HIGH, LOW)]
+    h.settles = {1: [ack(11.5)], 2: [ack(11.5)]}
+
+
+def an_error_nobody_deserved(h: History) -> None:
+    h.answers.append(Answer("ack", 0, 11.5, 11.6, "error", 0))
+
+
+def acked_long_before_redis_was_lost(h: History) -> None:
+    h.fetches.append(fetch(5000, HIGH, attempt=2))
+    h.faults.append(Fault("redis-and-broker", 3600.0, 3605.0, lost=True, down=frozenset({0})))
+
+
+def doubled_long_before_redis_was_lost(h: History) -> None:
+    doubled(h)
+    h.faults.append(Fault("redis-and-broker", 3600.0, 3605.0, lost=True, down=frozenset({0})))
+
+
 def after_its_ack(h: History) -> None:
     h.fetches.append(fetch(20, HIGH, attempt=2))
 
@@ -99,6 +127,12 @@ BAD: dict[Callable[[History], None], set[str]] = {
     inverted: {"inversions"},
     untrue: {"untrue"},
     leased_twice: {"overlap"},
+    leased_twice_though_extended: {"overlap"},
+    vanished_while_leased: {"lost"},
+    greater_first: {"unsorted"},
+    an_error_nobody_deserved: {"wrong"},
+    acked_long_before_redis_was_lost: {"after_ack"},
+    doubled_long_before_redis_was_lost: {"doubled"},
     after_its_ack: {"after_ack"},
     too_often: {"attempts"},
     early: {"early"},
@@ -146,6 +180,13 @@ def redis_lost_the_lease(h: History) -> None:
     h.faults.append(Fault("redis-flush", 12.15, 12.3, lost=True, down=frozenset()))
 
 
+def its_answer_came_after_its_lease_had_ended(h: History) -> None:
+    """The broker was stopped in between: the next lease is told first."""
+    h.fetches[1] = Fetch(("t",), 1, 12, 15.3, (delivery(HIGH, 12.1),))
+    h.fetches.append(Fetch(("t",), 0, 14.2, 14.3, (delivery(HIGH, 14.2, 2),)))
+    h.settles[2] = [ack(15.4, "stale", broker=1), ack(15.4)]
+
+
 def the_next_fetch_was_sent_first_and_waited(h: History) -> None:
     h.settles[2] = [Settle("nack", 0, 12.2, 12.25, "ok", 12.25), ack(12.6)]
     h.fetches.append(Fetch(("t",), 1, 11.9, 12.4, (delivery(HIGH, 12.3, 2),)))
@@ -171,6 +212,7 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         a_fault_hides_the_order,
         redis_lost_the_lease,
         redis_lost_the_ack_and_its_broker_was_away,
+        its_answer_came_after_its_lease_had_ended,
         the_next_fetch_was_sent_first_and_waited,
         a_nack_sent_before_a_waiting_fetch_was_answered_is_of_another_delivery,
     ],
