@@ -170,7 +170,8 @@ class World:
         row = await self.store.row()
         positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
-        await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
+        clock = row.clock_us or START_US
+        await self.cache.open_epoch(epoch, self.term, (clock, clock), LIMITS, positions)
         await self.leader.open_shard(epoch, self.term, "hot", "test", 1)
         for node, broker in self.brokers.items():
             shard = broker.shard
