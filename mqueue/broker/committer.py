@@ -143,6 +143,7 @@ class Committer:
         else:
             syncing = None
             await failpoints.ahit("settle.before_redis")
+        asked_at = shard.clock.monotonic()
         try:
             applied = await self._apply(epoch, previous, sequence, enqueues, settles)
         except BaseException as error:
@@ -152,7 +153,7 @@ class Committer:
                     self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
             raise
         shard.previous = sequence
-        shard.saw_clock(applied.due_clock, applied.clock)
+        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
         shard.buffer = applied.buffer
         failure: Exception | None = None
         if syncing is not None:

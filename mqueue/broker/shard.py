@@ -61,13 +61,14 @@ class Shard:
         self.sequence += 1
         return self.sequence
 
-    def saw_clock(self, due_clock: int, clock: int) -> None:
+    def saw_clock(self, due_clock: int, clock: int, asked_at: float) -> None:
+        """`asked_at`: by the monotonic clock. An answer may be late: counted from when it came, it would let delayed messages be early."""
         self.due_clock = max(self.due_clock, due_clock)
-        self.clock_us, self.clock_at = clock, self.clock.monotonic()
+        self.clock_us, self.clock_at = clock, asked_at
 
     def saw_cold_clock(self, clock: int) -> None:
         """As a transaction past Redis told it: a tick that was late says less than what is known here."""
-        self.saw_clock(0, max(clock, self.now_us()))
+        self.saw_clock(0, max(clock, self.now_us()), self.clock.monotonic())
 
     def now_us(self) -> int:
         """The shard clock, as far as this broker can tell between two answers."""

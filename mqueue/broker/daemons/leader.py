@@ -158,8 +158,9 @@ class Leader:
         shard = lead.shard
         jumps: int | None = None
         while True:
+            asked_at = shard.clock.monotonic()
             tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
-            shard.clock_us, shard.clock_at = tick.clock, shard.clock.monotonic()
+            shard.saw_clock(0, tick.clock, asked_at)
             shard.metrics.clock_ahead_seconds.set(tick.lag / 1e6)
             if tick.jumps != jumps:
                 if jumps is not None:
