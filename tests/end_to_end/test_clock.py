@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -54,11 +55,29 @@ def clock(data_dir: Path, request: pytest.FixtureRequest) -> WrongClock:
 
 @pytest.fixture
 def stores(data_dir: Path, request: pytest.FixtureRequest, clock: WrongClock) -> Iterator[Stores]:
-    """A parameter: which of them has the wrong clock."""
-    with of_stores({request.param: clock} if hasattr(request, "param") else {}):
+    """The parameter: which of them has the wrong clock."""
+    with of_stores({request.param: clock}):
         stores = Stores(data_dir)
     yield stores
     stores.close()
+
+
+@pytest.fixture(scope="module")
+def good_stores() -> Iterator[tuple[Stores, Iterator[str]]]:
+    """Stores whose clocks are right, and a database for each test that uses them."""
+    with TemporaryDirectory(prefix="mq-") as folder:
+        Path(folder).chmod(0o711)  # PostgreSQL's own account must get in
+        stores = Stores(Path(folder), shards=4)
+        yield stores, iter(stores.urls.database_urls)
+        stores.close()
+
+
+@pytest.fixture
+def settings(good_stores: tuple[Stores, Iterator[str]]) -> dict[str, str]:
+    """Of brokers, on stores that know nothing yet."""
+    stores, databases = good_stores
+    stores.flush_redis()
+    return stores.environment(DATABASE_URLS=next(databases))
 
 
 def put_later(http: Http, delay: float, *, at: bool = False, **options: Any) -> tuple[int, Due]:
@@ -123,12 +142,12 @@ def drain(https: Sequence[Http]) -> list[int]:
 
 
 @pytest.mark.parametrize("hours", [1, -1], ids=["the leader ahead", "the leader behind"])
-def test_of_two_brokers_one_is_an_hour_ahead_and_one_behind(stores: Stores, data_dir: Path, hours: int) -> None:
-    wrong = [WrongClock(data_dir, ahead * HOUR_S) for ahead in (hours, -hours)]
+def test_of_two_brokers_one_is_an_hour_ahead_and_one_behind(settings: dict[str, str], tmp_path: Path, hours: int) -> None:
+    wrong = [WrongClock(tmp_path, ahead * HOUR_S) for ahead in (hours, -hours)]
     with ExitStack() as stack:
         pair = []
         for one in wrong:
-            pair.append(stack.enter_context(Broker(env=stores.environment(**one.env))))
+            pair.append(stack.enter_context(Broker(env=settings | one.env)))
             until(lambda: pair[0].metric("mqueue_leader") == 1, what="the first leads")
         on = {topic: [Http(b.url, b.token, topic=topic) for b in pair] for topic in ("later", "leases", "lasting", "short")}
         for http, one in zip(on["later"], wrong, strict=True):
@@ -188,8 +207,8 @@ class Load:
         return Http(self._broker.url, self._broker.token)
 
 
-def test_a_brokers_clock_jumps_under_load_and_over_a_kill(stores: Stores, clock: WrongClock) -> None:
-    with Broker(env=stores.environment(**clock.env)) as broker, ThreadPoolExecutor(2) as pool:
+def test_a_brokers_clock_jumps_under_load_and_over_a_kill(settings: dict[str, str], clock: WrongClock) -> None:
+    with Broker(env=settings | clock.env) as broker, ThreadPoolExecutor(2) as pool:
         load = Load(broker)
         running = [pool.submit(load.produce), pool.submit(load.work)]
 
@@ -206,8 +225,6 @@ def test_a_brokers_clock_jumps_under_load_and_over_a_kill(stores: Stores, clock:
             broker.start()
             goes_on()
             assert ahead_s(Http(broker.url, broker.token)) < -HOUR_S / 2
-            jump(clock, 0, lambda: ahead_s(Http(broker.url, broker.token)))
-            goes_on()
             count = len(load.sent)
             until(lambda: load.came.keys() >= set(load.sent[:count]), Load.LEASE_S + LATE_S, "all have come")
         finally:
@@ -215,7 +232,8 @@ def test_a_brokers_clock_jumps_under_load_and_over_a_kill(stores: Stores, clock:
             for one in running:
                 one.result(30)
         assert load.sent == sorted(set(load.sent)), "ids grow, over the kill too"
-        assert not [id for id, due in load.due.items() if id in load.came and load.came[id][0] < due.least - EARLY_S]
+        early = [due.least - load.came[id][0] for id, due in load.due.items() if id in load.came]
+        assert max(early) < EARLY_S
         for first, *again in load.came.values():
             assert all(later - first > Load.LEASE_S - EARLY_S for later in again)
 
@@ -255,13 +273,13 @@ def test_the_clock_of_redis_jumps(stores: Stores, clock: WrongClock) -> None:
 
 
 @pytest.mark.parametrize("stores", ["postgres"], indirect=True)
-@pytest.mark.parametrize("clock", [-HOUR_S], indirect=True)
+@pytest.mark.parametrize("clock", [HOUR_S], indirect=True)
 def test_the_clock_of_postgresql_is_wrong_and_jumps_with_redis_and_without(stores: Stores, clock: WrongClock) -> None:
     def shown() -> float:
         [(now,)] = stores.sql("SELECT extract(epoch FROM clock_timestamp())::float8")
         return float(now) - time.time()
 
-    assert shown() < -HOUR_S / 2
+    assert shown() > HOUR_S / 2
     with ExitStack() as stack:
         pair = [stack.enter_context(Broker(env=stores.environment())) for _ in range(2)]
         later, leases, lasting = ([Http(b.url, b.token, topic=topic) for b in pair] for topic in ("later", "leases", "lasting"))
@@ -276,14 +294,14 @@ def test_the_clock_of_postgresql_is_wrong_and_jumps_with_redis_and_without(store
             judge(due | leased(leases[0], leases[1], 0.7) | (more or {}), later + leases, early)
 
         goes_on()
-        jump(clock, HOUR_S, shown)
+        jump(clock, -HOUR_S, shown)
         goes_on()
-        time.sleep(1.0)  # nobody flushes, and the clock of the last flush grows old: time itself is the condition
-        waits = dict([put_later(later[0], 6.0)])
+        waits = dict([put_later(later[0], 7.0)])
+        time.sleep(3.0)  # nobody flushes, and the clock of the last flush grows old: time itself is the condition
         with stores.without("valkey"):
             until(lambda: serves(cold=True), MODE_S, "cold")
             goes_on(waits)
-            jump(clock, -HOUR_S, shown)
+            jump(clock, HOUR_S, shown)
             goes_on(early=EARLY_S + COLD_S)
         until(lambda: serves(cold=False), MODE_S, "hot again")
         goes_on(early=EARLY_S + COLD_S)
@@ -315,11 +333,11 @@ behind = task(topic="behind", name="behind", lease=1.0)(long)
 CALLS = "import clock_tasks as t, sys; t.ahead.enqueue(f'{sys.argv[1]} ahead'), t.behind.enqueue(f'{sys.argv[1]} behind')"
 
 
-def test_workers_whose_clocks_are_wrong(stores: Stores, data_dir: Path, tmp_path: Path) -> None:
+def test_workers_whose_clocks_are_wrong(settings: dict[str, str], tmp_path: Path) -> None:
     """A job outlasts its lease, and runs once; of a worker that is killed it comes again when the lease has ended."""
     out = tmp_path / "out"
     (tmp_path / "clock_tasks.py").write_text(TASKS)
-    with Broker(env=stores.environment()) as broker, ExitStack() as stack:
+    with Broker(env=settings) as broker, ExitStack() as stack:
         env = {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(out), "PYTHONPATH": str(tmp_path)}
 
         def worker(*options: str, **more: str) -> "subprocess.Popen[bytes]":
@@ -338,7 +356,7 @@ def test_workers_whose_clocks_are_wrong(stores: Stores, data_dir: Path, tmp_path
         def both(name: str, *words: str) -> list[str]:
             return sorted(f"{name} {who} {word}" for who in ("ahead", "behind") for word in words)
 
-        wrong = [worker("--topic", who, **WrongClock(data_dir, ahead).env) for who, ahead in (("ahead", HOUR_S), ("behind", -HOUR_S))]
+        wrong = [worker("--topic", who, **WrongClock(tmp_path, ahead).env) for who, ahead in (("ahead", HOUR_S), ("behind", -HOUR_S))]
         enqueue("whole")
         until(lambda: lines() == both("whole", "begins 1", "ends"), 30, "they run once")
         out.unlink()
