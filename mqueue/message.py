@@ -74,6 +74,7 @@ class Delivery:
     max_retries: int
     receipt: str
     lease_expires_at_us: int
+    lease_us: int  # how long that was when it was leased
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Message(Struct, omit_defaults=True, kw_only=True):
     max_retries: int
     receipt: str
     lease_expires_at: datetime
+    lease: float  # seconds, from when it was fetched: whoever has a wrong clock needs no other
     metadata: msgspec.Raw | dict[str, Any] | None = None
 
 

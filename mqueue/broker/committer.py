@@ -130,7 +130,7 @@ class Committer:
     async def _commit(self, batch: Batch) -> None:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
-        stamp = Stamp(shard.node, sequence, shard.now_us(), shard.due_clock)
+        stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
         requests = [number(request, self._ids, stamp) for request in batch.enqueues]
         messages = [message for request in requests for message in request]
         enqueues = [e for group, request in enumerate(requests) for e in for_script(group, request)]
@@ -143,6 +143,7 @@ class Committer:
         else:
             syncing = None
             await failpoints.ahit("settle.before_redis")
+        asked_at = shard.clock.monotonic()
         try:
             applied = await self._apply(epoch, previous, sequence, enqueues, settles)
         except BaseException as error:
@@ -152,7 +153,7 @@ class Committer:
                     self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
             raise
         shard.previous = sequence
-        shard.saw_clock(applied.due_clock, applied.clock)
+        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
         shard.buffer = applied.buffer
         failure: Exception | None = None
         if syncing is not None:

@@ -97,7 +97,7 @@ class Fetcher:
                     if got.left:
                         for name in names:
                             self._waiters.wake(name, got.left)
-                    return [_delivery(data, body) for data, body in zip(got.records, got.bodies, strict=True)]
+                    return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
                 if got.status == "nothing":
                     return []
             if self._clock.monotonic() >= deadline:
@@ -141,7 +141,7 @@ class Fetcher:
                     continue
 
 
-def _delivery(data: bytes, body: bytes) -> Delivery:
+def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:
     r = record.unpack(data)
     b = record.open_body(body)
     namespace, _, topic = r.topic.partition("/")
@@ -159,4 +159,5 @@ def _delivery(data: bytes, body: bytes) -> Delivery:
         r.max_retries,
         receipt,
         r.until,
+        r.until - clock,
     )

@@ -154,6 +154,7 @@ class Membership:
             shard.cache.run_id = row.run_id
             await shard.cache.forget_connections()
             position = max(position, await self._replay_late(row, position))
+            asked_at = shard.clock.monotonic()
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start, applied)
@@ -162,7 +163,7 @@ class Membership:
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
             shard.due_clock = 0  # of the epoch that ended: it may be past this one's
-            shard.saw_clock(due_clock, clock)
+            shard.saw_clock(due_clock, clock, asked_at)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.info("joined", shard=shard.number, epoch=row.epoch)
@@ -179,7 +180,7 @@ class Membership:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
             shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
-            shard.saw_clock(0, row.clock_us)
+            shard.saw_clock(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)
@@ -190,7 +191,7 @@ class Membership:
         shard.serving.clear()
         async with shard.in_flight:
             shard.epoch, shard.mode = row.epoch, APART
-            shard.saw_clock(0, max(row.clock_us, shard.now_us()))
+            shard.saw_cold_clock(row.clock_us)
             shard.serving.set()
         logger.warning("Redis cannot be reached from here: only enqueues are taken", shard=shard.number, epoch=row.epoch)
 

@@ -44,7 +44,8 @@ class Shard:
     sequence: int = 0
     due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
     clock_us: int = 0
-    clock_at: float = 0.0
+    clock_at: float = 0.0  # monotonic: when the answer that told it came,
+    asked_at: float = 0.0  # and when it was asked
     buffer: int = 0
     buffer_max: int = 0
     position: int = 0  # the last sequence of this broker that PostgreSQL has, as far as it is known here
@@ -61,17 +62,22 @@ class Shard:
         self.sequence += 1
         return self.sequence
 
-    def saw_clock(self, due_clock: int, clock: int) -> None:
+    def saw_clock(self, due_clock: int, clock: int, asked_at: float) -> None:
+        """`asked_at`: by the monotonic clock."""
         self.due_clock = max(self.due_clock, due_clock)
-        self.clock_us, self.clock_at = clock, self.clock.monotonic()
+        self.clock_us, self.clock_at, self.asked_at = clock, self.clock.monotonic(), asked_at
 
     def saw_cold_clock(self, clock: int) -> None:
         """As a transaction past Redis told it: a tick that was late says less than what is known here."""
-        self.saw_clock(0, max(clock, self.now_us()))
+        self.saw_clock(0, max(clock, self.now_us()), self.clock.monotonic())
 
     def now_us(self) -> int:
-        """The shard clock, as far as this broker can tell between two answers."""
+        """The shard clock, as far as this broker can tell between two answers: at least."""
         return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
+
+    def stamp_us(self) -> int:
+        """The shard clock at most: the last answer may have been late. A delay counted from `now_us` would end early by as much."""
+        return self.clock_us + int((self.clock.monotonic() - self.asked_at) * 1e6)
 
     def lost(self) -> None:
         """The epoch is gone: stop serving, look at the shard row."""

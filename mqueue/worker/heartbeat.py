@@ -1,7 +1,6 @@
 """Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its lease.
 
-A lease is renewed at a third of its length. The worker's clock may differ from the broker's, so the length it reads off
-`lease_expires_at` may be wrong: the first renewal comes early and asks for that length, and from then on it is true.
+A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything.
 """
 
 import threading
@@ -16,20 +15,11 @@ from mqueue.errors import Unavailable
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import summary
 
-LEASE_DEFAULT_S = 30.0  # where what the message says makes no sense
-LEASE_MIN_S = 0.05
-FIRST_S = 1.0  # the first renewal, at the latest
 RETRY_S = 0.5  # after a renewal that failed
 TOGETHER_S = 0.1  # what is due this much later is renewed along with what is due
 LOOK_S = 5.0  # at the longest between two looks
 
 log = structlog.get_logger("mqueue.worker")
-
-
-def lease_s(message: wire.Message, wall_us: int) -> float:
-    """Length of the lease of a message that has just come."""
-    left = message.lease_expires_at.timestamp() - wall_us / 1e6
-    return left if LEASE_MIN_S <= left <= m.LEASE_MAX_S else LEASE_DEFAULT_S
 
 
 class Heartbeat:
@@ -62,7 +52,7 @@ class Heartbeat:
 
     def hold(self, job: Job) -> None:
         """Renew this job's lease from now on."""
-        job.renew_at = self._clock.monotonic() + min(job.lease / 3, FIRST_S)
+        job.renew_at = self._clock.monotonic() + job.lease / 3
         with self._wake:
             self._held[job] = None
             if job.renew_at < self._next_look:

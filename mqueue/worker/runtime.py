@@ -21,7 +21,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, heartbeat, outcome
+from mqueue.worker import codec, outcome
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.heartbeat import Heartbeat
@@ -145,7 +145,7 @@ class Worker:
             self._turn_away(message, outcome.unknown(call.task))
             return None
         args, kwargs = task.shape.fit(call.args, call.kwargs)
-        return Job(message, task, args, kwargs, heartbeat.lease_s(message, self._clock.wall_us()))
+        return Job(message, task, args, kwargs, message.lease)
 
     def _turn_away(self, message: wire.Message, verdict: Outcome) -> None:
         log.warning("message turned away", id=message.id, topic=message.topic, attempt=message.attempt, error=verdict.error)

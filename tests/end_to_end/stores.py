@@ -1,6 +1,8 @@
 """Stores that no broker started: they outlive every broker of a test."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,16 @@ class Stores:
     def close(self) -> None:
         self._runner.run(self._embedded.stop())
         self._runner.close()
+
+    @contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """This one is stopped meanwhile, and ready again afterwards."""
+        away = self._embedded.without(name)
+        self._runner.run(away.__aenter__())
+        try:
+            yield
+        finally:
+            self._runner.run(away.__aexit__(None, None, None))
 
     def environment(self, **more: str) -> dict[str, str]:
         """The settings of a broker that uses them."""

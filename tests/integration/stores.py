@@ -64,7 +64,7 @@ class Broker:
             again = await shard.cache.apply(*apply)
             assert (again.verdicts, again.outcomes) == (applied.verdicts, applied.outcomes)
         shard.previous = sequence
-        shard.saw_clock(applied.due_clock, applied.clock)
+        shard.saw_clock(applied.due_clock, applied.clock, shard.clock.monotonic())
         if logged:
             self._write(sequence, enqueues, settles, applied.outcomes)
             refused = [e.record[record.ID] for e, (letter, _) in zip(enqueues, applied.verdicts, strict=True) if letter != b"o"]
@@ -172,14 +172,15 @@ class World:
         row = await self.store.row()
         positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
-        await self.cache.open_epoch(epoch, self.term, row.clock_us or START_US, LIMITS, positions)
+        clock = row.clock_us or START_US
+        await self.cache.open_epoch(epoch, self.term, (clock, clock), LIMITS, positions)
         await self.leader.open_shard(epoch, self.term, "hot", "test", 1)
         for node, broker in self.brokers.items():
             shard = broker.shard
             applied, _, _ = await self.cache.join(epoch, node, None)
             _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence, applied)
             shard.previous, shard.epoch = shard.sequence, epoch
-            shard.saw_clock(due_clock, clock)
+            shard.saw_clock(due_clock, clock, shard.clock.monotonic())
         self.lead = Lead(self.brokers[NODES[0]].shard, self.leader, self.term, epoch)
 
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
@@ -199,7 +200,7 @@ class World:
     async def tick(self) -> int:
         """Returns the clock."""
         tick = await self.cache.tick(self.lead.epoch, self.lead.term, 0)
-        self.lead.shard.saw_clock(0, tick.clock)
+        self.lead.shard.saw_clock(0, tick.clock, self.lead.shard.clock.monotonic())
         return tick.clock
 
     async def clock(self) -> int:

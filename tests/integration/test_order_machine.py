@@ -464,7 +464,8 @@ def test_what_arrives_with_a_stamp_of_a_faster_clock_is_delivered_in_the_end(mac
     world, broker = machine.world, machine.world.brokers[2]
     machine.scan(page=3)
     machine.finish()
-    broker.shard.saw_clock(world.lead.shard.clock_us + 20 * SECOND, world.lead.shard.clock_us + 20 * SECOND)
+    ahead = world.lead.shard.clock_us + 20 * SECOND
+    broker.shard.saw_clock(ahead, ahead, broker.shard.clock.monotonic())
     broker.shard.next_sequence()
     enqueue, r = message(broker, next(world.ids), topic=TOPICS[0], priority=0, delay_us=0, ttl_us=0, max_retries=3)
     assert (r.due, r.id) > machine.do(world.time_frontier())

@@ -142,6 +142,7 @@ class FakeBroker:
             max_retries=MAX_RETRIES if s.item.max_retries is None else s.item.max_retries,
             receipt=s.receipt,
             lease_expires_at=moment(s.lease_until + self.hide_clock_s),
+            lease=lease,
         )
 
     def settle(self, kind: str, item: wire.SettleItem) -> wire.Verdict:

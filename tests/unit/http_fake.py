@@ -30,6 +30,7 @@ DELIVERY = Delivery(
     max_retries=3,
     receipt="7-2a",
     lease_expires_at_us=1_766_656_830_000_000,
+    lease_us=30_000_000,
 )
 DEAD = DeadLetter(9, "default", "leads", 0, b"x", None, 4, "Processing failed", 1_000_000, 2_000_000)
 STATUS = MessageStatus(5, "default", "leads", "ready", 0, 0, 3, b"x", None, 1_000_000, 1_000_000)

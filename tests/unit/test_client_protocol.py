@@ -103,7 +103,7 @@ def test_messages_are_settled_by_their_receipt() -> None:
     now = datetime.now(UTC)
     message = wire.Message(
         id=5, namespace="n", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
-        receipt="1-9", lease_expires_at=now,
+        receipt="1-9", lease_expires_at=now, lease=30.0,
     )  # fmt: skip
     item = wire.SettleItem(id=6, topic="t")
     first, second = protocol.nack_items([message, item], "broken", 4.0)

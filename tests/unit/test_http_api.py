@@ -87,6 +87,7 @@ async def test_dequeue(b: Broker) -> None:
             "max_retries": 3,
             "receipt": "7-2a",
             "lease_expires_at": "2025-12-25T10:00:30Z",
+            "lease": 30.0,
         }
     ]
     assert b.engine.calls == [("fetch", ("default", ["leads"], 10, 0.0, None))]

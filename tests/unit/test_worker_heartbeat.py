@@ -19,7 +19,7 @@ def job(id: int) -> Job:
     now = datetime.now(UTC)
     message = wire.Message(
         id=id, namespace="default", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
-        receipt="1-1", lease_expires_at=now + timedelta(seconds=0.3),
+        receipt="1-1", lease_expires_at=now + timedelta(seconds=0.3), lease=0.3,
     )  # fmt: skip
     return Job(message, Registry().task(topic="t", name="t")(lambda: None), [], {}, 0.3)
 

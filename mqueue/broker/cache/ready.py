@@ -362,10 +362,11 @@ class ReadyCache:
         for at in range(0, len(keys_), SCAN_PAGE):
             await self._run("load_keys", "", term, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
 
-    async def open_epoch(self, epoch: int, term: int, clock: int, limits: Limits, positions: dict[int, int]) -> None:
+    async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
+        """`clock`: at least, at most."""
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
         limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
-        await self._run("open_epoch", epoch, term, clock, *limit, *flat)
+        await self._run("open_epoch", epoch, term, *clock, *limit, *flat)
 
     async def _pop(self, key: str, timeout: float) -> str | None:
         got = await self._io(lambda: self._blocking.blpop([key], timeout=timeout))

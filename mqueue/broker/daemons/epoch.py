@@ -6,6 +6,7 @@ another broker reaches Redis, this one gives up its leadership.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -15,7 +16,7 @@ from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
-from mqueue.broker.shard import ALONE_S, COLD, HOT
+from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
@@ -43,6 +44,7 @@ class Epochs:
     def __init__(self, admin: ReadyCache, limits: Limits) -> None:
         self._admin = admin
         self._limits = limits
+        self._heard: dict[int, tuple[float, float]] = {}  # node → its last heartbeat, and when that was by our monotonic clock
 
     async def reach(self, lead: Lead, patience: float) -> Reached | None:
         """Raises the term in Redis. None when it does not answer within `patience` seconds."""
@@ -74,7 +76,15 @@ class Epochs:
             raise GivesWay("another broker reaches Redis: it may lead")
 
     async def _others(self, lead: Lead) -> list[BrokerRow]:
-        return [b for b in await lead.shard.store.brokers() if b.node != lead.shard.node]
+        return [b for b in await self._brokers(lead) if b.node != lead.shard.node]
+
+    async def _brokers(self, lead: Lead) -> list[BrokerRow]:
+        """From the first look on their silence is counted by this broker's monotonic clock: PostgreSQL's may jump."""
+        rows, now = await lead.shard.store.brokers(), lead.shard.clock.monotonic()
+        for b in rows:
+            if b.node not in self._heard or self._heard[b.node][0] != b.seen_at:
+                self._heard[b.node] = (b.seen_at, now - max(0.0, b.silent_s))
+        return [replace(b, silent_s=now - self._heard[b.node][1]) for b in rows]
 
     async def reopen(self, lead: Lead, floor: int) -> str:
         """Closes the epoch, waits for the brokers' replay, opens the next one. Returns its mode."""
@@ -93,7 +103,7 @@ class Epochs:
             await self.give_way(lead)
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
                 row = await shard.store.row()
-                await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now)
+                await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now, clock_of_next(shard, row)[0])
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
@@ -109,7 +119,7 @@ class Epochs:
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
         """Nodes that have not confirmed this epoch, but for those that have been silent for so long."""
-        return [b.node for b in await lead.shard.store.brokers() if b.replayed < lead.epoch and b.silent_s < silent_s]
+        return [b.node for b in await self._brokers(lead) if b.replayed < lead.epoch and b.silent_s < silent_s]
 
     async def _open_hot(self, lead: Lead, run_id: str) -> None:
         """One transaction: a replay that comes meanwhile waits, and finds the epoch open."""
@@ -117,8 +127,8 @@ class Epochs:
         await self._admin.clear(lead.term)
         async with lead.store.fenced(lead.epoch, lead.term, moves=True):
             row = await shard.store.row()
-            clock = row.clock_us or shard.clock.wall_us()
-            await self._load(lead, clock)
+            clock = clock_of_next(shard, row)
+            await self._load(lead, clock[0])
             positions = {b.node: b.position for b in await shard.store.brokers()}
             await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
             await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
@@ -136,3 +146,14 @@ class Epochs:
         lead.mirrors = True  # those that have ended, too
         if loaded or keys:
             logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))
+
+
+def clock_of_next(shard: Shard, row: ShardRow) -> tuple[int, int]:
+    """Where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as far as it is known here. That
+    of a shard's first one lies between two wall clocks, so that no single one that is wrong decides.
+    """
+    if row.clock_us:
+        known = max(row.clock_us, shard.now_us())
+        return known, known
+    one, other = sorted((shard.clock.wall_us(), row.wall_us))
+    return one, other

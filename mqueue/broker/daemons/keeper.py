@@ -49,7 +49,7 @@ class Keeper:
         """The clock goes on by this broker's monotonic one: no wall clock decides."""
         shard, cold = lead.shard, ColdStore(lead.shard.store)
         now = shard.clock.monotonic
-        clock = (await shard.store.row()).clock_us or shard.clock.wall_us()
+        clock = max((await shard.store.row()).clock_us, shard.now_us())
         began, prune_at = now(), 0.0
         while True:
             prunes = now() >= prune_at

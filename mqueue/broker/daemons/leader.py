@@ -153,12 +153,20 @@ class Leader:
                 task.result()
         finally:
             await tasks.end(loops)
+            lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody looks any more
 
     async def _tick(self, lead: Lead) -> None:
         shard = lead.shard
+        jumps: int | None = None
         while True:
+            asked_at = shard.clock.monotonic()
             tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
-            shard.clock_us, shard.clock_at = tick.clock, shard.clock.monotonic()
+            shard.saw_clock(0, tick.clock, asked_at)
+            shard.metrics.clock_ahead_seconds.set(tick.lag / 1e6)
+            if tick.jumps != jumps:
+                if jumps is not None:
+                    logger.warning("the clock of Redis has jumped", shard=shard.number, ahead_s=tick.lag / 1e6)
+                jumps = tick.jumps
             await asyncio.sleep(TICK_S)
 
     async def _audit(self, lead: Lead) -> None:

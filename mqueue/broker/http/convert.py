@@ -152,6 +152,7 @@ def message(d: m.Delivery, msgpack: bool) -> wire.Message:
         max_retries=d.max_retries,
         receipt=d.receipt,
         lease_expires_at=EPOCH + timedelta(microseconds=d.lease_expires_at_us),
+        lease=d.lease_us / 1e6,
         metadata=None if d.metadata is None else _raw(d.metadata, msgpack),
     )
 

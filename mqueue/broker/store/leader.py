@@ -53,8 +53,8 @@ class LeaderStore:
             raise Deposed(f"term {term} is over")
         return int(rows[0][0])
 
-    async def open_shard(self, epoch: int, term: int, mode: str, run_id: str, timeline: int) -> None:
-        if not await self._all("open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline):
+    async def open_shard(self, epoch: int, term: int, mode: str, run_id: str, timeline: int, clock: int = 0) -> None:
+        if not await self._all("open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline, clock=clock):
             raise Deposed(f"epoch {epoch}, term {term} is over")
 
     async def _all(self, name: str, **args: Any) -> list[Any]:

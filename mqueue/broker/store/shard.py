@@ -49,6 +49,7 @@ class ShardRow:
     clock_us: int
     timeline: int  # in which the epoch was opened
     timeline_now: int
+    wall_us: int  # by PostgreSQL's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class BrokerRow:
     replayed: int
     silent_s: float  # since its last heartbeat
     reaches: bool  # Redis, then
+    seen_at: float  # its last heartbeat, s since 1970 by PostgreSQL's clock
 
 
 class Registered(NamedTuple):

@@ -1,2 +1,3 @@
--- brokers: how far each is flushed and replayed, for how long it has been silent, whether it reaches Redis. Index: broker_pkey.
-SELECT node, position, started, replayed, extract(epoch FROM now() - seen_at)::float8 AS silent_s, reaches FROM broker ORDER BY node
+-- brokers: how far each is flushed and replayed, for how long it has been silent, whether it reaches Redis, its last heartbeat. Index: broker_pkey.
+SELECT node, position, started, replayed, extract(epoch FROM now() - seen_at)::float8 AS silent_s, reaches, extract(epoch FROM seen_at)::float8
+FROM broker ORDER BY node
