@@ -293,7 +293,6 @@ def test_the_clock_of_postgresql_is_wrong_and_jumps_with_redis_and_without(store
             due = dict(patient(lambda h=http, t=at: put_later(h, 1.0, at=t)) for http in later for at in (True, False))
             judge(due | leased(leases[0], leases[1], 0.7) | (more or {}), later + leases, early)
 
-        goes_on()
         jump(clock, -HOUR_S, shown)
         goes_on()
         waits = dict([put_later(later[0], 7.0)])
