@@ -20,7 +20,7 @@ TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua'
 
 DEFAULT_NAMESPACE = "default"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
-REQUEST_KEY_S = 600.0  # how long the key of a whole request is known; never in PostgreSQL
+REQUEST_KEY_S = 600.0  # how long the key of a whole request is known
 
 Kind = Literal["ack", "nack", "release", "bury"]
 Verdict = Literal["ok", "stale", "gone"]

@@ -38,7 +38,7 @@ from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
 
 SERVING_WAIT_S = 60.0
-FLUSH_WAIT_S = 15.0
+LAST_FLUSH_S = 15.0
 STOP_MAX_S = 28.0
 TOKEN_TTL_S = 365 * 86400.0
 RENEW_IDS_S = 3.0
@@ -287,7 +287,7 @@ class Broker:
             for committer in self._committers:
                 await committer.stop()
             logger.info("all that came is answered")
-            await asyncio.gather(*(leader.flush_all(FLUSH_WAIT_S) for leader in self._leaders))
+            await asyncio.gather(*(leader.flush_all(LAST_FLUSH_S) for leader in self._leaders))
             logger.info("flushed")
         await tasks.end(self._tasks)
         for shard in self._shards:

@@ -17,7 +17,7 @@ from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Sta
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
-from mqueue.broker.shard import APART, HOT, Shard
+from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.record import Record as LogRecord
@@ -26,7 +26,6 @@ from mqueue.message import BATCH_MAX, BODY_MAX, Settle
 
 WAITING_MAX = 10_000  # requests that may wait for the next batch
 RETRY_S = 0.05
-FLUSH_WAIT_S = 5.0
 
 logger = structlog.get_logger(__name__)
 

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 from mqueue.broker import record
 from mqueue.broker.faults import Fault, unavailable
-from mqueue.broker.shard import COLD, Shard
+from mqueue.broker.shard import COLD, FLUSH_WAIT_S, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
 from mqueue.lifecycle import State
 from mqueue.message import DeadLetter, TopicName, Verdict
-
-FLUSH_WAIT_S = 5.0
 
 
 class DeadLetters:

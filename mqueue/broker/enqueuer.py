@@ -10,14 +10,13 @@ from mqueue.broker.batch import Draft, LookAgain, Repeated
 from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.shard import APART, COLD, HOT, Shard
+from mqueue.broker.shard import APART, COLD, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
 from mqueue.message import TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
-FLUSH_WAIT_S = 5.0
 
 
 class Enqueuer:

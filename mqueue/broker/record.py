@@ -198,7 +198,3 @@ def pack_runs(ids: Sequence[int]) -> bytes:
 
 def unpack_runs(data: bytes) -> list[int]:
     return [id for first, count in RUN.iter_unpack(data) for id in range(first, first + count)]
-
-
-def with_state(data: bytes, state: State) -> bytes:
-    return state.value + data[1:]

@@ -19,6 +19,7 @@ from mqueue.message import Readiness
 
 SERVING_WAIT_S = 5.0
 FLUSH_PAUSE_S = 0.02
+FLUSH_WAIT_S = 5.0  # whoever must have something in PostgreSQL before it answers waits so long
 ALONE_S = 60.0  # so long a broker that cannot look at the shard row goes on in its epoch; after that others may have opened a cold one
 SILENT_S = 3.0  # PostgreSQL is said to be away
 HOT, COLD, APART = "hot", "cold", "apart"

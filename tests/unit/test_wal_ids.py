@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqueue.broker.wal import Identity, IdSource, Sequence
+from mqueue.broker.wal import Identity, IdSource
 from mqueue.broker.wal.ids import EPOCH_MS, RESERVE_MS
 
 NOW = EPOCH_MS + 60_000_000_000
@@ -113,12 +113,3 @@ def test_across_a_real_restart_with_a_clock_gone_back(tmp_path: Path) -> None:
     assert before == sorted(set(before))
     assert after == sorted(set(after))
     assert before[-1] < after[0]
-
-
-def test_sequences_of_a_later_start_are_higher() -> None:
-    first, second = Sequence(1), Sequence(2)
-    assert (first.base, first.next(), first.next()) == (1 << 40, (1 << 40) + 1, (1 << 40) + 2)
-    assert second.next() > second.base > first.next()
-    first._last = second.base - 1
-    with pytest.raises(OverflowError):
-        first.next()

@@ -61,12 +61,11 @@ class Fetched:
 
 @dataclass(slots=True)
 class Tick:
+    """µs. `lag`: of the shard clock behind Redis'. `jumps`: of Redis' clock, ever."""
+
     clock: int
     lag: int
-    next_at: int
-    expired: int
     jumps: int
-    dead: int
 
 
 @dataclass(slots=True)

@@ -65,39 +65,9 @@ def dirty(k: int) -> str:
     return prefix(k) + "dirty"
 
 
-def applied(k: int) -> str:
-    """hash: node → last sequence applied"""
-    return prefix(k) + "applied"
-
-
-def reply(k: int) -> str:
-    """hash: node → reply of that sequence, should its answer get lost"""
-    return prefix(k) + "reply"
-
-
 def idempotency(k: int) -> str:
     """hash: key hash → id, body hash, origin, expiry"""
     return prefix(k) + "keys"
-
-
-def idempotency_ends(k: int) -> str:
-    """zset: flushed keys by when they may leave Redis"""
-    return prefix(k) + "key_ends"
-
-
-def doubtful(k: int) -> str:
-    """hash: by node, the last sequence whose enqueues may be on no disk"""
-    return prefix(k) + "doubtful"
-
-
-def request_keys(k: int) -> str:
-    """zset: keys of whole requests by expiry"""
-    return prefix(k) + "request_keys"
-
-
-def waiters(k: int, topic: str) -> str:
-    """zset: nodes with a fetch that waits on this topic, by when their word expires"""
-    return f"{prefix(k)}waiters:{topic}"
 
 
 def wake(k: int, node: int) -> str:

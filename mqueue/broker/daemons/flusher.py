@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mqueue import lifecycle
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
@@ -19,7 +20,7 @@ IDS_MAX, IDS_MIN = 5 * BATCH_MAX, 50  # messages in one transaction, about
 SLOW_S, FAST_S = 2.0, 0.5  # a flush far from its deadline takes more next time, one on the way to it less
 ENTRY = struct.Struct(">QQHQHHH")
 TALLY = struct.Struct(">cIH")
-GONE = frozenset({State.ACKED.value, State.EXPIRED.value, State.PURGED.value, State.CANCELLED.value})
+GONE = frozenset(state.value for state in lifecycle.GONE)
 
 
 class Flushed(NamedTuple):

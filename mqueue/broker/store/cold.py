@@ -1,8 +1,8 @@
 """Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival while it is hot.
 
 Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts. Whoever ends a lease
-holds the row of its message; whoever begins one holds it too, and the insert into `lease` decides. The clock is that of the shard row,
-which the leader moves: all of this epoch stands on one clock.
+holds the row of its message; whoever begins one holds it too, and the insert into `lease` decides. The clock is that of `tick`, which the
+leader moves: all of this epoch stands on one clock.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -15,7 +15,7 @@ deleted. The format: docs/wal-format.md.
 
 from mqueue.broker.wal.errors import WalBroken, WalCopied, WalCorrupt, WalError, WalFull, WalLocked, WalRetired
 from mqueue.broker.wal.identity import Identity
-from mqueue.broker.wal.ids import IdSource, Sequence
+from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.log import ShardLog
 from mqueue.broker.wal.record import ENQUEUE, OUTCOME, VOID, Record
 
@@ -26,7 +26,6 @@ __all__ = [
     "IdSource",
     "Identity",
     "Record",
-    "Sequence",
     "ShardLog",
     "WalBroken",
     "WalCopied",

@@ -70,20 +70,3 @@ class IdSource:
 
     def _now_ms(self) -> int:
         return max(0, self._clock.wall_us() // 1000 - EPOCH_MS)
-
-
-class Sequence:
-    """Batch numbers of one broker and shard in one start. `base` comes before the first; what earlier starts used lies below
-    it.
-    """
-
-    def __init__(self, start_count: int) -> None:
-        self.base = start_count << 40
-        self._last = self.base
-
-    def next(self) -> int:
-        """Raises OverflowError after 2^40 - 1 numbers."""
-        if self._last - self.base >= (1 << 40) - 1:
-            raise OverflowError("sequence numbers of this start are used up")
-        self._last += 1
-        return self._last

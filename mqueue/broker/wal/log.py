@@ -21,9 +21,8 @@ from mqueue.broker.wal.errors import WalBroken, WalError, WalFull, is_full, refu
 from mqueue.broker.wal.quarantine import finish
 from mqueue.broker.wal.record import Record, encode
 from mqueue.broker.wal.recovery import inspect, mend
-from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name
+from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, Header, Segment, Writer, name
 
-SEGMENT_MAX = 64 * 1024 * 1024  # bytes; a segment ends with the record that exceeds it
 ROOM_MIN = 1024 * 1024  # bytes
 KEEP_S = 60.0  # seconds a flushed segment stays: PostgreSQL may fail over to a copy that lags
 

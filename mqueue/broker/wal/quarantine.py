@@ -17,12 +17,11 @@ from pathlib import Path
 
 from mqueue.broker.wal.disk import Disk, OsDisk, publish
 from mqueue.broker.wal.record import Record, encode
-from mqueue.broker.wal.segment import HEADER_SIZE, Header, name
+from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, Header, name
 from mqueue.broker.wal.survey import MENDED, Damage, shards, survey
 
 FRESH = ".fresh"
 ASIDE = ".quarantine-"
-SEGMENT_MAX = 64 * 1024 * 1024  # bytes
 
 
 @dataclass(slots=True)

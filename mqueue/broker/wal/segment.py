@@ -23,6 +23,7 @@ from mqueue.broker.wal.record import PREFIX_SIZE, Record, decode, frame_size
 
 MAGIC = b"MQWAL\0"
 VERSION = 1
+SEGMENT_MAX = 64 * 1024 * 1024  # bytes; a segment ends with the record that exceeds it
 _FIELDS = struct.Struct("<6sHI16sQ")
 _CHECKSUM = struct.Struct("<I")
 HEADER_SIZE = _FIELDS.size + _CHECKSUM.size

@@ -2,7 +2,7 @@
 -- uses: unit settle
 -- keys  prefix
 -- args  epoch, term, the leader's wall clock (µs)
--- returns {'ok', clock, lag µs of the shard clock, next due or lease end (µs, 0 none), expired leases, jumps, dead of them} | {'epoch' | 'term', …}
+-- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}
 --
 -- Where Redis' TIME and the leader's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
 local no = refused(true)
@@ -11,7 +11,7 @@ local agreed = math.min(seen, tonumber(ARGV[3]))
 if agreed > now then now = agreed end
 
 promote()
-local ended, dead = end_leases()
+end_leases()
 push_dirty(0, rep('\0', 8))
 for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
   local over = call('ZRANGEBYSCORE', prefix .. zset, '-inf', now, 'LIMIT', 0, CALL_MAX)
@@ -21,9 +21,4 @@ for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
   end
 end
 commit()
-local next_at = 0
-for _, zset in ipairs({ 'delayed', 'leases' }) do
-  local head = call('ZRANGE', prefix .. zset, 0, 0, 'WITHSCORES')
-  if head[2] and (next_at == 0 or tonumber(head[2]) < next_at) then next_at = tonumber(head[2]) end
-end
-return { 'ok', whole(now), whole(seen - now), whole(next_at), ended, tonumber(call('HGET', shard_key, 'jumps') or 0), dead }
+return { 'ok', whole(now), whole(seen - now), tonumber(call('HGET', shard_key, 'jumps') or 0) }

@@ -50,18 +50,17 @@ local function fail(r, due, reason, dead)
   return r
 end
 
--- Leases that nobody renewed: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most, and the dead among them.
+-- Leases that nobody renewed: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most.
 local function end_leases()
-  local ids, dead = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX), 0
+  local ids = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX)
   if #ids > 0 then load(ids) end
   for i = 1, #ids do
     local r = records[ids[i]]
     if r and state_of(r) == 'l' then
       if state_of(fail(end_lease(r), nil, '', false)) == 'x' then
-        dead = dead + 1
         call('HSET', prefix .. 'error', ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
       end
     else zrem(leases, ids[i]) end
   end
-  return #ids, dead
+  return #ids
 end
