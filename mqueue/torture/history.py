@@ -28,7 +28,8 @@ class Delivery(NamedTuple):
     topic: str
     attempt: int
     payload: bytes
-    lease_until: float  # monotonic seconds
+    lease_until: float  # monotonic seconds, by our clock at least
+    told_until: float  # the same as the broker told: leases of one message are ordered by it
 
 
 class Fetch(NamedTuple):

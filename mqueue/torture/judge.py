@@ -62,7 +62,7 @@ def judge(history: History) -> Verdict:
         for delivery in fetch.got:
             seen[delivery.key.id].append(Seen(fetch, delivery))
     for several in seen.values():
-        several.sort(key=lambda s: s.delivery.lease_until)  # as they were leased: one may have waited before, or its answer after that
+        several.sort(key=lambda s: s.delivery.told_until)  # as they were leased: one may have waited before, or its answer after that
     for id, deliveries in seen.items():
         _judge_deliveries(history, id, deliveries, verdict)
     verdict.lost = {id for id in history.enqueued if id not in history.dead and not _ended(history.settles.get(id, []))}

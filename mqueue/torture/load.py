@@ -139,8 +139,10 @@ class Load:
 
     def _delivery(self, m: wire.Message, sent: float) -> Delivery:
         """The lease's end by our clock: the shard's may be ahead of it."""
-        until = min(m.lease_expires_at.timestamp() - self.history.epoch, sent + LEASE_S)
-        return Delivery(Key(m.priority, round(m.deliver_after.timestamp() * 1e6), m.id), m.topic, m.attempt, m.payload, until)
+        told = m.lease_expires_at.timestamp() - self.history.epoch
+        return Delivery(
+            Key(m.priority, round(m.deliver_after.timestamp() * 1e6), m.id), m.topic, m.attempt, m.payload, min(told, sent + LEASE_S), told
+        )
 
     async def _treat(self, chance: random.Random, m: wire.Message) -> None:
         at = chance.randrange(len(self._clients))

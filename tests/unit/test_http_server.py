@@ -176,13 +176,15 @@ async def test_a_long_wait_is_not_a_slow_request(b: Broker, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_hanging_up_cancels_the_fetch(b: Broker, method: str) -> None:
+@pytest.mark.parametrize("wait", [0, 60])
+async def test_hanging_up_cancels_the_fetch(b: Broker, method: str, wait: int) -> None:
+    """Also one that does not wait for a message: a shard that recovers answers after seconds."""
     b.engine.waits = True
     _, writer = await connect(b)
     if method == "GET":
-        writer.write(head("/dequeue?topic=t&wait=60"))
+        writer.write(head(f"/dequeue?topic=t&wait={wait}"))
     else:
-        body = b'{"topics":["t"],"limit":1,"wait":60}'
+        body = b'{"topics":["t"],"limit":1,"wait":%d}' % wait
         writer.write(head("/poll", "POST", **{"Content-Length": str(len(body))}) + body)
     await asyncio.wait_for(b.engine.waiting.wait(), DEADLINE_S)
     writer.close()

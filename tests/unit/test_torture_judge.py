@@ -11,7 +11,7 @@ LOW, HIGH = Key(0, 0, 1), Key(5, 0, 2)
 
 
 def delivery(key: Key, answered: float, attempt: int = 1, payload: bytes = b"") -> Delivery:
-    return Delivery(key, "t", attempt, payload or b"%d" % key.id, answered + 2.0)
+    return Delivery(key, "t", attempt, payload or b"%d" % key.id, answered + 2.0, answered + 2.0)
 
 
 def fetch(sent: float, *keys: Key, attempt: int = 1) -> Fetch:
@@ -187,6 +187,12 @@ def its_answer_came_after_its_lease_had_ended(h: History) -> None:
     h.settles[2] = [ack(15.4, "stale", broker=1), ack(15.4)]
 
 
+def its_request_was_held_up_until_the_lease_before_had_ended(h: History) -> None:
+    """All that is certain of its own lease is that it lasts two seconds from when it was asked."""
+    h.fetches.append(Fetch(("t",), 0, 11.5, 14.3, (delivery(HIGH, 14.2, 2)._replace(lease_until=13.5),)))
+    h.settles[2] = [ack(14.4)]
+
+
 def the_next_fetch_was_sent_first_and_waited(h: History) -> None:
     h.settles[2] = [Settle("nack", 0, 12.2, 12.25, "ok", 12.25), ack(12.6)]
     h.fetches.append(Fetch(("t",), 1, 11.9, 12.4, (delivery(HIGH, 12.3, 2),)))
@@ -213,6 +219,7 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         redis_lost_the_lease,
         redis_lost_the_ack_and_its_broker_was_away,
         its_answer_came_after_its_lease_had_ended,
+        its_request_was_held_up_until_the_lease_before_had_ended,
         the_next_fetch_was_sent_first_and_waited,
         a_nack_sent_before_a_waiting_fetch_was_answered_is_of_another_delivery,
     ],

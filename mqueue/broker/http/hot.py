@@ -44,8 +44,7 @@ class Hot:
 
     async def dequeue(self, call: Call) -> list[wire.Message]:
         query = call.query(decode.FetchQuery)
-        if query.wait:
-            await call.skip_body()  # so that what comes next can only be the client hanging up
+        await call.skip_body()  # so that what comes next can only be the client hanging up
         return await self._fetch(call, query)
 
     async def poll(self, call: Call) -> wire.Polled:
@@ -96,7 +95,7 @@ class Hot:
         def fetch() -> Awaitable[list[m.Delivery]]:
             return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease)
 
-        deliveries = await (self._waits.run(fetch, call.receive) if query.wait else fetch())
+        deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
         msgpack = call.wants_msgpack
         return [convert.message(delivery, msgpack) for delivery in deliveries]
 

@@ -1,4 +1,6 @@
-"""Fetches that wait for a message: they end when their client hangs up or the broker stops, by cancelling the engine's call."""
+"""Fetches end when their client hangs up: what they lease then nobody gets. Those that wait end when the broker stops, too. By cancelling
+the engine's call.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,14 +25,15 @@ class Waits:
         for wait in list(self._open):
             wait.end(_stopping())
 
-    async def run(self, work: Callable[[], Awaitable[T]], receive: Receive) -> T:
-        """Await `work()` in this task. The request's body must have been read. Raises ClientGone, Unavailable."""
-        if self._draining:
+    async def run(self, work: Callable[[], Awaitable[T]], receive: Receive, *, waits: bool) -> T:
+        """Await `work()` in this task. The request's body must have been read. Raises ClientGone; where it waits, Unavailable."""
+        if waits and self._draining:
             raise _stopping()
         task = asyncio.current_task()
         assert task is not None
         wait = _Wait(task, receive)
-        self._open.add(wait)
+        if waits:
+            self._open.add(wait)
         try:
             return await work()
         except asyncio.CancelledError:
