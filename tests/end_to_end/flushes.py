@@ -1,4 +1,4 @@
-"""FLUSHALL every 200 ms under load, the brokers alive: nothing is lost, acks stick, order is strict, and afterwards all is as fast as before.
+"""FLUSHALL every 200 ms under load, the brokers alive: nothing is lost, acks stick, and afterwards all is in order and as fast as before.
 
     python -m tests.end_to_end.flushes --seconds 60
 
