@@ -27,7 +27,7 @@ from mqueue.errors import MQueueError
 from .cache import SHARD, SimCache
 from .disk import ForgetfulDisk
 from .link import Link
-from .loop import Killed, Owner, Thread
+from .loop import Killed, Owner, Thread, elapse
 from .store import SimStore
 
 if TYPE_CHECKING:
@@ -176,10 +176,8 @@ class SimBroker:
         tasks = [asyncio.create_task(part) for part in parts]
         for task in tasks:
             task.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else fail(cast(Any, task.exception())))
-        while not shard.serving.is_set():
-            await asyncio.wait({fatal, asyncio.ensure_future(asyncio.sleep(0.05))}, return_when=asyncio.FIRST_COMPLETED)
-            if fatal.done():
-                break
+        serving = asyncio.create_task(shard.serving.wait())
+        await asyncio.wait({fatal, serving}, return_when=asyncio.FIRST_COMPLETED)
         self.tell("serves requests")
         self.engine = engine
         await fatal
@@ -202,7 +200,7 @@ class SimBroker:
         while True:
             with suppress(WalFull):
                 await asyncio.to_thread(ids.renew)
-            await asyncio.sleep(RENEW_IDS_S)
+            await elapse(RENEW_IDS_S)
 
     def heal(self) -> None:
         if self.owner is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mqueue.message import Delivery, Durability, Extend, NewMessage, RequestKey, Settle
 
 from .broker import SimBroker, Unknown
+from .loop import elapse
 
 if TYPE_CHECKING:
     from .world import World
@@ -41,7 +42,7 @@ class Clients:
     async def produce(self, until: float) -> None:
         loop, rng = self._world.loop, self._rng
         while loop.time() < until:
-            await asyncio.sleep(rng.expovariate(1.5))
+            await elapse(rng.expovariate(1.5))
             self._begin(self._enqueue())
 
     async def _enqueue(self) -> None:
@@ -78,13 +79,13 @@ class Clients:
                 self._world.count("enqueues unknown")
                 self._history.unanswered += len(tokens)
                 self._world.tell("client", f"knows nothing of jobs {tokens}: {unknown}")
-                await asyncio.sleep(rng.uniform(0.1, 4))
+                await elapse(rng.uniform(0.1, 4))
                 continue
             self._world.count("enqueues")
             self._history.enqueued(tokens, accepted.ids, broker, accepted.durability)
             if kind == "plain" or rng.random() < 0.5:
                 return
-            await asyncio.sleep(rng.uniform(0.01, 2))  # and once more, with the same key
+            await elapse(rng.uniform(0.01, 2))  # and once more, with the same key
 
     # -- workers -------------------------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class Clients:
             got = await self.fetch(self.any_broker(), rng.choice([TOPICS, TOPICS[:1], TOPICS[1:]]), rng.randint(1, 3), rng.choice([0.0, 1.0]))
             if got:
                 self._begin(self._perform(got, rng.choice([0.05, 0.5, 2.0, 9.0])))
-            await asyncio.sleep(rng.uniform(0.05, 0.8))
+            await elapse(rng.uniform(0.05, 0.8))
 
     async def fetch(self, broker: SimBroker, topics: Sequence[str], limit: int, wait: float, lease: float | None = None) -> list[Delivery]:
         lease = lease or self._rng.choice([2.0, 6.0, 15.0])
@@ -112,7 +113,7 @@ class Clients:
 
     async def _perform(self, got: list[Delivery], seconds: float) -> None:
         rng = self._rng
-        await asyncio.sleep(rng.random() * seconds)
+        await elapse(rng.random() * seconds)
         settles = []
         for d in got:
             kind = rng.choices(["ack", "nack", "release", "bury", "extend", "nothing"], [14, 3, 1, 0.4, 1, 1.5])[0]
@@ -124,7 +125,7 @@ class Clients:
                 settles.append(Settle(d.id, NAMESPACE, d.topic, kind, d.receipt, "it failed" if kind == "nack" else None, later))  # type: ignore[arg-type]
         tokens = [int(d.payload) for s in settles for d in got if d.id == s.id]
         if settles and not await self.settle(self.any_broker(), settles, tokens) and rng.random() < 0.5:
-            await asyncio.sleep(rng.random() * 3)
+            await elapse(rng.random() * 3)
             await self.settle(self.any_broker(), settles, tokens)
 
     async def settle(self, broker: SimBroker, settles: list[Settle], tokens: list[int]) -> list[str]:

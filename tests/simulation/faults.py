@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .broker import SimBroker
 from .link import Link
+from .loop import elapse
 
 if TYPE_CHECKING:
     from .world import World
@@ -31,13 +32,13 @@ class Faults:
 
     async def run(self, until: float) -> None:
         loop, rng = self._world.loop, self._rng
-        await asyncio.sleep(rng.uniform(0.5, 4))
+        await elapse(rng.uniform(0.5, 4))
         while loop.time() < until:
             kind = rng.choice(self.kinds)
             self._world.count(kind.__name__)
             self._world.tell("world", f"fault: {kind.__name__}")
             self._tasks.append(loop.create_task(kind()))
-            await asyncio.sleep(rng.expovariate(1 / self._pause_s))
+            await elapse(rng.expovariate(1 / self._pause_s))
 
     def end(self) -> None:
         """Those that would end by themselves later."""
@@ -73,7 +74,7 @@ class Faults:
         if owner is None or not owner.alive or owner.paused:
             return
         owner.paused = True
-        await asyncio.sleep(self._rng.choice([self._while_s(), 20.0]))
+        await elapse(self._rng.choice([self._while_s(), 20.0]))
         self._world.loop.resume(owner)
 
     # -- stores --------------------------------------------------------------------------------------------------------------
@@ -87,13 +88,13 @@ class Faults:
     async def redis_goes_back(self) -> None:
         """Restarted from an old file."""
         self._snapshot = self._world.redis.snapshot()
-        await asyncio.sleep(self._rng.uniform(0.0, 3.0))
+        await elapse(self._rng.uniform(0.0, 3.0))
         self._world.redis.restart(self._snapshot)
 
     async def redis_is_away(self) -> None:
         redis = self._world.redis
         redis.up = False
-        await asyncio.sleep(self._while_s())
+        await elapse(self._while_s())
         if self._rng.random() < 0.5:
             redis.restart()
         redis.up = True
@@ -105,7 +106,7 @@ class Faults:
         postgres = self._world.postgres
         postgres.up = False
         postgres.restart()
-        await asyncio.sleep(self._while_s())
+        await elapse(self._while_s())
         postgres.up = True
 
     async def postgres_fails_over(self) -> None:
@@ -129,7 +130,7 @@ class Faults:
         how = self._rng.choice(["reset", "drop"])
         for link in links:
             link.cut = how  # type: ignore[assignment]
-        await asyncio.sleep(self._rng.choice([self._while_s(), self._while_s(), 75.0]))
+        await elapse(self._rng.choice([self._while_s(), self._while_s(), 75.0]))
         for link in links:
             link.cut = ""
 
@@ -137,7 +138,7 @@ class Faults:
         links = self._links()
         for link in links:
             link.slow_s = self._rng.choice([0.1, 1.0, 3.0])
-        await asyncio.sleep(self._while_s())
+        await elapse(self._while_s())
         for link in links:
             link.slow_s = 0.0
 
@@ -145,7 +146,7 @@ class Faults:
         links = self._links()
         for link in links:
             link.flaky = self._rng.choice([0.02, 0.1, 0.3])
-        await asyncio.sleep(self._while_s())
+        await elapse(self._while_s())
         for link in links:
             link.flaky = 0.0
 
@@ -154,7 +155,7 @@ class Faults:
     async def disk_full(self) -> None:
         disk = self._broker().disk
         disk.full = True
-        await asyncio.sleep(self._while_s())
+        await elapse(self._while_s())
         disk.full = False
 
     async def disk_breaks(self) -> None:
@@ -164,7 +165,7 @@ class Faults:
         owner = self._broker().owner
         if owner is not None:
             owner.disk_s = self._rng.choice([0.05, 0.5, 2.0])
-            await asyncio.sleep(self._while_s())
+            await elapse(self._while_s())
             owner.disk_s = 0.0
 
     async def broker_clock_jumps(self) -> None:

@@ -3,13 +3,12 @@
 The effect itself is one moment: a script, a statement, a transaction. Nothing else happens in the simulation meanwhile.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from .loop import Owner
+from .loop import Owner, elapse
 
 DROPPED_S = 5.0  # until a caller whose packets vanish gives up
 Fate = Literal["ok", "before", "after"]
@@ -73,5 +72,5 @@ class Link:
 
     async def _pause(self, seconds: float) -> None:
         self.owner.check()
-        await asyncio.sleep(seconds)
+        await elapse(seconds)
         self.owner.check()

@@ -137,6 +137,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.complaints.append(f"{context['message']}: {error!r}")
 
 
+async def elapse(seconds: float) -> None:
+    """Virtual seconds go by. Raises TypeError on a loop on which somebody would have to wait."""
+    if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+        raise TypeError("only the simulation's own clock jumps")
+    await asyncio.sleep(seconds)
+
+
 class Thread:
     """The log's own thread: its jobs come one after the other."""
 

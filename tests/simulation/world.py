@@ -22,7 +22,7 @@ from .checker import Checker
 from .clients import NAMESPACE, TOPICS, Clients
 from .faults import Faults
 from .history import History
-from .loop import OWNER, Stuck, VirtualLoop, run
+from .loop import OWNER, Stuck, VirtualLoop, elapse, run
 from .store import Postgres
 
 START_US = 1_750_000_000_000_000
@@ -149,7 +149,7 @@ class World:
         await asyncio.gather(*work)
         await self._heal()
         await self._until_all_serve()
-        await asyncio.sleep(QUIET_S)
+        await elapse(QUIET_S)
         await self._drain()
         keeping.cancel()
         await self._count()
@@ -161,14 +161,14 @@ class World:
                     broker.unwell_at = self.loop.time()
                 if not broker.alive and broker.restart_at is not None and broker.restart_at <= self.loop.time():
                     broker.start()
-            await asyncio.sleep(0.05)
+            await elapse(0.05)
 
     async def _until_all_serve(self) -> None:
         deadline = self.loop.time() + SERVE_S
         while not all(b.serves and b.shard is not None and b.shard.mode == "hot" for b in self.brokers):
             if self.loop.time() > deadline:
                 return self.fail(f"do not serve: {[(b.name, b.alive, b.shard and (b.shard.mode, b.shard.epoch)) for b in self.brokers]}")
-            await asyncio.sleep(0.1)
+            await elapse(0.1)
 
     async def _heal(self) -> None:
         self.tell("world", "all is healed")
@@ -205,7 +205,7 @@ class World:
             elif not self._rows() and not self.redis.left():
                 return
             else:
-                await asyncio.sleep(1.0)
+                await elapse(1.0)
         self.fail(f"stuck: rows {self._rows()}, Redis has {self.redis.left()}")
 
     def _rows(self) -> list[tuple[int, int]]:
