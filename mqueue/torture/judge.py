@@ -78,7 +78,7 @@ def _ended(settles: list[Settle]) -> bool:
     return any(s.kind == "ack" and s.verdict in ("ok", None) for s in settles)
 
 
-def _undone(history: History, broker: int, sent: float, answered: float, seen: float = float("inf")) -> bool:
+def _undone(history: History, broker: int, sent: float, answered: float, seen: float) -> bool:
     """May what this broker answered be forgotten when `seen`? Redis lost it before its flush, and the broker was away with its log."""
     return any(f.lost and broker in f.down and answered > f.start - UNFLUSHED_S and sent < f.end and f.start < seen for f in history.faults)
 

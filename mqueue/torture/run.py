@@ -131,8 +131,13 @@ def details(verdict: Verdict, history: History) -> list[str]:
             some = list(vars(verdict)[name])[:3]
             lines.append(f"{name}: {some}")
             for one in some:
-                ids = (
-                    [one] if isinstance(one, int) else [key.id for key in (one, *one) if isinstance(key, Key)] if isinstance(one, tuple) else []
-                )
-                lines += [f"  {line}" for id in ids for line in history.story(id)]
+                lines += [f"  {line}" for id in _ids(one) for line in history.story(id)]
     return lines
+
+
+def _ids(found: object) -> list[int]:
+    """Of the messages that one violation is about."""
+    if isinstance(found, int):
+        return [found]
+    parts = (found, *found) if isinstance(found, tuple) else ()
+    return [key.id for key in parts if isinstance(key, Key)]

@@ -125,8 +125,8 @@ class ColdStore:
         async with self._holding(epoch, hint) as (connection, clocks):
             held = {id for (id,) in await _all(connection, "lock_leased", ids=list(ids))}
             there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
-            free = [m._replace(receipt=b"") for m in there if m.id not in held]  # or leased since: after this settle, then
-            await apply(connection, decide({m.id: m for m in there} | {m.id: m for m in free}, clocks), clocks.now)
+            # what is not held was free; leased since, it is so after this settle
+            await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
