@@ -16,22 +16,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqueue import errors
     from mqueue.client import AsyncClient, Client
+    from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.job import Current, current
     from mqueue.worker.outcome import Bury, Retry
-    from mqueue.worker.registry import Registry, Task, task
     from mqueue.worker.runtime import Worker
+    from mqueue.worker.task import Task
 
 _HOME = {
     "AsyncClient": "mqueue.client",
     "Bury": "mqueue.worker.outcome",
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
-    "Registry": "mqueue.worker.registry",
+    "MQueue": "mqueue.worker.app",
     "Retry": "mqueue.worker.outcome",
-    "Task": "mqueue.worker.registry",
+    "Task": "mqueue.worker.task",
     "Worker": "mqueue.worker.runtime",
     "current": "mqueue.worker.job",
-    "task": "mqueue.worker.registry",
+    "enqueue_many": "mqueue.worker.app",
+    "enqueue_many_async": "mqueue.worker.app",
+    "task": "mqueue.worker.app",
 }
 
 __all__ = [
@@ -39,11 +42,13 @@ __all__ = [
     "Bury",
     "Client",
     "Current",
-    "Registry",
+    "MQueue",
     "Retry",
     "Task",
     "Worker",
     "current",
+    "enqueue_many",
+    "enqueue_many_async",
     "errors",
     "task",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mqueue import wire
 
 if TYPE_CHECKING:
-    from mqueue.worker.registry import Task
+    from mqueue.worker.task import Task
 
 
 class Job:
