@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mqueue.client import AsyncClient, Client
     from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.job import Current, current
-    from mqueue.worker.outcome import Bury, Retry
+    from mqueue.worker.outcome import Bury, RateLimited, Snooze
+    from mqueue.worker.retry import Retry
     from mqueue.worker.runtime import Worker
     from mqueue.worker.task import Task
 
@@ -28,7 +29,9 @@ _HOME = {
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
     "MQueue": "mqueue.worker.app",
-    "Retry": "mqueue.worker.outcome",
+    "RateLimited": "mqueue.worker.outcome",
+    "Retry": "mqueue.worker.retry",
+    "Snooze": "mqueue.worker.outcome",
     "Task": "mqueue.worker.task",
     "Worker": "mqueue.worker.runtime",
     "current": "mqueue.worker.job",
@@ -43,7 +46,9 @@ __all__ = [
     "Client",
     "Current",
     "MQueue",
+    "RateLimited",
     "Retry",
+    "Snooze",
     "Task",
     "Worker",
     "current",

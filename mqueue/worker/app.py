@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from mqueue import message as m
 from mqueue import wire
 from mqueue.worker.producer import Producer
+from mqueue.worker.retry import Retry
 from mqueue.worker.task import Task
 
 P = ParamSpec("P")
@@ -44,6 +45,7 @@ class MQueue:
         topic: str = ...,
         priority: int = ...,
         max_retries: int | None = ...,
+        retry: Retry | None = ...,
         lease: float | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
@@ -57,6 +59,7 @@ class MQueue:
         topic: str = "default",
         priority: int = 0,
         max_retries: int | None = None,
+        retry: Retry | None = None,
         lease: float | None = None,
         name: str | None = None,
         namespace: str | None = None,
@@ -64,16 +67,21 @@ class MQueue:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
         `priority`: lower runs first. `max_retries`, `lease` (seconds): None for the broker's defaults. `name` travels with the
-        messages, by default module and name of the function: give one if the function may move. Raises DuplicateTask.
+        messages, by default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is
+        another word for `max_retries`. Raises DuplicateTask, ValueError.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
             if not _NAME.fullmatch(given):
                 raise ValueError(f"{given!r} is no topic or namespace: 1 to {m.NAME_MAX} of letters, digits, _ . -")
+        if retry is not None and retry.max is not None:
+            if max_retries is not None:
+                raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
+            max_retries = retry.max
         defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            made = Task(function, self, name=name or default_name(function), defaults=defaults)
+            made = Task(function, self, name=name or default_name(function), defaults=defaults, retry=retry)
             self._add(made)
             return made
 

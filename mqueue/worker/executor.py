@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from typing import Any
 
 from mqueue.worker.job import Job, running
-from mqueue.worker.outcome import NeverRan, Outcome, decide
+from mqueue.worker.outcome import DONE, NeverRan, Outcome, decide
 
 Ended = Callable[[Job, Outcome, BaseException | None], None]
 
@@ -15,8 +15,9 @@ Ended = Callable[[Job, Outcome, BaseException | None], None]
 class Executor:
     """`ended(job, outcome, error)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended, jitter: Callable[[], float]) -> None:
         self._loop = loop
+        self._jitter = jitter
         self._threads = Threads(threads)
         self._ended = ended
 
@@ -31,7 +32,7 @@ class Executor:
         try:
             self._threads.submit(lambda: self._call(job))
         except Exception as error:  # there is no thread to be had
-            self._tell(job, decide(error), error)
+            self._tell(job, self._decide(job, error), error)
 
     async def _run(self, job: Job) -> None:
         if job.ended:
@@ -44,7 +45,7 @@ class Executor:
         except BaseException as raised:  # SystemExit too: a handler must not end the worker
             error = raised
         job.cancel = None
-        self._tell(job, decide(error, stopping=job.stopping), error)
+        self._tell(job, self._decide(job, error), error)
 
     def _call(self, job: Job) -> None:
         if job.ended:
@@ -57,9 +58,14 @@ class Executor:
             error = raised
         running.reset(token)
         try:
-            self._loop.call_soon_threadsafe(self._tell, job, decide(error), error)
+            self._loop.call_soon_threadsafe(self._tell, job, self._decide(job, error), error)
         except RuntimeError:
             pass  # the loop is closed: the worker has given this job up and gone
+
+    def _decide(self, job: Job, error: BaseException | None) -> Outcome:
+        if error is None:
+            return DONE
+        return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
     def _tell(self, job: Job, outcome: Outcome, error: BaseException | None) -> None:
         if not job.ended:

@@ -91,7 +91,7 @@ class Worker:
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
         self._heartbeat = Heartbeat(renewer.extend, lambda job: self._from_thread(loop, job), self._clock)
-        self._executor = Executor(loop, self._concurrency, self._ended)
+        self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
         async with AsyncClient(url, token, retries=False) as client:
             self._fetcher = Fetcher(
                 client.poll,

@@ -12,6 +12,7 @@ import msgspec
 from mqueue import message as m
 from mqueue import wire
 from mqueue.worker import codec
+from mqueue.worker.retry import Retry
 
 if TYPE_CHECKING:
     from mqueue.worker.app import MQueue
@@ -27,12 +28,13 @@ class Task(Generic[P, R]):
     have no JSON form, raise TypeError at once, and nothing is sent.
     """
 
-    def __init__(self, function: Callable[P, R], app: "MQueue", *, name: str, defaults: wire.EnqueueItem) -> None:
+    def __init__(self, function: Callable[P, R], app: "MQueue", *, name: str, defaults: wire.EnqueueItem, retry: Retry | None) -> None:
         update_wrapper(self, function)
         self.function = function
         self.app = app
         self.name = name
         self.defaults = defaults
+        self.retry = retry
         self.is_async = inspect.iscoroutinefunction(function)
         self.shape = codec.Shape(function)
         self._plain: Configured[P] = Configured(self, {})

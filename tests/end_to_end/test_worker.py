@@ -14,7 +14,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from mqueue import Bury, Retry, current, task
+from mqueue import Bury, RateLimited, Retry, Snooze, current, task
 
 OUT = Path(os.environ["OUT"])
 
@@ -22,6 +22,10 @@ OUT = Path(os.environ["OUT"])
 def note(text: str) -> None:
     with OUT.open("a") as file:
         file.write(text + "\\n")
+
+
+def lines(word: str) -> int:
+    return sum(line.startswith(word) for line in OUT.read_text().splitlines())
 
 
 @task(topic="jobs")
@@ -39,13 +43,26 @@ async def coroutine(n: int) -> None:
 def flaky() -> None:
     note(f"flaky {current().attempt}")
     if current().attempt < 3:
-        raise Retry("not yet", after=0.05)
+        raise RateLimited("not yet", retry_after=0.05)
 
 
 @task(topic="jobs", max_retries=1)
 async def failing() -> None:
     note(f"failing {current().attempt}")
-    raise ValueError("never works") if current().attempt == 2 else Retry(after=0)
+    raise ValueError("never works") if current().attempt == 2 else RateLimited(retry_after=0)
+
+
+@task(topic="jobs", retry=Retry(max=2, base=0.05, never=(LookupError,)))
+def choosy(missing: bool) -> None:
+    note(f"choosy {missing}")
+    raise KeyError("missing") if missing else OSError("busy")
+
+
+@task(topic="jobs")
+async def early() -> None:
+    note(f"early {current().attempt}")
+    if lines("early") < 3:
+        raise Snooze(0.05)
 
 
 @task(topic="jobs")
@@ -72,6 +89,7 @@ import e2e_tasks as t
 for n in range(20):
     t.plain.enqueue(n)
     t.coroutine.enqueue(n)
+t.choosy.enqueue(True), t.choosy.enqueue(False), t.early.enqueue()
 t.flaky.enqueue(), t.failing.enqueue(), t.hopeless.enqueue(), t.slow.enqueue()
 """
 
@@ -112,18 +130,20 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
     worker = place.worker()
     try:
         with Client(broker.url, broker.token) as client:
-            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 2, 30, "all has run")
+            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 4, 30, "all has run")
             lines = place.lines()
             for n in range(20):
                 assert lines.count(f"plain {n}") == lines.count(f"coroutine {n}") == 1
             assert [line for line in lines if line.startswith("flaky")] == ["flaky 1", "flaky 2", "flaky 3"]
             assert [line for line in lines if line.startswith("failing")] == ["failing 1", "failing 2"]
             assert lines.count("hopeless") == lines.count("slow begins") == lines.count("slow ends") == 1
+            assert [line for line in lines if line.startswith("early")] == ["early 1"] * 3
+            assert (lines.count("choosy True"), lines.count("choosy False")) == (1, 3)
             errors = sorted((dead.error or "").splitlines()[0] for dead in client.dead_letters("jobs"))
-            assert errors[0] == "ValueError: never works"
-            assert errors[1].endswith("Bury: cannot ever work")
-            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 42], what="all acks counted")[0]
-            assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 2)
+            assert errors[:3] == ["KeyError: 'missing'", "OSError: busy", "ValueError: never works"]
+            assert errors[3].endswith("Bury: cannot ever work")
+            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 43], what="all acks counted")[0]
+            assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 4)
         worker.terminate()
         assert worker.wait(20) == 0
     finally:

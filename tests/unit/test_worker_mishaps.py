@@ -12,7 +12,7 @@ import pytest
 from fake_broker import FakeBroker, Stored, start
 from working import until, working
 
-from mqueue import Retry, wire
+from mqueue import RateLimited, wire
 from mqueue.worker import executor
 from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker, WorkerError
@@ -29,8 +29,8 @@ class Picky:
             raise KeyError("no such thing")
 
 
-class Rootless(Retry):
-    """Has no `after`: its class forgot what its base needs."""
+class Rootless(RateLimited):
+    """Has no `retry_after`: its class forgot what its base needs."""
 
     def __init__(self) -> None:
         Exception.__init__(self, "x")

@@ -11,7 +11,7 @@ import pytest
 from fake_broker import FakeBroker, start
 from working import until, working
 
-from mqueue import Bury, Retry, current
+from mqueue import Bury, RateLimited, Retry, Snooze, current
 from mqueue.client import AsyncClient
 from mqueue.errors import Unauthorized
 from mqueue.worker.app import MQueue
@@ -80,7 +80,7 @@ async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
     @registry.task(topic=topic, max_retries=2)
     def fails() -> None:
         attempts.append(current().attempt)
-        raise Retry("not good", after=0.01)
+        raise RateLimited("not good", retry_after=0.01)
 
     id = await client.enqueue_many([fails.message()])
     async with working(registry, broker):
@@ -89,7 +89,42 @@ async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
                 await asyncio.sleep(0.01)
     assert attempts == [1, 2, 3]
     assert [d.id for d in dead] == id
-    assert dead[0].error is not None and "Retry: not good" in dead[0].error and "in fails" in dead[0].error
+    assert dead[0].error is not None and "RateLimited: not good" in dead[0].error and "in fails" in dead[0].error
+
+
+async def test_a_snoozed_job_comes_again_with_no_attempt_spent(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    runs: list[tuple[int, float]] = []
+
+    @registry.task(topic=topic)
+    def snoozes() -> None:
+        runs.append((current().attempt, time.monotonic()))
+        if len(runs) < 3:
+            raise Snooze(0.2)
+
+    ids = await client.enqueue_many([snoozes.message()])
+    async with working(registry, broker):
+        await until_gone(client, *ids)
+    assert [attempt for attempt, _ in runs] == [1, 1, 1]
+    assert runs[1][1] - runs[0][1] > 0.15 and runs[2][1] - runs[1][1] > 0.15
+
+
+async def test_a_policy_says_what_is_tried_again(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    attempts: list[str] = []
+    policy = Retry(max=2, base=0.01, cap=0.01, jitter=0.5, on=(OSError,), never=(FileNotFoundError,))
+
+    @registry.task(topic=topic, retry=policy)
+    async def fails(kind: str) -> None:
+        attempts.append(kind)
+        raise {"busy": BlockingIOError, "gone": FileNotFoundError, "wrong": ValueError}[kind]
+
+    await client.enqueue_many([fails.message(kind) for kind in ("busy", "gone", "wrong")])
+    async with working(registry, broker, jitter=lambda: 0.5):
+        async with asyncio.timeout(10):
+            while len(await client.dead_letters(topic)) < 3:
+                await asyncio.sleep(0.01)
+    assert sorted(attempts) == ["busy", "busy", "busy", "gone", "wrong"]
+    assert {settle.retry_after for settle in broker.settled if settle.kind == "nack"} == {0.0075}
+    assert sum(settle.kind == "bury" for settle in broker.settled) == 2
 
 
 async def test_what_cannot_be_run_is_buried_at_once(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:

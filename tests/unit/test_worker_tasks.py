@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from mqueue.worker import codec
 from mqueue.worker.app import DuplicateTask, MQueue, default_name
 from mqueue.worker.codec import Misfit
+from mqueue.worker.retry import Retry
 
 
 @pytest.fixture
@@ -191,6 +192,13 @@ def test_when_a_call_is_due(registry: MQueue) -> None:
         send.options(at=datetime(2030, 1, 1))
     with pytest.raises(ValueError, match="give one"):
         send.options(at=at, delay=3)
+
+
+def test_a_policys_max_goes_with_the_message(registry: MQueue) -> None:
+    assert registry.task(name="a", retry=Retry(max=7))(lambda: None).message().max_retries == 7
+    assert registry.task(name="b", retry=Retry(), max_retries=3)(lambda: None).message().max_retries == 3
+    with pytest.raises(ValueError, match="give one"):
+        registry.task(retry=Retry(max=7), max_retries=3)
 
 
 def test_an_app_has_its_namespace() -> None:
