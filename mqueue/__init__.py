@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mqueue.client import AsyncClient, Client
     from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.job import Current, current
-    from mqueue.worker.outcome import Bury, RateLimited, Snooze
+    from mqueue.worker.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
     from mqueue.worker.retry import Retry
     from mqueue.worker.runtime import Worker
     from mqueue.worker.task import Task
@@ -29,10 +29,13 @@ _HOME = {
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
     "MQueue": "mqueue.worker.app",
+    "MemoryLimit": "mqueue.worker.outcome",
+    "ProcessEnded": "mqueue.worker.outcome",
     "RateLimited": "mqueue.worker.outcome",
     "Retry": "mqueue.worker.retry",
     "Snooze": "mqueue.worker.outcome",
     "Task": "mqueue.worker.task",
+    "TimeLimit": "mqueue.worker.outcome",
     "Worker": "mqueue.worker.runtime",
     "current": "mqueue.worker.job",
     "enqueue_many": "mqueue.worker.app",
@@ -46,10 +49,13 @@ __all__ = [
     "Client",
     "Current",
     "MQueue",
+    "MemoryLimit",
+    "ProcessEnded",
     "RateLimited",
     "Retry",
     "Snooze",
     "Task",
+    "TimeLimit",
     "Worker",
     "current",
     "enqueue_many",

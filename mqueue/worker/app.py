@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
@@ -46,6 +46,9 @@ class MQueue:
         priority: int = ...,
         max_retries: int | None = ...,
         retry: Retry | None = ...,
+        executor: Literal["process"] | None = ...,
+        time_limit: float | None = ...,
+        memory_limit_mb: float | None = ...,
         lease: float | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
@@ -60,6 +63,9 @@ class MQueue:
         priority: int = 0,
         max_retries: int | None = None,
         retry: Retry | None = None,
+        executor: Literal["process"] | None = None,
+        time_limit: float | None = None,
+        memory_limit_mb: float | None = None,
         lease: float | None = None,
         name: str | None = None,
         namespace: str | None = None,
@@ -68,12 +74,20 @@ class MQueue:
 
         `priority`: lower runs first. `max_retries`, `lease` (seconds): None for the broker's defaults. `name` travels with the
         messages, by default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is
-        another word for `max_retries`. Raises DuplicateTask, ValueError.
+        another word for `max_retries`.
+
+        `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
+        whole process): past it that process is killed; only there. Raises DuplicateTask, ValueError.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
             if not _NAME.fullmatch(given):
                 raise ValueError(f"{given!r} is no topic or namespace: 1 to {m.NAME_MAX} of letters, digits, _ . -")
+        if executor not in (None, "process"):
+            raise ValueError(f"executor={executor!r}: 'process', or nothing: then a def runs in a thread, an async def on the loop")
+        for limit in (time_limit, memory_limit_mb):
+            if limit is not None and (executor is None or not 0 < limit < float("inf")):
+                raise ValueError("time_limit= and memory_limit_mb= are numbers above 0, and need executor='process'")
         if retry is not None and retry.max is not None:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
@@ -81,7 +95,16 @@ class MQueue:
         defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            made = Task(function, self, name=name or default_name(function), defaults=defaults, retry=retry)
+            made = Task(
+                function,
+                self,
+                name=name or default_name(function),
+                defaults=defaults,
+                retry=retry,
+                in_process=executor == "process",
+                time_limit=time_limit,
+                memory_limit_mb=memory_limit_mb,
+            )
             self._add(made)
             return made
 

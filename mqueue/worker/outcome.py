@@ -46,6 +46,18 @@ class NeverRan(TypeError):
     """The function gave back what was to be run, and nothing ran it."""
 
 
+class ProcessEnded(Exception):
+    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a policy may name it."""
+
+
+class TimeLimit(ProcessEnded):
+    """It ran longer than its task's `time_limit`."""
+
+
+class MemoryLimit(ProcessEnded):
+    """Its process held more than its task's `memory_limit_mb`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     kind: m.Kind
@@ -126,11 +138,18 @@ def summary(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake is."""
     head = summary(error)
-    room = m.ERROR_MAX - len(head.encode()) - 2
-    trace = _encode(_format(lambda: traceback.format_exception(type(error), error, _own(error.__traceback__)), error))
-    if len(trace) > room:
-        trace = CUT.encode() + trace[-(room - len(CUT.encode())) :]
-    return f"{head}\n\n{trace.decode(errors='ignore').rstrip()}"
+    if isinstance(error, ProcessEnded):  # its traceback is the worker's own
+        return head
+    trace = _format(lambda: traceback.format_exception(type(error), error, _own(error.__traceback__)), error)
+    return f"{head}\n\n{bounded(trace, m.ERROR_MAX - len(head.encode()) - 2)}"
+
+
+def bounded(trace: str, room: int = m.ERROR_MAX) -> str:
+    """At most `room` bytes of it: the end."""
+    encoded = _encode(trace)
+    if len(encoded) > room:
+        encoded = CUT.encode() + encoded[-(room - len(CUT.encode())) :]
+    return encoded.decode(errors="ignore").rstrip()
 
 
 def _format(lines: Callable[[], list[str]], error: BaseException) -> str:

@@ -24,6 +24,7 @@ from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
+from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 5.0  # for the last settles
@@ -102,7 +103,9 @@ class Worker:
                 refused=self._refused,
                 jitter=self._jitter,
             )
+            watchdog = Watchdog(loop)
             self._heartbeat.start()
+            watchdog.start()
             try:
                 self._fetcher.start()
                 self._log_start(url)
@@ -111,6 +114,7 @@ class Worker:
             finally:
                 self._fetcher.abort()
                 self._heartbeat.stop()
+                watchdog.stop()
                 self._executor.stop()
                 renewer.close()
                 self._cancel()  # for a run() that is itself cancelled
@@ -150,7 +154,7 @@ class Worker:
         self.counts[verdict.kind] += 1
         self._fetcher.finish(verdict.settle(message), None)
 
-    def _ended(self, job: Job, result: Outcome, error: BaseException | None) -> None:
+    def _ended(self, job: Job, result: Outcome) -> None:
         self._jobs.discard(job)
         if not self._jobs:
             self._idle.set()
@@ -158,8 +162,9 @@ class Worker:
             self.counts["lost"] += 1
             return self._fetcher.finish(None, job)
         self.counts[result.kind] += 1
-        if error is not None and result.kind != "release":
-            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=outcome.summary(error))
+        if result.error is not None:
+            error = result.error.partition("\n\n")[0]
+            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=error)
         return self._fetcher.finish(result.settle(job.message), job)
 
     def _settled(self, job: Job | None, status: m.Verdict | None) -> None:
@@ -220,7 +225,7 @@ class Worker:
 
     def _give_up(self, job: Job) -> None:
         job.ended = True
-        self._ended(job, outcome.RELEASED, None)
+        self._ended(job, outcome.RELEASED)
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
@@ -239,9 +244,11 @@ def sources(app: MQueue, namespace: str | None, topics: Sequence[str]) -> list[m
 
 
 def prepare(app: MQueue) -> None:
-    """Read the annotations of its tasks. Raises WorkerError, naming the task, where one cannot be resolved."""
+    """Can its tasks be run? Raises WorkerError, naming the task: an annotation that cannot be resolved, no way into a process."""
     for task in app:
         try:
             task.shape.prepare()
+            if task.executor == "process":
+                task.check_process()
         except TypeError as error:
             raise WorkerError(f"task {task.name}: {error}") from error

@@ -1,11 +1,15 @@
 """A task: a function that workers run, under a name that travels with its messages."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 import msgspec
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+MEMORY_OF_SELF = Path("/proc/self/statm")
+Executor = Literal["loop", "thread", "process"]
 
 
 class Task(Generic[P, R]):
@@ -28,7 +34,18 @@ class Task(Generic[P, R]):
     have no JSON form, raise TypeError at once, and nothing is sent.
     """
 
-    def __init__(self, function: Callable[P, R], app: "MQueue", *, name: str, defaults: wire.EnqueueItem, retry: Retry | None) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R],
+        app: "MQueue",
+        *,
+        name: str,
+        defaults: wire.EnqueueItem,
+        retry: Retry | None,
+        in_process: bool,
+        time_limit: float | None,
+        memory_limit_mb: float | None,
+    ) -> None:
         update_wrapper(self, function)
         self.function = function
         self.app = app
@@ -36,6 +53,9 @@ class Task(Generic[P, R]):
         self.defaults = defaults
         self.retry = retry
         self.is_async = inspect.iscoroutinefunction(function)
+        self.executor: Executor = "process" if in_process else "loop" if self.is_async else "thread"
+        self.time_limit = time_limit
+        self.memory_limit_mb = memory_limit_mb
         self.shape = codec.Shape(function)
         self._plain: Configured[P] = Configured(self, {})
 
@@ -46,6 +66,13 @@ class Task(Generic[P, R]):
     @property
     def namespace(self) -> str:
         return self.defaults.namespace
+
+    def check_process(self) -> None:
+        """Raises TypeError where another process, having imported its module, would not find it there, or could not be watched."""
+        if self.memory_limit_mb is not None and not MEMORY_OF_SELF.exists():
+            raise TypeError(f"memory_limit_mb needs {MEMORY_OF_SELF}, which this system does not have")
+        if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
+            raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -100,6 +127,21 @@ class Task(Generic[P, R]):
             "namespace": namespace,
         }
         return Configured(self, {option: value for option, value in given.items() if value is not None})
+
+
+def find(module: str, qualname: str) -> Task[..., Any]:
+    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is none."""
+    found = _attribute(import_module(module), qualname)
+    if not isinstance(found, Task):
+        raise TypeError(f"module {module} has no task {qualname}")
+    return found
+
+
+def _attribute(module: ModuleType | None, qualname: str) -> Any:
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,184 @@
+"""A pool of processes for tasks with `executor="process"`: one job in each at a time, watched by the thread that waits for it.
+
+A limit that is passed ends that process alone; the others go on, and the next job gets a new one. Processes are started (not
+forked) when a job needs one, and kept for the next.
+"""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from mqueue.worker.app import module_name
+from mqueue.worker.channel import Began, Channel, Ended, Run
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
+from mqueue.worker.task import Task
+
+START_S = 60.0  # for the interpreter and the task's module
+MEMORY_LOOK_S = 0.05  # between two looks at its memory
+LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel open
+STOP_S = 3.0  # for an idle one to end
+MB = 1 << 20
+PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker.child import main; main(int(fd), logs == 'True')"
+
+
+class Processes:
+    """`keep`: how many idle ones are kept. Called from many threads."""
+
+    def __init__(self, keep: int = os.cpu_count() or 1) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._idle: list[Process] = []
+        self._busy: set[Process] = set()
+        self._stopped = False
+
+    def run(self, job: Job) -> Outcome:
+        """Blocks until the job has ended. Raises ProcessEnded (TimeLimit, MemoryLimit), CancelledError where `job.cancel` was called."""
+        process = self._take(job.task.memory_limit_mb)
+        job.cancel = process.cancel
+        try:
+            if job.ended or job.lost or job.stopping:
+                raise asyncio.CancelledError
+            return process.run(job)
+        finally:
+            job.cancel = None
+            self._give_back(process)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            idle, busy = self._idle, list(self._busy)
+            self._idle = []
+        for process in busy:
+            process.kill()
+        for process in idle:
+            process.close()
+        for process in idle:
+            process.end()
+
+    def _take(self, memory_limit_mb: float | None) -> "Process":
+        """One that holds less than half of what the job may: what it kept of earlier ones is not the job's fault."""
+        with self._lock:
+            process = self._idle.pop() if self._idle else None
+        if process is not None and (process.died() or (memory_limit_mb is not None and process.memory() > memory_limit_mb * MB / 2)):
+            process.kill()
+            process = None
+        process = process or Process()
+        with self._lock:
+            self._busy.add(process)
+            if self._stopped:
+                process.kill()
+        return process
+
+    def _give_back(self, process: "Process") -> None:
+        with self._lock:
+            self._busy.discard(process)
+            if not self._stopped and not process.died() and len(self._idle) < self._keep:
+                self._idle.append(process)
+                return
+        process.close()
+        process.end()
+
+
+class Process:
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(structlog.is_configured()), *sys.path]
+            # A session of its own: a Ctrl-C is for the worker, and what the handler starts can be ended along with it.
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)
+        self._channel = Channel(ours)
+        self._poll = select.poll()
+        self._poll.register(ours.fileno(), select.POLLIN)
+        self._cancelled = False
+
+    def run(self, job: Job) -> Outcome:
+        task, (url, token) = job.task, job.task.app.producer.endpoint
+        with suppress(ConnectionError):  # it has just died: the answer says so
+            self._channel.send(Run(module_name(task.function), task.function.__qualname__, job.message, url, token))
+        answer = self._wait(START_S, task, None)
+        if isinstance(answer, Began):
+            answer = self._wait(task.time_limit, task, task.memory_limit_mb)
+        if not isinstance(answer, Ended):
+            raise ProcessEnded("the process lost its place")
+        return Outcome(answer.kind, answer.error, answer.retry_after)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self.kill()
+
+    def kill(self) -> None:
+        """It, and what it has started and left in its session's group."""
+        if not self.died():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """An idle one ends by itself then."""
+        self._channel.close()
+
+    def end(self) -> None:
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def died(self) -> bool:
+        return self._process.poll() is not None
+
+    def memory(self) -> int:
+        """Bytes of memory that it holds."""
+        try:
+            return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0  # it has died meanwhile
+
+    def _wait(self, time_limit: float | None, task: Task[..., object], memory_limit_mb: float | None) -> Began | Ended:
+        deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
+        look_s = LIFE_LOOK_S if memory_limit_mb is None else MEMORY_LOOK_S
+        while True:
+            left = min(look_s, max(0.0, deadline - time.monotonic()))
+            if self._poll.poll(left * 1000) or self.died():
+                return self._answer()
+            if memory_limit_mb is not None and self.memory() > memory_limit_mb * MB:
+                self._put_down()
+                raise MemoryLimit(f"task {task.name} held more than its memory_limit_mb={memory_limit_mb:g}: its process was killed")
+            if time.monotonic() >= deadline:
+                self._put_down()
+                raise TimeLimit(f"task {task.name} ran longer than its time_limit={time_limit:g} s: its process was killed")
+
+    def _answer(self) -> Began | Ended:
+        if self._poll.poll(0):
+            answer: Began | Ended | None = self._channel.receive(Began | Ended)  # type: ignore[arg-type]
+            if answer is not None:
+                return answer
+        code = self._put_down()
+        if self._cancelled:
+            raise asyncio.CancelledError
+        raise ProcessEnded(f"the process of the job {how(code)}")
+
+    def _put_down(self) -> int:
+        self.kill()
+        return self._process.wait()
+
+
+def how(code: int) -> str:
+    """It ended, by its exit code as `subprocess` has it."""
+    if code >= 0:
+        return f"exited with code {code} before the job had ended"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (", perhaps because memory ran out" if name == "SIGKILL" else "")
