@@ -1,13 +1,12 @@
 """`mqueue worker` as a process of its own, against a real broker."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .broker import Broker, until
+from .place import Place
 
 TASKS = """
 import asyncio
@@ -100,32 +99,10 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
-class Place:
-    """A folder with the tasks; `lines`: what they noted."""
-
-    def __init__(self, folder: Path, broker: Broker) -> None:
-        (folder / "e2e_tasks.py").write_text(TASKS)
-        self._folder, self._out = folder, folder / "out"
-        self._env = broker.environment(
-            {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self._out), "PYTHONPATH": str(folder)}
-        )
-
-    def python(self, code: str) -> None:
-        subprocess.run([sys.executable, "-c", code], cwd=self._folder, env=self._env, check=True, timeout=60)
-
-    def worker(self, *options: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "mqueue.cli", "worker", "e2e_tasks", *options]
-        with (self._folder / "worker.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self._folder, env=self._env, stdout=log, stderr=log)
-
-    def lines(self) -> list[str]:
-        return self._out.read_text().splitlines() if self._out.exists() else []
-
-
 def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
     from mqueue.client import Client
 
-    place = Place(tmp_path, broker)
+    place = Place(tmp_path, broker, TASKS)
     place.python(CALLS)
     worker = place.worker()
     try:
@@ -152,7 +129,7 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
 
 
 def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_path: Path) -> None:
-    place = Place(tmp_path, broker)
+    place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
     first = place.worker("--grace", "1s")
     try:
@@ -177,7 +154,7 @@ def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with Broker("--port", str(port)) as broker:
-        place = Place(tmp_path, broker)
+        place = Place(tmp_path, broker, TASKS)
         worker = place.worker()
         try:
             place.python("import e2e_tasks as t; t.plain.enqueue(1)")
