@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mqueue.client import AsyncClient, Client
     from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.job import Current, current
+    from mqueue.worker.middleware import LogContext, Middleware
     from mqueue.worker.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
     from mqueue.worker.retry import Retry
     from mqueue.worker.runtime import Worker
@@ -28,8 +29,10 @@ _HOME = {
     "Bury": "mqueue.worker.outcome",
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
+    "LogContext": "mqueue.worker.middleware",
     "MQueue": "mqueue.worker.app",
     "MemoryLimit": "mqueue.worker.outcome",
+    "Middleware": "mqueue.worker.middleware",
     "ProcessEnded": "mqueue.worker.outcome",
     "RateLimited": "mqueue.worker.outcome",
     "Retry": "mqueue.worker.retry",
@@ -48,8 +51,10 @@ __all__ = [
     "Bury",
     "Client",
     "Current",
+    "LogContext",
     "MQueue",
     "MemoryLimit",
+    "Middleware",
     "ProcessEnded",
     "RateLimited",
     "Retry",

@@ -3,12 +3,13 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
 from mqueue.worker.task import Task
@@ -26,11 +27,20 @@ class DuplicateTask(ValueError):
 class MQueue:
     """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as `mqueue.client.endpoint` says.
 
-    `namespace`: of the tasks that name none.
+    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, *, namespace: str = m.DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        namespace: str = m.DEFAULT_NAMESPACE,
+        middleware: Sequence[Middleware] = (LogContext(),),
+    ) -> None:
         self.producer = Producer(url, token)
+        self.run_hooks = run_hooks(middleware)
+        self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace
         self._tasks: dict[str, Task[..., Any]] = {}
 
@@ -115,11 +125,15 @@ class MQueue:
 
         Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """
-        return self.producer.enqueue_many(list(messages))
+        items = list(messages)
+        with around(self._enqueue_hooks, items):
+            return self.producer.enqueue_many(items)
 
     async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
         """`enqueue_many`, on an event loop."""
-        return await self.producer.enqueue_many_async(list(messages))
+        items = list(messages)
+        with around(self._enqueue_hooks, items):
+            return await self.producer.enqueue_many_async(items)
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)

@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from typing import Any
 
-from mqueue.worker.job import Job, running
+from mqueue.worker.job import Current, Job, running
+from mqueue.worker.middleware import around
 from mqueue.worker.outcome import NeverRan
 
 
 def call(job: Job) -> BaseException | None:
     token = running.set(job)
     try:
-        refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
+        with around(job.task.app.run_hooks, Current(job)):
+            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:  # SystemExit too: a handler must not end the worker
         return raised
     finally:
@@ -23,7 +25,8 @@ async def call_async(job: Job) -> BaseException | None:
     """In an asyncio task of its own: what it leaves in the context goes with that."""
     running.set(job)
     try:
-        refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
+        with around(job.task.app.run_hooks, Current(job)):
+            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:
         return raised
     return None

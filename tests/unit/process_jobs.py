@@ -1,12 +1,15 @@
 """Tasks for processes; imported there. What they do to see is in files."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import structlog
 
 from mqueue import Bury, MQueue, Retry, Snooze, current
 
@@ -85,3 +88,8 @@ def greedy(file: str) -> None:
 def hold(file: str) -> None:
     note(file, "hold")
     time.sleep(60)
+
+
+@app.task(topic=TOPIC, name="context", executor="process")
+def context(file: str) -> None:
+    Path(file).write_text(json.dumps(structlog.contextvars.get_contextvars()))
