@@ -25,7 +25,7 @@ class Job:
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
-        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop
+        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
 
 class Current:

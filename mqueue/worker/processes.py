@@ -22,7 +22,6 @@ from mqueue.worker.app import module_name
 from mqueue.worker.channel import Began, Channel, Ended, Run
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
-from mqueue.worker.task import Task
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
@@ -45,13 +44,9 @@ class Processes:
     def run(self, job: Job) -> Outcome:
         """Blocks until the job has ended. Raises ProcessEnded (TimeLimit, MemoryLimit), CancelledError where `job.cancel` was called."""
         process = self._take(job.task.memory_limit_mb)
-        job.cancel = process.cancel
         try:
-            if job.ended or job.lost or job.stopping:
-                raise asyncio.CancelledError
             return process.run(job)
         finally:
-            job.cancel = None
             self._give_back(process)
 
     def stop(self) -> None:
@@ -70,7 +65,7 @@ class Processes:
         """One that holds less than half of what the job may: what it kept of earlier ones is not the job's fault."""
         with self._lock:
             process = self._idle.pop() if self._idle else None
-        if process is not None and (process.died() or (memory_limit_mb is not None and process.memory() > memory_limit_mb * MB / 2)):
+        if process is not None and (not process.usable() or (memory_limit_mb is not None and process.memory() > memory_limit_mb * MB / 2)):
             process.kill()
             process = None
         process = process or Process()
@@ -83,7 +78,7 @@ class Processes:
     def _give_back(self, process: "Process") -> None:
         with self._lock:
             self._busy.discard(process)
-            if not self._stopped and not process.died() and len(self._idle) < self._keep:
+            if not self._stopped and process.usable() and len(self._idle) < self._keep:
                 self._idle.append(process)
                 return
         process.close()
@@ -100,22 +95,42 @@ class Process:
         self._channel = Channel(ours)
         self._poll = select.poll()
         self._poll.register(ours.fileno(), select.POLLIN)
+        self._lock = threading.Lock()
+        self._job: Job | None = None
         self._cancelled = False
 
     def run(self, job: Job) -> Outcome:
+        with self._lock:
+            self._job = job
+        job.cancel = lambda: self._cancel(job)
+        try:
+            if job.ended or job.lost or job.stopping:  # since before it could be cancelled
+                raise asyncio.CancelledError
+            return self._run(job)
+        finally:
+            job.cancel = None
+            with self._lock:
+                self._job = None
+
+    def _run(self, job: Job) -> Outcome:
         task, (url, token) = job.task, job.task.app.producer.endpoint
         with suppress(ConnectionError):  # it has just died: the answer says so
             self._channel.send(Run(module_name(task.function), task.function.__qualname__, job.message, url, token))
-        answer = self._wait(START_S, task, None)
+        slow = ProcessEnded(f"the process of the job had not imported its module after {START_S:g} s, and was killed")
+        answer = self._wait(slow, START_S)
         if isinstance(answer, Began):
-            answer = self._wait(task.time_limit, task, task.memory_limit_mb)
+            late = TimeLimit(f"the job ran longer than its time_limit={task.time_limit} s: its process was killed")
+            answer = self._wait(late, task.time_limit, task.memory_limit_mb)
         if not isinstance(answer, Ended):
-            raise ProcessEnded("the process lost its place")
+            raise ProcessEnded("the process of the job began twice")
         return Outcome(answer.kind, answer.error, answer.retry_after)
 
-    def cancel(self) -> None:
-        self._cancelled = True
-        self.kill()
+    def _cancel(self, job: Job) -> None:
+        """Not what runs in it by now."""
+        with self._lock:
+            if self._job is job:
+                self._cancelled = True
+                self.kill()
 
     def kill(self) -> None:
         """It, and what it has started and left in its session's group."""
@@ -134,6 +149,9 @@ class Process:
             self.kill()
             self._process.wait()
 
+    def usable(self) -> bool:
+        return not self._cancelled and not self.died()
+
     def died(self) -> bool:
         return self._process.poll() is not None
 
@@ -144,7 +162,8 @@ class Process:
         except (OSError, IndexError):
             return 0  # it has died meanwhile
 
-    def _wait(self, time_limit: float | None, task: Task[..., object], memory_limit_mb: float | None) -> Began | Ended:
+    def _wait(self, late: ProcessEnded, time_limit: float | None, memory_limit_mb: float | None = None) -> Began | Ended:
+        """Its answer. Past `time_limit` it is put down and `late` is raised."""
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         look_s = LIFE_LOOK_S if memory_limit_mb is None else MEMORY_LOOK_S
         while True:
@@ -153,10 +172,10 @@ class Process:
                 return self._answer()
             if memory_limit_mb is not None and self.memory() > memory_limit_mb * MB:
                 self._put_down()
-                raise MemoryLimit(f"task {task.name} held more than its memory_limit_mb={memory_limit_mb:g}: its process was killed")
+                raise MemoryLimit(f"the job held more than its memory_limit_mb={memory_limit_mb}: its process was killed")
             if time.monotonic() >= deadline:
                 self._put_down()
-                raise TimeLimit(f"task {task.name} ran longer than its time_limit={time_limit:g} s: its process was killed")
+                raise late
 
     def _answer(self) -> Began | Ended:
         if self._poll.poll(0):

@@ -184,8 +184,8 @@ class Worker:
             return
         log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
         job.lost = True
-        if job.cancel is not None:
-            job.cancel()
+        if (cancel := job.cancel) is not None:
+            cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error
@@ -208,8 +208,8 @@ class Worker:
         """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
         for job in list(self._jobs):
             job.stopping = True
-            if job.cancel is not None:
-                job.cancel()
+            if (cancel := job.cancel) is not None:
+                cancel()
             else:
                 self._give_up(job)
 

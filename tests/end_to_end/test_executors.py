@@ -86,9 +86,9 @@ def test_a_process_that_ends_ends_alone_and_says_why(broker: Broker, tmp_path: P
         until(lambda: len(place.lines()) == 21, 30, "the others have run")
         errors = sorted((each.error or "").rpartition("outcome.")[2] for each in dead)
         assert errors == [
-            "MemoryLimit: task e2e_tasks.hungry held more than its memory_limit_mb=200: its process was killed",
+            "MemoryLimit: the job held more than its memory_limit_mb=200: its process was killed",
             "ProcessEnded: the process of the job exited with code 7 before the job had ended",
-            "TimeLimit: task e2e_tasks.endless ran longer than its time_limit=1 s: its process was killed",
+            "TimeLimit: the job ran longer than its time_limit=1 s: its process was killed",
         ]
         assert [each.attempts for each in dead] == [1, 1, 1]
         worker.terminate()

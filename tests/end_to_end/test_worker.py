@@ -1,5 +1,6 @@
 """`mqueue worker` as a process of its own, against a real broker."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def slow() -> None:
 async def stuck() -> None:
     note(f"stuck {current().attempt}")
     await asyncio.sleep(60)
+
+@task(topic="jobs", lease=1)
+async def sleeper() -> None:
+    note(f"sleeper {os.getpid()} {current().attempt}")
+    try:
+        await asyncio.sleep(6)
+    except asyncio.CancelledError:
+        note(f"cancelled {os.getpid()}")
+        raise
+    note(f"done {os.getpid()}")
 """
 CALLS = """
 import e2e_tasks as t
@@ -145,6 +156,25 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
     finally:
         first.kill()
         first.wait()
+
+
+def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(broker: Broker, tmp_path: Path) -> None:
+    place = Place(tmp_path, broker, TASKS)
+    place.python("import e2e_tasks as t; t.sleeper.enqueue()")
+    workers = [place.worker()]
+    try:
+        until(place.lines, 20, "it runs")
+        workers[0].send_signal(signal.SIGSTOP)
+        workers.append(place.worker())
+        until(lambda: len(place.lines()) == 2, 20, "it runs elsewhere, an attempt later")
+        workers[0].send_signal(signal.SIGCONT)
+        until(lambda: len(place.lines()) == 4, 20, "one was cancelled, the other is done")
+        first, second = (str(worker.pid) for worker in workers)
+        assert place.lines() == [f"sleeper {first} 1", f"sleeper {second} 2", f"cancelled {first}", f"done {second}"]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
 
 def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from fake_broker import FakeBroker, Stored, start
 from working import until, working
 
 from mqueue import MQueue
-from mqueue.worker.processes import Processes, how
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import Outcome
+from mqueue.worker.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker, WorkerError
 
 
@@ -107,7 +109,7 @@ async def test_a_time_limit_ends_that_process_alone_and_what_it_started(broker: 
         await until(lambda: worker.counts["ack"] == 2)
     [dead] = broker.dead()
     assert dead.error is not None
-    assert dead.error.endswith("TimeLimit: task process_jobs.too_long ran longer than its time_limit=0.3 s: its process was killed")
+    assert dead.error.endswith("TimeLimit: the job ran longer than its time_limit=0.3 s: its process was killed")
     assert noted(neighbour) and noted(out)
     for pid in pids.read_text().split():
         assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
@@ -118,7 +120,7 @@ async def test_a_memory_limit_ends_that_process_alone(broker: FakeBroker, out: P
     async with working(jobs.app, broker, concurrency=3) as worker:
         await until(lambda: broker.dead() and worker.counts["ack"] == 1)
     [dead] = broker.dead()
-    assert dead.error is not None and "MemoryLimit: task process_jobs.too_much held more than its memory_limit_mb=150" in dead.error
+    assert dead.error is not None and "MemoryLimit: the job held more than its memory_limit_mb=150" in dead.error
 
 
 async def test_what_an_earlier_job_left_in_memory_is_not_the_next_ones_fault(broker: FakeBroker, out: Path) -> None:
@@ -154,6 +156,31 @@ async def test_a_process_that_died_while_idle_is_replaced(broker: FakeBroker, ou
 async def test_a_death_is_seen_though_another_holds_the_channel(broker: FakeBroker) -> None:
     dead = await dead_of(broker, jobs.end.message("fork"))
     assert dead.error is not None and "exited with code 4" in dead.error
+
+
+async def test_a_module_that_does_not_end_its_import_is_told(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqueue.worker.processes.START_S", 0.001)
+    dead = await dead_of(broker, jobs.end.message("exit"))
+    assert dead.error is not None and "had not imported its module after 0.001 s, and was killed" in dead.error
+
+
+async def test_a_cancellation_that_comes_late_meets_no_other_job(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancels: list[Any] = []
+    run = Process._run
+
+    def remember(self: Process, job: Job) -> Outcome:
+        cancels.append(job.cancel)
+        return run(self, job)
+
+    monkeypatch.setattr(Process, "_run", remember)
+    async with working(jobs.app, broker, concurrency=1) as worker:
+        broker.enqueue([jobs.note.message(str(out), "one")])
+        await until(lambda: worker.counts["ack"] == 1)
+        broker.enqueue([jobs.modest.message(str(out))])
+        await until(lambda: len(noted(out)) == 2)
+        cancels[0]()
+        await until(lambda: worker.counts["ack"] == 2)
+    assert len({pid for pid, *_ in noted(out)}) == 1
 
 
 async def test_surplus_processes_end(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
