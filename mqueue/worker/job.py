@@ -64,6 +64,11 @@ class Current:
         return self._job.message.max_retries
 
     @property
+    def cancelled(self) -> bool:
+        """Its lease is lost, or the worker has no more time for it: what it returns will not count. For a thread, to look at now and then."""
+        return self._job.lost or self._job.stopping
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What the enqueuer added."""
         metadata = self._job.message.metadata

@@ -307,6 +307,26 @@ async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: MQ
     assert [item.id for item in broker.settled] == []
 
 
+async def test_a_thread_can_see_that_its_lease_is_lost(registry: MQueue, broker: FakeBroker, topic: str) -> None:
+    seen: list[bool] = []
+
+    @registry.task(topic=topic, lease=0.3)
+    def look() -> None:
+        job = current()
+        seen.append(job.cancelled)
+        deadline = time.monotonic() + 10
+        while not job.cancelled and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(job.cancelled)
+
+    [id] = broker.enqueue([look.message()])
+    async with working(registry, broker) as worker:
+        await until(lambda: seen)
+        broker.steal(id)
+        await until(lambda: worker.counts["lost"] == 1)
+    assert seen == [False, True] and broker.settled == []
+
+
 # ── outages ──
 
 

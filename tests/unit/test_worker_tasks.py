@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -182,6 +184,12 @@ def test_only_types_with_a_form_in_json_are_arguments() -> None:
     f.__annotations__["a"] = Odd
     with pytest.raises(TypeError, match=r"argument 'a' does not fit: .*Odd is no type that an argument of a task can have"):
         codec.Shape(f).pack("t", (3,), {})
+
+
+def test_a_program_that_only_defines_tasks_imports_little() -> None:
+    heavy = ("aiohttp", "urllib3", "structlog", "uvloop", "pydantic")
+    code = f"import sys; from mqueue import task; task(lambda: None); print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_when_a_call_is_due(registry: MQueue) -> None:
