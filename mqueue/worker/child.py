@@ -54,7 +54,7 @@ class Child:
     def _call(self, task: Task[..., object], run: Run) -> BaseException | None:
         envelope = codec.decode(run.message.payload)
         args, kwargs = task.shape.fit(envelope.args, envelope.kwargs)
-        job = Job(run.message, task, args, kwargs, 0.0)
+        job = Job(run.message, task, args, kwargs, run.message.lease)
         self._channel.send(Began())
         return asyncio.run(call_async(job)) if task.is_async else call(job)
 

@@ -161,7 +161,7 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
 def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.sleeper.enqueue()")
-    workers = [place.worker()]
+    workers = [place.worker("--concurrency", "1")]  # with another slot it would ask for jobs while it sleeps
     try:
         until(place.lines, 20, "it runs")
         workers[0].send_signal(signal.SIGSTOP)

@@ -1,12 +1,19 @@
 """Read by `mypy --strict`, never run: each line with `# error: CODE` is one, and no other."""
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import assert_type
 
-from mqueue import MQueue, enqueue_many, task
+from mqueue import Current, LogContext, Middleware, MQueue, Retry, enqueue_many, task
 from mqueue.wire import EnqueueItem
 
-app = MQueue("http://127.0.0.1:8080", "token")
+
+class Quiet(Middleware):
+    def run(self, job: Current) -> AbstractContextManager[None]:
+        return nullcontext(print(job.id, job.metadata))
+
+
+app = MQueue("http://127.0.0.1:8080", "token", namespace="shop", middleware=[LogContext(), Quiet()])
 
 
 @task(topic="emails", priority=5)
@@ -21,6 +28,10 @@ async def fetch(mailbox: str, limit: int = 10) -> list[str]:
 
 @app.task(name="plain", max_retries=3, lease=60.0)
 def plain() -> None: ...
+
+
+@app.task(executor="process", time_limit=3, memory_limit_mb=500, retry=Retry(max=3, base=0.5, on=(OSError,), never=(FileNotFoundError,)))
+def heavy(n: int) -> None: ...
 
 
 assert_type(send("ada", subject="hi"), int)
@@ -49,4 +60,6 @@ send.options(dealy=1)  # error: call-arg
 send.options(priority="high")  # error: arg-type
 send("ada", subject=3)  # error: arg-type
 plain.enqueue(1)  # error: call-arg
+app.task(executor="thread")  # error: call-overload
+Retry(on=(3,))  # error: arg-type
 app.task(topic=3)  # error: call-overload
