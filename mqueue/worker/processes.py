@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,16 +27,17 @@ from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
 LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel open
+IDLE_S = 30.0
 STOP_S = 3.0  # for an idle one to end
 MB = 1 << 20
 PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker.child import main; main(int(fd), logs == 'True')"
 
 
 class Processes:
-    """`keep`: how many idle ones are kept. Called from many threads."""
+    """The one used last is used next: those idle for `idle_s` seconds are too many, and end. Called from many threads."""
 
-    def __init__(self, keep: int = os.cpu_count() or 1) -> None:
-        self._keep = keep
+    def __init__(self, idle_s: float = IDLE_S) -> None:
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
@@ -56,10 +58,7 @@ class Processes:
             self._idle = []
         for process in busy:
             process.kill()
-        for process in idle:
-            process.close()
-        for process in idle:
-            process.end()
+        end(idle)
 
     def _take(self, memory_limit_mb: float | None) -> "Process":
         """One that holds less than half of what the job may: what it kept of earlier ones is not the job's fault."""
@@ -76,13 +75,23 @@ class Processes:
         return process
 
     def _give_back(self, process: "Process") -> None:
+        now = time.monotonic()
         with self._lock:
             self._busy.discard(process)
-            if not self._stopped and process.usable() and len(self._idle) < self._keep:
-                self._idle.append(process)
-                return
+            surplus = [process]
+            if not self._stopped and process.usable():
+                process.idle_since = now
+                surplus = [each for each in self._idle if each.idle_since < now - self._idle_s]
+                self._idle = [each for each in self._idle if each not in surplus] + [process]
+        end(surplus)
+
+
+def end(processes: "Sequence[Process]") -> None:
+    """All of them at once; idle ones by themselves."""
+    for process in processes:
         process.close()
-        process.end()
+    for process in processes:
+        process.wait()
 
 
 class Process:
@@ -98,6 +107,7 @@ class Process:
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._cancelled = False
+        self.idle_since = 0.0  # monotonic seconds
 
     def run(self, job: Job) -> Outcome:
         with self._lock:
@@ -142,7 +152,7 @@ class Process:
         """An idle one ends by itself then."""
         self._channel.close()
 
-    def end(self) -> None:
+    def wait(self) -> None:
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -183,12 +183,15 @@ async def test_a_cancellation_that_comes_late_meets_no_other_job(broker: FakeBro
     assert len({pid for pid, *_ in noted(out)}) == 1
 
 
-async def test_surplus_processes_end(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.executor.Processes", lambda: Processes(keep=1))
+async def test_processes_that_have_nothing_to_do_for_long_end(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqueue.worker.executor.Processes", lambda: Processes(idle_s=0.3))
     broker.enqueue([jobs.modest.message(str(out)) for _ in range(3)])
     async with working(jobs.app, broker, concurrency=3) as worker:
         await until(lambda: worker.counts["ack"] == 3)
-        await until(lambda: len(children()) == 1)
+        assert len(children()) == 3
+        await asyncio.sleep(0.4)
+        broker.enqueue([jobs.note.message(str(out), "more")])
+        await until(lambda: worker.counts["ack"] == 4 and len(children()) == 1)
 
 
 async def test_a_task_that_its_module_does_not_show_is_refused_at_the_start(broker: FakeBroker) -> None:
