@@ -16,22 +16,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqueue import errors
     from mqueue.client import AsyncClient, Client
+    from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.job import Current, current
-    from mqueue.worker.outcome import Bury, Retry
-    from mqueue.worker.registry import Registry, Task, task
+    from mqueue.worker.middleware import LogContext, Middleware
+    from mqueue.worker.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
+    from mqueue.worker.retry import Retry
     from mqueue.worker.runtime import Worker
+    from mqueue.worker.task import Task
 
 _HOME = {
     "AsyncClient": "mqueue.client",
     "Bury": "mqueue.worker.outcome",
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
-    "Registry": "mqueue.worker.registry",
-    "Retry": "mqueue.worker.outcome",
-    "Task": "mqueue.worker.registry",
+    "LogContext": "mqueue.worker.middleware",
+    "MQueue": "mqueue.worker.app",
+    "MemoryLimit": "mqueue.worker.outcome",
+    "Middleware": "mqueue.worker.middleware",
+    "ProcessEnded": "mqueue.worker.outcome",
+    "RateLimited": "mqueue.worker.outcome",
+    "Retry": "mqueue.worker.retry",
+    "Snooze": "mqueue.worker.outcome",
+    "Task": "mqueue.worker.task",
+    "TimeLimit": "mqueue.worker.outcome",
     "Worker": "mqueue.worker.runtime",
     "current": "mqueue.worker.job",
-    "task": "mqueue.worker.registry",
+    "enqueue_many": "mqueue.worker.app",
+    "enqueue_many_async": "mqueue.worker.app",
+    "task": "mqueue.worker.app",
 }
 
 __all__ = [
@@ -39,11 +51,20 @@ __all__ = [
     "Bury",
     "Client",
     "Current",
-    "Registry",
+    "LogContext",
+    "MQueue",
+    "MemoryLimit",
+    "Middleware",
+    "ProcessEnded",
+    "RateLimited",
     "Retry",
+    "Snooze",
     "Task",
+    "TimeLimit",
     "Worker",
     "current",
+    "enqueue_many",
+    "enqueue_many_async",
     "errors",
     "task",
 ]

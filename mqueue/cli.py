@@ -142,10 +142,10 @@ def worker(
 ) -> None:  # fmt: skip
     """Run the tasks that MODULE... define."""
     from mqueue import logs
-    from mqueue.worker import runtime
+    from mqueue.worker import program
 
     logs.configure()
-    ctx.exit(runtime.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
+    ctx.exit(program.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
 
 
 @main.command()

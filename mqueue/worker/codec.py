@@ -1,7 +1,9 @@
 """A call of a task as bytes: JSON `{"task": name, "args": […], "kwargs": {…}}`.
 
-Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses and msgspec structs; the worker turns each
-back into the type its parameter is annotated with. Data never chooses what is imported or built: only the annotations do.
+Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models; the worker
+turns each back into the type its parameter is annotated with. Data never chooses what is imported or built: only the annotations
+do. What the worker would bury is refused where it is enqueued; the worker itself takes "5" for an int, from producers that are not
+Python.
 """
 
 import inspect
@@ -13,6 +15,8 @@ from typing import Any
 import msgspec
 
 PLAIN: dict[Any, type] = {t: t for t in (str, int, float, bool, dict, list)}
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+PYDANTIC = "__pydantic_serializer__"
 
 
 class Misfit(Exception):
@@ -25,20 +29,38 @@ class Envelope(msgspec.Struct):
     kwargs: dict[str, Any] = {}
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Envelope).decode
-
-
 def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """Raises TypeError for a value that has no JSON form."""
     call = Envelope(name, list(args), dict(kwargs))
     try:
         payload = _encode(call)
         if b"null" in payload:  # what NaN becomes, too
-            _refuse_nan(msgspec.to_builtins(call, str_keys=True, enc_hook=lambda value: None))
+            _refuse_nan(msgspec.to_builtins(call, str_keys=True, enc_hook=_or_none))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise TypeError(f"task {name}: an argument cannot be encoded: {error}") from error
+        raise TypeError(str(error)) from error
     return payload
+
+
+def _plain(value: Any) -> Any:
+    """A pydantic model as JSON types. pydantic is known by its marks, not imported: it need not be there."""
+    if hasattr(type(value), PYDANTIC):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def _or_none(value: Any) -> Any:
+    return _plain(value) if hasattr(type(value), PYDANTIC) else None
+
+
+def _build(target: type, value: Any) -> Any:
+    """`value`, JSON types, as a pydantic model."""
+    if hasattr(target, PYDANTIC):
+        return target.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
+    raise TypeError(f"{target.__qualname__} is no type that an argument of a task can have")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_decode = msgspec.json.Decoder(Envelope).decode
 
 
 def _refuse_nan(value: Any) -> None:
@@ -64,9 +86,39 @@ class Shape:
         self.signature = inspect.signature(function)
         self._ready = False
 
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raises TypeError, as the call itself would."""
-        self.signature.bind(*args, **kwargs)
+    def pack(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        """This call of task `name` as bytes. Raises TypeError, naming task and argument, for one that no worker could run."""
+        try:
+            self.prepare().signature.bind(*args, **kwargs)
+            payload = encode(name, args, kwargs)
+            if not self._fits_plainly(args, kwargs):
+                call = decode(payload)
+                self.fit(call.args, call.kwargs, strict=True)
+        except (TypeError, Misfit) as error:
+            raise TypeError(f"task {name}: {self._culprit(args, kwargs)}{error}") from error
+        return payload
+
+    def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits: it was bound.)"""
+        for index, value in enumerate(args):
+            target = self._positional[index] if index < len(self._positional) else self._rest
+            if target is not None and type(value) is not target:
+                return False
+        for name, value in kwargs.items():
+            target = self._named.get(name, self._any_named)
+            if target is not None and type(value) is not target:
+                return False
+        return True
+
+    def _culprit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The argument that has no JSON form, if it is that."""
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for where, value in given:
+            try:
+                encode("", [value], {})
+            except TypeError:
+                return f"{self._name(where)}: "
+        return ""
 
     def prepare(self) -> "Shape":
         """Read the annotations. Raises TypeError when one cannot be resolved."""
@@ -101,8 +153,8 @@ class Shape:
         self._ready = True
         return self
 
-    def fit(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments in their annotated types. Raises Misfit."""
+    def fit(self, args: list[Any], kwargs: dict[str, Any], *, strict: bool = False) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments in their annotated types. `strict`: "5" is no int. Raises Misfit."""
         self.prepare()
         positional = self._positional
         if kwargs or not (self._positional_only_fits and self._least <= len(args) <= len(positional)):
@@ -113,22 +165,27 @@ class Shape:
         for index, value in enumerate(args):
             target = positional[index] if index < len(positional) else self._rest
             if target is not None and type(value) is not target:
-                args[index] = _convert(value, target, index)
+                args[index] = self._convert(value, target, index, strict)
         for name, value in kwargs.items():
             target = self._named.get(name, self._any_named)
             if target is not None and type(value) is not target:
-                kwargs[name] = _convert(value, target, name)
+                kwargs[name] = self._convert(value, target, name, strict)
         return args, kwargs
+
+    def _convert(self, value: Any, target: Any, where: int | str, strict: bool) -> Any:
+        try:
+            return msgspec.convert(value, target, strict=strict, str_keys=True, dec_hook=_build)
+        except Exception as error:  # a dataclass may raise anything as it is made
+            raise Misfit(f"{self._name(where)} does not fit: {error}") from error
+
+    def _name(self, where: int | str) -> str:
+        """Of an argument: by its parameter, or its place among those of `*args`."""
+        if isinstance(where, int):
+            names = [name for name, each in self.signature.parameters.items() if each.kind in POSITIONAL]
+            where = names[where] if where < len(names) else where + 1
+        return f"argument {where!r}"
 
 
 def _target(annotation: Any) -> Any:
     """None where every JSON value will do."""
     return None if annotation in (Any, object, inspect.Parameter.empty) else PLAIN.get(annotation, annotation)
-
-
-def _convert(value: Any, target: Any, where: int | str) -> Any:
-    try:
-        return msgspec.convert(value, target, strict=False, str_keys=True)
-    except Exception as error:  # a dataclass may raise anything as it is made
-        name = f"argument {where + 1}" if isinstance(where, int) else f"argument {where!r}"
-        raise Misfit(f"{name} does not fit: {error}") from error

@@ -1,82 +1,80 @@
-"""Runs the handlers: `async def` on the event loop, `def` in threads. Each job ends with one outcome, told on the loop."""
+"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. Each job ends with one outcome, told on the loop."""
 
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Callable
 
-from mqueue.worker.job import Job, running
-from mqueue.worker.outcome import NeverRan, Outcome, decide
+from mqueue.worker.handler import call, call_async
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import DONE, Outcome, decide
+from mqueue.worker.processes import Processes
 
-Ended = Callable[[Job, Outcome, BaseException | None], None]
+Ended = Callable[[Job, Outcome], None]
 
 
 class Executor:
-    """`ended(job, outcome, error)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
+    """`ended(job, outcome)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended, jitter: Callable[[], float]) -> None:
         self._loop = loop
         self._threads = Threads(threads)
+        self._processes = Processes()
         self._ended = ended
+        self._jitter = jitter
 
     def stop(self) -> None:
-        """Idle threads end; a handler that runs is left to itself."""
+        """Idle threads and all processes end; a handler that runs in a thread is left to itself."""
         self._threads.stop()
+        self._processes.stop()
 
     def start(self, job: Job) -> None:
-        if job.task.is_async:
-            self._loop.create_task(self._run(job))
+        where = job.task.executor
+        if where == "loop":
+            self._loop.create_task(self._on_loop(job))
             return
+        run = self._in_process if where == "process" else self._in_thread
         try:
-            self._threads.submit(lambda: self._call(job))
+            self._threads.submit(lambda: run(job))
         except Exception as error:  # there is no thread to be had
-            self._tell(job, decide(error), error)
+            self._tell(job, self._decide(job, error))
 
-    async def _run(self, job: Job) -> None:
+    async def _on_loop(self, job: Job) -> None:
         if job.ended:
             return
-        running.set(job)
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
-        error: BaseException | None = None
-        try:
-            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
-        except BaseException as raised:  # SystemExit too: a handler must not end the worker
-            error = raised
+        error = await call_async(job)
         job.cancel = None
-        self._tell(job, decide(error, stopping=job.stopping), error)
+        self._tell(job, DONE if error is None else self._decide(job, error))
 
-    def _call(self, job: Job) -> None:
+    def _in_thread(self, job: Job) -> None:
+        if not job.ended:
+            error = call(job)
+            self._tell_from_thread(job, DONE if error is None else self._decide(job, error))
+
+    def _in_process(self, job: Job) -> None:
+        """The thread waits for the process."""
         if job.ended:
             return
-        token = running.set(job)
-        error: BaseException | None = None
         try:
-            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
-        except BaseException as raised:
-            error = raised
-        running.reset(token)
+            outcome = self._processes.run(job)
+        except BaseException as error:
+            outcome = self._decide(job, error)
+        self._tell_from_thread(job, outcome)
+
+    def _decide(self, job: Job, error: BaseException) -> Outcome:
+        return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
+
+    def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._tell, job, decide(error), error)
+            self._loop.call_soon_threadsafe(self._tell, job, outcome)
         except RuntimeError:
             pass  # the loop is closed: the worker has given this job up and gone
 
-    def _tell(self, job: Job, outcome: Outcome, error: BaseException | None) -> None:
+    def _tell(self, job: Job, outcome: Outcome) -> None:
         if not job.ended:
             job.ended = True
-            self._ended(job, outcome, error)
-
-
-def refuse_unrun(job: Job, result: Any) -> None:
-    """A plain wrapper around an `async def`, say, gives back a coroutine of which nothing has run. Raises NeverRan."""
-    if not isinstance(result, Awaitable | Generator | AsyncGenerator) or asyncio.isfuture(result):  # a future runs by itself
-        return
-    if isinstance(result, Coroutine | Generator):
-        result.close()  # no warning that it was never awaited
-    raise NeverRan(
-        f"task {job.task.name} gave back a {type(result).__name__}, which nothing runs: write the task, and each wrapper around it, "
-        "as `async def` with `await`, or as a `def` without `yield`"
-    )
+            self._ended(job, outcome)
 
 
 class Threads:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqueue import wire
 
 if TYPE_CHECKING:
-    from mqueue.worker.registry import Task
+    from mqueue.worker.task import Task
 
 
 class Job:
@@ -26,20 +25,54 @@ class Job:
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
-        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop
+        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
 
-@dataclass(frozen=True, slots=True)
 class Current:
-    """The job that is running here. `attempt` counts from 1; `metadata` is what the enqueuer added."""
+    """The job that is running here."""
 
-    id: int
-    namespace: str
-    topic: str
-    task: str
-    attempt: int
-    max_retries: int
-    metadata: dict[str, Any]
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @property
+    def id(self) -> int:
+        """Of its message."""
+        return self._job.message.id
+
+    @property
+    def namespace(self) -> str:
+        return self._job.message.namespace
+
+    @property
+    def topic(self) -> str:
+        return self._job.message.topic
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+        return self._job.task.name
+
+    @property
+    def attempt(self) -> int:
+        """Counts from 1."""
+        return self._job.message.attempt
+
+    @property
+    def max_retries(self) -> int:
+        return self._job.message.max_retries
+
+    @property
+    def cancelled(self) -> bool:
+        """Its lease is lost, or the worker has no more time for it: what it returns will not count. For a thread, to look at now and then."""
+        return self._job.lost or self._job.stopping
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the enqueuer added."""
+        metadata = self._job.message.metadata
+        return metadata if isinstance(metadata, dict) else {}
 
 
 running: ContextVar[Job | None] = ContextVar("mqueue_job", default=None)
@@ -50,8 +83,4 @@ def current() -> Current:
     job = running.get()
     if job is None:
         raise RuntimeError("mqueue.current() is for a handler that a worker runs")
-    message = job.message
-    metadata = message.metadata if isinstance(message.metadata, dict) else {}
-    return Current(
-        message.id, message.namespace, message.topic, job.task.name, message.attempt, message.max_retries, metadata
-    )  # fmt: skip
+    return Current(job)

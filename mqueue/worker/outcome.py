@@ -9,20 +9,33 @@ from types import TracebackType
 from mqueue import message as m
 from mqueue import wire
 from mqueue.worker.codec import Misfit
+from mqueue.worker.retry import AFTER_MAX_S, Retry
 
 SUMMARY_MAX = 1024  # bytes of an error's type and message; the rest is the traceback's tail
 CUT = "…\n"
-AFTER_MAX_S = 100 * 365 * 86400
 
 
-class Retry(Exception):
-    """Raise it in a task to have the job tried again after `after` seconds (None: the backoff). It counts as an attempt."""
+class Snooze(Exception):
+    """Raise it in a task to have the job delivered again after `seconds`: too early, say. No attempt is spent."""
 
-    def __init__(self, reason: str = "retry asked for", *, after: float | None = None) -> None:
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds} s")
+        if not 0 <= seconds <= AFTER_MAX_S:
+            raise ValueError(f"Snooze({seconds}): seconds from 0 to {AFTER_MAX_S}")
+        self.seconds = seconds
+
+
+class RateLimited(Exception):
+    """Raise it in a task to have the job tried again after `retry_after` seconds, whatever its policy: they were asked for.
+
+    It is a failure, and spends an attempt.
+    """
+
+    def __init__(self, reason: str = "rate limited", *, retry_after: float) -> None:
         super().__init__(reason)
-        if after is not None and not 0 <= after <= AFTER_MAX_S:
-            raise ValueError(f"Retry(after={after}): seconds from 0 to {AFTER_MAX_S}")
-        self.after = after
+        if not 0 <= retry_after <= AFTER_MAX_S:
+            raise ValueError(f"RateLimited(retry_after={retry_after}): seconds from 0 to {AFTER_MAX_S}")
+        self.retry_after = retry_after
 
 
 class Bury(Exception):
@@ -31,6 +44,18 @@ class Bury(Exception):
 
 class NeverRan(TypeError):
     """The function gave back what was to be run, and nothing ran it."""
+
+
+class ProcessEnded(Exception):
+    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a policy may name it."""
+
+
+class TimeLimit(ProcessEnded):
+    """It ran longer than its task's `time_limit`."""
+
+
+class MemoryLimit(ProcessEnded):
+    """Its process held more than its task's `memory_limit_mb`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +80,12 @@ DONE = Outcome("ack")
 RELEASED = Outcome("release")
 
 
-def decide(error: BaseException | None, *, stopping: bool = False) -> Outcome:
-    """`error`: what the handler raised, or None. A cancellation is a release only when the worker was stopping it.
+def decide(
+    error: BaseException | None, *, retry: Retry | None = None, attempt: int = 1, chance: float = 0.0, stopping: bool = False
+) -> Outcome:
+    """`error`: what the handler raised in its `attempt`-th delivery, or None; `retry`: the task's policy; `chance` in [0, 1).
 
+    A cancellation is a release only when the worker was stopping it. Without a policy the broker's backoff counts.
     Never raises, whatever the error's class does when it is asked: a job without an outcome would keep its slot for ever.
     """
     match error:
@@ -69,10 +97,23 @@ def decide(error: BaseException | None, *, stopping: bool = False) -> Outcome:
             return Outcome("bury", _cut(str(error)))
         case Bury():
             return Outcome("bury", describe(error))
-        case Retry():
-            return Outcome("nack", describe(error), _after(error))
+        case Snooze() if (seconds := _seconds(error, "seconds")) is not None:
+            return Outcome("release", None, seconds)
         case _:
-            return Outcome("nack", describe(error))
+            return _failed(error, retry, attempt, chance)
+
+
+def _failed(error: BaseException, retry: Retry | None, attempt: int, chance: float) -> Outcome:
+    if isinstance(error, RateLimited):
+        return Outcome("nack", describe(error), _seconds(error, "retry_after"))
+    if retry is None:
+        return Outcome("nack", describe(error))
+    try:
+        if not retry.wants(error):
+            return Outcome("bury", describe(error))
+    except Exception:  # isinstance asks the classes: it is retried then
+        pass
+    return Outcome("nack", describe(error), retry.delay_s(attempt, chance))
 
 
 def unknown(name: str) -> Outcome:
@@ -80,13 +121,13 @@ def unknown(name: str) -> Outcome:
     return Outcome("nack", _cut(f"unknown task {name}: this worker's modules do not define it"))
 
 
-def _after(error: Retry) -> float | None:
-    """None, the backoff, also for what a class of the task's own has made of it."""
+def _seconds(error: BaseException, name: str) -> float | None:
+    """None also for what a class of the task's own has made of it."""
     try:
-        after = float(getattr(error, "after", None))  # type: ignore[arg-type]
+        seconds = float(getattr(error, name))
     except Exception:
         return None
-    return after if 0 <= after <= AFTER_MAX_S else None
+    return seconds if 0 <= seconds <= AFTER_MAX_S else None
 
 
 def summary(error: BaseException) -> str:
@@ -97,11 +138,18 @@ def summary(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake is."""
     head = summary(error)
-    room = m.ERROR_MAX - len(head.encode()) - 2
-    trace = _encode(_format(lambda: traceback.format_exception(type(error), error, _own(error.__traceback__)), error))
-    if len(trace) > room:
-        trace = CUT.encode() + trace[-(room - len(CUT.encode())) :]
-    return f"{head}\n\n{trace.decode(errors='ignore').rstrip()}"
+    if isinstance(error, ProcessEnded):  # its traceback is the worker's own
+        return head
+    trace = _format(lambda: traceback.format_exception(type(error), error, _own(error.__traceback__)), error)
+    return f"{head}\n\n{bounded(trace, m.ERROR_MAX - len(head.encode()) - 2)}"
+
+
+def bounded(trace: str, room: int = m.ERROR_MAX) -> str:
+    """At most `room` bytes of it: the end."""
+    encoded = _encode(trace)
+    if len(encoded) > room:
+        encoded = CUT.encode() + encoded[-(room - len(CUT.encode())) :]
+    return encoded.decode(errors="ignore").rstrip()
 
 
 def _format(lines: Callable[[], list[str]], error: BaseException) -> str:

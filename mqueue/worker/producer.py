@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -27,12 +27,16 @@ class Producer:
         with self._lock:
             self._endpoint, self._client, self._async = (url, token), None, WeakKeyDictionary()
 
-    def enqueue(self, item: wire.EnqueueItem) -> int:
-        return self._sync_client().enqueue_many([item])[0]
+    @property
+    def endpoint(self) -> tuple[str | None, str | None]:
+        """What it was told: URL and token."""
+        return self._endpoint
 
-    async def enqueue_async(self, item: wire.EnqueueItem) -> int:
-        client = await self._async_client()
-        return (await client.enqueue_many([item]))[0]
+    def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        return self._sync_client().enqueue_many(items)
+
+    async def enqueue_many_async(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        return await (await self._async_client()).enqueue_many(items)
 
     def _sync_client(self) -> "Client":
         from mqueue.client import Client

@@ -5,11 +5,7 @@ left (in a thread) and goes back; everything is settled; then the process ends. 
 """
 
 import asyncio
-import importlib
-import os
 import random
-import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -22,12 +18,13 @@ from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
 from mqueue.worker import codec, outcome
+from mqueue.worker.app import MQueue, default
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
-from mqueue.worker.registry import Registry, default
+from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 5.0  # for the last settles
@@ -43,15 +40,16 @@ class WorkerError(MQueueError):
 
 
 class Worker:
-    """Runs the tasks of `registry`: `await worker.run()`, ended by `worker.stop()`.
+    """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
-    `namespace`: take messages from it, whatever the tasks say. `topics`: only from these, which must be topics of its tasks.
-    `concurrency`: jobs at a time. `grace`: seconds that running jobs get when it stops. `counts`: acked, nacked, … so far.
+    `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say. `topics`: only
+    from these, which must be topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get when it
+    stops. `counts`: acked, nacked, … so far.
     """
 
     def __init__(
         self,
-        registry: Registry = default,
+        app: MQueue = default,
         *,
         url: str | None = None,
         token: str | None = None,
@@ -64,9 +62,10 @@ class Worker:
     ) -> None:
         if concurrency < 1:
             raise WorkerError(f"concurrency is at least 1, not {concurrency}")
-        self._registry = registry
-        self._endpoint = discover(url, token)
-        self._sources = sources(registry, namespace, topics)
+        self._app = app
+        own_url, own_token = app.producer.endpoint
+        self._endpoint = discover(url or own_url, token or (None if url else own_token))
+        self._sources = sources(app, namespace, topics)
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
@@ -88,12 +87,12 @@ class Worker:
 
         Raises WorkerError for a task whose annotations cannot be read, and what the broker said if it refuses the token.
         """
-        prepare(self._registry)
+        prepare(self._app)
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
         self._heartbeat = Heartbeat(renewer.extend, lambda job: self._from_thread(loop, job), self._clock)
-        self._executor = Executor(loop, self._concurrency, self._ended)
+        self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
         async with AsyncClient(url, token, retries=False) as client:
             self._fetcher = Fetcher(
                 client.poll,
@@ -104,7 +103,9 @@ class Worker:
                 refused=self._refused,
                 jitter=self._jitter,
             )
+            watchdog = Watchdog(loop)
             self._heartbeat.start()
+            watchdog.start()
             try:
                 self._fetcher.start()
                 self._log_start(url)
@@ -113,6 +114,7 @@ class Worker:
             finally:
                 self._fetcher.abort()
                 self._heartbeat.stop()
+                watchdog.stop()
                 self._executor.stop()
                 renewer.close()
                 self._cancel()  # for a run() that is itself cancelled
@@ -140,7 +142,7 @@ class Worker:
     def _job(self, message: wire.Message) -> Job | None:
         """None: this worker does not know the task, and has said so. Raises Misfit."""
         call = codec.decode(message.payload)
-        task = self._registry.get(call.task)
+        task = self._app.get(call.task)
         if task is None:
             self._turn_away(message, outcome.unknown(call.task))
             return None
@@ -152,7 +154,7 @@ class Worker:
         self.counts[verdict.kind] += 1
         self._fetcher.finish(verdict.settle(message), None)
 
-    def _ended(self, job: Job, result: Outcome, error: BaseException | None) -> None:
+    def _ended(self, job: Job, result: Outcome) -> None:
         self._jobs.discard(job)
         if not self._jobs:
             self._idle.set()
@@ -160,8 +162,9 @@ class Worker:
             self.counts["lost"] += 1
             return self._fetcher.finish(None, job)
         self.counts[result.kind] += 1
-        if error is not None and result.kind != "release":
-            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=outcome.summary(error))
+        if result.error is not None:
+            error = result.error.partition("\n\n")[0]
+            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=error)
         return self._fetcher.finish(result.settle(job.message), job)
 
     def _settled(self, job: Job | None, status: m.Verdict | None) -> None:
@@ -181,8 +184,8 @@ class Worker:
             return
         log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
         job.lost = True
-        if job.cancel is not None:
-            job.cancel()
+        if (cancel := job.cancel) is not None:
+            cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error
@@ -205,8 +208,8 @@ class Worker:
         """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
         for job in list(self._jobs):
             job.stopping = True
-            if job.cancel is not None:
-                job.cancel()
+            if (cancel := job.cancel) is not None:
+                cancel()
             else:
                 self._give_up(job)
 
@@ -222,16 +225,16 @@ class Worker:
 
     def _give_up(self, job: Job) -> None:
         job.ended = True
-        self._ended(job, outcome.RELEASED, None)
+        self._ended(job, outcome.RELEASED)
 
     def _log_start(self, url: str) -> None:
-        names = sorted(task.name for task in self._registry)
+        names = sorted(task.name for task in self._app)
         log.info("started", broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
 
 
-def sources(registry: Registry, namespace: str | None, topics: Sequence[str]) -> list[m.TopicName]:
+def sources(app: MQueue, namespace: str | None, topics: Sequence[str]) -> list[m.TopicName]:
     """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
-    known = registry.topics(namespace)
+    known = app.topics(namespace)
     if not known:
         raise WorkerError("no tasks found: is there a function with @task in the modules named?")
     if unknown := set(topics) - {name.topic for name in known}:
@@ -240,60 +243,12 @@ def sources(registry: Registry, namespace: str | None, topics: Sequence[str]) ->
     return [name for name in known if not topics or name.topic in topics]
 
 
-def load(modules: Sequence[str]) -> None:
-    """Import the modules, from the working directory too, so that their tasks register. Raises WorkerError, naming it."""
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise WorkerError(f"cannot import module {name}: {outcome.summary(error)}") from error
-
-
-def prepare(registry: Registry) -> None:
-    """Read the annotations of its tasks. Raises WorkerError, naming the task, where one cannot be resolved."""
-    for task in registry:
+def prepare(app: MQueue) -> None:
+    """Can its tasks be run? Raises WorkerError, naming the task: an annotation that cannot be resolved, no way into a process."""
+    for task in app:
         try:
             task.shape.prepare()
+            if task.executor == "process":
+                task.check_process()
         except TypeError as error:
             raise WorkerError(f"task {task.name}: {error}") from error
-
-
-def run(
-    modules: Sequence[str],
-    *,
-    namespace: str | None,
-    topics: Sequence[str],
-    concurrency: int,
-    url: str | None,
-    token: str | None,
-    grace: float = 30.0,
-) -> int:
-    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
-    load(modules)
-    if url is not None or token is not None:  # jobs that enqueue do it where they came from
-        default.producer.connect(url, token)
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_serve(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace))
-
-
-async def _serve(*, url: str | None, token: str | None, namespace: str | None, topics: Sequence[str], concurrency: int, grace: float) -> int:
-    worker = Worker(url=url, token=token, namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, worker.stop)
-    code = await worker.run()
-    if worker.cut_off:  # their threads, or what they do in spite of being cancelled, must not hold the process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

@@ -54,7 +54,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
-    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "operations.md", "reliability.md"}, (
+    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "operations.md", "reliability.md", "worker.md"}, (
         "who runs the others?"
     )
 
@@ -206,6 +206,32 @@ def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, 
             assert len(Http(broker.url, broker.token).get(limit=100)) == 40
     finally:
         stores.close()
+
+
+# -- tasks and workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str], tmp_path: Path) -> None:
+    page = ROOT / "docs" / "worker.md"
+    for block in blocks(page, "python"):
+        name, _, code = block.partition("\n")
+        with (tmp_path / name.removeprefix("# ")).open("a") as file:
+            file.write(code + "\n")
+    [block] = blocks(page, "bash")
+    worker, jobs, dead = [c.line for c in commands(block)]
+    [says] = blocks(page, "")
+    out = tmp_path / "worker.out"
+    inside = {**environment, "PYTHONUNBUFFERED": "1"}
+    with out.open("wb") as file:
+        command = worker.replace(".venv/bin/", f"{Path(sys.executable).parent}{os.sep}").split()
+        process = subprocess.Popen(command, cwd=tmp_path, env=inside, stdout=file, stderr=subprocess.DEVNULL)
+    try:
+        sh(f"cd {tmp_path}\n{jobs}", environment, broker)
+        until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 30, "the worker prints what the page shows")
+        until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 10, "three dead letters below their head")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
 
 
 # -- the HTTP API ----------------------------------------------------------------------------------------------------------------

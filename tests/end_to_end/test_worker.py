@@ -1,20 +1,20 @@
 """`mqueue worker` as a process of its own, against a real broker."""
 
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .broker import Broker, until
+from .place import Place
 
 TASKS = """
 import asyncio
 import os
 from pathlib import Path
 
-from mqueue import Bury, Retry, current, task
+from mqueue import Bury, RateLimited, Retry, Snooze, current, task
 
 OUT = Path(os.environ["OUT"])
 
@@ -22,6 +22,10 @@ OUT = Path(os.environ["OUT"])
 def note(text: str) -> None:
     with OUT.open("a") as file:
         file.write(text + "\\n")
+
+
+def lines(word: str) -> int:
+    return sum(line.startswith(word) for line in OUT.read_text().splitlines())
 
 
 @task(topic="jobs")
@@ -39,13 +43,26 @@ async def coroutine(n: int) -> None:
 def flaky() -> None:
     note(f"flaky {current().attempt}")
     if current().attempt < 3:
-        raise Retry("not yet", after=0.05)
+        raise RateLimited("not yet", retry_after=0.05)
 
 
 @task(topic="jobs", max_retries=1)
 async def failing() -> None:
     note(f"failing {current().attempt}")
-    raise ValueError("never works") if current().attempt == 2 else Retry(after=0)
+    raise ValueError("never works") if current().attempt == 2 else RateLimited(retry_after=0)
+
+
+@task(topic="jobs", retry=Retry(max=2, base=0.05, never=(LookupError,)))
+def choosy(missing: bool) -> None:
+    note(f"choosy {missing}")
+    raise KeyError("missing") if missing else OSError("busy")
+
+
+@task(topic="jobs")
+async def early() -> None:
+    note(f"early {current().attempt}")
+    if lines("early") < 3:
+        raise Snooze(0.05)
 
 
 @task(topic="jobs")
@@ -66,12 +83,23 @@ def slow() -> None:
 async def stuck() -> None:
     note(f"stuck {current().attempt}")
     await asyncio.sleep(60)
+
+@task(topic="jobs", lease=1)
+async def sleeper() -> None:
+    note(f"sleeper {os.getpid()} {current().attempt}")
+    try:
+        await asyncio.sleep(6)
+    except asyncio.CancelledError:
+        note(f"cancelled {os.getpid()}")
+        raise
+    note(f"done {os.getpid()}")
 """
 CALLS = """
 import e2e_tasks as t
 for n in range(20):
     t.plain.enqueue(n)
     t.coroutine.enqueue(n)
+t.choosy.enqueue(True), t.choosy.enqueue(False), t.early.enqueue()
 t.flaky.enqueue(), t.failing.enqueue(), t.hopeless.enqueue(), t.slow.enqueue()
 """
 
@@ -82,48 +110,28 @@ def broker() -> Iterator[Broker]:
         yield broker
 
 
-class Place:
-    """A folder with the tasks; `lines`: what they noted."""
-
-    def __init__(self, folder: Path, broker: Broker) -> None:
-        (folder / "e2e_tasks.py").write_text(TASKS)
-        self._folder, self._out = folder, folder / "out"
-        self._env = broker.environment(
-            {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self._out), "PYTHONPATH": str(folder)}
-        )
-
-    def python(self, code: str) -> None:
-        subprocess.run([sys.executable, "-c", code], cwd=self._folder, env=self._env, check=True, timeout=60)
-
-    def worker(self, *options: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "mqueue.cli", "worker", "e2e_tasks", *options]
-        with (self._folder / "worker.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self._folder, env=self._env, stdout=log, stderr=log)
-
-    def lines(self) -> list[str]:
-        return self._out.read_text().splitlines() if self._out.exists() else []
-
-
 def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
     from mqueue.client import Client
 
-    place = Place(tmp_path, broker)
+    place = Place(tmp_path, broker, TASKS)
     place.python(CALLS)
     worker = place.worker()
     try:
         with Client(broker.url, broker.token) as client:
-            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 2, 30, "all has run")
+            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 4, 30, "all has run")
             lines = place.lines()
             for n in range(20):
                 assert lines.count(f"plain {n}") == lines.count(f"coroutine {n}") == 1
             assert [line for line in lines if line.startswith("flaky")] == ["flaky 1", "flaky 2", "flaky 3"]
             assert [line for line in lines if line.startswith("failing")] == ["failing 1", "failing 2"]
             assert lines.count("hopeless") == lines.count("slow begins") == lines.count("slow ends") == 1
+            assert [line for line in lines if line.startswith("early")] == ["early 1"] * 3
+            assert (lines.count("choosy True"), lines.count("choosy False")) == (1, 3)
             errors = sorted((dead.error or "").splitlines()[0] for dead in client.dead_letters("jobs"))
-            assert errors[0] == "ValueError: never works"
-            assert errors[1].endswith("Bury: cannot ever work")
-            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 42], what="all acks counted")[0]
-            assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 2)
+            assert errors[:3] == ["KeyError: 'missing'", "OSError: busy", "ValueError: never works"]
+            assert errors[3].endswith("Bury: cannot ever work")
+            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 43], what="all acks counted")[0]
+            assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 4)
         worker.terminate()
         assert worker.wait(20) == 0
     finally:
@@ -132,7 +140,7 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
 
 
 def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_path: Path) -> None:
-    place = Place(tmp_path, broker)
+    place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
     first = place.worker("--grace", "1s")
     try:
@@ -150,6 +158,25 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
         first.wait()
 
 
+def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(broker: Broker, tmp_path: Path) -> None:
+    place = Place(tmp_path, broker, TASKS)
+    place.python("import e2e_tasks as t; t.sleeper.enqueue()")
+    workers = [place.worker("--concurrency", "1")]  # with another slot it would ask for jobs while it sleeps
+    try:
+        until(place.lines, 20, "it runs")
+        workers[0].send_signal(signal.SIGSTOP)
+        workers.append(place.worker())
+        until(lambda: len(place.lines()) == 2, 20, "it runs elsewhere, an attempt later")
+        workers[0].send_signal(signal.SIGCONT)
+        until(lambda: len(place.lines()) == 4, 20, "one was cancelled, the other is done")
+        first, second = (str(worker.pid) for worker in workers)
+        assert place.lines() == [f"sleeper {first} 1", f"sleeper {second} 2", f"cancelled {first}", f"done {second}"]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
 def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
     import socket
 
@@ -157,7 +184,7 @@ def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with Broker("--port", str(port)) as broker:
-        place = Place(tmp_path, broker)
+        place = Place(tmp_path, broker, TASKS)
         worker = place.worker()
         try:
             place.python("import e2e_tasks as t; t.plain.enqueue(1)")

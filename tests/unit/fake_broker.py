@@ -159,6 +159,8 @@ class FakeBroker:
             limit = MAX_RETRIES if s.item.max_retries is None else s.item.max_retries
             s.dead = kind == "bury" or s.attempts > limit
             s.due = time.time() + (item.retry_after if item.retry_after is not None else 0.02)
+        elif item.retry_after:
+            s.due = time.time() + item.retry_after
         return wire.Verdict(item.id, "ok")
 
     def extend(self, item: wire.ExtendItem) -> wire.Verdict:

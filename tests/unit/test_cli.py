@@ -155,9 +155,9 @@ def test_an_error_on_purpose_is_one_line(monkeypatch):
 
 def test_worker_gets_everything(monkeypatch):
     seen = []
-    runtime = ModuleType("mqueue.worker.runtime")
-    runtime.run = lambda modules, **options: seen.append((tuple(modules), options)) or 0
-    _stand_in(monkeypatch, "mqueue.worker", "runtime", runtime)
+    program = ModuleType("mqueue.worker.program")
+    program.run = lambda modules, **options: seen.append((tuple(modules), options)) or 0
+    _stand_in(monkeypatch, "mqueue.worker", "program", program)
     assert run("worker", "a.b", "c", "--topic", "t", "--concurrency", "5", "--url", "http://b", "--grace", "1m").exit_code == 0
     options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0}
     assert seen == [(("a.b", "c"), options)]

@@ -7,9 +7,9 @@ import pytest
 
 from mqueue import wire
 from mqueue.errors import Invalid, MQueueError, TooLarge
+from mqueue.worker.app import MQueue
 from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.job import Job
-from mqueue.worker.registry import Registry
 
 BAD = 7
 
@@ -53,7 +53,7 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
     def note(job: Job | None, status: str | None) -> None:
         settled.append(status)
 
-    registry = Registry()
+    registry = MQueue()
     registry.task(topic="t")(lambda: None)
     fetcher = Fetcher(
         broker.poll, lanes(registry.topics()), 40, arrived=lambda message: None, settled=note, refused=refused, jitter=lambda: 0.0

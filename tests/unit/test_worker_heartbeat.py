@@ -10,9 +10,9 @@ from mqueue import wire
 from mqueue.clock import SystemClock
 from mqueue.errors import Unavailable
 from mqueue.worker import heartbeat
+from mqueue.worker.app import MQueue
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
-from mqueue.worker.registry import Registry
 
 
 def job(id: int) -> Job:
@@ -21,7 +21,7 @@ def job(id: int) -> Job:
         id=id, namespace="default", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
         receipt="1-1", lease_expires_at=now + timedelta(seconds=0.3), lease=0.3,
     )  # fmt: skip
-    return Job(message, Registry().task(topic="t", name="t")(lambda: None), [], {}, 0.3)
+    return Job(message, MQueue().task(topic="t", name="t")(lambda: None), [], {}, 0.3)
 
 
 def unavailable(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:

@@ -12,9 +12,9 @@ import pytest
 from fake_broker import FakeBroker, Stored, start
 from working import until, working
 
-from mqueue import Retry, wire
+from mqueue import RateLimited, wire
 from mqueue.worker import executor
-from mqueue.worker.registry import Registry
+from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker, WorkerError
 
 TOPIC = "mishaps"
@@ -29,8 +29,8 @@ class Picky:
             raise KeyError("no such thing")
 
 
-class Rootless(Retry):
-    """Has no `after`: its class forgot what its base needs."""
+class Rootless(RateLimited):
+    """Has no `retry_after`: its class forgot what its base needs."""
 
     def __init__(self) -> None:
         Exception.__init__(self, "x")
@@ -48,8 +48,8 @@ def ran() -> list[int]:
 
 
 @pytest.fixture
-def registry(broker: FakeBroker, ran: list[int]) -> Registry:
-    registry = Registry(broker.url, broker.token)
+def registry(broker: FakeBroker, ran: list[int]) -> MQueue:
+    registry = MQueue(broker.url, broker.token)
 
     @registry.task(topic=TOPIC, name="fine")
     async def fine(n: int) -> None:
@@ -63,7 +63,7 @@ def call(name: str, *args: Any) -> wire.EnqueueItem:
     return wire.EnqueueItem(topic=TOPIC, payload=msgspec.json.encode({"task": name, "args": args}), max_retries=0)
 
 
-async def the_only_one_dead(registry: Registry, broker: FakeBroker, ran: list[int], bad: wire.EnqueueItem) -> Stored:
+async def the_only_one_dead(registry: MQueue, broker: FakeBroker, ran: list[int], bad: wire.EnqueueItem) -> Stored:
     """Run `bad` among good calls, then more of these than there are slots."""
     broker.enqueue([bad, *(call("fine", n) for n in range(3))])
     async with working(registry, broker, concurrency=4):
@@ -75,17 +75,17 @@ async def the_only_one_dead(registry: Registry, broker: FakeBroker, ran: list[in
     return dead
 
 
-async def test_an_argument_that_breaks_as_it_is_made_is_buried(registry: Registry, broker: FakeBroker, ran: list[int]) -> None:
+async def test_an_argument_that_breaks_as_it_is_made_is_buried(registry: MQueue, broker: FakeBroker, ran: list[int]) -> None:
     @registry.task(topic=TOPIC, name="picky")
     async def picky(what: Picky) -> None: ...
 
     dead = await the_only_one_dead(registry, broker, ran, call("picky", {"n": -1}))
-    assert dead.error is not None and "argument 1 does not fit: 'no such thing'" in dead.error
+    assert dead.error is not None and "argument 'what' does not fit: 'no such thing'" in dead.error
     assert [settle.kind for settle in broker.settled if settle.id == dead.id] == ["bury"]
 
 
 async def test_whatever_else_goes_wrong_before_a_job_is_tried_again(
-    registry: Registry, broker: FakeBroker, ran: list[int], monkeypatch: pytest.MonkeyPatch
+    registry: MQueue, broker: FakeBroker, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @registry.task(topic=TOPIC, name="odd")
     async def odd() -> None: ...
@@ -100,7 +100,7 @@ async def test_whatever_else_goes_wrong_before_a_job_is_tried_again(
 
 
 async def test_without_a_thread_to_run_in_it_is_tried_again(
-    registry: Registry, broker: FakeBroker, ran: list[int], monkeypatch: pytest.MonkeyPatch
+    registry: MQueue, broker: FakeBroker, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @registry.task(topic=TOPIC, name="threaded")
     def threaded() -> None:
@@ -115,7 +115,7 @@ async def test_without_a_thread_to_run_in_it_is_tried_again(
     assert dead.error is not None and dead.error.startswith("RuntimeError: can't start new thread")
 
 
-async def test_annotations_that_cannot_be_read_are_told_before_anything_runs(registry: Registry, broker: FakeBroker) -> None:
+async def test_annotations_that_cannot_be_read_are_told_before_anything_runs(registry: MQueue, broker: FakeBroker) -> None:
     def puzzling(what: Any) -> None: ...
 
     puzzling.__annotations__["what"] = "NoSuchType"
@@ -127,7 +127,7 @@ async def test_annotations_that_cannot_be_read_are_told_before_anything_runs(reg
 
 @pytest.mark.parametrize("in_thread", [False, True])
 async def test_an_error_that_breaks_when_asked_still_ends_its_job(
-    registry: Registry, broker: FakeBroker, ran: list[int], in_thread: bool
+    registry: MQueue, broker: FakeBroker, ran: list[int], in_thread: bool
 ) -> None:
     def fail() -> None:
         raise Rootless
@@ -140,7 +140,7 @@ async def test_an_error_that_breaks_when_asked_still_ends_its_job(
     assert dead.error is not None and "Rootless: x" in dead.error
 
 
-def test_a_misfit_that_unicode_cannot_hold_is_told(registry: Registry, broker: FakeBroker, ran: list[int]) -> None:
+def test_a_misfit_that_unicode_cannot_hold_is_told(registry: MQueue, broker: FakeBroker, ran: list[int]) -> None:
     @dataclass
     class Garbled:
         n: int
@@ -166,7 +166,7 @@ def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.filterwarnings("error")  # "was never awaited"
 @pytest.mark.parametrize("kind", ["coroutine", "generator", "async_generator", "Promise"])
-async def test_a_task_whose_body_would_never_run_is_buried(registry: Registry, broker: FakeBroker, ran: list[int], kind: str) -> None:
+async def test_a_task_whose_body_would_never_run_is_buried(registry: MQueue, broker: FakeBroker, ran: list[int], kind: str) -> None:
     async def coroutine() -> None:
         ran.append(-1)
 

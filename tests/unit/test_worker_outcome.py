@@ -9,7 +9,8 @@ import pytest
 from mqueue import message as m
 from mqueue.worker import outcome
 from mqueue.worker.codec import Misfit
-from mqueue.worker.outcome import Bury, Outcome, Retry
+from mqueue.worker.outcome import Bury, Outcome, RateLimited, Snooze
+from mqueue.worker.retry import Retry
 
 
 def raised(error: BaseException) -> BaseException:
@@ -71,12 +72,14 @@ def test_an_error_that_cannot_be_formatted_is_still_told() -> None:
 
 
 @pytest.mark.parametrize("after", [timedelta(1), -1, math.nan, 10**400, "soon", object()])
-def test_a_retry_whose_after_is_no_number_of_seconds_comes_after_the_backoff(after: object) -> None:
-    error = Retry("not yet")
-    error.after = after  # type: ignore[assignment]
-    assert outcome.decide(raised(error)).retry_after is None
-    del error.after
-    assert outcome.decide(raised(error)).retry_after is None
+def test_seconds_that_are_none_leave_it_to_the_broker(after: object) -> None:
+    limited, snooze = RateLimited(retry_after=1), Snooze(1)
+    limited.retry_after = snooze.seconds = after  # type: ignore[assignment]
+    for _ in range(2):
+        for error in (limited, snooze):
+            result = outcome.decide(raised(error))
+            assert (result.kind, result.retry_after) == ("nack", None)
+        vars(limited).clear(), vars(snooze).clear()
 
 
 def test_every_text_fits_and_can_be_sent() -> None:
@@ -86,12 +89,58 @@ def test_every_text_fits_and_can_be_sent() -> None:
         assert len(result.error.encode()) <= m.ERROR_MAX
 
 
-def test_retry_says_when() -> None:
-    result = outcome.decide(raised(Retry("not yet", after=7)))
+def test_a_rate_limit_says_when_whatever_the_policy() -> None:
+    policy = Retry(never=(Exception,))
+    result = outcome.decide(raised(RateLimited("slow down", retry_after=7)), retry=policy)
     assert (result.kind, result.retry_after) == ("nack", 7)
-    for after in (-1, float("nan"), float("inf")):
+    assert result.error is not None and "RateLimited: slow down" in result.error
+
+
+def test_a_snooze_is_a_release_with_a_delay() -> None:
+    assert outcome.decide(raised(Snooze(30))) == Outcome("release", None, 30)
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf])
+def test_no_delay_but_a_number_of_seconds(seconds: float) -> None:
+    for make in (lambda: Snooze(seconds), lambda: RateLimited(retry_after=seconds), lambda: Retry(base=seconds)):
         with pytest.raises(ValueError, match="seconds"):
-            Retry(after=after)
+            make()
+
+
+def test_a_policy_chooses_delay_and_errors() -> None:
+    policy = Retry(base=2, cap=10, jitter=0.5, on=(OSError,), never=(FileNotFoundError,))
+
+    def result(error: BaseException, attempt: int = 1, chance: float = 0.0) -> tuple[str, float | None]:
+        made = outcome.decide(raised(error), retry=policy, attempt=attempt, chance=chance)
+        assert made.error is not None and "in handler" in made.error
+        return made.kind, made.retry_after
+
+    assert [result(OSError(), n) for n in (1, 2, 3, 4, 900)] == [("nack", s) for s in (2, 4, 8, 10, 10)]
+    assert result(ConnectionError(), 2, 0.5) == ("nack", 3)
+    assert result(FileNotFoundError()) == result(ValueError()) == result(asyncio.CancelledError()) == ("bury", None)
+    assert outcome.decide(raised(SystemExit(1)), retry=Retry()).kind == "nack"
+
+
+def test_a_policy_that_breaks_retries() -> None:
+    class Meta(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            if instance is None:
+                return False
+            raise RuntimeError
+
+    class Odd(Exception, metaclass=Meta): ...
+
+    assert outcome.decide(raised(ValueError()), retry=Retry(on=(Odd,))).kind == "nack"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max": -1}, {"max": 1001}, {"base": 0}, {"base": 3, "cap": 2}, {"jitter": 1.1}, {"jitter": -0.1}, {"cap": math.inf}]
+)
+def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"Retry\("):
+        Retry(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Retry(on=("ValueError",))  # type: ignore[arg-type]
 
 
 def test_bury_and_misfit_are_buried() -> None:

@@ -1,15 +1,9 @@
 """The worker against a broker: every way a job ends, leases, outages, stopping. The main cases look through the API only."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,14 +11,12 @@ import pytest
 from fake_broker import FakeBroker, start
 from working import until, working
 
-from mqueue import Bury, Retry, current
-from mqueue.client import AsyncClient, Client
+from mqueue import Bury, RateLimited, Retry, Snooze, current
+from mqueue.client import AsyncClient
 from mqueue.errors import Unauthorized
-from mqueue.worker import runtime
+from mqueue.worker.app import MQueue
 from mqueue.worker.fetcher import lanes, pause_s
-from mqueue.worker.producer import Producer
-from mqueue.worker.registry import Registry
-from mqueue.worker.runtime import Worker, WorkerError, load, sources
+from mqueue.worker.runtime import Worker, WorkerError, sources
 
 
 @pytest.fixture
@@ -34,8 +26,8 @@ def broker() -> Iterator[FakeBroker]:
 
 
 @pytest.fixture
-def registry(broker: FakeBroker) -> Registry:
-    return Registry(broker.url, broker.token)
+def registry(broker: FakeBroker) -> MQueue:
+    return MQueue(broker.url, broker.token)
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ async def until_gone(client: AsyncClient, *ids: int) -> None:
 # ── how jobs end ──
 
 
-async def test_both_kinds_of_handler_run_and_are_acked(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+async def test_both_kinds_of_handler_run_and_are_acked(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
     ran: list[tuple[str, int, str]] = []
 
     @registry.task(topic=topic)
@@ -81,14 +73,14 @@ async def test_both_kinds_of_handler_run_and_are_acked(registry: Registry, broke
 
 
 async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
-    registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str
+    registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str
 ) -> None:
     attempts: list[int] = []
 
     @registry.task(topic=topic, max_retries=2)
     def fails() -> None:
         attempts.append(current().attempt)
-        raise Retry("not good", after=0.01)
+        raise RateLimited("not good", retry_after=0.01)
 
     id = await client.enqueue_many([fails.message()])
     async with working(registry, broker):
@@ -97,10 +89,45 @@ async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
                 await asyncio.sleep(0.01)
     assert attempts == [1, 2, 3]
     assert [d.id for d in dead] == id
-    assert dead[0].error is not None and "Retry: not good" in dead[0].error and "in fails" in dead[0].error
+    assert dead[0].error is not None and "RateLimited: not good" in dead[0].error and "in fails" in dead[0].error
 
 
-async def test_what_cannot_be_run_is_buried_at_once(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+async def test_a_snoozed_job_comes_again_with_no_attempt_spent(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    runs: list[tuple[int, float]] = []
+
+    @registry.task(topic=topic)
+    def snoozes() -> None:
+        runs.append((current().attempt, time.monotonic()))
+        if len(runs) < 3:
+            raise Snooze(0.2)
+
+    ids = await client.enqueue_many([snoozes.message()])
+    async with working(registry, broker):
+        await until_gone(client, *ids)
+    assert [attempt for attempt, _ in runs] == [1, 1, 1]
+    assert runs[1][1] - runs[0][1] > 0.15 and runs[2][1] - runs[1][1] > 0.15
+
+
+async def test_a_policy_says_what_is_tried_again(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+    attempts: list[str] = []
+    policy = Retry(max=2, base=0.01, cap=0.01, jitter=0.5, on=(OSError,), never=(FileNotFoundError,))
+
+    @registry.task(topic=topic, retry=policy)
+    async def fails(kind: str) -> None:
+        attempts.append(kind)
+        raise {"busy": BlockingIOError, "gone": FileNotFoundError, "wrong": ValueError}[kind]
+
+    await client.enqueue_many([fails.message(kind) for kind in ("busy", "gone", "wrong")])
+    async with working(registry, broker, jitter=lambda: 0.5):
+        async with asyncio.timeout(10):
+            while len(await client.dead_letters(topic)) < 3:
+                await asyncio.sleep(0.01)
+    assert sorted(attempts) == ["busy", "busy", "busy", "gone", "wrong"]
+    assert {settle.retry_after for settle in broker.settled if settle.kind == "nack"} == {0.0075}
+    assert sum(settle.kind == "bury" for settle in broker.settled) == 2
+
+
+async def test_what_cannot_be_run_is_buried_at_once(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
     ran = []
 
     @registry.task(topic=topic, name="number")
@@ -118,12 +145,12 @@ async def test_what_cannot_be_run_is_buried_at_once(registry: Registry, broker: 
             while len(dead := await client.dead_letters(topic)) < 4:
                 await asyncio.sleep(0.01)
     errors = {d.id: d.error or "" for d in dead}
-    reasons = ("not a call of a task", "argument 1 does not fit", "missing", "no use")
+    reasons = ("not a call of a task", "argument 'n' does not fit", "missing", "no use")
     assert all(reason in errors[id] for id, reason in zip(ids, reasons, strict=True)), errors
     assert [d.attempts for d in dead] == [1, 1, 1, 1] and ran == []
 
 
-async def test_an_unknown_task_goes_back_for_a_newer_worker(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+async def test_an_unknown_task_goes_back_for_a_newer_worker(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
     registry.task(topic=topic)(lambda: None)
     id = await client.enqueue(topic, b'{"task": "newer.thing"}', max_retries=100)
     async with working(registry, broker):
@@ -133,7 +160,7 @@ async def test_an_unknown_task_goes_back_for_a_newer_worker(registry: Registry, 
     assert status.state != "dead"
 
 
-async def test_current_tells_of_the_job_in_both_kinds(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+async def test_current_tells_of_the_job_in_both_kinds(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
     seen: dict[str, Any] = {}
 
     @registry.task(topic=topic, name="threaded")
@@ -155,7 +182,7 @@ async def test_current_tells_of_the_job_in_both_kinds(registry: Registry, broker
         current()
 
 
-async def test_priority_decides_across_both_kinds(registry: Registry, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
+async def test_priority_decides_across_both_kinds(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
     order: list[int] = []
 
     @registry.task(topic=topic)
@@ -168,7 +195,7 @@ async def test_priority_decides_across_both_kinds(registry: Registry, broker: Fa
     assert order == [0, 1, 2, 3]
 
 
-async def test_several_namespaces_with_one_slot(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_several_namespaces_with_one_slot(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     ran: list[str] = []
     for name in ("one", "two", "three"):
         registry.task(topic=topic, name=name, namespace=name)(lambda name=name: ran.append(name))
@@ -182,7 +209,7 @@ async def test_several_namespaces_with_one_slot(registry: Registry, broker: Fake
 # ── slots, polls, leases ──
 
 
-async def test_no_more_is_fetched_than_can_run(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_no_more_is_fetched_than_can_run(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     gate, running, most = asyncio.Event(), 0, 0
 
     @registry.task(topic=topic)
@@ -203,7 +230,7 @@ async def test_no_more_is_fetched_than_can_run(registry: Registry, broker: FakeB
     assert max(poll.limit for poll in broker.polls) == 3
 
 
-async def test_a_job_that_ends_is_settled_while_a_poll_waits(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_job_that_ends_is_settled_while_a_poll_waits(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     gate = asyncio.Event()
 
     @registry.task(topic=topic)
@@ -218,7 +245,7 @@ async def test_a_job_that_ends_is_settled_while_a_poll_waits(registry: Registry,
         assert broker.waiting == 1
 
 
-async def test_quick_jobs_share_requests(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_quick_jobs_share_requests(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     @registry.task(topic=topic)
     async def nothing() -> None: ...
 
@@ -228,7 +255,7 @@ async def test_quick_jobs_share_requests(registry: Registry, broker: FakeBroker,
     assert broker.requests["/poll"] < 200
 
 
-async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     runs = []
 
     @registry.task(topic=topic, lease=0.3)
@@ -244,7 +271,7 @@ async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: Regis
     assert all(0.2 < item.lease <= 0.31 for item in broker.extends if item.lease is not None)
 
 
-async def test_a_clock_that_differs_does_not_change_the_lease(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_clock_that_differs_does_not_change_the_lease(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     broker.shift_clock(3600.0)
     gate = asyncio.Event()
 
@@ -259,7 +286,7 @@ async def test_a_clock_that_differs_does_not_change_the_lease(registry: Registry
         gate.set()
 
 
-async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     started, cancelled = asyncio.Event(), asyncio.Event()
 
     @registry.task(topic=topic, lease=0.3)
@@ -280,10 +307,30 @@ async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: Re
     assert [item.id for item in broker.settled] == []
 
 
+async def test_a_thread_can_see_that_its_lease_is_lost(registry: MQueue, broker: FakeBroker, topic: str) -> None:
+    seen: list[bool] = []
+
+    @registry.task(topic=topic, lease=0.3)
+    def look() -> None:
+        job = current()
+        seen.append(job.cancelled)
+        deadline = time.monotonic() + 10
+        while not job.cancelled and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(job.cancelled)
+
+    [id] = broker.enqueue([look.message()])
+    async with working(registry, broker) as worker:
+        await until(lambda: seen)
+        broker.steal(id)
+        await until(lambda: worker.counts["lost"] == 1)
+    assert seen == [False, True] and broker.settled == []
+
+
 # ── outages ──
 
 
-async def test_results_wait_for_a_broker_that_comes_back(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_results_wait_for_a_broker_that_comes_back(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     gate, started, ran = asyncio.Event(), asyncio.Event(), []
 
     @registry.task(topic=topic)
@@ -303,7 +350,7 @@ async def test_results_wait_for_a_broker_that_comes_back(registry: Registry, bro
     assert sorted(ran) == [0, 1, 2]
 
 
-async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     gate, started = asyncio.Event(), asyncio.Event()
 
     @registry.task(topic=topic)
@@ -320,7 +367,7 @@ async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: Regist
     assert worker.counts["ack"] == 1
 
 
-async def test_a_token_that_is_refused_ends_the_worker(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_a_token_that_is_refused_ends_the_worker(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     registry.task(topic=topic)(lambda: None)
     async with asyncio.timeout(10):
         with pytest.raises(Unauthorized):
@@ -337,7 +384,7 @@ def test_pauses_grow_to_a_bound_and_honour_the_broker() -> None:
 # ── stopping ──
 
 
-async def test_stopping_lets_running_jobs_end(registry: Registry, broker: FakeBroker, topic: str) -> None:
+async def test_stopping_lets_running_jobs_end(registry: MQueue, broker: FakeBroker, topic: str) -> None:
     gate, started = asyncio.Event(), asyncio.Event()
 
     @registry.task(topic=topic)
@@ -359,7 +406,7 @@ async def test_stopping_lets_running_jobs_end(registry: Registry, broker: FakeBr
 
 
 @pytest.mark.parametrize("hurry", [False, True])
-async def test_what_outlives_the_grace_goes_back_unharmed(registry: Registry, broker: FakeBroker, topic: str, hurry: bool) -> None:
+async def test_what_outlives_the_grace_goes_back_unharmed(registry: MQueue, broker: FakeBroker, topic: str, hurry: bool) -> None:
     started, end = threading.Semaphore(0), threading.Event()
 
     @registry.task(topic=topic)
@@ -389,7 +436,7 @@ async def test_what_outlives_the_grace_goes_back_unharmed(registry: Registry, br
 
 
 async def test_an_unreachable_broker_does_not_keep_the_worker(
-    registry: Registry, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+    registry: MQueue, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqueue.worker.runtime.SETTLE_S", 0.2)
     gate, started = asyncio.Event(), asyncio.Event()
@@ -411,76 +458,11 @@ async def test_an_unreachable_broker_does_not_keep_the_worker(
     await asyncio.to_thread(broker.server.up)
 
 
-PROGRAM = """
-    import sys
-    from mqueue import logs
-    from mqueue.worker.runtime import run
-    logs.configure()
-    sys.exit(run(["jobs"], namespace=None, topics=[], concurrency=2, url=None, token=None, grace=30))
-"""
-JOBS = """
-    import time
-    from mqueue import task
-
-    @task(topic="{topic}")
-    def work(seconds: float) -> None:
-        print("working", flush=True)
-        time.sleep(seconds)
-        print("worked", flush=True)
-"""
-
-
-@pytest.mark.parametrize(("seconds", "signals", "left"), [(0.5, 1, 0), (60, 2, 1)])
-def test_signals_end_the_process(broker: FakeBroker, topic: str, tmp_path: Path, seconds: float, signals: int, left: int) -> None:
-    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS.format(topic=topic)))
-    here = str(Path(__file__).parents[2])
-    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": here}
-    with Client(broker.url, broker.token) as client:
-        id = client.enqueue(topic, b'{"task":"jobs.work","args":[%f]}' % seconds)
-        with subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROGRAM)], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                assert process.stdout is not None and process.stdout.readline() == "working\n"
-                for n in range(signals):
-                    process.send_signal(signal.SIGTERM if n == 0 else signal.SIGINT)
-                    time.sleep(0.1)  # two signals at once may be delivered as one
-                assert process.wait(15) == 0
-            finally:
-                process.kill()
-        status = client.message(id)
-        assert (status is not None) == bool(left)
-        if status is not None:
-            assert (status.state, status.attempts) == ("ready", 0)
-
-
 # ── starting ──
 
 
-def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "mqueue_broken_jobs.py").write_text("1 / 0")
-    with pytest.raises(WorkerError, match="module mqueue_no_such_jobs: ModuleNotFoundError"):
-        load(["mqueue_no_such_jobs"])
-    with pytest.raises(WorkerError, match="module mqueue_broken_jobs: ZeroDivisionError"):
-        load(["mqueue_broken_jobs"])
-
-
-@pytest.mark.parametrize(("url", "token"), [("http://b", None), (None, "t"), ("http://b", "t")])
-def test_jobs_that_enqueue_do_it_where_they_came_from(url: str | None, token: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(**_: object) -> int:
-        return 0
-
-    producer = Producer()
-    monkeypatch.setattr(runtime.default, "producer", producer)
-    monkeypatch.setattr(runtime, "_serve", serve)
-    runtime.run([], namespace=None, topics=[], concurrency=1, url=url, token=token)
-    assert producer._endpoint == (url, token)
-
-
 def test_where_a_worker_fetches() -> None:
-    registry = Registry()
+    registry = MQueue()
     with pytest.raises(WorkerError, match="no tasks found"):
         sources(registry, None, [])
     registry.task(topic="a", name="1")(lambda: None)
@@ -492,7 +474,7 @@ def test_where_a_worker_fetches() -> None:
 
 
 def test_lanes_hold_what_one_poll_may_name() -> None:
-    registry = Registry()
+    registry = MQueue()
     for n in range(70):
         registry.task(topic=f"t{n}", name=f"{n}")(lambda: None)
     registry.task(topic="t", name="other", namespace="n")(lambda: None)

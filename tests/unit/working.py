@@ -7,7 +7,7 @@ from typing import Any
 
 from fake_broker import FakeBroker
 
-from mqueue.worker.registry import Registry
+from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker
 
 
@@ -18,7 +18,7 @@ async def until(true: Callable[[], Any], seconds: float = 10) -> None:
 
 
 @asynccontextmanager
-async def working(registry: Registry, broker: FakeBroker, **options: Any) -> AsyncIterator[Worker]:
+async def working(registry: MQueue, broker: FakeBroker, **options: Any) -> AsyncIterator[Worker]:
     worker = Worker(registry, url=broker.url, token=broker.token, **options)
     run = asyncio.create_task(worker.run())
     try:

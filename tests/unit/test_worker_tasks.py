@@ -1,11 +1,14 @@
 """@task: names, options, what `enqueue` sends; arguments to bytes and back into their annotated types."""
 
 import asyncio
+import json
 import math
+import subprocess
+import sys
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,15 +16,17 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from fake_broker import FakeBroker, start
+from pydantic import BaseModel
 
 from mqueue.worker import codec
+from mqueue.worker.app import DuplicateTask, MQueue, default_name
 from mqueue.worker.codec import Misfit
-from mqueue.worker.registry import DuplicateTask, Registry, default_name
+from mqueue.worker.retry import Retry
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
+def registry() -> MQueue:
+    return MQueue()
 
 
 @dataclass
@@ -40,7 +45,7 @@ def there_and_back(function: Callable[..., Any], *args: Any, **kwargs: Any) -> t
     return codec.Shape(function).fit(call.args, call.kwargs)
 
 
-def test_a_task_is_still_its_function(registry: Registry) -> None:
+def test_a_task_is_still_its_function(registry: MQueue) -> None:
     @registry.task
     def double(n: int) -> int:
         """Twice n."""
@@ -49,11 +54,11 @@ def test_a_task_is_still_its_function(registry: Registry) -> None:
     assert double(4) == 8
     assert (double.__name__, double.__doc__) == ("double", "Twice n.")
     assert double.name == f"{__name__}.test_a_task_is_still_its_function.<locals>.double"
-    assert (double.topic, double.namespace, double.priority) == ("default", None, 0)
+    assert (double.topic, double.namespace, double.defaults.priority) == ("default", "default", 0)
     assert registry.get(double.name) is double
 
 
-def test_what_enqueue_sends(registry: Registry) -> None:
+def test_what_enqueue_sends(registry: MQueue) -> None:
     @registry.task(topic="emails", priority=5, max_retries=7, lease=60, name="send", namespace="shop")
     def send(to: str, *, subject: str = "") -> None: ...
 
@@ -66,11 +71,11 @@ def test_what_enqueue_sends(registry: Registry) -> None:
     assert send.message("ada").priority == 5
 
 
-def test_two_functions_may_not_share_a_name(registry: Registry) -> None:
+def test_two_functions_may_not_share_a_name(registry: MQueue) -> None:
     @registry.task(name="same")
     def one() -> None: ...
 
-    with pytest.raises(DuplicateTask, match=r"'same' is taken by .*test_worker_registry\.py:\d+"):
+    with pytest.raises(DuplicateTask, match=r"'same' is taken by .*test_worker_tasks\.py:\d+"):
 
         @registry.task(name="same")
         def two() -> None: ...
@@ -78,7 +83,7 @@ def test_two_functions_may_not_share_a_name(registry: Registry) -> None:
     assert len(registry) == 1
 
 
-def test_a_reloaded_module_may_define_its_tasks_again(registry: Registry) -> None:
+def test_a_reloaded_module_may_define_its_tasks_again(registry: MQueue) -> None:
     def make() -> Any:
         @registry.task(name="again")
         def again() -> None: ...
@@ -89,7 +94,7 @@ def test_a_reloaded_module_may_define_its_tasks_again(registry: Registry) -> Non
     assert registry.get("again") is second is not first
 
 
-def test_topics_are_those_of_the_tasks(registry: Registry) -> None:
+def test_topics_are_those_of_the_tasks(registry: MQueue) -> None:
     registry.task(topic="b", name="1")(lambda: None)
     registry.task(topic="a", name="2", namespace="n")(lambda: None)
     registry.task(topic="b", name="3")(lambda: None)
@@ -97,7 +102,7 @@ def test_topics_are_those_of_the_tasks(registry: Registry) -> None:
     assert [str(t) for t in registry.topics("x")] == ["x/a", "x/b"]
 
 
-def test_a_bad_topic_is_refused_where_it_is_written(registry: Registry) -> None:
+def test_a_bad_topic_is_refused_where_it_is_written(registry: MQueue) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
         registry.task(topic="no spaces")
 
@@ -113,7 +118,7 @@ def test_a_main_module_goes_by_the_name_it_is_imported_by(monkeypatch: pytest.Mo
     assert default_name(f) == "emails.f"
 
 
-def test_a_call_that_cannot_be_is_refused_at_once(registry: Registry) -> None:
+def test_a_call_that_cannot_be_is_refused_at_once(registry: MQueue) -> None:
     @registry.task
     def send(to: Any) -> None: ...
 
@@ -123,9 +128,91 @@ def test_a_call_that_cannot_be_is_refused_at_once(registry: Registry) -> None:
         send.message("a", cc="b")  # type: ignore[call-arg]
     nans = (math.nan, {"a": [None, (math.inf,)]}, Point(1, math.nan), [{-math.inf}])
     for value in (object(), "\ud800", *nans):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"^task .*send: argument 'to': "):
             send.message(value)
     assert b"null" in send.message([None, "null", Decimal("NaN"), msgspec.Raw(b"null")]).payload
+
+
+class Person(BaseModel):
+    name: str
+    born: date
+    photo: bytes = b""
+
+
+def test_what_the_worker_would_bury_is_refused_where_it_is_enqueued() -> None:
+    app = MQueue("http://nobody.invalid")
+
+    @app.task(name="send")
+    def send(to: str, count: int = 1, *ids: int, when: datetime | None = None, points: list[Point] = [], **more: int) -> None: ...
+
+    cases: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+        ((5,), {}, "argument 'to' does not fit: Expected `str`, got `int`"),
+        (("a", "5"), {}, "argument 'count' does not fit: Expected `int`, got `str`"),
+        (("a", True), {}, "argument 'count'"),
+        (("a", 1, 2, "3"), {}, "argument 4 "),
+        (("a",), {"when": "tomorrow"}, "argument 'when'"),
+        (("a",), {"points": [Point(1, 2), {"x": 1}]}, r"argument 'points' does not fit: .*`y` - at `\$\[1\]`"),
+        (("a",), {"extra": 1.5}, "argument 'extra'"),
+        (("a",), {"points": {object()}}, "argument 'points': a object has no JSON form"),
+        ((), {}, "missing a required argument: 'to'"),
+    ]
+    for args, kwargs, says in cases:
+        with pytest.raises(TypeError, match=f"^task send: {says}"):
+            send.enqueue(*args, **kwargs)
+    with pytest.raises(ValueError, match=r"task send: its arguments take 300,0\d\d bytes, 262,144 are allowed"):
+        send.message("x" * 300_000)
+
+
+def test_pydantic_models_are_arguments() -> None:
+    def f(one: Person, some: dict[str, list[Person]], none: Person | None = None) -> None: ...
+
+    ada = Person(name="Ada", born=date(1815, 12, 10))
+    payload = codec.Shape(f).pack("t", (ada, {"a": [ada]}), {"none": None})
+    assert json.loads(payload)["args"][0] == {"name": "Ada", "born": "1815-12-10", "photo": ""}
+    call = codec.decode(payload)
+    assert codec.Shape(f).fit(call.args, call.kwargs) == ([ada, {"a": [ada]}], {"none": None})
+    with pytest.raises(TypeError, match=r"(?s)task t: argument 'one' does not fit: .*born"):
+        codec.Shape(f).pack("t", ({"name": "Ada", "born": "x"}, {}), {})
+
+
+def test_only_types_with_a_form_in_json_are_arguments() -> None:
+    class Odd:
+        pass
+
+    def f(a: Any) -> None: ...
+
+    f.__annotations__["a"] = Odd
+    with pytest.raises(TypeError, match=r"argument 'a' does not fit: .*Odd is no type that an argument of a task can have"):
+        codec.Shape(f).pack("t", (3,), {})
+
+
+def test_a_program_that_only_defines_tasks_imports_little() -> None:
+    heavy = ("aiohttp", "urllib3", "structlog", "uvloop", "pydantic")
+    code = f"import sys; from mqueue import task; task(lambda: None); print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_when_a_call_is_due(registry: MQueue) -> None:
+    send = registry.task(lambda: None)
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    assert send.options(at=at).message().deliver_after == at
+    with pytest.raises(ValueError, match="no time zone"):
+        send.options(at=datetime(2030, 1, 1))
+    with pytest.raises(ValueError, match="give one"):
+        send.options(at=at, delay=3)
+
+
+def test_a_policys_max_goes_with_the_message(registry: MQueue) -> None:
+    assert registry.task(name="a", retry=Retry(max=7))(lambda: None).message().max_retries == 7
+    assert registry.task(name="b", retry=Retry(), max_retries=3)(lambda: None).message().max_retries == 3
+    with pytest.raises(ValueError, match="give one"):
+        registry.task(retry=Retry(max=7), max_retries=3)
+
+
+def test_an_app_has_its_namespace() -> None:
+    app = MQueue(namespace="shop")
+    assert app.task(lambda: None).namespace == "shop"
+    assert app.task(name="t", namespace="other")(lambda: None).namespace == "other"
 
 
 def test_arguments_come_back_as_annotated() -> None:
@@ -149,7 +236,7 @@ def test_without_annotation_arguments_come_as_json_has_them() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "where"),
     [
-        (["x", 1], {}, "argument 1 "),
+        (["x", 1], {}, "argument 'n' "),
         ([1], {"name": 5}, "argument 'name'"),
         ([1], {}, "missing"),
         ([1, "a", 3], {}, "too many"),
@@ -202,7 +289,7 @@ def broker() -> Iterator[FakeBroker]:
 
 
 def test_enqueue_from_a_thread_and_from_a_loop(broker: FakeBroker) -> None:
-    registry = Registry(broker.url, broker.token)
+    registry = MQueue(broker.url, broker.token)
 
     @registry.task(topic="t")
     def add(a: int, b: int) -> int:
@@ -211,3 +298,21 @@ def test_enqueue_from_a_thread_and_from_a_loop(broker: FakeBroker) -> None:
     ids = [add.enqueue(1, b=2), asyncio.run(add.enqueue_async(3, 4)), asyncio.run(add.options(priority=9).enqueue_async(5, 6))]
     assert [s.id for s in broker.live()] == ids
     assert [s.item.priority for s in broker.live()] == [0, 0, 9]
+
+
+def test_many_are_enqueued_at_once(broker: FakeBroker) -> None:
+    app = MQueue(broker.url, broker.token)
+
+    @app.task(topic="t")
+    def one(n: int) -> None: ...
+
+    @app.task(topic="u")
+    def two() -> None: ...
+
+    ids = app.enqueue_many([*(one.message(n) for n in range(1500)), two.options(priority=3).message()])
+    assert ids == [s.id for s in broker.live()] and broker.requests["/enqueue"] == 2
+    assert len(asyncio.run(app.enqueue_many_async(one.message(n) for n in range(3)))) == 3
+    assert app.enqueue_many([]) == []
+    with pytest.raises(TypeError, match="argument 'n'"):
+        app.enqueue_many(one.message(n) for n in (1, "2"))  # type: ignore[arg-type]
+    assert len(broker.live()) == 1504

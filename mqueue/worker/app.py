@@ -1,0 +1,185 @@
+"""An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
+from mqueue.worker.producer import Producer
+from mqueue.worker.retry import Retry
+from mqueue.worker.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAME = re.compile(m.NAME_PATTERN)
+
+
+class DuplicateTask(ValueError):
+    """Two functions want the same task name."""
+
+
+class MQueue:
+    """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as `mqueue.client.endpoint` says.
+
+    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        namespace: str = m.DEFAULT_NAMESPACE,
+        middleware: Sequence[Middleware] = (LogContext(),),
+    ) -> None:
+        self.producer = Producer(url, token)
+        self.run_hooks = run_hooks(middleware)
+        self._enqueue_hooks = enqueue_hooks(middleware)
+        self._namespace = namespace
+        self._tasks: dict[str, Task[..., Any]] = {}
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        topic: str = ...,
+        priority: int = ...,
+        max_retries: int | None = ...,
+        retry: Retry | None = ...,
+        executor: Literal["process"] | None = ...,
+        time_limit: float | None = ...,
+        memory_limit_mb: float | None = ...,
+        lease: float | None = ...,
+        name: str | None = ...,
+        namespace: str | None = ...,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        topic: str = "default",
+        priority: int = 0,
+        max_retries: int | None = None,
+        retry: Retry | None = None,
+        executor: Literal["process"] | None = None,
+        time_limit: float | None = None,
+        memory_limit_mb: float | None = None,
+        lease: float | None = None,
+        name: str | None = None,
+        namespace: str | None = None,
+    ) -> Any:
+        """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
+
+        `priority`: lower runs first. `max_retries`, `lease` (seconds): None for the broker's defaults. `name` travels with the
+        messages, by default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is
+        another word for `max_retries`.
+
+        `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
+        whole process): past it that process is killed; only there. Raises DuplicateTask, ValueError.
+        """
+        namespace = namespace or self._namespace
+        for given in (topic, namespace):
+            if not _NAME.fullmatch(given):
+                raise ValueError(f"{given!r} is no topic or namespace: 1 to {m.NAME_MAX} of letters, digits, _ . -")
+        if executor not in (None, "process"):
+            raise ValueError(f"executor={executor!r}: 'process', or nothing: then a def runs in a thread, an async def on the loop")
+        for limit in (time_limit, memory_limit_mb):
+            if limit is not None and (executor is None or not 0 < limit < float("inf")):
+                raise ValueError("time_limit= and memory_limit_mb= are numbers above 0, and need executor='process'")
+        if retry is not None and retry.max is not None:
+            if max_retries is not None:
+                raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
+            max_retries = retry.max
+        defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            made = Task(
+                function,
+                self,
+                name=name or default_name(function),
+                defaults=defaults,
+                retry=retry,
+                in_process=executor == "process",
+                time_limit=time_limit,
+                memory_limit_mb=memory_limit_mb,
+            )
+            self._add(made)
+            return made
+
+        return register if function is None else register(function)
+
+    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Their ids, in order.
+
+        Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
+        """
+        items = list(messages)
+        with around(self._enqueue_hooks, items):
+            return self.producer.enqueue_many(items)
+
+    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
+        """`enqueue_many`, on an event loop."""
+        items = list(messages)
+        with around(self._enqueue_hooks, items):
+            return await self.producer.enqueue_many_async(items)
+
+    def get(self, name: str) -> Task[..., Any] | None:
+        return self._tasks.get(name)
+
+    def topics(self, namespace: str | None = None) -> list[m.TopicName]:
+        """Where the tasks' messages are, sorted. `namespace` is used in place of the tasks' own."""
+        return sorted({m.TopicName(namespace or t.namespace, t.topic) for t in self})
+
+    def include(self, other: "MQueue") -> None:
+        """Run the tasks of `other` too; they are still queued where `other` says. Raises DuplicateTask."""
+        for task in other:
+            self._add(task)
+
+    def __iter__(self) -> Iterator[Task[..., Any]]:
+        return iter(list(self._tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def _add(self, task: Task[..., Any]) -> None:
+        other = self._tasks.get(task.name)
+        if other is not None and place(other.function) != place(task.function):  # the same place: its module was reloaded
+            raise DuplicateTask(f"task name {task.name!r} is taken by {place(other.function)}: give {place(task.function)} another (name=…)")
+        self._tasks[task.name] = task
+
+
+def place(function: Callable[..., Any]) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """`module.qualname`. A program's main module goes by the name that others import it by."""
+    return f"{module_name(function)}.{function.__qualname__}"
+
+
+def module_name(function: Callable[..., Any]) -> str:
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec is not None else Path(file).stem if file else module
+    return module
+
+
+default = MQueue()
+task = default.task
+enqueue_many = default.enqueue_many
+enqueue_many_async = default.enqueue_many_async

@@ -1,0 +1,81 @@
+"""What runs in a process of the pool: one job after the other, each for one message. `mqueue.worker.processes` is the other side.
+
+The process gets names of the worker's own tasks and messages as the broker sent them; nothing is unpickled. It ends when the worker
+is gone, in the middle of a job too: the lease of that job will end, and another worker has it then.
+"""
+
+import asyncio
+import faulthandler
+import os
+import random
+import select
+import socket
+import sys
+import threading
+
+from mqueue import logs
+from mqueue.worker import codec
+from mqueue.worker.channel import Began, Channel, Ended, Run
+from mqueue.worker.handler import call, call_async
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import decide
+from mqueue.worker.task import Task, find
+
+ORPHANED = 70  # exit code
+
+
+class Child:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._busy = False
+
+    def serve(self) -> None:
+        """Until the worker closes the channel."""
+        threading.Thread(target=self._watch, name="mqueue-orphan", daemon=True).start()
+        while (run := self._channel.receive(Run)) is not None:
+            self._busy = True
+            self._channel.send(self._run(run))
+            self._busy = False
+
+    def _run(self, run: Run) -> Ended:
+        error: BaseException | None
+        retry = None
+        try:
+            task = find(run.module, run.qualname)
+            retry = task.retry
+            connect(task, run)
+            error = self._call(task, run)
+        except BaseException as raised:
+            error = raised
+        sys.stdout.flush()
+        outcome = decide(error, retry=retry, attempt=run.message.attempt, chance=random.random())
+        return Ended(outcome.kind, outcome.error, outcome.retry_after)
+
+    def _call(self, task: Task[..., object], run: Run) -> BaseException | None:
+        envelope = codec.decode(run.message.payload)
+        args, kwargs = task.shape.fit(envelope.args, envelope.kwargs)
+        job = Job(run.message, task, args, kwargs, run.message.lease)
+        self._channel.send(Began())
+        return asyncio.run(call_async(job)) if task.is_async else call(job)
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._channel.fileno(), 0)  # only that the other end is closed
+        poll.poll()
+        if self._busy:
+            os._exit(ORPHANED)
+
+
+def connect(task: Task[..., object], run: Run) -> None:
+    """What the job enqueues goes where the worker was told to."""
+    endpoint = (run.url, run.token)
+    if endpoint not in ((None, None), task.app.producer.endpoint):
+        task.app.producer.connect(*endpoint)
+
+
+def main(fd: int, with_logs: bool) -> None:
+    faulthandler.enable()
+    os.set_inheritable(fd, False)
+    if with_logs:
+        logs.configure()
+    Child(Channel(socket.socket(fileno=fd))).serve()

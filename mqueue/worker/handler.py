@@ -1,0 +1,44 @@
+"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from typing import Any
+
+from mqueue.worker.job import Current, Job, running
+from mqueue.worker.middleware import around
+from mqueue.worker.outcome import NeverRan
+
+
+def call(job: Job) -> BaseException | None:
+    token = running.set(job)
+    try:
+        with around(job.task.app.run_hooks, Current(job)):
+            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
+    except BaseException as raised:  # SystemExit too: a handler must not end the worker
+        return raised
+    finally:
+        running.reset(token)
+    return None
+
+
+async def call_async(job: Job) -> BaseException | None:
+    """In an asyncio task of its own: what it leaves in the context goes with that."""
+    running.set(job)
+    try:
+        with around(job.task.app.run_hooks, Current(job)):
+            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
+    except BaseException as raised:
+        return raised
+    return None
+
+
+def refuse_unrun(job: Job, result: Any) -> None:
+    """A plain wrapper around an `async def`, say, gives back a coroutine of which nothing has run. Raises NeverRan."""
+    if not isinstance(result, Awaitable | Generator | AsyncGenerator) or asyncio.isfuture(result):  # a future runs by itself
+        return
+    if isinstance(result, Coroutine | Generator):
+        result.close()  # no warning that it was never awaited
+    raise NeverRan(
+        f"task {job.task.name} gave back a {type(result).__name__}, which nothing runs: write the task, and each wrapper around it, "
+        "as `async def` with `await`, or as a `def` without `yield`"
+    )

@@ -1,0 +1,165 @@
+"""A task: a function that workers run, under a name that travels with its messages."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import update_wrapper
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+
+import msgspec
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.worker import codec
+from mqueue.worker.retry import Retry
+
+if TYPE_CHECKING:
+    from mqueue.worker.app import MQueue
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MEMORY_OF_SELF = Path("/proc/self/statm")
+Executor = Literal["loop", "thread", "process"]
+
+
+class Task(Generic[P, R]):
+    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns its id.
+
+    `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its types, or
+    have no JSON form, raise TypeError at once, and nothing is sent.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        app: "MQueue",
+        *,
+        name: str,
+        defaults: wire.EnqueueItem,
+        retry: Retry | None,
+        in_process: bool,
+        time_limit: float | None,
+        memory_limit_mb: float | None,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function = function
+        self.app = app
+        self.name = name
+        self.defaults = defaults
+        self.retry = retry
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.executor: Executor = "process" if in_process else "loop" if self.is_async else "thread"
+        self.time_limit = time_limit
+        self.memory_limit_mb = memory_limit_mb
+        self.shape = codec.Shape(function)
+        self._plain: Configured[P] = Configured(self, {})
+
+    @property
+    def topic(self) -> str:
+        return self.defaults.topic
+
+    @property
+    def namespace(self) -> str:
+        return self.defaults.namespace
+
+    def check_process(self) -> None:
+        """Raises TypeError where another process, having imported its module, would not find it there, or could not be watched."""
+        if self.memory_limit_mb is not None and not MEMORY_OF_SELF.exists():
+            raise TypeError(f"memory_limit_mb needs {MEMORY_OF_SELF}, which this system does not have")
+        if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
+            raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Queue this call; the id of its message. Returns once the broker has made it durable."""
+        return self._plain.enqueue(*args, **kwargs)
+
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """`enqueue`, on an event loop."""
+        return await self._plain.enqueue_async(*args, **kwargs)
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
+        """This call as an item for `enqueue_many`."""
+        return self._plain.message(*args, **kwargs)
+
+    def options(
+        self,
+        *,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        ttl: float | None = None,
+        idempotency_key: str | None = None,
+        max_retries: int | None = None,
+        lease: float | None = None,
+        metadata: dict[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> "Configured[P]":
+        """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the task has it.
+
+        `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds until it expires
+        unless it began. `idempotency_key`: the same key again is the same message. `lease`: seconds. `metadata`: a JSON object
+        that travels along. Raises ValueError for `delay` beside `at`, and for a time without a zone.
+        """
+        if at is not None and delay is not None:
+            raise ValueError("delay= and at= say the same in two ways: give one")
+        if at is not None and at.tzinfo is None:
+            raise ValueError(f"at={at!r} has no time zone")
+        given = {
+            "priority": priority,
+            "delay": delay,
+            "deliver_after": at,
+            "ttl": ttl,
+            "idempotency_key": idempotency_key,
+            "max_retries": max_retries,
+            "lease": lease,
+            "metadata": metadata,
+            "namespace": namespace,
+        }
+        return Configured(self, {option: value for option, value in given.items() if value is not None})
+
+
+def find(module: str, qualname: str) -> Task[..., Any]:
+    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is none."""
+    found = _attribute(import_module(module), qualname)
+    if not isinstance(found, Task):
+        raise TypeError(f"module {module} has no task {qualname}")
+    return found
+
+
+def _attribute(module: ModuleType | None, qualname: str) -> Any:
+    found: Any = module
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Configured(Generic[P]):
+    """A task and the options its calls are queued with."""
+
+    task: Task[P, Any]
+    chosen: dict[str, Any]
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
+
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        return (await self.task.app.enqueue_many_async([self.message(*args, **kwargs)]))[0]
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
+        task = self.task
+        payload = task.shape.pack(task.name, args, kwargs)
+        if len(payload) > m.PAYLOAD_MAX:
+            raise ValueError(f"task {task.name}: its arguments take {len(payload):,} bytes, {m.PAYLOAD_MAX:,} are allowed")
+        return msgspec.structs.replace(task.defaults, payload=payload, **self.chosen)

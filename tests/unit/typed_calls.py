@@ -1,0 +1,65 @@
+"""Read by `mypy --strict`, never run: each line with `# error: CODE` is one, and no other."""
+
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import assert_type
+
+from mqueue import Current, LogContext, Middleware, MQueue, Retry, enqueue_many, task
+from mqueue.wire import EnqueueItem
+
+
+class Quiet(Middleware):
+    def run(self, job: Current) -> AbstractContextManager[None]:
+        return nullcontext(print(job.id, job.metadata))
+
+
+app = MQueue("http://127.0.0.1:8080", "token", namespace="shop", middleware=[LogContext(), Quiet()])
+
+
+@task(topic="emails", priority=5)
+def send(to: str, *, subject: str = "") -> int:
+    return len(to) + len(subject)
+
+
+@task
+async def fetch(mailbox: str, limit: int = 10) -> list[str]:
+    return [mailbox] * limit
+
+
+@app.task(name="plain", max_retries=3, lease=60.0)
+def plain() -> None: ...
+
+
+@app.task(executor="process", time_limit=3, memory_limit_mb=500, retry=Retry(max=3, base=0.5, on=(OSError,), never=(FileNotFoundError,)))
+def heavy(n: int) -> None: ...
+
+
+assert_type(send("ada", subject="hi"), int)
+assert_type(send.enqueue("ada", subject="hi"), int)
+assert_type(send.message("ada"), EnqueueItem)
+assert_type(enqueue_many([send.message("ada"), fetch.message("box", limit=3)]), list[int])
+send.options(priority=1, delay=2.5, ttl=60, idempotency_key="k", max_retries=0, lease=5, metadata={"a": 1}, namespace="n").enqueue("ada")
+send.options(at=datetime(2030, 1, 1, tzinfo=UTC)).enqueue("ada", subject="later")
+plain.enqueue()
+
+
+async def on_a_loop() -> None:
+    assert_type(await fetch("box"), list[str])
+    assert_type(await fetch.enqueue_async("box", limit=3), int)
+    assert_type(await send.options(delay=1).enqueue_async("ada"), int)
+    await fetch.enqueue_async("box", "3")  # error: arg-type
+
+
+send.enqueue()  # error: call-arg
+send.enqueue(5)  # error: arg-type
+send.enqueue("ada", "hi")  # error: call-arg
+send.enqueue("ada", topic="hi")  # error: call-arg
+send.message("ada", subject=3)  # error: arg-type
+send.options(delay=1).enqueue(5)  # error: arg-type
+send.options(dealy=1)  # error: call-arg
+send.options(priority="high")  # error: arg-type
+send("ada", subject=3)  # error: arg-type
+plain.enqueue(1)  # error: call-arg
+app.task(executor="thread")  # error: call-overload
+Retry(on=(3,))  # error: arg-type
+app.task(topic=3)  # error: call-overload
