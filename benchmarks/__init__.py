@@ -4,6 +4,7 @@ Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL sha
 it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
 
     enqueue.py  one call at a time, batches, many producers
+    share.py    threads that enqueue one by one, sharing requests or not
     drain.py    one worker process emptying a queue
     latency.py  from enqueue to the start of the job, idle
     backlog.py  a deep queue: the speed of fetches, the memory

@@ -55,6 +55,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     wait: float = 0.0
     repeatable: bool = False
+    also: int = 0  # a status beside 200 whose body is the answer
 
 
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
@@ -82,6 +83,7 @@ _read_messages = msgspec.json.Decoder(list[wire.Message]).decode
 _read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
 _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
+_read_ready = msgspec.json.Decoder(wire.Ready).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
@@ -91,12 +93,25 @@ _json = msgspec.json.Encoder().encode
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
     """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
     keyed = sum(1 for i in items if i.idempotency_key)
-    headers = MSGPACK
-    if safe_retries and keyed == 0:
-        headers = {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
-    elif safe_retries and keyed < len(items):
+    if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
-    return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed == len(items))
+        keyed = len(items)
+    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries)
+
+
+def packed(item: wire.EnqueueItem) -> bytes:
+    """An item of `enqueue_packed`. Raises TypeError for metadata that has no MessagePack form."""
+    return _pack(item)
+
+
+def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+    """`enqueue` for items of which all have a key of their own, or none has."""
+    return _enqueue([msgspec.Raw(item) for item in items], keyed=keyed, safe_retries=safe_retries)
+
+
+def _enqueue(items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
 
 
 def poll(request: wire.Poll) -> Call[wire.Polled]:
@@ -143,6 +158,10 @@ def health() -> Call[bool]:
     return Call("GET", "/health", lambda body: True)
 
 
+def ready() -> Call[wire.Ready]:
+    return Call("GET", "/ready", _read_ready, also=HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 def ack_items(items: Iterable[Settled]) -> list[wire.SettleItem]:
     return nack_items(items, None, None)
 
@@ -168,11 +187,13 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
 
 def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any case."""
-    if status != HTTPStatus.OK:
+    if status not in (HTTPStatus.OK, call.also):
         raise error(status, headers, body)
     try:
         return call.read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
+        if status != HTTPStatus.OK:
+            raise error(status, headers, body) from None
         raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
 
 

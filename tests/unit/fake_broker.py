@@ -6,6 +6,7 @@ real one that MQUEUE_TEST_URL and MQUEUE_TEST_TOKEN name (tests that need the fa
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -67,6 +68,8 @@ class FakeBroker:
     refusals: list[Refusal] = field(default_factory=list)
     waiting: int = 0
     answer_late_s: float = 0.0
+    serves: bool = True
+    held: str | None = None  # requests to this path are answered later
     hide_clock_s: float = 0.0  # what it adds to the times it tells
     _last_id: int = 1 << 60
     _receipts: int = 0
@@ -81,6 +84,10 @@ class FakeBroker:
 
     def be_late(self, seconds: float) -> None:
         self.answer_late_s = seconds
+
+    def hold(self, path: str | None) -> None:
+        """None: those that were held are answered."""
+        self.held = path
 
     def shift_clock(self, seconds: float) -> None:
         self.hide_clock_s = seconds
@@ -283,10 +290,15 @@ class FakeBroker:
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
+    async def on_ready(self, request: web.Request) -> web.StreamResponse:
+        shard = wire.ShardReady(shard=0, mode="hot" if self.serves else "recovering", redis="ok", postgres="ok", wal="ok")
+        ready = wire.Ready(status="ready" if self.serves else "not-ready", shards=[shard])
+        return web.json_response(msgspec.to_builtins(ready), status=200 if self.serves else 503)
+
     @web.middleware
     async def gate(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
         self.requests[request.path] += 1
-        if request.path != "/health" and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.path not in ("/health", "/ready") and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "unauthorized", "token missing or not valid")
         refusal = next((r for r in self.refusals if r.path == request.path and r.times), None)
         if refusal is not None:
@@ -297,12 +309,15 @@ class FakeBroker:
                 request.transport.close()
                 return web.Response()
             return problem(refusal.status, refusal.code, "refused on demand", refusal.retry_after)
+        while self.held == request.path:
+            await asyncio.sleep(0.002)
         if self.answer_late_s:
             await asyncio.sleep(self.answer_late_s)
         try:
             answer: web.StreamResponse = await handler(request)
         except msgspec.ValidationError as error:
-            return problem(400, "invalid", str(error))
+            item = re.search(r"\$\[(\d+)\]", str(error))
+            return problem(400, "invalid", str(error), item=int(item[1]) if item else None)
         return answer
 
     def app(self) -> web.Application:
@@ -318,6 +333,7 @@ class FakeBroker:
         app.router.add_get("/topics", self.on_topics)
         app.router.add_get("/messages/{id}", self.on_message)
         app.router.add_get("/health", self.on_health)
+        app.router.add_get("/ready", self.on_ready)
         return app
 
 
@@ -336,8 +352,8 @@ def reply(request: web.Request, value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def problem(status: int, code: str, detail: str, retry_after: float | None = None) -> web.Response:
-    document = wire.Problem(title=code, status=status, code=code, detail=detail)
+def problem(status: int, code: str, detail: str, retry_after: float | None = None, item: int | None = None) -> web.Response:
+    document = wire.Problem(title=code, status=status, code=code, detail=detail, item=item)
     headers = {"Retry-After": f"{retry_after:.0f}"} if retry_after is not None else {}
     return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json", headers=headers)
 
