@@ -134,18 +134,17 @@ def migrate() -> None:
 @click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Jobs at the same time.")
 @click.option("--grace", type=DURATION, default="30s", show_default=True, help="Time for running jobs to end when it stops.")
+@click.option("--probe-port", type=click.IntRange(0, 65535), help="Serve /live, /ready and /metrics here. 0: any free port, logged.")
+@click.option("--probe-host", default="0.0.0.0", show_default=True, help="Address of the probe port.")
 @broker_options
 @click.pass_context
-def worker(
-    ctx: click.Context, /, *, modules: Sequence[str], namespace: str | None, topics: Sequence[str], concurrency: int,
-    grace: float, url: str | None, token: str | None,
-) -> None:  # fmt: skip
+def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> None:
     """Run the tasks that MODULE... define."""
     from mqueue import logs
     from mqueue.worker import program
 
     logs.configure()
-    ctx.exit(program.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
+    ctx.exit(program.run(modules, **options))
 
 
 @main.command()

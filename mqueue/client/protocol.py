@@ -55,7 +55,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     wait: float = 0.0
     repeatable: bool = False
-    also: int = 0  # a status beside 200 whose body is the answer
+    answers: tuple[int, ...] = (HTTPStatus.OK,)  # statuses that have a result
 
 
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
@@ -159,7 +159,7 @@ def health() -> Call[bool]:
 
 
 def ready() -> Call[wire.Ready]:
-    return Call("GET", "/ready", _read_ready, also=HTTPStatus.SERVICE_UNAVAILABLE)
+    return Call("GET", "/ready", _read_ready, answers=(HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE))
 
 
 def ack_items(items: Iterable[Settled]) -> list[wire.SettleItem]:
@@ -187,7 +187,7 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
 
 def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any case."""
-    if status not in (HTTPStatus.OK, call.also):
+    if status not in call.answers:
         raise error(status, headers, body)
     try:
         return call.read(body)

@@ -30,13 +30,14 @@ WAIT_S = 20.0
 WAIT_SHARED_S = 1.0  # where lanes must take turns for too few slots
 REST_S = 0.05  # after a waiting poll that brought nothing
 PAUSE_S = 0.1
-PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 3.0
 PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
 UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
 
 log = structlog.get_logger("mqueue.worker")
 
 End = tuple[wire.PollSettle, Job | None]  # no job: the message never became one
+Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +77,7 @@ class Fetcher:
 
     def __init__(
         self,
-        poll: Callable[[wire.Poll], Awaitable[wire.Polled]],
+        poll: Poll,
         lanes: Sequence[Lane],
         concurrency: int,
         *,
@@ -126,11 +127,15 @@ class Fetcher:
         at_once = (self._running == 0 or len(self._ends) >= self._quarter) and len(self._quick) < QUICK_MAX
         self._look_by(now if at_once else now + COLLECT_S)
 
+    def doubt(self) -> None:
+        """The polls that wait may wait in vain: others go out in their place."""
+        for poll in self._waiting:
+            poll.cancel()
+
     def close(self) -> None:
         """Fetch no more. What quick polls under way still bring arrives, to be released; settles go on."""
         self._closed = True
-        for poll in self._waiting:
-            poll.cancel()
+        self.doubt()
         self._look_by(self._loop.time())
 
     async def drain(self, patience: float) -> int:

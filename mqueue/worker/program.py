@@ -5,12 +5,15 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from mqueue.worker import outcome
+from mqueue.worker import outcome, status
 from mqueue.worker.app import DuplicateTask, MQueue, default
+from mqueue.worker.probe import Probe
 from mqueue.worker.runtime import Worker, WorkerError
+
+PROBE_HOST = "0.0.0.0"  # an orchestrator asks from outside, at the pod's address
 
 
 def load(modules: Sequence[str]) -> None:
@@ -57,6 +60,8 @@ def run(
     url: str | None,
     token: str | None,
     grace: float = 30.0,
+    probe_host: str = PROBE_HOST,
+    probe_port: int | None = None,
 ) -> int:
     """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
     load(modules)
@@ -66,11 +71,13 @@ def run(
             app.producer.connect(url, token)
     worker = partial(Worker, union(apps), namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_serve(worker))
+        return runner.run(_serve(worker, probe_host, probe_port))
 
 
-async def _serve(make: Callable[[], Worker]) -> int:
+async def _serve(make: Callable[[], Worker], probe_host: str, probe_port: int | None) -> int:
     worker = make()
+    if probe_port is not None:
+        probe(probe_host, probe_port, lambda: [worker.status()]).start()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, worker.stop)
@@ -80,6 +87,16 @@ async def _serve(make: Callable[[], Worker]) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def probe(host: str, port: int, workers: Callable[[], Sequence[status.Status]], ended: Mapping[str, int] | None = None) -> Probe:
+    """Shows what `workers` says then. `ended`: jobs by outcome of processes that are gone."""
+    pages = {
+        "/live": status.live,
+        "/ready": lambda: status.ready(workers()),
+        "/metrics": lambda: status.metrics(workers(), ended or {}),
+    }
+    return Probe(host, port, pages)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -24,6 +24,8 @@ from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
+from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.status import Status
 from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
@@ -70,6 +72,8 @@ class Worker:
         self._grace = grace
         self._clock = clock or SystemClock()
         self._jitter = jitter
+        self._reach = Reach(self._clock)
+        self._watchdog: Watchdog | None = None
         self._jobs: set[Job] = set()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -81,6 +85,15 @@ class Worker:
     def stop(self) -> None:
         """Stop gracefully; called again, at once. On the worker's loop."""
         (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+    def status(self) -> Status:
+        """May be called from any thread."""
+        problem = self._reach.problem()
+        if self._stopping.is_set():
+            problem = "the worker stops"
+        elif self._watchdog is not None and self._watchdog.blocked:
+            problem = "the event loop is blocked: the log says where"
+        return Status(problem, dict(list(self.counts.items())), len(self._jobs), self._concurrency)
 
     async def run(self) -> int:
         """Until stopped: 0, or 1 when the broker did not take the last settles.
@@ -95,7 +108,7 @@ class Worker:
         self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
         async with AsyncClient(url, token, retries=False) as client:
             self._fetcher = Fetcher(
-                client.poll,
+                self._reach.watched(client.poll),
                 lanes(self._sources),
                 self._concurrency,
                 arrived=self._arrived,
@@ -103,15 +116,17 @@ class Worker:
                 refused=self._refused,
                 jitter=self._jitter,
             )
-            watchdog = Watchdog(loop)
+            self._watchdog = watchdog = Watchdog(loop)
             self._heartbeat.start()
             watchdog.start()
+            keeping = loop.create_task(self._reach.keep(lambda: self._check(client), self._fetcher.doubt))
             try:
                 self._fetcher.start()
                 self._log_start(url)
                 await self._stopping.wait()
                 unsettled = await self._wind_down()
             finally:
+                keeping.cancel()
                 self._fetcher.abort()
                 self._heartbeat.stop()
                 watchdog.stop()
@@ -122,6 +137,11 @@ class Worker:
         if self._refusal is not None:
             raise self._refusal
         return 1 if unsettled else 0
+
+    async def _check(self, client: AsyncClient) -> str | None:
+        """Could a fetch be served now? What is wrong, or None. Raises what the broker says of the token."""
+        await client.poll(wire.Poll(namespace=self._sources[0].namespace))
+        return fetchable(await client.ready())
 
     # ── a message comes, a job ends ──
 

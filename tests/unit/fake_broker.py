@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -68,8 +68,8 @@ class FakeBroker:
     refusals: list[Refusal] = field(default_factory=list)
     waiting: int = 0
     answer_late_s: float = 0.0
-    serves: bool = True
     held: str | None = None  # requests to this path are answered later
+    mode: Literal["hot", "cold", "apart", "recovering"] = "hot"
     hide_clock_s: float = 0.0  # what it adds to the times it tells
     _last_id: int = 1 << 60
     _receipts: int = 0
@@ -287,13 +287,15 @@ class FakeBroker:
             ),
         )
 
+    async def on_ready(self, request: web.Request) -> web.StreamResponse:
+        shard = wire.ShardReady(shard=0, mode=self.mode, redis="ok", postgres="ok", wal="ok")
+        serves = self.mode in ("hot", "cold")
+        answer = reply(request, wire.Ready(status="ready" if serves else "not-ready", shards=[shard]))
+        answer.set_status(200 if serves else 503)
+        return answer
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
-
-    async def on_ready(self, request: web.Request) -> web.StreamResponse:
-        shard = wire.ShardReady(shard=0, mode="hot" if self.serves else "recovering", redis="ok", postgres="ok", wal="ok")
-        ready = wire.Ready(status="ready" if self.serves else "not-ready", shards=[shard])
-        return web.json_response(msgspec.to_builtins(ready), status=200 if self.serves else 503)
 
     @web.middleware
     async def gate(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:

@@ -112,7 +112,7 @@ async def test_topics_and_health(client: Either, topic: str) -> None:
 
 async def test_readiness_is_told_whether_or_not_it_serves(client: Either, broker: FakeBroker) -> None:
     assert (await client.ready()).status == "ready"
-    broker.serves = False
+    broker.mode = "recovering"
     told = await client.ready()
     assert (told.status, [shard.mode for shard in told.shards]) == ("not-ready", ["recovering"])
     broker.refuse("/ready")
