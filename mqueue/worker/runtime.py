@@ -25,6 +25,7 @@ from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
 from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.recycling import LOOK_S, Recycling
 from mqueue.worker.status import Status
 from mqueue.worker.watchdog import Watchdog
 
@@ -45,8 +46,9 @@ class Worker:
     """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
     `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say. `topics`: only
-    from these, which must be topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get when it
-    stops. `counts`: acked, nacked, … so far.
+    from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get
+    when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have ended, or it holds more MiB than that.
+    `counts`: acked, nacked, … so far.
     """
 
     def __init__(
@@ -57,17 +59,24 @@ class Worker:
         token: str | None = None,
         namespace: str | None = None,
         topics: Sequence[str] = (),
+        exclude: Sequence[str] = (),
         concurrency: int = 20,
         grace: float = 30.0,
+        max_jobs: int | None = None,
+        max_memory_mb: float | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if concurrency < 1:
             raise WorkerError(f"concurrency is at least 1, not {concurrency}")
+        try:
+            self._recycling = Recycling(max_jobs, max_memory_mb)
+        except ValueError as error:
+            raise WorkerError(str(error)) from error
         self._app = app
         own_url, own_token = app.producer.endpoint
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
-        self._sources = sources(app, namespace, topics)
+        self._sources = sources(app, namespace, topics, exclude)
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
@@ -75,10 +84,12 @@ class Worker:
         self._reach = Reach(self._clock)
         self._watchdog: Watchdog | None = None
         self._jobs: set[Job] = set()
+        self._past = 0  # jobs that ended
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._refusal: MQueueError | None = None
+        self.started = False
         self.counts: Counter[str] = Counter()
         self.cut_off = 0  # handlers that still ran when the worker gave them up
 
@@ -119,14 +130,19 @@ class Worker:
             self._watchdog = watchdog = Watchdog(loop)
             self._heartbeat.start()
             watchdog.start()
-            keeping = loop.create_task(self._reach.keep(lambda: self._check(client), self._fetcher.doubt))
+            keeping = [
+                loop.create_task(self._reach.keep(lambda: self._check(client), self._fetcher.doubt)),
+                *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
+            ]
             try:
                 self._fetcher.start()
+                self.started = True
                 self._log_start(url)
                 await self._stopping.wait()
                 unsettled = await self._wind_down()
             finally:
-                keeping.cancel()
+                for task in keeping:
+                    task.cancel()
                 self._fetcher.abort()
                 self._heartbeat.stop()
                 watchdog.stop()
@@ -176,8 +192,10 @@ class Worker:
 
     def _ended(self, job: Job, result: Outcome) -> None:
         self._jobs.discard(job)
+        self._past += 1
         if not self._jobs:
             self._idle.set()
+        self._recycle(self._recycling.after(self._past))
         if job.lost:
             self.counts["lost"] += 1
             return self._fetcher.finish(None, job)
@@ -212,6 +230,16 @@ class Worker:
         self._stopping.set()
 
     # ── stopping ──
+
+    def _recycle(self, reason: str | None) -> None:
+        if reason is not None and not self._stopping.is_set():
+            log.info("the worker has run for long enough, stops", reason=reason)
+            self._stopping.set()
+
+    async def _look_at_memory(self) -> None:
+        while True:
+            self._recycle(self._recycling.now())
+            await asyncio.sleep(LOOK_S)
 
     async def _wind_down(self) -> int:
         """How many settles could not be told."""
@@ -252,15 +280,20 @@ class Worker:
         log.info("started", broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
 
 
-def sources(app: MQueue, namespace: str | None, topics: Sequence[str]) -> list[m.TopicName]:
+def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: Sequence[str] = ()) -> list[m.TopicName]:
     """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
     known = app.topics(namespace)
     if not known:
         raise WorkerError("no tasks found: is there a function with @task in the modules named?")
-    if unknown := set(topics) - {name.topic for name in known}:
+    if unknown := {*topics, *exclude} - {name.topic for name in known}:
         of_tasks = ", ".join(sorted({name.topic for name in known}))
         raise WorkerError(f"no task has topic {', '.join(sorted(unknown))}; there are: {of_tasks}")
-    return [name for name in known if not topics or name.topic in topics]
+    if both := set(topics) & set(exclude):
+        raise WorkerError(f"asked for and excluded at once: {', '.join(sorted(both))}")
+    found = [name for name in known if (not topics or name.topic in topics) and name.topic not in exclude]
+    if not found:
+        raise WorkerError("every topic of the tasks is excluded")
+    return found
 
 
 def prepare(app: MQueue) -> None:
