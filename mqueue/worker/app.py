@@ -9,13 +9,15 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.worker import batch as batches
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
-from mqueue.worker.task import Task
+from mqueue.worker.task import BatchTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+X = TypeVar("X")
 
 _NAME = re.compile(m.NAME_PATTERN)
 
@@ -66,6 +68,22 @@ class MQueue:
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        batch: int,
+        batch_wait: float = ...,
+        topic: str = ...,
+        priority: int = ...,
+        max_retries: int | None = ...,
+        retry: Retry | None = ...,
+        lease: float | None = ...,
+        name: str | None = ...,
+        namespace: str | None = ...,
+    ) -> Callable[[Callable[[list[X]], R]], BatchTask[X, R]]: ...
+
     def task(
         self,
         function: Callable[..., Any] | None = None,
@@ -81,6 +99,8 @@ class MQueue:
         lease: float | None = None,
         name: str | None = None,
         namespace: str | None = None,
+        batch: int | None = None,
+        batch_wait: float | None = None,
     ) -> Any:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
@@ -89,7 +109,10 @@ class MQueue:
         another word for `max_retries`.
 
         `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
-        whole process): past it that process is killed; only there. Raises DuplicateTask, ValueError.
+        whole process): past it that process is killed; only there.
+
+        `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
+        call of its own; its topic is its own. Raises DuplicateTask, ValueError, TypeError for a handler that takes no list.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -104,12 +127,15 @@ class MQueue:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
+        batch_wait = batches.check(batch, batch_wait, executor)
         defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            made = Task(
+            options: dict[str, Any] = {} if batch is None else {"batch": batch, "batch_wait": batch_wait}
+            made: Task[..., Any] = (Task if batch is None else BatchTask)(
                 function,
                 self,
+                **options,
                 name=name or default_name(function),
                 defaults=defaults,
                 retry=retry,

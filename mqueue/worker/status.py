@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 
-class Status(Struct, frozen=True):
+class Status(Struct, frozen=True, tag=True):
     """`problem`: why it cannot claim work, None where it can. `counts`: jobs so far by outcome. `running`: jobs now, of `slots`."""
 
     problem: str | None

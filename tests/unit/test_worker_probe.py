@@ -16,8 +16,8 @@ from mqueue.errors import Invalid, Unavailable
 from mqueue.worker import probe, reach, status, watchdog
 from mqueue.worker.app import MQueue
 from mqueue.worker.probe import Probe, ProbeError
-from mqueue.worker.program import probe as probe_of
 from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.runtime import Worker
 from mqueue.worker.status import Status
 
 
@@ -29,6 +29,12 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def page_of(worker: Worker) -> Probe:
+    page = Probe("127.0.0.1", 0, {"/live": status.live, "/ready": lambda: status.ready([worker.status()])})
+    page.start()
+    return page
 
 
 async def until_answer(port: int, status: int, seconds: float = 10) -> str:
@@ -195,8 +201,7 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, 
 
     broker.enqueue([long.message()])
     async with working(registry, broker, concurrency=1) as worker:
-        page = probe_of("127.0.0.1", 0, lambda: [worker.status()])
-        page.start()
+        page = page_of(worker)
         await began.wait()
         await until_answer(page.port, 200)
         polls = broker.requests["/poll"]
@@ -220,8 +225,7 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, 
 async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueue, broker: FakeBroker) -> None:
     registry.task(topic="t")(lambda: None)
     async with working(registry, broker) as worker:
-        page = probe_of("127.0.0.1", 0, lambda: [worker.status()])
-        page.start()
+        page = page_of(worker)
         await until_answer(page.port, 200)
         waits = sum(poll.wait > 0 for poll in broker.polls)
         broker.be_late(3600)  # it takes requests, and says nothing
@@ -237,8 +241,7 @@ async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueu
 async def test_polls_that_fail_make_a_worker_unready_whatever_the_checks_say(registry: MQueue, broker: FakeBroker) -> None:
     registry.task(topic="t")(lambda: None)
     async with working(registry, broker) as worker:
-        page = probe_of("127.0.0.1", 0, lambda: [worker.status()])
-        page.start()
+        page = page_of(worker)
         await until_answer(page.port, 200)
 
         async def fails(request: wire.Poll) -> wire.Polled:
@@ -265,8 +268,7 @@ async def test_a_blocked_loop_does_not_keep_the_probe_from_saying_so(
         free.wait(10)
 
     async with working(registry, broker) as worker:
-        page = probe_of("127.0.0.1", 0, lambda: [worker.status()])
-        page.start()
+        page = page_of(worker)
         await until_answer(page.port, 200)
 
         def look() -> None:
