@@ -88,7 +88,7 @@ def _job(chance: random.Random, job_s: float) -> tuple[str, Sequence[object]]:
 
 def report(found: Found) -> list[str]:
     lines = [
-        f"{name:8} grace {grace:>4}: {len(times)} restarts, stopped after {percentile(times, 0.5):.2f} s (median), {max(times, default=0):.2f} s"
+        f"{name:8} grace {grace:>4}: {len(times)} restarts, each took {percentile(times, 0.5):.2f} s (median), {max(times, default=0):.2f} s"
         for (name, grace), times in zip(GRACES.items(), found.stop_s.values(), strict=True)
     ]
     rows = {

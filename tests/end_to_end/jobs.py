@@ -42,7 +42,9 @@ app = MQueue()
 
 
 def note(what: str, n: int) -> None:
-    os.write(OUT, f"{what} {n} {current().attempt} {WORKER} {time.monotonic():.6f}\\n".encode())
+    message = current()._job.message
+    leased = message.lease_expires_at.timestamp() - message.lease  # as the broker has it
+    os.write(OUT, f"{what} {n} {current().attempt} {WORKER} {time.monotonic():.6f} {leased:.6f}\\n".encode())
 
 
 @app.task(topic="jobs", name="rest")
@@ -86,13 +88,14 @@ def devour(n: int, worker: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """`at`: monotonic seconds."""
+    """`at`: monotonic seconds. `leased`: by the shard's clock, which is the machine's wall clock here; of the first lease."""
 
     what: str
     job: int
     attempt: int
     worker: str
     at: float
+    leased: float
 
 
 class Crew:
@@ -121,8 +124,8 @@ class Crew:
         whole = text[: text.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.decode().splitlines():
-            what, job, attempt, worker, at = line.split()
-            self._notes.append(Note(what, int(job), int(attempt), worker, float(at)))
+            what, job, attempt, worker, at, leased = line.split()
+            self._notes.append(Note(what, int(job), int(attempt), worker, float(at), float(leased)))
         return self._notes
 
     def running(self, worker: str) -> dict[int, Note]:

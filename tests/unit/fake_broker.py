@@ -67,6 +67,7 @@ class FakeBroker:
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     waiting: int = 0
+    ended: set[str | None] = field(default_factory=set)  # polls that need not wait
     answer_late_s: float = 0.0
     held: str | None = None  # requests to this path are answered later
     mode: Literal["hot", "cold", "apart", "recovering"] = "hot"
@@ -194,6 +195,7 @@ class FakeBroker:
         poll = decode(request, await request.read(), wire.Poll)
         self.polls.append(poll)
         self.settled += poll.settle
+        self.ended |= set(poll.end)
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
         return reply(request, wire.Polled(verdicts, await self._fetch_waiting(poll)))
 
@@ -214,7 +216,11 @@ class FakeBroker:
         until = time.monotonic() + poll.wait
         self.waiting += 1 if poll.wait else 0
         try:
-            while not (found := self.fetch(poll.namespace, poll.topics, poll.limit, poll.lease)) and time.monotonic() < until:
+            while (
+                not (found := self.fetch(poll.namespace, poll.topics, poll.limit, poll.lease))
+                and time.monotonic() < until
+                and poll.name not in self.ended
+            ):
                 await asyncio.sleep(0.002)
             return found
         finally:
