@@ -223,6 +223,18 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, 
     page.stop()
 
 
+async def test_an_idle_worker_is_ready_soon_after_its_broker_is_back(registry: MQueue, broker: FakeBroker) -> None:
+    registry.task(topic="t")(lambda: None)
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+        await asyncio.to_thread(broker.server.down)  # type: ignore[attr-defined]
+        await until_answer(page.port, 503)
+        await asyncio.to_thread(broker.server.up)  # type: ignore[attr-defined]
+        await until_answer(page.port, 200)  # before a poll that waits would be answered
+    page.stop()
+
+
 async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueue, broker: FakeBroker) -> None:
     registry.task(topic="t")(lambda: None)
     async with working(registry, broker) as worker:
