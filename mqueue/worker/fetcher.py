@@ -35,6 +35,7 @@ WAIT_S = 20.0
 WAIT_SHARED_S = 1.0  # where lanes must take turns for too few slots
 GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for one batch, at most that share of its wait: so that each brings several
 GATHER_LATE_S = 1.0  # for an answer: then the batch begins without it
+RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether the broker is back
 REST_S = 0.05  # after a waiting poll that brought nothing
 END_S = 1.0  # for polls that wait to come back when the worker stops
 END_AGAIN_S = 0.2
@@ -291,6 +292,8 @@ class Fetcher:
         self._lanes.remove(lane)
         self._lanes.append(lane)
         wait = WAIT_S if len(self._lanes) < self._concurrency or len(self._lanes) == 1 else WAIT_SHARED_S
+        if self._failed:
+            wait = RETRY_WAIT_S
         name = uuid4().hex
         poll = self._loop.create_task(self._exchange(lane, limit, wait, [], name))
         self._waiting[poll] = wire.Poll(namespace=lane.namespace, end=[name])

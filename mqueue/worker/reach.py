@@ -4,7 +4,8 @@ A poll that waits tells nothing for 20 s, and a worker whose slots are all busy 
 check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards behind it). It does not
 count while polls fail: then the next answered poll is what says that work can be claimed again.
 
-A poll that waits on a connection which the network has forgotten would wait on for long: it is given up where the checks fail too.
+A poll that waits on a connection which the network has forgotten would wait on for long: it is given up where checks fail, and once more
+when they succeed again.
 """
 
 import asyncio
@@ -61,19 +62,27 @@ class Reach:
     async def keep(self, check: Callable[[], Awaitable[str | None]], doubt: Callable[[], None]) -> None:
         """Until cancelled."""
         began = self._clock.monotonic()
+        failed = 0  # checks in a row
         while True:
             since = self._clock.monotonic() - (began if self._good_at is None else self._good_at)
             if since < CHECK_S and self._good_at is not None:
                 await asyncio.sleep(CHECK_S - since)
                 continue
             wrong = await self._wrong(check)
-            if wrong is None and not self._failing:
-                self._good()
-                continue
-            if wrong is not None:
+            if wrong is None:
+                if failed:
+                    log.info("the broker answers checks again", failed=failed)
+                    doubt()
+                failed = 0
+                if not self._failing:
+                    self._good()
+                    continue
+            else:
+                failed += 1
                 self._reason = wrong
+                if failed == 1:
+                    log.warning("no good answer to a check", error=wrong)
                 if since >= DOUBT_S:
-                    log.warning("no answer from the broker, waiting polls given up", error=wrong)
                     doubt()
             await asyncio.sleep(CHECK_S)
 

@@ -33,7 +33,7 @@ from mqueue.worker.task import Task
 from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
-SETTLE_S = 5.0  # for the last settles
+SETTLE_S = 10.0  # for the last settles
 RENEW_TIMEOUT_S = 5.0
 
 log = structlog.get_logger("mqueue.worker")

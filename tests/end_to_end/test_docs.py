@@ -103,7 +103,7 @@ def test_the_readmes_worker_runs_the_readmes_jobs(broker: Broker, environment: d
         process = subprocess.Popen(command, cwd=ROOT, env={**environment, "PYTHONUNBUFFERED": "1"}, stdout=file, stderr=subprocess.DEVNULL)
     try:
         assert "queued 7 jobs" in sh(jobs, environment, broker)
-        until(lambda: out.read_text().count("sent ") == 6, 20, "the worker sends them")
+        until(lambda: out.read_text().count("sent ") == 6, 60, "the worker sends them")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
@@ -227,8 +227,8 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         process = subprocess.Popen(command, cwd=tmp_path, env=inside, stdout=file, stderr=subprocess.DEVNULL)
     try:
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
-        until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 30, "the worker prints what the page shows")
-        until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 10, "three dead letters below their head")
+        until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 90, "the worker prints what the page shows")
+        until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 30, "three dead letters below their head")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

@@ -146,12 +146,12 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
     first = place.worker("--grace", "1s")
     try:
-        until(lambda: place.lines() == ["stuck 1"], 20, "it runs")
+        until(lambda: place.lines() == ["stuck 1"], 60, "it runs")
         first.terminate()
-        first.wait(20)
+        assert first.wait(60) == 0, f"its last settle was not taken: {place.log()}"
         second = place.worker("--grace", "1s")
         try:
-            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 20, "it runs again, at once, and no attempt was counted")
+            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 60, "it runs again, at once, and no attempt was counted")
         finally:
             second.kill()
             second.wait()
