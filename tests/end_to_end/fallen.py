@@ -70,7 +70,8 @@ class Found:
 
     def good(self, late_s: float = LATE_S) -> bool:
         whole = not self.lost and not self.ran_again and not self.untold and self.acked == self.jobs
-        return whole and not self.late(late_s) and all(fall.victims for fall in self.falls)
+        told = all(fall.refused + fall.cancelled for fall in self.falls if fall.way.startswith("asleep"))
+        return whole and told and not self.late(late_s) and all(fall.victims for fall in self.falls)
 
 
 def run(rounds: int, ways: Sequence[str] = WAYS, lease: float = LEASE_S, seed: int = 1) -> Found:
@@ -151,7 +152,7 @@ class Round:
                 return
             assert now < deadline, f"only {len(fresh)} of {slots} slots were busy"
             if now > more:
-                self._long.update(self._load.many([("again", (FIRST_S, 2 * self._lease + 1))] * 2 * PREY_SLOTS, priority=-1))
+                self._long.update(self._load.many([("again", (FIRST_S, 10.0))] * 2 * PREY_SLOTS, priority=-1))
                 more = now + FIRST_S / 2
             time.sleep(0.01)
 
@@ -176,9 +177,9 @@ class Round:
         return len(fall.elsewhere_s) == len(fall.victims)
 
     def _woken(self, fall: Fall, prey: Member) -> list[str]:
-        """It is told of each of its jobs that runs elsewhere; of which it is not."""
-        ids = self._load.known()
-        mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long}
+        """It is told of each of its jobs that runs elsewhere; of which it is not. (What has ended there by then is gone: that changes nothing.)"""
+        ids, ended = self._load.known(), {note.job for note in self._crew.notes() if note.what == "ended" and note.worker != PREY}
+        mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long - ended}
         prey.signal(signal.SIGCONT)
         refused: set[int] = set()
         cancelled: set[int] = set()
