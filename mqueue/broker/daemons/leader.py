@@ -26,6 +26,7 @@ from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.daemons.reconciler import Reconciler
+from mqueue.broker.daemons.scheduler import LOOK_EVERY_S, Scheduler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.store.leader import LeaderStore
@@ -52,10 +53,13 @@ class Leader:
     leader looks at a new one.
     """
 
-    def __init__(self, shard: Shard, admin: ReadyCache, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
+    def __init__(
+        self, shard: Shard, admin: ReadyCache, limits: Limits, scheduler: Scheduler, *, flush_age_us: int, horizon_us: int, idle_us: int
+    ) -> None:
         self._shard = shard
         self._epochs = Epochs(admin, limits)
-        self._keeper = Keeper(self._epochs)
+        self._keeper = Keeper(self._epochs, scheduler)
+        self._scheduler = scheduler
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
         self._flusher = Flusher(flush_age_us)
@@ -181,12 +185,12 @@ class Leader:
     async def _work(self, lead: Lead) -> None:
         """All periodic work of a leader on one screen."""
         shard, now = self._shard, self._shard.clock.monotonic
-        scan_at = arrivals_at = flush_at = measure_at = 0.0
+        scan_at = arrivals_at = flush_at = measure_at = schedule_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
         await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
         while True:
-            await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
+            await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at, schedule_at) - now()))
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
                 flushed = await self._flusher.flush(lead, everything)
@@ -198,6 +202,10 @@ class Leader:
             if now() >= scan_at:
                 await self._prefetcher.scan(lead)
                 scan_at = now() + SCAN_EVERY_S
+            if now() >= schedule_at:
+                if await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True):
+                    arrivals_at = now()
+                schedule_at = now() + LOOK_EVERY_S
             if now() >= arrivals_at:
                 await self._prefetcher.arrivals(lead)
                 arrivals_at = now() + ARRIVALS_EVERY_S
