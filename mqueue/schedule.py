@@ -4,8 +4,8 @@ A schedule has a *next* tick, the first that nobody has decided on. A tick is *m
 whatever the policy says, so that a change of leaders drops none. What becomes of those missed is the catch-up policy: *skip* drops them, *one*
 keeps the latest unless a later one is on time, *all* keeps each.
 
-Daylight saving is cronsim's, which follows Debian's cron: a fixed time that the clock leaps over runs right after the gap, one that it shows twice
-runs the first time; what begins with a star goes by elapsed time.
+Daylight saving is cronsim's, which follows Debian's cron: a fixed time that the clock leaps over runs right after the gap, one that it shows
+twice runs the first time; what begins with a star goes by elapsed time.
 """
 
 import json
@@ -22,6 +22,9 @@ SECOND_US = 1_000_000
 MISSED_US = 30 * SECOND_US
 EVERY_MIN_S = 1.0
 EVERY_MAX_S = 366 * 86_400.0
+PAYLOAD_MAX = 64 * 1024  # bytes
+SCHEDULES_MAX = 1_000  # of a namespace, in one shard
+OWN_METADATA = frozenset({"schedule", "tick"})  # what a tick adds to it
 CRON_MAX = 256  # letters
 ZONE_MAX = 64
 FIELDS = 5
@@ -46,6 +49,36 @@ class Spec(NamedTuple):
     timezone: str = "UTC"
     every_us: int = 0
     anchor_us: int = 0
+
+
+class Schedule(NamedTuple):
+    """A periodic task as it is kept. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None: the broker's defaults.
+
+    `next_at_us`: its next tick; None: there is no other. `declared`: hash of what code declared last.
+    """
+
+    namespace: str
+    name: str
+    topic: str
+    cron: str | None
+    timezone: str
+    every_us: int
+    anchor_us: int
+    catch_up: CatchUp
+    payload: bytes
+    metadata: str | None
+    priority: int
+    max_retries: int | None
+    lease_ms: int | None
+    ttl_us: int | None
+    paused: bool
+    next_at_us: int | None
+    last_at_us: int | None
+    declared: bytes | None
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.cron, self.timezone, self.every_us, self.anchor_us)
 
 
 class Due(NamedTuple):

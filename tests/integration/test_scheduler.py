@@ -16,10 +16,10 @@ from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import Deposed, StoreLost
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LeaderStore
-from mqueue.broker.store.schedules import Schedule, ScheduleStore
+from mqueue.broker.store.schedules import ScheduleStore
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
-from mqueue.schedule import CatchUp, moment, next_after
+from mqueue.schedule import CatchUp, Schedule, moment, next_after
 
 BEGIN_US = 1_711_836_000 * SECOND  # 2024-03-30T22:00Z: the clock in Berlin leaps in three hours
 MINUTE = 60 * SECOND

@@ -7,7 +7,7 @@ import structlog
 from mqueue.broker import tasks
 from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.daemons.scheduler import LOOK_EVERY_S, Scheduler
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.store.cold import ColdStore
 from mqueue.message import BATCH_MAX
 
@@ -15,6 +15,7 @@ TICK_S = 0.05
 PROBE_S = 0.5
 BACK = 2  # answers of Redis in a row after which it serves again
 PRUNE_EVERY_S = 1.0
+SCHEDULE_EVERY_S = 0.25
 
 logger = structlog.get_logger(__name__)
 
@@ -65,6 +66,6 @@ class Keeper:
                 prune_at = now() + PRUNE_EVERY_S
             if now() >= schedule_at:
                 await self._scheduler.enqueue_due(lead, clock, announce=False)
-                schedule_at = now() + LOOK_EVERY_S
+                schedule_at = now() + SCHEDULE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

@@ -26,7 +26,7 @@ from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.daemons.reconciler import Reconciler
-from mqueue.broker.daemons.scheduler import LOOK_EVERY_S, Scheduler
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.store.leader import LeaderStore
@@ -185,12 +185,12 @@ class Leader:
     async def _work(self, lead: Lead) -> None:
         """All periodic work of a leader on one screen."""
         shard, now = self._shard, self._shard.clock.monotonic
-        scan_at = arrivals_at = flush_at = measure_at = schedule_at = 0.0
+        scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
         await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
         while True:
-            await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at, schedule_at) - now()))
+            await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             if now() >= flush_at:
                 everything = self._flush_all.is_set()
                 flushed = await self._flusher.flush(lead, everything)
@@ -202,11 +202,8 @@ class Leader:
             if now() >= scan_at:
                 await self._prefetcher.scan(lead)
                 scan_at = now() + SCAN_EVERY_S
-            if now() >= schedule_at:
-                if await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True):
-                    arrivals_at = now()
-                schedule_at = now() + LOOK_EVERY_S
             if now() >= arrivals_at:
+                await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True)  # what is due arrives
                 await self._prefetcher.arrivals(lead)
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:

@@ -11,12 +11,12 @@ from mqueue.broker import failpoints, record
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.store import schedules
 from mqueue.broker.store.rows import Row
-from mqueue.broker.store.schedules import Schedule, Ticked
+from mqueue.broker.store.schedules import Ticked
 from mqueue.broker.wal.errors import WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.message import BATCH_MAX, BODY_MAX
+from mqueue.schedule import Schedule
 
-LOOK_EVERY_S = 0.25
 SCHEDULES_MAX = 100  # in one transaction
 ROUNDS_MAX = 8  # transactions in one go, so that a flush gets its turn
 

@@ -16,34 +16,7 @@ from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Row
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.store.write import Ledger
-from mqueue.schedule import CatchUp, Spec
-
-
-class Schedule(NamedTuple):
-    """A row of `schedule`. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None: the broker's defaults."""
-
-    namespace: str
-    name: str
-    topic: str
-    cron: str | None
-    timezone: str
-    every_us: int
-    anchor_us: int
-    catch_up: CatchUp
-    payload: bytes
-    metadata: str | None
-    priority: int
-    max_retries: int | None
-    lease_ms: int | None
-    ttl_us: int | None
-    paused: bool
-    next_at_us: int | None
-    last_at_us: int | None
-    declared: bytes | None
-
-    @property
-    def spec(self) -> Spec:
-        return Spec(self.cron, self.timezone, self.every_us, self.anchor_us)
+from mqueue.schedule import Schedule
 
 
 class Ticked(NamedTuple):
