@@ -58,22 +58,19 @@ def test_each_tick_runs_once_whoever_leads(stores: Stores, tmp_path: Path) -> No
             place = Place(tmp_path, second, TASKS)
             workers = [place.worker(), place.worker()]  # each declares the same
             try:
-                until_more(place, 2, "it beats")
+                until_more(place, 1, "it beats")
+                first.kill()
+                until_more(place, 2, "it beats on")
+                assert second.metric("mqueue_leader") == 1
+                first.start()  # nobody waits for it then, when Redis goes
                 with stores.without("valkey"):
                     until(lambda: second.metric("mqueue_cold") == 1, 40, "cold")
                     until_more(place, 2, "it beats without Redis")
                 until(lambda: second.metric("mqueue_cold") == 0, 40, "hot again")
-                until_more(place, 2, "it beats again")
-                leader = first if first.metric("mqueue_leader") else second
-                if leader is first:  # the workers' broker stays
-                    first.kill()
-                    until(lambda: second.metric("mqueue_leader") == 1, 40, "the second leads")
-                until_more(place, 2, "it beats on")
-                beat, nightly = client.schedules()
+                until_more(place, 1, "it beats again")
+                _, nightly = client.schedules()
                 assert (nightly.cron, nightly.timezone, nightly.last_at) == ("0 4 * * *", "Europe/Berlin", None)
                 client.pause_schedule("beat")
-                [(counted,)] = stores.sql("SELECT count(*) FROM schedule WHERE paused")
-                assert counted == 1
                 until(lambda: client.schedule("beat").last_at in ids_of_ticks(place), 20, "the last one has run")  # type: ignore[union-attr]
             finally:
                 for worker in workers:
