@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from stores import NODES, NUMBER, SECOND, World
+from stores import LIMITS, NODES, NUMBER, SECOND, World
 
-from mqueue.broker import failpoints
+from mqueue.broker import failpoints, record
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import Deposed, StoreLost
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.queries import sql
 from mqueue.broker.store.schedules import ScheduleStore
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
-from mqueue.schedule import CatchUp, Schedule, moment, next_after
+from mqueue.message import BATCH_MAX
+from mqueue.schedule import PAYLOAD_MAX, CatchUp, Schedule, moment, next_after
 
 BEGIN_US = 1_711_836_000 * SECOND  # 2024-03-30T22:00Z: the clock in Berlin leaps in three hours
 MINUTE = 60 * SECOND
@@ -94,7 +96,7 @@ def made(name: str, cron: str | None = None, every_s: int = 0, catch_up: CatchUp
     s = Schedule(
         "n", name, "ticks", cron, "Europe/Berlin", every_s * SECOND, anchor, catch_up, b"{}", None, 0, None, None, None, False, None, None, None
     )
-    return s._replace(next_at_us=next_after(s.spec, BEGIN_US), **more)
+    return s._replace(**({"next_at_us": next_after(s.spec, BEGIN_US)} | more))
 
 
 def put(world: World, *schedules: Schedule) -> None:
@@ -162,3 +164,78 @@ def test_ten_thousand_ticks_come_once_each(world: World, leaders: Leaders, annou
     assert world.run(world.ledger())["enqueued"] == len(ticks)
     arrivals = world.run(world.run(world.connection.execute("SELECT count(*) FROM arrival")).fetchone())
     assert arrivals == (len(ticks) if announce else 0,)
+
+
+def test_a_tick_brings_what_its_schedule_says_and_is_delivered(world: World, leaders: Leaders) -> None:
+    s = made("a", every_s=60, payload=b"call", metadata='{"a": [1, 2.50]}', priority=-2, max_retries=7, lease_ms=4_000)
+    put(world, s, made("expires", every_s=60, ttl_us=SECOND))
+    leaders.clock.now_us += MINUTE
+
+    async def delivered() -> list[Any]:
+        lead = leaders.leads[-1]
+        assert await leaders.turn(lead) == 2
+        await world.cache.lead(lead.term, LIMITS)
+        await world.prefetcher.scan(lead)
+        await world.prefetcher.refill(lead, "n/ticks")
+        await world.prefetcher.arrivals(lead)
+        got = await world.cache.fetch(world.lead.epoch, NODES[0], ["n/ticks"], 10, 1000, False)
+        return [(record.unpack(data), record.open_body(body)) for data, body in zip(got.records, got.bodies, strict=True)]
+
+    (first, body), (second, _) = world.run(delivered())
+    assert (first.priority, first.max_retries, first.lease_ms, first.expires) == (-2, 7, 4_000, 0)
+    assert (second.max_retries, second.lease_ms, second.expires - second.due) == (3, 30_000, SECOND)
+    assert body.payload == b"call"
+    assert body.metadata == b'{"schedule": "a", "tick": "2024-03-30T22:01:00Z", "a": [1, 2.50]}'
+
+
+def test_what_was_missed_is_dropped_without_a_message(world: World, leaders: Leaders) -> None:
+    put(world, made("skip", every_s=60, catch_up="skip"), made("one", every_s=60, catch_up="one"), made("paused", every_s=60, paused=True))
+    leaders.clock.now_us += 100 * MINUTE + 40 * SECOND
+    assert world.run(leaders.turn(leaders.leads[-1])) == 1
+    assert enqueued(world) == {("one", "2024-03-30T23:40:00Z"): 1}
+    assert world.run(leaders.turn(leaders.leads[-1])) == 0
+    leaders.clock.now_us += 20 * SECOND
+    assert world.run(leaders.turn(leaders.leads[-1])) == 2
+
+
+def test_one_transaction_is_bounded_and_the_rest_comes_next(world: World, leaders: Leaders) -> None:
+    put(world, made("small", every_s=1), *(made(f"large{n}", every_s=10, payload=bytes(PAYLOAD_MAX)) for n in range(2)))
+    leaders.clock.now_us += 2_500 * SECOND
+    sizes: list[int] = []
+
+    async def counted() -> None:
+        real = leaders.schedulers[0]._round
+
+        async def round(*args: Any) -> int:
+            sizes.append(await real(*args))
+            return sizes[-1]
+
+        leaders.schedulers[0]._round = round  # type: ignore[method-assign]
+        while await leaders.turn(leaders.leads[-1]):
+            pass
+
+    world.run(counted())
+    assert sum(sizes) == 2_500 + 2 * 250
+    assert max(sizes) <= BATCH_MAX
+    large = world.run(world.run(world.connection.execute("SELECT count(*) FROM message WHERE octet_length(payload) > 2")).fetchone())
+    assert large == (500,)
+
+
+def test_one_that_is_being_edited_is_left_for_the_next_look(world: World, leaders: Leaders) -> None:
+    put(world, made("a", every_s=60), made("b", every_s=60))
+    leaders.clock.now_us += MINUTE
+
+    async def looked() -> tuple[int, int]:
+        async with world.store.transaction() as connection:
+            await connection.execute(sql("schedule"), {"namespace": "n", "name": "a"})
+            first = await leaders.turn(leaders.leads[-1])
+        return first, await leaders.turn(leaders.leads[-1])
+
+    assert world.run(looked()) == (1, 1)
+
+
+def test_a_clock_that_is_ahead_of_postgres_starts_nothing(world: World, leaders: Leaders) -> None:
+    now_us = SystemClock().wall_us()
+    put(world, made("a", every_s=60, next_at_us=now_us + 3_600 * SECOND))
+    leaders.clock.now_us = now_us + 7_200 * SECOND
+    assert world.run(leaders.turn(leaders.leads[-1])) == 0

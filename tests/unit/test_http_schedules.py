@@ -83,7 +83,7 @@ async def test_what_is_wrong_is_refused_and_named(b: Broker, change: dict[str, A
 
 
 async def test_a_time_that_never_comes_is_refused(b: Broker) -> None:
-    status, problem, _ = await b.ask("PUT", "/schedules/nightly", CRON | {"cron": "0 0 30 2 */8"})
+    status, problem, _ = await b.ask("PUT", "/schedules/nightly", CRON | {"cron": "0 0 */30 2 MON#5"})
     assert (status, problem["field"]) == (400, "cron")
 
 
