@@ -40,7 +40,7 @@ class Schedules:
 
     async def find(self, namespace: str, name: str) -> Schedule:
         async with _reported():
-            _, known = await self._look(namespace, name)
+            known = await self._look(namespace, name)
         if known is None:
             raise _not_found(name)
         return known
@@ -50,12 +50,13 @@ class Schedules:
         home = self._shards[self._slots.shard(TopicName(wanted.namespace, wanted.topic))]
         async with _reported():
             now_us = await self._now_us(home)
-            shard, elsewhere = await self._look(wanted.namespace, wanted.name)
-            if elsewhere is not None and declared is not None and elsewhere.declared == declared:
-                return elsewhere
-            made = replaced(elsewhere, wanted, declared, now_us)  # refuses before anything is changed
-            if shard is not None and shard is not home:
-                await ScheduleStore(shard.store).delete(wanted.namespace, wanted.name)
+            there = await self._look(wanted.namespace, wanted.name)
+            if there is not None and declared is not None and there.declared == declared:
+                return there
+            made = replaced(there, wanted, declared, now_us)  # refuses before anything is changed
+            for shard in self._shards:
+                if shard is not home:
+                    await ScheduleStore(shard.store).delete(wanted.namespace, wanted.name)
 
             def decide(known: Schedule | None) -> Schedule | None:
                 if known is None:
@@ -96,11 +97,11 @@ class Schedules:
                     return edited
         raise _not_found(name)
 
-    async def _look(self, namespace: str, name: str) -> tuple[Shard | None, Schedule | None]:
+    async def _look(self, namespace: str, name: str) -> Schedule | None:
         for shard in self._shards:
             if (known := await ScheduleStore(shard.store).find(namespace, name)) is not None:
-                return shard, known
-        return None, None
+                return known
+        return None
 
     async def _now_us(self, shard: Shard) -> int:
         """As the scheduler counts it: by the lesser of two clocks."""
