@@ -124,7 +124,7 @@ class Connection:
         with self._breaking():
             async with self._link.call(name):
                 cursor = self._run(query, params, binary)
-                if name not in ("shard_row", "brokers", "heartbeat", "try_lock"):
+                if name not in ("shard_row", "brokers", "heartbeat", "try_lock", "schedule_is_due"):
                     self._server.written()
         return cursor
 
