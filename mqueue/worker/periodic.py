@@ -1,33 +1,19 @@
-"""Periodic tasks: what a decorator says of when its task runs, and how a worker tells the broker so.
+"""Periodic tasks: what a decorator says of when its task runs. A worker tells the broker so (`declarer.py`), which keeps the schedules."""
 
-The worker only declares: the broker keeps the schedules and enqueues their ticks, whether a worker runs or not. It declares when it starts, or
-when the broker is there; a declaration that is not new changes nothing, so any number of workers may declare the same.
-"""
-
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
-import structlog
 
 from mqueue import message as m
 from mqueue import schedule, wire
-from mqueue.errors import Forbidden, Invalid, MQueueError, TooLarge
 from mqueue.worker import codec
 
 if TYPE_CHECKING:
     from mqueue.worker.task import Task
 
-PAUSE_S = 0.5
-PAUSE_MAX_S = 30.0
-REFUSED = (Invalid, Forbidden, TooLarge)  # so for ever
-
 _NAME = re.compile(m.NAME_PATTERN)
-
-log = structlog.get_logger("mqueue.worker")
 
 
 def plan(
@@ -66,26 +52,3 @@ def of(tasks: "list[Task[..., Any]]", namespace: str | None, sources: set[m.Topi
         t.name: msgspec.structs.replace(t.periodic, namespace=namespace or t.namespace) for t in tasks if t.periodic is not None
     }  # fmt: skip
     return {name: item for name, item in items.items() if m.TopicName(item.namespace, item.topic) in sources}
-
-
-async def declare(
-    items: Mapping[str, wire.ScheduleItem], put: Callable[[str, wire.ScheduleItem], Awaitable[wire.Schedule]], jitter: Callable[[], float]
-) -> None:
-    """Returns when all are declared, or refused. While the broker does not answer it tries on."""
-    left, failed = dict(items), 0
-    while left:
-        for name, item in list(left.items()):
-            try:
-                known = await put(name, item)
-            except MQueueError as error:
-                if isinstance(error, REFUSED):
-                    log.error("periodic task refused: it is not scheduled", task=name, error=str(error))
-                    del left[name]
-                elif not failed:
-                    log.warning("periodic task not declared yet, trying on", task=name, error=str(error))
-            else:
-                log.info("periodic task declared", task=name, next=str(known.next_at), paused=known.paused)
-                del left[name]
-        if left:
-            failed += 1
-            await asyncio.sleep(min(PAUSE_S * 2 ** min(failed - 1, 10), PAUSE_MAX_S) * (1.0 + jitter()) / 2)

@@ -17,7 +17,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, outcome, periodic
+from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, lanes
@@ -105,7 +105,7 @@ class Worker:
                 jitter=self._jitter,
             )
             watchdog = Watchdog(loop)
-            declaring = asyncio.create_task(periodic.declare(self._schedules, client.put_schedule, self._jitter))
+            declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
             watchdog.start()
             try:
