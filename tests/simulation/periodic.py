@@ -9,9 +9,12 @@ from .loop import elapse
 from .world import START_US, World
 
 EVERY_S = (1, 2, 3, 7)
+# those that end a leader amid what it does
+FAULTS = ("kill", "power_loss", "pause", "redis_forgets", "redis_is_away", "postgres_restarts", "postgres_is_away", "cut", "slow", "flaky")
 PUT = b"""INSERT INTO schedule (namespace, name, topic, timezone, every_us, anchor_us, catch_up, payload, priority, next_at_us)
 VALUES ('periodic', %(name)s, %(name)s, 'UTC', %(every)s, %(anchor)s, 'all', '0', 0, %(anchor)s + %(every)s)"""
 QUIET_S = 3.0
+LOST = 0.1  # of the calls
 
 
 class Periodic(World):
@@ -24,7 +27,9 @@ class Periodic(World):
         await self._until_all_serve()
         for every in EVERY_S:
             sql.execute(PUT, {"name": f"every-{every}", "every": every * SECOND_US, "anchor": START_US})
+        losing = self.loop.create_task(self._lose())
         await self.faults.run(self.loop.time() + 12.0)
+        losing.cancel()
         await self._heal()
         for broker in self.brokers:
             broker.clock.offset_us = 0  # one whose clock is behind would be late
@@ -33,6 +38,14 @@ class Periodic(World):
         await elapse(QUIET_S)
         keeping.cancel()
         self._count_ticks(until_us)
+
+    async def _lose(self) -> None:
+        """Calls of PostgreSQL, and answers, all the while: of each leader some amid a tick."""
+        while True:
+            for broker in self.brokers:
+                if broker.alive:
+                    broker.to_postgres.flaky = LOST
+            await elapse(0.2)
 
     def _count_ticks(self, until_us: int) -> None:
         sql = self.postgres.own

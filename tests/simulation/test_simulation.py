@@ -27,7 +27,7 @@ def test_nothing_acknowledged_is_lost(servers: Servers, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(max(2, SEEDS // 4)))
+@pytest.mark.parametrize("seed", [2, 7] if SEEDS <= 8 else range(SEEDS))  # those two notice a tick that is not one transaction
 def test_each_tick_of_a_schedule_is_enqueued_once(servers: Servers, seed: int) -> None:
     world = servers.periodic(seed)
     world.run()
