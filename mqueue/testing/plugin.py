@@ -1,0 +1,67 @@
+"""The pytest plugin: fixtures, and nothing that a run without them would notice. Each imports what it needs when a test asks for it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mqueue.demo.processes import Broker
+    from mqueue.testing.clock import ManualClock
+    from mqueue.testing.embedded import TestBroker
+    from mqueue.testing.inline import Inline
+    from mqueue.testing.manual import Manual
+
+
+@pytest.fixture
+def mqueue_inline() -> "Iterator[Inline]":
+    """Every enqueue of any app runs its handler at once; what it raises, the enqueue raises."""
+    from mqueue.testing.inline import Inline
+    from mqueue.testing.redirect import redirect
+
+    inline = Inline()
+    with redirect(inline):
+        yield inline
+
+
+@pytest.fixture
+def mqueue_clock() -> "ManualClock":
+    """The time of `mqueue_manual`: it stands still until the test moves it."""
+    from mqueue.testing.clock import ManualClock
+
+    return ManualClock()
+
+
+@pytest.fixture
+def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
+    """Enqueues of any app wait in memory: `assert_enqueued`, `refute_enqueued`, `drain()`."""
+    from mqueue.testing.manual import Manual
+    from mqueue.testing.redirect import redirect
+
+    manual = Manual(mqueue_clock)
+    with redirect(manual):
+        yield manual
+
+
+@pytest.fixture(scope="session")
+def mqueue_broker_process() -> "Iterator[Broker]":
+    """The broker that the tests of this run share."""
+    from mqueue.testing import embedded
+
+    if reason := embedded.missing():
+        pytest.skip(reason)
+    with embedded.running() as broker:
+        yield broker
+
+
+@pytest.fixture
+def mqueue_broker(mqueue_broker_process: "Broker") -> "Iterator[TestBroker]":
+    """A real broker, with a namespace for this test; every app enqueues there. `run_until_idle()` runs a worker."""
+    from mqueue.client import Client
+    from mqueue.testing.embedded import TestBroker
+
+    with (
+        Client(mqueue_broker_process.url, mqueue_broker_process.token) as client,
+        TestBroker(mqueue_broker_process.url, mqueue_broker_process.token, client).connected() as broker,
+    ):
+        yield broker

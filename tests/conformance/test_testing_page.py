@@ -1,0 +1,16 @@
+"""docs/testing.md: its module and its tests, run by a pytest of their own."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+
+
+def test_the_pages_tests_pass(pytester: pytest.Pytester) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        name, _, code = block.partition("\n")
+        (pytester.path / name.removeprefix("# ")).write_text(code)
+    pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", timeout=120).assert_outcomes(passed=5)
