@@ -12,9 +12,7 @@ def run(job: Job) -> BaseException | None:
     """An `async def` on an event loop of its own, beside one that runs here already."""
     if not job.task.is_async:
         return call(job)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if asyncio._get_running_loop() is None:
         return asyncio.run(call_async(job))
     with ThreadPoolExecutor(1, "mqueue-test") as beside:
         return beside.submit(copy_context().run, asyncio.run, call_async(job)).result()
