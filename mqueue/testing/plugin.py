@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from mqueue.demo.processes import Broker
+    from mqueue.paths import Endpoint
     from mqueue.testing.clock import ManualClock
     from mqueue.testing.embedded import TestBroker
     from mqueue.testing.inline import Inline
@@ -44,24 +44,27 @@ def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
 
 
 @pytest.fixture(scope="session")
-def mqueue_broker_process() -> "Iterator[Broker]":
-    """The broker that the tests of this run share."""
+def mqueue_endpoint() -> "Iterator[Endpoint]":
+    """The broker that the tests of this run share: `url` and `token`."""
     from mqueue.testing import embedded
 
+    if (known := embedded.given()) is not None:
+        yield known
+        return
     if reason := embedded.missing():
         pytest.skip(reason)
-    with embedded.running() as broker:
-        yield broker
+    with embedded.running() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
-def mqueue_broker(mqueue_broker_process: "Broker") -> "Iterator[TestBroker]":
+def mqueue_broker(mqueue_endpoint: "Endpoint") -> "Iterator[TestBroker]":
     """A real broker, with a namespace for this test; every app enqueues there. `run_until_idle()` runs a worker."""
     from mqueue.client import Client
     from mqueue.testing.embedded import TestBroker
 
     with (
-        Client(mqueue_broker_process.url, mqueue_broker_process.token) as client,
-        TestBroker(mqueue_broker_process.url, mqueue_broker_process.token, client).connected() as broker,
+        Client(mqueue_endpoint.url, mqueue_endpoint.token) as client,
+        TestBroker(mqueue_endpoint.url, mqueue_endpoint.token, client).connected() as broker,
     ):
         yield broker
