@@ -24,11 +24,11 @@ async def note(value: int) -> None:
 @pytest.mark.parametrize("turn", [1, 2])
 def test_each_test_has_a_namespace_of_its_own(mqueue_broker: TestBroker, turn: int) -> None:
     seen.clear()
-    id = note.options(delay=3600).enqueue(turn)
+    note.options(delay=3600).enqueue(turn)
+    [id] = mqueue_broker.enqueued
     status = mqueue_broker.client.message(id)
     assert status is not None
     assert status.namespace == mqueue_broker.namespace
-    assert mqueue_broker.enqueued == [id]
     mqueue_broker.run_until_idle()  # what is far away is left
     assert seen == []
 
@@ -41,8 +41,8 @@ async def test_jobs_that_enqueue_jobs_on_the_tests_own_loop(mqueue_broker: TestB
 
 
 def test_what_does_not_end_is_named(mqueue_broker: TestBroker) -> None:
-    id = note.options(delay=100).enqueue(0)
-    with pytest.raises(TimeoutError, match=str(id)):
+    note.options(delay=100).enqueue(0)
+    with pytest.raises(TimeoutError, match=str(mqueue_broker.enqueued[0])):
         mqueue_broker.run_until_idle(timeout=0.3, horizon=1000)
 
 
@@ -55,12 +55,12 @@ def test_a_trace_goes_over_the_wire(mqueue_broker: TestBroker) -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     traced = MQueue(middleware=[OpenTelemetry(provider)])
-    id = traced.task(name="traced", topic="t")(lambda: None).enqueue()
+    traced.task(name="traced", topic="t")(lambda: None).enqueue()
     mqueue_broker.run_until_idle()
     send, process = exporter.get_finished_spans()
     assert process.parent is not None
     assert process.parent.span_id == send.context.span_id == process.links[0].context.span_id
-    assert (process.attributes or {})["messaging.message.id"] == str(id)
+    assert (process.attributes or {})["messaging.message.id"] == str(mqueue_broker.enqueued[0])
 
 
 def test_where_nothing_is_installed_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

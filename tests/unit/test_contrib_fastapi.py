@@ -47,11 +47,12 @@ def test_a_route_enqueues_a_task(mqueue_broker: TestBroker) -> None:
     app = make(queue=queue)
 
     @app.post("/ship/{number}")
-    async def route(number: int) -> int:
-        return await ship.enqueue_async(number)
+    async def route(number: int) -> str:
+        await ship.enqueue_async(number)
+        return "queued"
 
     with TestClient(app) as http:
-        assert http.post("/ship/7").json() == mqueue_broker.enqueued[0]
+        assert http.post("/ship/7").json() == "queued"
         assert app.state.mqueue.url == mqueue_broker.url
     mqueue_broker.run_until_idle()
     assert ran == [7]

@@ -54,7 +54,8 @@ def test_a_run_is_a_child_of_its_enqueue_and_linked_to_it(traces: Traces, mqueue
         handler()
 
     task = traces.app().task(topic="orders", name="ship")(handler_async if on_loop else handler)
-    id = task.enqueue()
+    task.enqueue()
+    id = mqueue_manual.enqueued[0].id
     [send] = traces.take()
     size = len(mqueue_manual.enqueued[0].message.payload)
     assert (send.name, send.kind, send.status.status_code) == ("send orders", SpanKind.PRODUCER, StatusCode.UNSET)

@@ -51,7 +51,8 @@ def test_a_failed_run_is_one_event_with_its_tags(caught: Caught, mqueue_manual: 
     async def handler_async() -> None:
         handler()
 
-    id = app().task(name="ship", topic="orders", retry=Retry(max=1))(handler_async if on_loop else handler).enqueue()
+    app().task(name="ship", topic="orders", retry=Retry(max=1))(handler_async if on_loop else handler).enqueue()
+    id = mqueue_manual.enqueued[0].id
     mqueue_manual.drain(to_the_end=True, dead_ok=True)
     assert [event["tags"] for event in caught.events] == [
         {"mqueue.task": "ship", "mqueue.message_id": str(id), "mqueue.attempt": str(attempt)} for attempt in (1, 2)
@@ -93,7 +94,7 @@ def test_what_the_handler_captured_itself_is_not_captured_again(caught: Caught, 
 def test_the_trace_of_the_enqueuer_goes_on(caught: Caught, mqueue_manual: Manual) -> None:
     task = app().task(name="ship", topic="orders")(lambda: 1 / 0)
     with sentry_sdk.start_transaction(name="request"):
-        id = task.enqueue()
+        task.enqueue()
         task.options(idempotency_key="k").enqueue()
     mqueue_manual.drain(to_the_end=True, dead_ok=True)
     request, run = caught.transactions[0], caught.transactions[1]
@@ -101,7 +102,7 @@ def test_the_trace_of_the_enqueuer_goes_on(caught: Caught, mqueue_manual: Manual
     trace = run["contexts"]["trace"]
     assert (run["transaction"], trace["op"], trace["parent_span_id"]) == ("ship", "queue.process", publish["span_id"])
     assert trace["trace_id"] == request["contexts"]["trace"]["trace_id"] == caught.events[0]["contexts"]["trace"]["trace_id"]
-    assert trace["data"]["messaging.message.id"] == str(id)
+    assert trace["data"]["messaging.message.id"] == str(mqueue_manual.enqueued[0].id)
     assert (trace["data"]["messaging.destination.name"], trace["data"]["messaging.message.retry.count"]) == ("orders", 0)
     assert mqueue_manual.enqueued[1].metadata == {}
 
