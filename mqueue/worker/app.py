@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
 from mqueue import message as m
 from mqueue import wire
@@ -46,6 +47,7 @@ class MQueue:
         self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace
         self._tasks: dict[str, Task[..., Any]] = {}
+        _apps.add(self)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -177,6 +179,11 @@ class MQueue:
         self._tasks[task.name] = task
 
 
+def apps() -> list[MQueue]:
+    """All that this process has."""
+    return list(_apps)
+
+
 def place(function: Callable[..., Any]) -> str:
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
@@ -196,6 +203,7 @@ def module_name(function: Callable[..., Any]) -> str:
     return module
 
 
+_apps: WeakSet[MQueue] = WeakSet()
 default = MQueue()
 task = default.task
 enqueue_many = default.enqueue_many

@@ -54,9 +54,14 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
-    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "operations.md", "reliability.md", "worker.md"}, (
-        "who runs the others?"
-    )
+    assert {page for page, kind in kinds if kind == "bash"} == {
+        "README.md",
+        "http-api.md",
+        "operations.md",
+        "reliability.md",
+        "worker.md",
+        "integrations.md",
+    }, "who runs the others?"
 
 
 @pytest.fixture(scope="module")
