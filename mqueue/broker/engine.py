@@ -11,6 +11,7 @@ from mqueue.broker.dead_letters import DeadLetters
 from mqueue.broker.enqueuer import Enqueuer
 from mqueue.broker.fetcher import Fetcher
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.schedules import Schedules
 from mqueue.broker.settler import Settler
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
@@ -45,6 +46,7 @@ class Engine:
         settler = Settler(shards, committers, slots, metrics, jitter)
         dead_letters = DeadLetters(shards, slots, clock)
         views = Views(shards)
+        self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
         self.wake_loop = fetcher.wake_loop

@@ -4,12 +4,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.schedule import CatchUp
 from mqueue.worker import batch as batches
+from mqueue.worker import periodic
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
@@ -47,6 +51,7 @@ class MQueue:
         self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace
         self._tasks: dict[str, Task[..., Any]] = {}
+        _apps.add(self)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -64,6 +69,10 @@ class MQueue:
         time_limit: float | None = ...,
         memory_limit_mb: float | None = ...,
         lease: float | None = ...,
+        cron: str | None = ...,
+        timezone: str | None = ...,
+        every: float | timedelta | None = ...,
+        catch_up: CatchUp | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -97,6 +106,10 @@ class MQueue:
         time_limit: float | None = None,
         memory_limit_mb: float | None = None,
         lease: float | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every: float | timedelta | None = None,
+        catch_up: CatchUp | None = None,
         name: str | None = None,
         namespace: str | None = None,
         batch: int | None = None,
@@ -112,7 +125,12 @@ class MQueue:
         whole process): past it that process is killed; only there.
 
         `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
-        call of its own; its topic is its own. Raises DuplicateTask, ValueError, TypeError for a handler that takes no list.
+        call of its own; its topic is its own.
+
+        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
+        times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
+
+        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -143,6 +161,7 @@ class MQueue:
                 time_limit=time_limit,
                 memory_limit_mb=memory_limit_mb,
             )
+            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
             self._add(made)
             return made
 
@@ -188,6 +207,11 @@ class MQueue:
         self._tasks[task.name] = task
 
 
+def apps() -> list[MQueue]:
+    """All that this process has."""
+    return list(_apps)
+
+
 def place(function: Callable[..., Any]) -> str:
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
@@ -207,6 +231,7 @@ def module_name(function: Callable[..., Any]) -> str:
     return module
 
 
+_apps: WeakSet[MQueue] = WeakSet()
 default = MQueue()
 task = default.task
 enqueue_many = default.enqueue_many

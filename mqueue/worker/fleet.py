@@ -147,7 +147,7 @@ class Fleet:
             began = time.monotonic()
             code = await self._life(slot)
             if self._stopping.is_set():
-                slot.code = code if code >= 0 else int(slot.told is not None)  # one that was told before it began has nothing to end
+                slot.code = 0 if code == -signal.SIGTERM else abs(code)  # SIGTERM ends one only before it has begun, or when all is done
                 return
             if slot.renewed:
                 continue

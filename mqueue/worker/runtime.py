@@ -18,7 +18,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, outcome
+from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
 from mqueue.worker.batch import Gatherer, job_of
 from mqueue.worker.executor import Executor
@@ -82,6 +82,7 @@ class Worker:
         self._sources = sources(app, namespace, topics, exclude)
         self._batches = batches(app, namespace, self._sources)
         self._gatherer = Gatherer(self._start)
+        self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
@@ -135,6 +136,7 @@ class Worker:
                 complete=self._gatherer.begin,
             )
             self._watchdog = watchdog = Watchdog(loop)
+            declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
             watchdog.start()
             keeping = [
@@ -150,6 +152,7 @@ class Worker:
             finally:
                 for task in keeping:
                     task.cancel()
+                declaring.cancel()
                 self._fetcher.abort()
                 self._heartbeat.stop()
                 watchdog.stop()

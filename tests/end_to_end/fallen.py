@@ -177,7 +177,7 @@ class Round:
         return len(fall.elsewhere_s) == len(fall.victims)
 
     def _woken(self, fall: Fall, prey: Member) -> list[str]:
-        """It is told of each of its jobs that runs elsewhere; of which it is not. (What has ended there by then is gone: that changes nothing.)"""
+        """It is told of each of its jobs that runs elsewhere; of which it is not. What has ended there by then is gone."""
         ids, ended = self._load.known(), {note.job for note in self._crew.notes() if note.what == "ended" and note.worker != PREY}
         mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long - ended}
         prey.signal(signal.SIGCONT)

@@ -54,9 +54,14 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
-    assert {page for page, kind in kinds if kind == "bash"} == {"README.md", "http-api.md", "operations.md", "reliability.md", "worker.md"}, (
-        "who runs the others?"
-    )
+    assert {page for page, kind in kinds if kind == "bash"} == {
+        "README.md",
+        "http-api.md",
+        "operations.md",
+        "reliability.md",
+        "worker.md",
+        "integrations.md",
+    }, "who runs the others?"
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +222,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         name, _, code = block.partition("\n")
         with (tmp_path / name.removeprefix("# ")).open("a") as file:
             file.write(code + "\n")
-    [block] = blocks(page, "bash")
+    periodic, block = blocks(page, "bash")
     worker, jobs, dead = [c.line for c in commands(block)]
     [says] = blocks(page, "")
     out = tmp_path / "worker.out"
@@ -229,6 +234,13 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
         until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 90, "the worker prints what the page shows")
         until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 30, "three dead letters below their head")
+        until(
+            lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), 10, "the worker has declared what is periodic"
+        )
+        told = [sh(c.line, environment, broker) for c in commands(periodic)]
+        assert [line.split()[0] for line in told[0].splitlines()] == ["name", "shop.report", "shop.sweep"]
+        assert told[1] == "shop.sweep paused\n"
+        until(lambda: "reported yesterday" in out.read_text().splitlines(), 10, "what was run by hand")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

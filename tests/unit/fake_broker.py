@@ -66,6 +66,7 @@ class FakeBroker:
     extends: list[wire.ExtendItem] = field(default_factory=list)
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
     ended: set[str | None] = field(default_factory=set)  # polls that need not wait
     answer_late_s: float = 0.0
@@ -300,6 +301,15 @@ class FakeBroker:
         answer.set_status(200 if serves else 503)
         return answer
 
+    async def on_put_schedule(self, request: web.Request) -> web.StreamResponse:
+        name, item = request.match_info["name"], decode(request, await request.read(), wire.ScheduleItem)
+        self.schedules.append((name, item))
+        known = wire.Schedule(
+            name=name, namespace=item.namespace, topic=item.topic, timezone=item.timezone, catch_up=item.catch_up, priority=item.priority,
+            paused=False,
+        )  # fmt: skip
+        return reply(request, known)
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
@@ -340,6 +350,7 @@ class FakeBroker:
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
         app.router.add_get("/messages/{id}", self.on_message)
+        app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
         app.router.add_get("/ready", self.on_ready)
         return app
