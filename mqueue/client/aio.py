@@ -45,6 +45,7 @@ class AsyncClient:
         self._jitter = jitter
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._old: list[aiohttp.ClientSession] = []
         self._sharing = AsyncSharing(self._call, safe_retries=self._safe_retries) if batch else None
         self._urls: dict[str, URL] = {}  # of the calls whose path never varies
 
@@ -136,9 +137,22 @@ class AsyncClient:
     async def ready(self) -> wire.Ready:
         return await self._call(protocol.ready())
 
+    def renew(self) -> None:
+        """Calls from now on take new connections. Those under way go on."""
+        if self._session is not None:
+            self._old.append(self._session)
+            self._session = None
+
+    async def drop_old(self) -> None:
+        """Close the connections of before `renew`: calls that are under way there raise Unavailable."""
+        old, self._old = self._old, []
+        for session in old:
+            await session.close()
+
     async def close(self) -> None:
         if self._sharing is not None:
             await self._sharing.close()
+        await self.drop_old()
         if self._session is not None:
             await self._session.close()
             self._session = None

@@ -4,8 +4,8 @@ A poll that waits tells nothing for 20 s, and a worker whose slots are all busy 
 check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards behind it). It does not
 count while polls fail: then the next answered poll is what says that work can be claimed again.
 
-A poll that waits on a connection which the network has forgotten would wait on for long: it is given up where checks fail, and once more
-when they succeed again.
+A connection that the network has forgotten would be waited on for long, and a pool has several of them: after a check that failed the next
+one takes a new connection at once. If that is answered, what is under way on the old ones is given up.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from mqueue.worker.fetcher import UNSENDABLE, Poll
 from mqueue.worker.outcome import summary
 
 CHECK_S = 2.0  # after the last answer
-CHECK_TIMEOUT_S = 3.0
+CHECK_TIMEOUT_S = 2.0
 DOUBT_S = 5.0  # without an answer: the polls that wait are given up
 SILENT_S = 7.0  # without an answer: no longer ready
 
@@ -27,7 +27,9 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Reach:
-    """`check()` gives what is wrong, or None; `doubt()` gives up the polls that wait. `problem` may be called from any thread."""
+    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that are under way.
+    `problem` may be called from any thread.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -59,7 +61,7 @@ class Reach:
         silent = self._clock.monotonic() - self._good_at
         return f"no poll answered for {silent:.0f} s: {self._reason}" if silent >= SILENT_S else None
 
-    async def keep(self, check: Callable[[], Awaitable[str | None]], doubt: Callable[[], None]) -> None:
+    async def keep(self, check: Callable[[], Awaitable[str | None]], renew: Callable[[], None], doubt: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled."""
         began = self._clock.monotonic()
         failed = 0  # checks in a row
@@ -72,7 +74,7 @@ class Reach:
             if wrong is None:
                 if failed:
                     log.info("the broker answers checks again", failed=failed)
-                    doubt()
+                    await doubt()
                 failed = 0
                 if not self._failing:
                     self._good()
@@ -80,10 +82,12 @@ class Reach:
             else:
                 failed += 1
                 self._reason = wrong
+                renew()
+                if since >= DOUBT_S:
+                    await doubt()
                 if failed == 1:
                     log.warning("no good answer to a check", error=wrong)
-                if since >= DOUBT_S:
-                    doubt()
+                    continue
             await asyncio.sleep(CHECK_S)
 
     async def _wrong(self, check: Callable[[], Awaitable[str | None]]) -> str | None:

@@ -140,7 +140,7 @@ class Worker:
             self._heartbeat.start()
             watchdog.start()
             keeping = [
-                loop.create_task(self._reach.keep(lambda: self._check(client), self._fetcher.doubt)),
+                loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client))),
                 *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
             ]
             try:
@@ -168,6 +168,10 @@ class Worker:
         """Could a fetch be served now? What is wrong, or None. Raises what the broker says of the token."""
         await client.poll(wire.Poll(namespace=self._sources[0].namespace))
         return fetchable(await client.ready())
+
+    async def _doubt(self, client: AsyncClient) -> None:
+        self._fetcher.doubt()
+        await client.drop_old()
 
     # ── a message comes, a job ends ──
 
