@@ -93,6 +93,12 @@ class AsyncClient:
         except NotFound:
             return None
 
+    async def cancel(self, id: int) -> wire.Cancel:
+        return await self._call(protocol.cancel(id))
+
+    async def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
+        return await self._call(protocol.cancelled(namespaces, since, wait))
+
     async def health(self) -> bool:
         try:
             return await self._call(protocol.health())

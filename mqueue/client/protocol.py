@@ -83,6 +83,8 @@ _read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
 _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
+_read_cancel = msgspec.json.Decoder(wire.Cancel).decode
+_read_cancelled = msgspec.json.Decoder(wire.Cancelled).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -137,6 +139,15 @@ def topics(namespace: str | None) -> Call[list[wire.Topic]]:
 
 def message(id: int) -> Call[wire.Status]:
     return Call("GET", f"/messages/{id:d}", _read_status, repeatable=True)
+
+
+def cancel(id: int) -> Call[wire.Cancel]:
+    return Call("POST", f"/messages/{id:d}/cancel", _read_cancel, repeatable=True)
+
+
+def cancelled(namespaces: Sequence[str], since: str | None, wait: float) -> Call[wire.Cancelled]:
+    body = _json(wire.WaitCancelled(namespaces=list(namespaces), since=since, wait=wait))
+    return Call("POST", "/cancelled", _read_cancelled, body, wait=wait, repeatable=True)
 
 
 def health() -> Call[bool]:

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled."""
+    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`: it was cancelled."""
 
-    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "stopping", "task")
+    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "stopping", "task", "unwanted")
 
     def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
@@ -25,6 +25,7 @@ class Job:
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
+        self.unwanted = False
         self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
 
@@ -65,8 +66,8 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Its lease is lost, or the worker has no more time for it: what it returns will not count. For a thread, to look at now and then."""
-        return self._job.lost or self._job.stopping
+        """Somebody cancelled it, its lease is lost, or the worker has no more time for it. For a thread, to look at now and then."""
+        return self._job.lost or self._job.stopping or self._job.unwanted
 
     @property
     def metadata(self) -> dict[str, Any]:

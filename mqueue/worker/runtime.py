@@ -19,6 +19,7 @@ from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
 from mqueue.worker import codec, outcome
 from mqueue.worker.app import MQueue, default
+from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, lanes
 from mqueue.worker.heartbeat import Heartbeat
@@ -103,6 +104,8 @@ class Worker:
                 refused=self._refused,
                 jitter=self._jitter,
             )
+            namespaces = sorted({source.namespace for source in self._sources})
+            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._unwanted, self._jitter)
             watchdog = Watchdog(loop)
             self._heartbeat.start()
             watchdog.start()
@@ -113,6 +116,7 @@ class Worker:
                 unsettled = await self._wind_down()
             finally:
                 self._fetcher.abort()
+                self._cancellations.stop()
                 self._heartbeat.stop()
                 watchdog.stop()
                 self._executor.stop()
@@ -135,8 +139,10 @@ class Worker:
         else:
             if job is None:
                 return
+            job.unwanted = self._cancellations.has(job.message.id)
             self._jobs.add(job)
             self._heartbeat.hold(job)
+            self._cancellations.listen()
             self._executor.start(job)
 
     def _job(self, message: wire.Message) -> Job | None:
@@ -186,6 +192,14 @@ class Worker:
         job.lost = True
         if (cancel := job.cancel) is not None:
             cancel()
+
+    def _unwanted(self, ids: Sequence[int]) -> None:
+        """Somebody has cancelled these messages; most may be other workers'."""
+        for job in [job for job in self._jobs if job.message.id in set(ids) and not job.ended and not job.unwanted]:
+            log.info("job cancelled", task=job.task.name, id=job.message.id)
+            job.unwanted = True
+            if (cancel := job.cancel) is not None:
+                cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error

@@ -27,7 +27,7 @@ class Api:
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
         self._waits = waits = Waits()
         hot = Hot(engine, quotas, waits)
-        cold = Cold(engine)
+        cold = Cold(engine, waits)
         self._hot = {
             "/enqueue": Endpoint(frame, "/enqueue", POST, "write", hot.enqueue),
             "/dequeue": Endpoint(frame, "/dequeue", GET, "read", hot.dequeue),
@@ -42,6 +42,8 @@ class Api:
                 Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
+                Route("/messages/{id}/cancel", Endpoint(frame, "/messages/cancel", POST, "read", cold.cancel)),
+                Route("/cancelled", Endpoint(frame, "/cancelled", POST, "read", cold.cancelled)),
                 Route("/health", Endpoint(frame, "/health", GET_HEAD, None, cold.health)),
                 Route("/ready", Endpoint(frame, "/ready", GET_HEAD, None, cold.ready)),
             ],
