@@ -56,6 +56,9 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prune_leases": ("message_pkey", {"now": 0, "limit": 100}),
     "delete_unleased": ("message_pkey", {"ids": [1], "versions": [1]}),
     "live_leases": ("message_pkey", {"after": 0, "limit": 100, "now": 0}),
+    "row_to_cancel": ("message_pkey", {"id": 7}),
+    "prune_cancel_requests": ("message_pkey", {"age_s": 60.0, "limit": 10}),
+    "cancel_requested": ("message_pkey", {"now": 0}),
     "cold_counts": ("message_key", {"namespaces": ["n"]}),
 }  # fmt: skip
 WITHOUT = {

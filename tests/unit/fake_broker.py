@@ -65,6 +65,7 @@ class FakeBroker:
     extends: list[wire.ExtendItem] = field(default_factory=list)
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    cancels: list[tuple[int, str]] = field(default_factory=list)  # of running messages: id, namespace
     waiting: int = 0
     answer_late_s: float = 0.0
     hide_clock_s: float = 0.0  # what it adds to the times it tells
@@ -152,7 +153,7 @@ class FakeBroker:
         if item.receipt is not None and (item.receipt != s.receipt or not s.leased):
             return wire.Verdict(item.id, "stale")
         s.receipt = None
-        if kind == "ack":
+        if kind in ("ack", "cancel"):
             del self.messages[item.id]
         elif kind in ("nack", "bury"):
             s.attempts, s.error = s.attempts + 1, item.error
@@ -171,6 +172,16 @@ class FakeBroker:
             return wire.Verdict(item.id, "stale")
         s.lease_until = time.time() + (item.lease or s.lease)
         return wire.Verdict(item.id, "ok")
+
+    def cancel(self, id: int) -> wire.Cancel:
+        s = self.messages.get(id)
+        if s is None or s.dead:
+            return wire.Cancel(id, "gone")
+        if s.leased:
+            self.cancels.append((id, s.item.namespace))
+            return wire.Cancel(id, "cancelling")
+        del self.messages[id]
+        return wire.Cancel(id, "cancelled")
 
     # ── HTTP ──
 
@@ -280,6 +291,16 @@ class FakeBroker:
             ),
         )
 
+    async def on_cancel(self, request: web.Request) -> web.StreamResponse:
+        return reply(request, self.cancel(int(request.match_info["id"])))
+
+    async def on_cancelled(self, request: web.Request) -> web.StreamResponse:
+        asked = decode(request, await request.read(), wire.WaitCancelled)
+        begin, until = int(asked.since or 0), time.monotonic() + asked.wait
+        while not (ids := [id for id, namespace in self.cancels[begin:] if namespace in asked.namespaces]) and time.monotonic() < until:
+            await asyncio.sleep(0.002)
+        return reply(request, wire.Cancelled(str(len(self.cancels)), ids))
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
@@ -317,6 +338,8 @@ class FakeBroker:
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
         app.router.add_get("/messages/{id}", self.on_message)
+        app.router.add_post("/messages/{id}/cancel", self.on_cancel)
+        app.router.add_post("/cancelled", self.on_cancelled)
         app.router.add_get("/health", self.on_health)
         return app
 

@@ -1,5 +1,4 @@
--- live_leases: leases that still run, with their messages, by id: a new epoch begins with them. Index: lease_pkey,
--- message_pkey, cancel_request_pkey.
+-- live_leases: leases that still run, with their messages, by id: a new epoch begins with them. Index: lease_pkey, message_pkey.
 SELECT m.id, t.namespace || '/' || t.name, m.priority, m.rank, m.deliver_after_us, m.attempts, m.max_retries, m.version, m.lease_ms, m.origin_node,
        m.origin_sequence, m.expires_at_us, m.created_at_us, m.payload, m.metadata::text, m.idempotency_key, l.epoch, l.number, l.until_us,
        EXISTS (SELECT FROM cancel_request c WHERE c.id = m.id)
