@@ -140,6 +140,8 @@ class Checker:
             for told in all_told:
                 if not told.is_final and (told.log_lost or told.broker in absent):
                     told.excused = True
+        if absent:  # whoever comes late may bring them
+            world.history.cancelling.clear()
         for job in world.history.jobs.values():
             if job.key is not None and (job.whole or absent):
                 job.key_excused = True

@@ -121,7 +121,7 @@ class Clients:
                 self._begin(self._cancel(rng.choice(ids[-30:])))
 
     async def _cancel(self, id: int) -> None:
-        broker, asked_at = self.any_broker(), self._world.loop.time()
+        broker = self.any_broker()
         self._history.cancels(id)
         try:
             mode = broker.shard.mode if broker.shard is not None else ""
@@ -129,10 +129,12 @@ class Clients:
         except Unknown as unknown:
             self._world.count("cancels unknown")
             self._world.tell("client", f"knows nothing of the cancel of {id:x}: {unknown}")
+            if str(unknown) == "refused":
+                self._history.job_of(id).open_acks -= 1
             return
         self._world.count(answer)
         cold = mode == "cold" and broker.shard is not None and broker.shard.mode == mode
-        self._history.cancelled(id, answer, broker, cold, asked_at)
+        self._history.cancelled(id, answer, broker, cold)
 
     async def _perform(self, got: list[Delivery], seconds: float) -> None:
         rng = self._rng

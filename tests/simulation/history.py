@@ -94,6 +94,8 @@ class History:
             self._check_acks(d, asked_at)
             self._check_attempt(d, asked_at)
             self._check_overlap(held)
+            if self.cancelling.get(d.id, asked_at) < asked_at:
+                self._fail(f"job {token} ({d.id:x}): delivered again, though its delivery at {self.cancelling[d.id]:.3f} was to be its last")
             job.delivered.add(d.id)
             if len(job.delivered) > 1 and not job.key_excused:
                 self._fail(f"job {token}, key {job.key}: delivered as {[hex(i) for i in sorted(job.delivered)]}")
@@ -136,7 +138,7 @@ class History:
     def job_of(self, id: int) -> Job:
         return next(job for job in self.jobs.values() if id in job.ids)
 
-    def cancelled(self, id: int, answer: str, broker: "SimBroker", cold: bool, asked_at: float) -> None:
+    def cancelled(self, id: int, answer: str, broker: "SimBroker", cold: bool) -> None:
         job = self.job_of(id)
         assert broker.shard is not None
         self._world.tell("client", f"job {job.token} ({id:x}) is {answer}")
