@@ -12,8 +12,9 @@ import structlog
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.errors import MQueueError
+from mqueue.errors import Invalid
 from mqueue.worker.fetcher import pause_s
+from mqueue.worker.outcome import summary
 
 WAIT_S = 20.0
 KEPT = 10_000  # ids
@@ -68,13 +69,13 @@ class Cancellations:
                 await self._work.wait()
             try:
                 heard = await self._ask(namespaces, since=since, wait=WAIT_S)
-            except MQueueError as error:
+            except Exception as error:  # whatever it is: without this call nobody could cancel a job
                 failed += 1
                 if failed == 1:
-                    log.warning("cannot hear of cancelled jobs, trying on", error=str(error))
-                if error.code == "invalid":
+                    log.warning("cannot hear of cancelled jobs, trying on", error=summary(error))
+                if isinstance(error, Invalid):
                     since = None
-                await asyncio.sleep(pause_s(failed, error.retry_after, self._jitter()))
+                await asyncio.sleep(pause_s(failed, getattr(error, "retry_after", None), self._jitter()))
                 continue
             failed, since = 0, heard.since
             self._heard.update(dict.fromkeys(heard.ids))

@@ -195,7 +195,8 @@ class Worker:
 
     def _unwanted(self, ids: Sequence[int]) -> None:
         """Somebody has cancelled these messages; most may be other workers'."""
-        for job in [job for job in self._jobs if job.message.id in set(ids) and not job.ended and not job.unwanted]:
+        named = set(ids)
+        for job in [job for job in self._jobs if job.message.id in named and not job.ended and not job.unwanted]:
             log.info("job cancelled", task=job.task.name, id=job.message.id)
             job.unwanted = True
             if (cancel := job.cancel) is not None:

@@ -14,6 +14,7 @@ from mqueue.broker.canceller import Canceller
 from mqueue.broker.committer import Committer
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.store.cold import ColdStore, failed
+from mqueue.broker.views import Views
 from mqueue.errors import Unavailable
 
 TOPIC = "t/a"
@@ -213,6 +214,23 @@ def test_what_runs_ends_with_its_delivery(world: World, end: str, flushed: bool)
         lose_redis(world)
     assert drain(world) == []
     counted(world, cancelled=1)
+
+
+def test_it_can_be_seen_that_what_runs_is_to_be_cancelled(world: World) -> None:
+    """In Redis, and past it."""
+    first, second = enqueue(world, 2)
+    fetch(world, 2)
+    cancel(world, first)
+    shard = world.brokers[1].shard
+
+    def seen() -> list[bool]:
+        told = [world.run(Views([shard]).message(id)) for id in (first, second)]
+        return [status is not None and status.cancelling for status in told]
+
+    assert seen() == [True, False]
+    flush(world)
+    shard.mode = "cold"
+    assert seen() == [True, False]
 
 
 def test_what_runs_and_is_acked_all_the_same_is_done(world: World) -> None:
