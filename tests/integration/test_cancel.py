@@ -152,6 +152,19 @@ def test_what_only_postgresql_has_is_taken_away_though_its_topic_was_never_opene
     counted(world, acked=2, cancelled=1)
 
 
+def test_what_arrived_and_is_not_placed_yet_is_taken_away(world: World) -> None:
+    """A broker that was away has brought it; the leader places it after that."""
+    open_topic(world)
+    broker = world.brokers[2]
+    broker.shard.next_sequence()
+    made, r = message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3)
+    world.run(world.arrive_late(broker, made))
+    assert cancel(world, r.id) == "cancelled"
+    world.run(world.prefetcher.arrivals(world.lead))
+    assert fetch(world) == drain(world) == []
+    counted(world, cancelled=1)
+
+
 def test_it_is_taken_away_between_a_refills_page_and_its_end(world: World) -> None:
     ids = enqueue(world, 3)
     flush(world)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
-from http_fake import Broker, bearer, broker
+from http_fake import STATUS, Broker, bearer, broker
 
 CANCELLED = "/cancelled"
 
@@ -33,6 +34,13 @@ async def test_whoever_may_only_write_may_not_cancel(b: Broker) -> None:
     headers = bearer(scopes=["write"])
     assert [(await b.post(path, headers=headers))[0] for path in ("/messages/5/cancel", CANCELLED)] == [403, 403]
     assert b.engine.calls == []
+
+
+async def test_it_shows_what_is_to_be_cancelled(b: Broker) -> None:
+    b.engine.status = replace(STATUS, state="leased", cancelling=True)
+    assert (await b.get("/messages/5"))[1]["cancelling"] is True
+    b.engine.status = STATUS
+    assert "cancelling" not in (await b.get("/messages/5"))[1]
 
 
 @pytest.mark.parametrize("id", ["x", "-1", "9223372036854775808", "1.5"])
