@@ -13,6 +13,7 @@ from mqueue.broker.dead_letters import DeadLetters
 from mqueue.broker.enqueuer import Enqueuer
 from mqueue.broker.fetcher import Fetcher
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.schedules import Schedules
 from mqueue.broker.settler import Settler
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
@@ -49,6 +50,7 @@ class Engine:
         views = Views(shards)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)
+        self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
         self.wake_loop = fetcher.wake_loop

@@ -4,11 +4,14 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.schedule import CatchUp
+from mqueue.worker import periodic
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
@@ -60,6 +63,10 @@ class MQueue:
         time_limit: float | None = ...,
         memory_limit_mb: float | None = ...,
         lease: float | None = ...,
+        cron: str | None = ...,
+        timezone: str | None = ...,
+        every: float | timedelta | None = ...,
+        catch_up: CatchUp | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -77,6 +84,10 @@ class MQueue:
         time_limit: float | None = None,
         memory_limit_mb: float | None = None,
         lease: float | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every: float | timedelta | None = None,
+        catch_up: CatchUp | None = None,
         name: str | None = None,
         namespace: str | None = None,
     ) -> Any:
@@ -87,7 +98,12 @@ class MQueue:
         another word for `max_retries`.
 
         `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
-        whole process): past it that process is killed; only there. Raises DuplicateTask, ValueError.
+        whole process): past it that process is killed; only there.
+
+        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
+        times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
+
+        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -115,6 +131,7 @@ class MQueue:
                 time_limit=time_limit,
                 memory_limit_mb=memory_limit_mb,
             )
+            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
             self._add(made)
             return made
 

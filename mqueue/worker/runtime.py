@@ -17,7 +17,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, outcome
+from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
 from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
@@ -67,6 +67,7 @@ class Worker:
         own_url, own_token = app.producer.endpoint
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
         self._sources = sources(app, namespace, topics)
+        self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
@@ -107,6 +108,7 @@ class Worker:
             namespaces = sorted({source.namespace for source in self._sources})
             self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._unwanted, self._jitter)
             watchdog = Watchdog(loop)
+            declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
             watchdog.start()
             try:
@@ -115,6 +117,7 @@ class Worker:
                 await self._stopping.wait()
                 unsettled = await self._wind_down()
             finally:
+                declaring.cancel()
                 self._fetcher.abort()
                 self._cancellations.stop()
                 self._heartbeat.stop()

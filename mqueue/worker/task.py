@@ -57,6 +57,7 @@ class Task(Generic[P, R]):
         self.time_limit = time_limit
         self.memory_limit_mb = memory_limit_mb
         self.shape = codec.Shape(function)
+        self.periodic: wire.ScheduleItem | None = None
         self._plain: Configured[P] = Configured(self, {})
 
     @property

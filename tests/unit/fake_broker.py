@@ -66,6 +66,7 @@ class FakeBroker:
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     cancels: list[tuple[int, str]] = field(default_factory=list)  # of running messages: id, namespace
+    schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
     answer_late_s: float = 0.0
     hide_clock_s: float = 0.0  # what it adds to the times it tells
@@ -301,6 +302,15 @@ class FakeBroker:
             await asyncio.sleep(0.002)
         return reply(request, wire.Cancelled(str(len(self.cancels)), ids))
 
+    async def on_put_schedule(self, request: web.Request) -> web.StreamResponse:
+        name, item = request.match_info["name"], decode(request, await request.read(), wire.ScheduleItem)
+        self.schedules.append((name, item))
+        known = wire.Schedule(
+            name=name, namespace=item.namespace, topic=item.topic, timezone=item.timezone, catch_up=item.catch_up, priority=item.priority,
+            paused=False,
+        )  # fmt: skip
+        return reply(request, known)
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
@@ -340,6 +350,7 @@ class FakeBroker:
         app.router.add_get("/messages/{id}", self.on_message)
         app.router.add_post("/messages/{id}/cancel", self.on_cancel)
         app.router.add_post("/cancelled", self.on_cancelled)
+        app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
         return app
 
