@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 JOBS   ?= 3
+DJANGO := .venv-django
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ demo: $(STAMP)  ## broker, worker and a few jobs, in one terminal
 run: $(STAMP)  ## a broker in the foreground, with its own PostgreSQL and Valkey
 	$(BIN)/mqueue broker
 
-test: check  ## check, then all tests that need no Docker, JOBS files at a time
+test: check $(DJANGO)/.installed  ## check, then all tests that need no Docker, JOBS files at a time
 	$(BIN)/python -m pytest -m "not docker" -n $(JOBS) --dist loadfile
 
 check: $(STAMP)  ## lint, format, types, imports, house rules
@@ -43,11 +44,23 @@ build: $(STAMP)  ## the wheel, into dist/
 	@ls dist/*.whl
 
 clean:  ## remove all that make made
-	rm -rf $(VENV) build dist mqueue.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DJANGO) build dist mqueue.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "mqueue needs Python 3.11 or newer and '$(PYTHON)' is not: name another with: make PYTHON=/path/to/python3"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --editable '.[broker,embedded,dev]'
+	@touch $@
+
+# Django 6 needs Python 3.12. Where ours is older its tests run in an environment of a newer Python, if there is one.
+$(DJANGO)/.installed: $(STAMP)
+	@mkdir -p $(DJANGO)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then :; else \
+		python=$$(sh tests/contrib_django/newer_python.sh); \
+		if [ -n "$$python" ]; then \
+			"$$python" -m venv --clear --without-pip $(DJANGO) && \
+			$(PIP) --python $(DJANGO)/bin/python install --no-compile --editable '.[django]' pytest pytest-asyncio; \
+		fi; \
+	fi
 	@touch $@

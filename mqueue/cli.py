@@ -120,20 +120,24 @@ def migrate() -> None:
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 @click.option("--namespace", help="Fetch from this namespace. [default: the tasks' own]")
 @click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
+@click.option("--exclude", multiple=True, metavar="TOPIC", help="Do not fetch from this topic. Repeatable.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Jobs at the same time.")
 @click.option("--grace", type=DURATION, default="30s", show_default=True, help="Time for running jobs to end when it stops.")
+@click.option("--processes", type=click.IntRange(1, 1_000), help="Workers under one parent that keeps them running. [default: one, alone]")
+@click.option("--max-jobs", type=click.IntRange(1), help="Stop after so many jobs; with --processes another takes its place.")
+@click.option("--max-memory-mb", type=click.FloatRange(1), help="The same once it holds more MiB than this.")
+@click.option("--reload", is_flag=True, help="For development: start anew when a .py file below the working directory changes.")
+@click.option("--probe-port", type=click.IntRange(0, 65535), help="Serve /live, /ready and /metrics here. 0: any free port, logged.")
+@click.option("--probe-host", default="0.0.0.0", show_default=True, help="Address of the probe port.")
 @broker_options
 @click.pass_context
-def worker(
-    ctx: click.Context, /, *, modules: Sequence[str], namespace: str | None, topics: Sequence[str], concurrency: int,
-    grace: float, url: str | None, token: str | None,
-) -> None:  # fmt: skip
+def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> None:
     """Run the tasks that MODULE... define."""
     from mqueue import logs
     from mqueue.worker import program
 
     logs.configure()
-    ctx.exit(program.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
+    ctx.exit(program.run(modules, **options))
 
 
 @main.command()

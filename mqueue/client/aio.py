@@ -134,6 +134,9 @@ class AsyncClient:
         except MQueueError:
             return False
 
+    async def ready(self) -> wire.Ready:
+        return await self._call(protocol.ready())
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

@@ -55,6 +55,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     wait: float = 0.0
     repeatable: bool = False
+    answers: tuple[int, ...] = (HTTPStatus.OK,)  # statuses that have a result
 
 
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
@@ -82,6 +83,7 @@ _read_messages = msgspec.json.Decoder(list[wire.Message]).decode
 _read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
 _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
+_read_ready = msgspec.json.Decoder(wire.Ready).decode
 _read_schedules = msgspec.json.Decoder(list[wire.Schedule]).decode
 _read_schedule = msgspec.json.Decoder(wire.Schedule).decode
 _read_ran = msgspec.json.Decoder(wire.Ran).decode
@@ -194,6 +196,10 @@ def health() -> Call[bool]:
     return Call("GET", "/health", lambda body: True)
 
 
+def ready() -> Call[wire.Ready]:
+    return Call("GET", "/ready", _read_ready, answers=(HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE))
+
+
 def ack_items(items: Iterable[Settled]) -> list[wire.SettleItem]:
     return nack_items(items, None, None)
 
@@ -219,7 +225,7 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
 
 def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
     """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any case."""
-    if status != HTTPStatus.OK:
+    if status not in call.answers:
         raise error(status, headers, body)
     try:
         return call.read(body)

@@ -158,6 +158,10 @@ class Client:
         except MQueueError:
             return False
 
+    def ready(self) -> wire.Ready:
+        """Would every shard serve an enqueue and a fetch, and how is each part?"""
+        return self._call(protocol.ready())
+
     def close(self) -> None:
         self._pool.close()
 

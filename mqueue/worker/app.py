@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
 from mqueue import message as m
 from mqueue import wire
 from mqueue.schedule import CatchUp
+from mqueue.worker import batch as batches
 from mqueue.worker import periodic
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
-from mqueue.worker.task import Task
+from mqueue.worker.task import BatchTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+X = TypeVar("X")
 
 _NAME = re.compile(m.NAME_PATTERN)
 
@@ -46,6 +49,7 @@ class MQueue:
         self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace
         self._tasks: dict[str, Task[..., Any]] = {}
+        _apps.add(self)
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -71,6 +75,22 @@ class MQueue:
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        batch: int,
+        batch_wait: float = ...,
+        topic: str = ...,
+        priority: int = ...,
+        max_retries: int | None = ...,
+        retry: Retry | None = ...,
+        lease: float | None = ...,
+        name: str | None = ...,
+        namespace: str | None = ...,
+    ) -> Callable[[Callable[[list[X]], R]], BatchTask[X, R]]: ...
+
     def task(
         self,
         function: Callable[..., Any] | None = None,
@@ -90,6 +110,8 @@ class MQueue:
         catch_up: CatchUp | None = None,
         name: str | None = None,
         namespace: str | None = None,
+        batch: int | None = None,
+        batch_wait: float | None = None,
     ) -> Any:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
@@ -100,10 +122,13 @@ class MQueue:
         `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
         whole process): past it that process is killed; only there.
 
+        `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
+        call of its own; its topic is its own.
+
         `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
         times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
 
-        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments.
+        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -118,12 +143,15 @@ class MQueue:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
+        batch_wait = batches.check(batch, batch_wait, executor)
         defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            made = Task(
+            options: dict[str, Any] = {} if batch is None else {"batch": batch, "batch_wait": batch_wait}
+            made: Task[..., Any] = (Task if batch is None else BatchTask)(
                 function,
                 self,
+                **options,
                 name=name or default_name(function),
                 defaults=defaults,
                 retry=retry,
@@ -177,6 +205,11 @@ class MQueue:
         self._tasks[task.name] = task
 
 
+def apps() -> list[MQueue]:
+    """All that this process has."""
+    return list(_apps)
+
+
 def place(function: Callable[..., Any]) -> str:
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
@@ -196,6 +229,7 @@ def module_name(function: Callable[..., Any]) -> str:
     return module
 
 
+_apps: WeakSet[MQueue] = WeakSet()
 default = MQueue()
 task = default.task
 enqueue_many = default.enqueue_many

@@ -124,10 +124,7 @@ class Shape:
         """Read the annotations. Raises TypeError when one cannot be resolved."""
         if self._ready:
             return self
-        try:
-            hints = typing.get_type_hints(self._function, include_extras=True)
-        except Exception as error:
-            raise TypeError(f"{self._function.__qualname__}: its annotations cannot be read: {error}") from error
+        hints = self._hints()
         self._positional: list[type | None] = []  # target types; None: as it comes
         self._named: dict[str, Any] = {}
         self._rest: Any = None
@@ -152,6 +149,12 @@ class Shape:
         self._positional_only_fits = not needs_names
         self._ready = True
         return self
+
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self._function, include_extras=True)
+        except Exception as error:
+            raise TypeError(f"{self._function.__qualname__}: its annotations cannot be read: {error}") from error
 
     def fit(self, args: list[Any], kwargs: dict[str, Any], *, strict: bool = False) -> tuple[list[Any], dict[str, Any]]:
         """The arguments in their annotated types. `strict`: "5" is no int. Raises Misfit."""
@@ -184,6 +187,26 @@ class Shape:
             names = [name for name, each in self.signature.parameters.items() if each.kind in POSITIONAL]
             where = names[where] if where < len(names) else where + 1
         return f"argument {where!r}"
+
+
+class ItemShape(Shape):
+    """Of a function that takes a list of items, where each message is a call with one item. Raises TypeError for any other function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        first, *others = [*self.signature.parameters.values(), None]
+        if first is None or first.kind not in POSITIONAL or any(p is not None and p.default is p.empty for p in others):
+            raise TypeError(f"{function.__qualname__}: a batch's handler takes one argument, the list of its items")
+        self._items = first.name
+        self.signature = inspect.Signature([inspect.Parameter("item", inspect.Parameter.POSITIONAL_ONLY)])
+
+    def _hints(self) -> dict[str, Any]:
+        """Of the one item."""
+        given = super()._hints().get(self._items, list)
+        kind = typing.get_origin(given) or given
+        if kind not in (list, Sequence, Any):
+            raise TypeError(f"{self._function.__qualname__}: a batch's handler takes a list of items, not {given}")
+        return {"item": next(iter(typing.get_args(given)), Any)}
 
 
 def _target(annotation: Any) -> Any:

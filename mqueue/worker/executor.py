@@ -37,7 +37,7 @@ class Executor:
         try:
             self._threads.submit(lambda: run(job))
         except Exception as error:  # there is no thread to be had
-            self._tell(job, self._decide(job, error))
+            self._tell(job, self._outcome(job, error))
 
     async def _on_loop(self, job: Job) -> None:
         if self._is_over(job):
@@ -45,12 +45,11 @@ class Executor:
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
         error = await call_async(job)
         job.cancel = None
-        self._tell(job, DONE if error is None else self._decide(job, error))
+        self._tell(job, self._outcome(job, error))
 
     def _in_thread(self, job: Job) -> None:
         if not self._is_over(job):
-            error = call(job)
-            self._tell_from_thread(job, DONE if error is None else self._decide(job, error))
+            self._tell_from_thread(job, self._outcome(job, call(job)))
 
     def _in_process(self, job: Job) -> None:
         """The thread waits for the process."""
@@ -59,7 +58,7 @@ class Executor:
         try:
             outcome = self._processes.run(job)
         except BaseException as error:
-            outcome = self._decide(job, error)
+            outcome = self._outcome(job, error)
         self._tell_from_thread(job, outcome)
 
     def _is_over(self, job: Job) -> bool:
@@ -68,7 +67,17 @@ class Executor:
             self._tell_from_thread(job, CANCELLED)
         return job.ended or job.unwanted
 
-    def _decide(self, job: Job, error: BaseException) -> Outcome:
+    def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
+        """Of a batch, those of its jobs are in `job.outcomes`."""
+        if job.batch is not None:
+            errors = job.verdicts if error is None else [error] * len(job.batch)
+            job.outcomes = [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
+            return DONE
+        return self._decide(job, error)
+
+    def _decide(self, job: Job, error: BaseException | None) -> Outcome:
+        if error is None:
+            return DONE
         return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
     def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:
@@ -80,7 +89,7 @@ class Executor:
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if not job.ended:
             job.ended = True
-            self._ended(job, CANCELLED if job.unwanted and outcome.kind != "ack" else outcome)
+            self._ended(job, outcome)
 
 
 class Threads:

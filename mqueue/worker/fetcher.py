@@ -7,6 +7,9 @@ and slow ones are settled at once. A lane that gave all it was asked for is *hun
 A *waiting* poll goes out for a lane that gave less: it has the lane's free slots, carries no settles, and comes back with the
 first message. What ends meanwhile is settled by quick polls beside it.
 
+A batch is one slot, its topic a lane of its own: a poll for it asks for a whole batch. What is missing then comes by more polls until
+`batch_wait` has passed; they take no slot, since what they bring belongs to the batch that has one.
+
 Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. Without an answer
 the settles go back in line and the next poll comes after a growing pause. (A settle sent twice is `gone` or `stale`: harmless.)
 Settles that cannot be sent, or are refused, go again one by one, so that only the bad one is given up.
@@ -14,8 +17,9 @@ Settles that cannot be sent, or are refused, go again one by one, so that only t
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -28,38 +32,58 @@ COLLECT_S = 0.0015
 QUICK_MAX = 4  # quick polls under way
 WAIT_S = 20.0
 WAIT_SHARED_S = 1.0  # where lanes must take turns for too few slots
+GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for one batch, at most that share of its wait: so that each brings several
+GATHER_LATE_S = 1.0  # for an answer: then the batch begins without it
+RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether the broker is back
 REST_S = 0.05  # after a waiting poll that brought nothing
 PAUSE_S = 0.1
-PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 3.0
 PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
 UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
 
 log = structlog.get_logger("mqueue.worker")
 
 End = tuple[wire.PollSettle, Job | None]  # no job: the message never became one
+Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
+
+
+class Batched(Protocol):
+    batch: int | None
+    batch_wait: float
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Topics that one poll can name: of one namespace, at most TOPICS_MAX."""
+    """Topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches of so many."""
 
     namespace: str
     topics: list[str]
+    batch: int | None = None
+    batch_wait: float = 0.0  # seconds
+    filling: bool = False
     hungry: bool = False
     waiting: bool = False
     asked: int = 0  # quick polls under way that fetch
     rest_until: float = 0.0  # loop time: no waiting poll before
 
 
-def lanes(topics: Sequence[m.TopicName]) -> list[Lane]:
+def lanes(topics: Sequence[m.TopicName], batches: Mapping[m.TopicName, Batched] | None = None) -> list[Lane]:
+    """`batches`: which topics are for batches, and how these are gathered. Each of them has a lane of its own."""
+    batches = batches or {}
     by_namespace: dict[str, list[str]] = {}
     for name in topics:
-        by_namespace.setdefault(name.namespace, []).append(name.topic)
-    return [
+        if name not in batches:
+            by_namespace.setdefault(name.namespace, []).append(name.topic)
+    return [Lane(name.namespace, [name.topic], batches[name].batch, batches[name].batch_wait) for name in topics if name in batches] + [
         Lane(namespace, names[start : start + m.TOPICS_MAX])
         for namespace, names in by_namespace.items()
         for start in range(0, len(names), m.TOPICS_MAX)
     ]
+
+
+def taken(lane: Lane | None, messages: int) -> int:
+    """Slots that so many messages of it take: a batch takes one."""
+    return min(1, messages) if lane is not None and lane.batch is not None else messages
 
 
 def pause_s(failed: int, asked: float | None, jitter: float) -> float:
@@ -72,11 +96,12 @@ class Fetcher:
     """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job, status)`.
 
     `status`: the broker's verdict, None where it would not take the settle. `refused(error)`: it does not take the token.
+    `gathered(lane, messages)`, for a lane of batches: how many more its batch wants. `complete(lane)`: begin it with what there is.
     """
 
     def __init__(
         self,
-        poll: Callable[[wire.Poll], Awaitable[wire.Polled]],
+        poll: Poll,
         lanes: Sequence[Lane],
         concurrency: int,
         *,
@@ -84,6 +109,8 @@ class Fetcher:
         settled: Callable[[Job | None, m.Verdict | None], None],
         refused: Callable[[MQueueError], None],
         jitter: Callable[[], float],
+        gathered: Callable[[Lane, Sequence[wire.Message]], int] = lambda lane, messages: 0,
+        complete: Callable[[Lane], None] = lambda lane: None,
     ) -> None:
         self._poll = poll
         self._lanes = deque(lanes)
@@ -93,6 +120,8 @@ class Fetcher:
         self._settled = settled
         self._refused = refused
         self._jitter = jitter
+        self._gathered = gathered
+        self._complete = complete
         self._loop = asyncio.get_running_loop()
         self._running = 0
         self._asked = 0  # slots that polls under way may fill
@@ -115,9 +144,9 @@ class Fetcher:
     def start(self) -> None:
         self._look_by(self._loop.time())
 
-    def finish(self, settle: wire.PollSettle | None, job: Job | None) -> None:
-        """A slot is free again. `settle` None: the lease was lost, there is nothing to say."""
-        self._running -= 1
+    def finish(self, settle: wire.PollSettle | None, job: Job | None, slots: int = 1) -> None:
+        """So many slots are free again. `settle` None: the lease was lost, there is nothing to say."""
+        self._running -= slots
         now = self._loop.time()
         if settle is not None:
             if not self._ends:
@@ -126,11 +155,15 @@ class Fetcher:
         at_once = (self._running == 0 or len(self._ends) >= self._quarter) and len(self._quick) < QUICK_MAX
         self._look_by(now if at_once else now + COLLECT_S)
 
+    def doubt(self) -> None:
+        """The polls that wait may wait in vain: others go out in their place."""
+        for poll in self._waiting:
+            poll.cancel()
+
     def close(self) -> None:
         """Fetch no more. What quick polls under way still bring arrives, to be released; settles go on."""
         self._closed = True
-        for poll in self._waiting:
-            poll.cancel()
+        self.doubt()
         self._look_by(self._loop.time())
 
     async def drain(self, patience: float) -> int:
@@ -186,7 +219,7 @@ class Fetcher:
             self._look_by(max(now, self._collect_until))
         if self._free:
             for lane in self._lanes:
-                if not lane.waiting and not lane.asked and not (lane.hungry and len(self._quick) >= QUICK_MAX):
+                if not lane.waiting and not lane.asked and not lane.filling and not (lane.hungry and len(self._quick) >= QUICK_MAX):
                     self._look_by(max(now, lane.rest_until))
         if not self._ends and not self._quick:
             self._drained.set()
@@ -198,11 +231,11 @@ class Fetcher:
             return True
         if not free:
             return False
-        hungry = [lane for lane in self._lanes if lane.hungry and not lane.waiting and not lane.asked]
+        hungry = [lane for lane in self._lanes if lane.hungry and not lane.waiting and not lane.asked and not lane.filling]
         return bool(hungry) and (free >= self._quarter or any(now >= lane.rest_until for lane in hungry))
 
     def _may_wait(self, lane: Lane, now: float) -> bool:
-        return not lane.hungry and not lane.waiting and not lane.asked and now >= lane.rest_until
+        return not lane.hungry and not lane.waiting and not lane.asked and not lane.filling and now >= lane.rest_until
 
     # ── doing ──
 
@@ -214,7 +247,7 @@ class Fetcher:
         lane, limit = (None, 0) if alone else self._next_fetch()
         if lane is not None:
             lane.asked += 1
-        self._asked += limit
+        self._asked += taken(lane, limit)
         self._sent += len(batch)
         poll = self._loop.create_task(self._exchange(lane, limit, 0.0, batch))
         self._quick.add(poll)
@@ -222,24 +255,26 @@ class Fetcher:
 
     def _next_fetch(self) -> tuple[Lane | None, int]:
         """The lane whose turn it is, the hungry first, and its share of the free slots."""
-        open_lanes = [lane for lane in self._lanes if not lane.waiting]
+        open_lanes = [lane for lane in self._lanes if not lane.waiting and not lane.filling and not (lane.batch and lane.asked)]
         chosen = [lane for lane in open_lanes if lane.hungry] or open_lanes
         free = self._free
         if not chosen or not free:
             return None, 0
         self._lanes.remove(chosen[0])
         self._lanes.append(chosen[0])
-        return chosen[0], min(max(1, free // len(chosen)), m.BATCH_MAX)
+        return chosen[0], chosen[0].batch or min(max(1, free // len(chosen)), m.BATCH_MAX)
 
     def _send_waiting(self, lane: Lane) -> None:
         others = sum(1 for other in self._lanes if other is not lane and not other.waiting)
         spare = 1 if len(self._lanes) > 1 else 0  # so that a lane with much to do finds slots to begin with
-        limit = min(max(1, self._free // (1 + others + spare)), m.BATCH_MAX)
+        limit = lane.batch or min(max(1, self._free // (1 + others + spare)), m.BATCH_MAX)
         lane.waiting = True
-        self._asked += limit
+        self._asked += taken(lane, limit)
         self._lanes.remove(lane)
         self._lanes.append(lane)
         wait = WAIT_S if len(self._lanes) < self._concurrency or len(self._lanes) == 1 else WAIT_SHARED_S
+        if self._failed:
+            wait = RETRY_WAIT_S
         poll = self._loop.create_task(self._exchange(lane, limit, wait, []))
         self._waiting.add(poll)
         poll.add_done_callback(self._waiting.discard)
@@ -266,15 +301,15 @@ class Fetcher:
                 self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), batch)
         else:
             self._landed(lane, limit, wait, polled, batch)
-            self._with_answer(polled, batch)
+            self._with_answer(lane, polled, batch)
         self._look_by(self._loop.time())
 
     def _landed(self, lane: Lane | None, limit: int, wait: float, polled: wire.Polled | None, batch: list[End]) -> None:
         """Give back what the poll had taken; what came runs from here on."""
         came = len(polled.messages) if polled is not None else 0
-        self._asked -= limit
+        self._asked -= taken(lane, limit)
         self._sent -= len(batch)
-        self._running += came
+        self._running += taken(lane, came)
         task = asyncio.current_task()
         if task is not None:
             self._quick.discard(task)
@@ -288,14 +323,46 @@ class Fetcher:
         else:
             lane.asked -= 1
 
-    def _with_answer(self, polled: wire.Polled, batch: list[End]) -> None:
+    def _with_answer(self, lane: Lane | None, polled: wire.Polled, batch: list[End]) -> None:
         if self._failed:
             log.info("the broker answers again", settled=len(batch))
         self._failed, self._greeted = 0, True
         for (_, job), verdict in zip(batch, polled.verdicts, strict=True):
             self._settled(job, verdict.status)
+        if lane is not None and lane.batch is not None:
+            return self._fill(lane, polled.messages)
         for message in polled.messages:
             self._arrived(message)
+        return None
+
+    def _fill(self, lane: Lane, messages: Sequence[wire.Message]) -> None:
+        """A batch has its slot; what is missing still comes by polls of its own, which take none."""
+        room = self._gathered(lane, messages) if messages else 0
+        if not room:
+            return
+        lane.filling = True
+        filling = self._loop.create_task(self._gather(lane, room))
+        self._waiting.add(filling)
+        filling.add_done_callback(lambda _: self._filled(lane, filling))
+
+    def _filled(self, lane: Lane, filling: asyncio.Task[None]) -> None:
+        self._waiting.discard(filling)
+        lane.filling = False
+        if not self._closed:
+            self._complete(lane)
+            self._look_by(self._loop.time())
+
+    async def _gather(self, lane: Lane, room: int) -> None:
+        deadline = self._loop.time() + lane.batch_wait
+        try:
+            while room and (left := deadline - self._loop.time()) > 0:
+                await asyncio.sleep(min(left, GATHER_S, lane.batch_wait * GATHER_SHARE))
+                wait = max(0.0, deadline - self._loop.time())
+                async with asyncio.timeout(wait + GATHER_LATE_S):
+                    polled = await self._poll(wire.Poll(namespace=lane.namespace, topics=lane.topics, limit=room, wait=wait))
+                room = self._gathered(lane, polled.messages)
+        except Exception as error:
+            self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), [])
 
     def _unsendable(self, error: Exception, batch: list[End], *, alone: bool) -> None:
         """One of them is to blame, or what they went with. The lease of the one given up ends: it comes again."""

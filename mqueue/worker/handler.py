@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from typing import Any
 
+from mqueue.worker.batch import verdicts
 from mqueue.worker.job import Current, Job, running
 from mqueue.worker.middleware import around
 from mqueue.worker.outcome import NeverRan
@@ -13,7 +14,7 @@ def call(job: Job) -> BaseException | None:
     token = running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
-            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
+            keep(job, job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:  # SystemExit too: a handler must not end the worker
         return raised
     finally:
@@ -26,10 +27,17 @@ async def call_async(job: Job) -> BaseException | None:
     running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
-            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
+            keep(job, await job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:
         return raised
     return None
+
+
+def keep(job: Job, returned: Any) -> None:
+    """Raises NeverRan, BadVerdicts."""
+    refuse_unrun(job, returned)
+    if job.batch is not None:
+        job.verdicts = verdicts(returned, len(job.batch))
 
 
 def refuse_unrun(job: Job, result: Any) -> None:

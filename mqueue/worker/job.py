@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Any
 from mqueue import wire
 
 if TYPE_CHECKING:
+    from mqueue.worker.outcome import Outcome
     from mqueue.worker.task import Task
 
 
 class Job:
     """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`: it was cancelled."""
 
-    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "stopping", "task", "unwanted")
+    __slots__ = (
+        "args",
+        "batch",
+        "cancel",
+        "ended",
+        "kwargs",
+        "lease",
+        "lost",
+        "message",
+        "outcomes",
+        "renew_at",
+        "stopping",
+        "task",
+        "unwanted",
+        "verdicts",
+    )
 
     def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
@@ -22,6 +38,9 @@ class Job:
         self.kwargs = kwargs
         self.lease = lease  # seconds
         self.renew_at = 0.0  # monotonic seconds
+        self.batch: tuple[Job, ...] | None = None  # its jobs, where this is a batch of them
+        self.verdicts: list[BaseException | None] = []  # of a batch's handler that has returned
+        self.outcomes: list[Outcome] | None = None  # of a batch that was run
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
@@ -30,7 +49,7 @@ class Job:
 
 
 class Current:
-    """The job that is running here."""
+    """The job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its first."""
 
     __slots__ = ("_job",)
 
@@ -68,6 +87,11 @@ class Current:
     def cancelled(self) -> bool:
         """Somebody cancelled it, its lease is lost, or the worker has no more time for it. For a thread, to look at now and then."""
         return self._job.lost or self._job.stopping or self._job.unwanted
+
+    @property
+    def batch(self) -> "list[Current]":
+        """The jobs of a batch, in the order of its items; empty where this is none."""
+        return [Current(job) for job in self._job.batch or ()]
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -122,6 +122,11 @@ def unknown(name: str) -> Outcome:
     return Outcome("nack", _cut(f"unknown task {name}: this worker's modules do not define it"))
 
 
+def misplaced(name: str, topic: str) -> Outcome:
+    """A worker whose modules have it otherwise may run it."""
+    return Outcome("nack", _cut(f"topic {topic} is for batches of another task than {name}"))
+
+
 def _seconds(error: BaseException, name: str) -> float | None:
     """None also for what a class of the task's own has made of it."""
     try:

@@ -35,7 +35,7 @@ PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker
 
 
 class Processes:
-    """The one used last is used next: those idle for `idle_s` seconds are too many, and end. Called from many threads."""
+    """The one used last is used next; one that was idle for `idle_s` seconds ends. Called from many threads."""
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._idle_s = idle_s
@@ -43,6 +43,7 @@ class Processes:
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
         self._stopped = False
+        self._timer: threading.Timer | None = None
 
     def run(self, job: Job) -> Outcome:
         """Blocks until the job has ended. Raises ProcessEnded (TimeLimit, MemoryLimit), CancelledError where `job.cancel` was called."""
@@ -57,6 +58,8 @@ class Processes:
             self._stopped = True
             idle, busy = self._idle, list(self._busy)
             self._idle = []
+            if self._timer is not None:
+                self._timer.cancel()
         for process in busy:
             process.kill()
         end(idle)
@@ -76,14 +79,33 @@ class Processes:
         return process
 
     def _give_back(self, process: "Process") -> None:
-        now = time.monotonic()
         with self._lock:
             self._busy.discard(process)
-            surplus = [process]
-            if not self._stopped and process.usable():
-                process.idle_since = now
-                surplus = [each for each in self._idle if each.idle_since < now - self._idle_s]
-                self._idle = [each for each in self._idle if each not in surplus] + [process]
+            kept = not self._stopped and process.usable()
+            if kept:
+                process.idle_since = time.monotonic()
+                self._idle.append(process)
+                self._look_after(self._idle_s)
+        if not kept:
+            end([process])
+
+    def _look_after(self, seconds: float) -> None:
+        """With the lock held. One look at a time is due: the first, which is at the one that is idle for longest."""
+        if self._timer is None:
+            timer = threading.Timer(seconds, self._end_idle)
+            timer.daemon = True
+            with suppress(RuntimeError):  # there is no thread to be had: with the next that becomes idle
+                timer.start()
+                self._timer = timer
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            surplus = [each for each in self._idle if each.idle_since <= now - self._idle_s]
+            self._idle = [each for each in self._idle if each not in surplus]
+            self._timer = None
+            if self._idle:
+                self._look_after(max(0.0, min(each.idle_since for each in self._idle) + self._idle_s - now))
         end(surplus)
 
 

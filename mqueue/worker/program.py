@@ -5,12 +5,21 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from mqueue.worker import outcome
+import msgspec
+from msgspec import Struct
+
+from mqueue.worker import outcome, status
 from mqueue.worker.app import DuplicateTask, MQueue, default
+from mqueue.worker.probe import Probe
 from mqueue.worker.runtime import Worker, WorkerError
+
+PROBE_HOST = "0.0.0.0"  # an orchestrator asks from outside, at the pod's address
 
 
 def load(modules: Sequence[str]) -> None:
@@ -48,38 +57,111 @@ def union(apps: Sequence[MQueue]) -> MQueue:
     return whole
 
 
+class Options(Struct, frozen=True, kw_only=True):
+    """What a worker runs, and how: as `mqueue worker` has it."""
+
+    modules: tuple[str, ...]
+    namespace: str | None = None
+    topics: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    concurrency: int = 20
+    url: str | None = None
+    token: str | None = None
+    grace: float = 30.0
+    max_jobs: int | None = None
+    max_memory_mb: float | None = None
+
+
+Around = Callable[[Worker], AbstractContextManager[object]]
+
+
 def run(
     modules: Sequence[str],
     *,
-    namespace: str | None,
-    topics: Sequence[str],
-    concurrency: int,
-    url: str | None,
-    token: str | None,
-    grace: float = 30.0,
+    processes: int | None = None,
+    reload: bool = False,
+    probe_host: str = PROBE_HOST,
+    probe_port: int | None = None,
+    **options: Any,
 ) -> int:
-    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
-    load(modules)
-    apps = gather(modules)
-    if url is not None or token is not None:  # jobs that enqueue do it where they came from
+    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. `options`: of `Options`. Raises MQueueError (WorkerError, NoEndpoint, …).
+
+    `processes`: so many under one parent; None: this process alone.
+    """
+    chosen = msgspec.convert({"modules": modules, **options}, Options)
+    if processes is not None or reload:
+        return asyncio.run(_lead(chosen, processes or 1, reload, probe_host, probe_port))
+    return work(chosen, lambda worker: probing(probe_host, probe_port, lambda: [worker.status()]))
+
+
+def work(options: Options, around: Around) -> int:
+    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop."""
+    load(options.modules)
+    apps = gather(options.modules)
+    if options.url is not None or options.token is not None:  # jobs that enqueue do it where they came from
         for app in apps:
-            app.producer.connect(url, token)
-    worker = partial(Worker, union(apps), namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
+            app.producer.connect(options.url, options.token)
+    worker = partial(
+        Worker,
+        union(apps),
+        namespace=options.namespace,
+        topics=options.topics,
+        exclude=options.exclude,
+        concurrency=options.concurrency,
+        grace=options.grace,
+        max_jobs=options.max_jobs,
+        max_memory_mb=options.max_memory_mb,
+    )
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_serve(worker))
+        return runner.run(_serve(worker, around))
 
 
-async def _serve(make: Callable[[], Worker]) -> int:
+async def _serve(make: Callable[[], Worker], around: Around) -> int:
     worker = make()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, worker.stop)
-    code = await worker.run()
+    _on_signals(worker.stop)
+    with around(worker):
+        code = await worker.run()
     if worker.cut_off:  # their threads, or what they do in spite of being cancelled, must not hold the process
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+async def _lead(options: Options, processes: int, reload: bool, probe_host: str, probe_port: int | None) -> int:
+    from mqueue.worker.changes import changes
+    from mqueue.worker.fleet import Fleet
+
+    fleet = Fleet(options, processes, changes=changes(Path.cwd()) if reload else None)
+    _on_signals(fleet.stop)
+    with probing(probe_host, probe_port, fleet.statuses, fleet.ended):
+        return await fleet.run()
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop)
+
+
+@contextmanager
+def probing(
+    host: str, port: int | None, workers: Callable[[], Sequence[status.Status]], ended: Mapping[str, int] | None = None
+) -> Iterator[Probe | None]:
+    """A probe that shows what `workers` says then; none without a port. `ended`: jobs by outcome of processes that are gone."""
+    if port is None:
+        yield None
+        return
+    pages = {
+        "/live": status.live,
+        "/ready": lambda: status.ready(workers()),
+        "/metrics": lambda: status.metrics(workers(), ended or {}),
+    }
+    probe = Probe(host, port, pages)
+    probe.start()
+    try:
+        yield probe
+    finally:
+        probe.stop()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -19,16 +20,21 @@ from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
 from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
+from mqueue.worker.batch import Gatherer, job_of
 from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
-from mqueue.worker.fetcher import Fetcher, lanes
+from mqueue.worker.fetcher import Fetcher, Lane, lanes
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
+from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.recycling import LOOK_S, Recycling
+from mqueue.worker.status import Status
+from mqueue.worker.task import Task
 from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
-SETTLE_S = 5.0  # for the last settles
+SETTLE_S = 10.0  # for the last settles
 RENEW_TIMEOUT_S = 5.0
 
 log = structlog.get_logger("mqueue.worker")
@@ -44,8 +50,9 @@ class Worker:
     """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
     `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say. `topics`: only
-    from these, which must be topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get when it
-    stops. `counts`: acked, nacked, … so far.
+    from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get
+    when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have ended, or it holds more MiB than that.
+    `counts`: acked, nacked, … so far.
     """
 
     def __init__(
@@ -56,33 +63,55 @@ class Worker:
         token: str | None = None,
         namespace: str | None = None,
         topics: Sequence[str] = (),
+        exclude: Sequence[str] = (),
         concurrency: int = 20,
         grace: float = 30.0,
+        max_jobs: int | None = None,
+        max_memory_mb: float | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if concurrency < 1:
             raise WorkerError(f"concurrency is at least 1, not {concurrency}")
+        try:
+            self._recycling = Recycling(max_jobs, max_memory_mb)
+        except ValueError as error:
+            raise WorkerError(str(error)) from error
         self._app = app
         own_url, own_token = app.producer.endpoint
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
-        self._sources = sources(app, namespace, topics)
+        self._sources = sources(app, namespace, topics, exclude)
+        self._batches = batches(app, namespace, self._sources)
+        self._gatherer = Gatherer(self._start)
         self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
         self._jitter = jitter
+        self._reach = Reach(self._clock)
+        self._watchdog: Watchdog | None = None
         self._jobs: set[Job] = set()
+        self._past = 0  # jobs that ended
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._refusal: MQueueError | None = None
+        self.started = False
         self.counts: Counter[str] = Counter()
         self.cut_off = 0  # handlers that still ran when the worker gave them up
 
     def stop(self) -> None:
         """Stop gracefully; called again, at once. On the worker's loop."""
         (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+    def status(self) -> Status:
+        """May be called from any thread."""
+        problem = self._reach.problem()
+        if self._stopping.is_set():
+            problem = "the worker stops"
+        elif self._watchdog is not None and self._watchdog.blocked:
+            problem = "the event loop is blocked: the log says where"
+        return Status(problem, dict(list(self.counts.items())), len(self._jobs), self._concurrency)
 
     async def run(self) -> int:
         """Until stopped: 0, or 1 when the broker did not take the last settles.
@@ -97,26 +126,35 @@ class Worker:
         self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
         async with AsyncClient(url, token, retries=False) as client:
             self._fetcher = Fetcher(
-                client.poll,
-                lanes(self._sources),
+                self._reach.watched(client.poll),
+                lanes(self._sources, self._batches),
                 self._concurrency,
                 arrived=self._arrived,
                 settled=self._settled,
                 refused=self._refused,
                 jitter=self._jitter,
+                gathered=self._gathered,
+                complete=self._gatherer.begin,
             )
             namespaces = sorted({source.namespace for source in self._sources})
             self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._unwanted, self._jitter)
-            watchdog = Watchdog(loop)
+            self._watchdog = watchdog = Watchdog(loop)
             declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
             watchdog.start()
+            keeping = [
+                loop.create_task(self._reach.keep(lambda: self._check(client), self._fetcher.doubt)),
+                *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
+            ]
             try:
                 self._fetcher.start()
+                self.started = True
                 self._log_start(url)
                 await self._stopping.wait()
                 unsettled = await self._wind_down()
             finally:
+                for task in keeping:
+                    task.cancel()
                 declaring.cancel()
                 self._fetcher.abort()
                 self._cancellations.stop()
@@ -130,30 +168,58 @@ class Worker:
             raise self._refusal
         return 1 if unsettled else 0
 
+    async def _check(self, client: AsyncClient) -> str | None:
+        """Could a fetch be served now? What is wrong, or None. Raises what the broker says of the token."""
+        await client.poll(wire.Poll(namespace=self._sources[0].namespace))
+        return fetchable(await client.ready())
+
     # ── a message comes, a job ends ──
 
     def _arrived(self, message: wire.Message) -> None:
+        job = self._received(message)
+        if job is None:
+            self._fetcher.finish(None, None)
+        else:
+            self._start(job if job.task.batch is None else job_of([job]))
+
+    def _gathered(self, lane: Lane, messages: Sequence[wire.Message]) -> int:
+        """They are for the lane's batch. How many more it wants; 0 where it has begun, or none of them could be run."""
+        came = [self._received(message) for message in messages]
+        jobs = [job for job in came if job is not None]
+        room = self._gatherer.add(lane, jobs, lane.batch or 1)
+        if not room and not jobs and not lane.filling:
+            self._fetcher.finish(None, None)
+        return room
+
+    def _received(self, message: wire.Message) -> Job | None:
+        """Its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
         if self._stopping.is_set():
-            return self._fetcher.finish(outcome.RELEASED.settle(message), None)
+            self._fetcher.finish(outcome.RELEASED.settle(message), None, slots=0)
+            return None
         try:
             job = self._job(message)
         except Exception as error:  # a misfit, or anything that a task's own types do: the batch goes on
             self._turn_away(message, outcome.decide(error))
-        else:
-            if job is None:
-                return
-            job.unwanted = self._cancellations.has(job.message.id)
-            self._jobs.add(job)
+            return None
+        if job is not None:
             self._heartbeat.hold(job)
-            self._cancellations.listen()
-            self._executor.start(job)
+        return job
+
+    def _start(self, job: Job) -> None:
+        for each in job.batch or (job,):
+            each.unwanted = self._cancellations.has(each.message.id)
+        job.unwanted = all(each.unwanted for each in job.batch or (job,))
+        self._jobs.add(job)
+        self._cancellations.listen()
+        self._executor.start(job)
 
     def _job(self, message: wire.Message) -> Job | None:
         """None: this worker does not know the task, and has said so. Raises Misfit."""
         call = codec.decode(message.payload)
         task = self._app.get(call.task)
-        if task is None:
-            self._turn_away(message, outcome.unknown(call.task))
+        batched = self._batches.get(m.TopicName(message.namespace, message.topic))
+        if task is None or (batched is not None and batched is not task):
+            self._turn_away(message, outcome.unknown(call.task) if task is None else outcome.misplaced(call.task, message.topic))
             return None
         args, kwargs = task.shape.fit(call.args, call.kwargs)
         return Job(message, task, args, kwargs, message.lease)
@@ -161,20 +227,34 @@ class Worker:
     def _turn_away(self, message: wire.Message, verdict: Outcome) -> None:
         log.warning("message turned away", id=message.id, topic=message.topic, attempt=message.attempt, error=verdict.error)
         self.counts[verdict.kind] += 1
-        self._fetcher.finish(verdict.settle(message), None)
+        self._fetcher.finish(verdict.settle(message), None, slots=0)
 
     def _ended(self, job: Job, result: Outcome) -> None:
         self._jobs.discard(job)
         if not self._jobs:
             self._idle.set()
-        if job.lost:
-            self.counts["lost"] += 1
-            return self._fetcher.finish(None, job)
-        self.counts[result.kind] += 1
-        if result.error is not None:
-            error = result.error.partition("\n\n")[0]
-            log.warning("job failed", task=job.task.name, id=job.message.id, attempt=job.message.attempt, error=error)
-        return self._fetcher.finish(result.settle(job.message), job)
+        members = job.batch or (job,)
+        told = job.outcomes or [result] * len(members)
+        results = [
+            outcome.CANCELLED if each.unwanted and of_each.kind != "ack" else of_each for each, of_each in zip(members, told, strict=True)
+        ]
+        self._past += len(members)
+        self._recycle(self._recycling.after(self._past))
+        self._log_failure(job, results)
+        for index, (each, of_each) in enumerate(zip(members, results, strict=True)):
+            each.ended, slots = True, int(index == 0)
+            if each.lost:
+                self.counts["lost"] += 1
+                self._fetcher.finish(None, each, slots)
+            else:
+                self.counts[of_each.kind] += 1
+                self._fetcher.finish(of_each.settle(each.message), each, slots)
+
+    def _log_failure(self, job: Job, results: Sequence[Outcome]) -> None:
+        failed = [each.error for each in results if each.error is not None]
+        if failed and not job.lost:
+            of = {"items": len(results), "failed": len(failed)} if job.batch else {"attempt": job.message.attempt}
+            log.warning("job failed", task=job.task.name, id=job.message.id, **of, error=failed[0].partition("\n\n")[0])
 
     def _settled(self, job: Job | None, status: m.Verdict | None) -> None:
         if job is not None:
@@ -193,16 +273,23 @@ class Worker:
             return
         log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
         job.lost = True
-        if (cancel := job.cancel) is not None:
+        running = next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job
+        if running.batch:
+            running.lost = all(each.lost for each in running.batch)
+        if running.lost and (cancel := running.cancel) is not None:
             cancel()
 
     def _unwanted(self, ids: Sequence[int]) -> None:
-        """Somebody has cancelled these messages; most may be other workers'."""
+        """Somebody has cancelled these messages; most may be other workers'. A batch goes on for its other items."""
         named = set(ids)
-        for job in [job for job in self._jobs if job.message.id in named and not job.ended and not job.unwanted]:
-            log.info("job cancelled", task=job.task.name, id=job.message.id)
-            job.unwanted = True
-            if (cancel := job.cancel) is not None:
+        for job in [job for job in self._jobs if not job.ended and not job.unwanted]:
+            members = job.batch or (job,)
+            for each in members:
+                if each.message.id in named and not each.unwanted:
+                    log.info("job cancelled", task=job.task.name, id=each.message.id)
+                    each.unwanted = True
+            job.unwanted = all(each.unwanted for each in members)
+            if job.unwanted and (cancel := job.cancel) is not None:
                 cancel()
 
     def _refused(self, error: MQueueError) -> None:
@@ -211,9 +298,21 @@ class Worker:
 
     # ── stopping ──
 
+    def _recycle(self, reason: str | None) -> None:
+        if reason is not None and not self._stopping.is_set():
+            log.info("the worker has run for long enough, stops", reason=reason)
+            self._stopping.set()
+
+    async def _look_at_memory(self) -> None:
+        while True:
+            self._recycle(self._recycling.now())
+            await asyncio.sleep(LOOK_S)
+
     async def _wind_down(self) -> int:
         """How many settles could not be told."""
         self._fetcher.close()
+        for jobs in self._gatherer.give_up():
+            self._ended(job_of(jobs), outcome.RELEASED)
         await self._quiet(self._grace, self._hurry)
         self.cut_off = len(self._jobs)
         self._cancel()
@@ -225,7 +324,8 @@ class Worker:
     def _cancel(self) -> None:
         """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
         for job in list(self._jobs):
-            job.stopping = True
+            for each in (job, *(job.batch or ())):
+                each.stopping = True
             if (cancel := job.cancel) is not None:
                 cancel()
             else:
@@ -250,15 +350,36 @@ class Worker:
         log.info("started", broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
 
 
-def sources(app: MQueue, namespace: str | None, topics: Sequence[str]) -> list[m.TopicName]:
+def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: Sequence[str] = ()) -> list[m.TopicName]:
     """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
     known = app.topics(namespace)
     if not known:
         raise WorkerError("no tasks found: is there a function with @task in the modules named?")
-    if unknown := set(topics) - {name.topic for name in known}:
+    if unknown := {*topics, *exclude} - {name.topic for name in known}:
         of_tasks = ", ".join(sorted({name.topic for name in known}))
         raise WorkerError(f"no task has topic {', '.join(sorted(unknown))}; there are: {of_tasks}")
-    return [name for name in known if not topics or name.topic in topics]
+    if both := set(topics) & set(exclude):
+        raise WorkerError(f"asked for and excluded at once: {', '.join(sorted(both))}")
+    found = [name for name in known if (not topics or name.topic in topics) and name.topic not in exclude]
+    if not found:
+        raise WorkerError("every topic of the tasks is excluded")
+    return found
+
+
+def batches(app: MQueue, namespace: str | None, topics: Sequence[m.TopicName]) -> dict[m.TopicName, Task[..., Any]]:
+    """The tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch could be asked for there."""
+    users: dict[m.TopicName, list[Task[..., Any]]] = {}
+    for task in app:
+        users.setdefault(m.TopicName(namespace or task.namespace, task.topic), []).append(task)
+    found = {}
+    for name in topics:
+        batched = [task for task in users[name] if task.batch is not None]
+        if batched and len(users[name]) > 1:
+            others = ", ".join(task.name for task in users[name] if task is not batched[0])
+            raise WorkerError(f"task {batched[0].name} takes batches, so it needs a topic of its own: {name} is also that of {others}")
+        if batched:
+            found[name] = batched[0]
+    return found
 
 
 def prepare(app: MQueue) -> None:

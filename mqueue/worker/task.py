@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+X = TypeVar("X")
 MEMORY_OF_SELF = Path("/proc/self/statm")
 Executor = Literal["loop", "thread", "process"]
 
@@ -33,6 +34,9 @@ class Task(Generic[P, R]):
     `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its types, or
     have no JSON form, raise TypeError at once, and nothing is sent.
     """
+
+    batch: int | None = None  # messages that its handler takes at once, at most
+    batch_wait: float = 0.0  # seconds that they are gathered for
 
     def __init__(
         self,
@@ -128,6 +132,19 @@ class Task(Generic[P, R]):
             "namespace": namespace,
         }
         return Configured(self, {option: value for option, value in given.items() if value is not None})
+
+
+class BatchTask(Task[[X], R], Generic[X, R]):
+    """One whose handler takes a list of items. `enqueue` takes one item."""
+
+    def __init__(self, function: Callable[[list[X]], R], app: "MQueue", *, batch: int, batch_wait: float, **options: Any) -> None:
+        super().__init__(function, app, **options)  # type: ignore[arg-type]
+        self.batch = batch
+        self.batch_wait = batch_wait
+        self.shape = codec.ItemShape(function)
+
+    def __call__(self, items: list[X], /) -> R:  # type: ignore[override]
+        return self.function(items)  # type: ignore[arg-type]
 
 
 def find(module: str, qualname: str) -> Task[..., Any]:

@@ -23,6 +23,7 @@ class Watchdog:
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._stopped = threading.Event()
+        self.blocked = False  # for BLOCKED_S at least
         self._thread = threading.Thread(target=self._run, name="mqueue-watchdog", daemon=True)
 
     def start(self) -> None:
@@ -41,10 +42,12 @@ class Watchdog:
                 return
             if turned.wait(BLOCKED_S):
                 continue
+            self.blocked = True
             log.warning("event loop blocked", seconds=BLOCKED_S, stack=self._stack())
             while not turned.wait(LOOK_S):
                 if self._stopped.is_set():
                     return
+            self.blocked = False
             log.warning("event loop no longer blocked", seconds=round(time.monotonic() - asked, 1))
 
     def _stack(self) -> str:

@@ -1,5 +1,7 @@
 """`mqueue worker` as a process of its own, against a real broker."""
 
+import http.client
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,12 +146,12 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
     first = place.worker("--grace", "1s")
     try:
-        until(lambda: place.lines() == ["stuck 1"], 20, "it runs")
+        until(lambda: place.lines() == ["stuck 1"], 60, "it runs")
         first.terminate()
-        first.wait(20)
+        assert first.wait(60) == 0, f"its last settle was not taken: {place.log()}"
         second = place.worker("--grace", "1s")
         try:
-            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 20, "it runs again, at once, and no attempt was counted")
+            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 60, "it runs again, at once, and no attempt was counted")
         finally:
             second.kill()
             second.wait()
@@ -177,6 +179,16 @@ def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(b
             worker.wait()
 
 
+def ready(place: Place) -> int:
+    """What the worker's probe says, 0 before it listens."""
+    ports = [line["port"] for line in map(json.loads, place.log().splitlines()) if line["event"] == "probe"]
+    if not ports:
+        return 0
+    connection = http.client.HTTPConnection("127.0.0.1", ports[-1], timeout=5)
+    connection.request("GET", "/ready")
+    return connection.getresponse().status
+
+
 def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
     import socket
 
@@ -185,12 +197,15 @@ def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     with Broker("--port", str(port)) as broker:
         place = Place(tmp_path, broker, TASKS)
-        worker = place.worker()
+        worker = place.worker("--probe-port", "0", "--probe-host", "127.0.0.1")
         try:
             place.python("import e2e_tasks as t; t.plain.enqueue(1)")
             until(lambda: place.lines() == ["plain 1"], 20, "it works")
+            until(lambda: ready(place) == 200, 20, "it is ready")
             broker.kill()
+            until(lambda: ready(place) == 503, 10, "it cannot claim work")
             broker.start()
+            until(lambda: ready(place) == 200, 20, "it is ready again")
             place.python("import e2e_tasks as t; t.plain.enqueue(2)")
             until(lambda: place.lines() == ["plain 1", "plain 2"], 30, "it works again")
             assert worker.poll() is None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -69,6 +69,7 @@ class FakeBroker:
     schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
     answer_late_s: float = 0.0
+    mode: Literal["hot", "cold", "apart", "recovering"] = "hot"
     hide_clock_s: float = 0.0  # what it adds to the times it tells
     _last_id: int = 1 << 60
     _receipts: int = 0
@@ -302,6 +303,13 @@ class FakeBroker:
             await asyncio.sleep(0.002)
         return reply(request, wire.Cancelled(str(len(self.cancels)), ids))
 
+    async def on_ready(self, request: web.Request) -> web.StreamResponse:
+        shard = wire.ShardReady(shard=0, mode=self.mode, redis="ok", postgres="ok", wal="ok")
+        serves = self.mode in ("hot", "cold")
+        answer = reply(request, wire.Ready(status="ready" if serves else "not-ready", shards=[shard]))
+        answer.set_status(200 if serves else 503)
+        return answer
+
     async def on_put_schedule(self, request: web.Request) -> web.StreamResponse:
         name, item = request.match_info["name"], decode(request, await request.read(), wire.ScheduleItem)
         self.schedules.append((name, item))
@@ -317,7 +325,7 @@ class FakeBroker:
     @web.middleware
     async def gate(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
         self.requests[request.path] += 1
-        if request.path != "/health" and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.path not in ("/health", "/ready") and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "unauthorized", "token missing or not valid")
         refusal = next((r for r in self.refusals if r.path == request.path and r.times), None)
         if refusal is not None:
@@ -352,6 +360,7 @@ class FakeBroker:
         app.router.add_post("/cancelled", self.on_cancelled)
         app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
+        app.router.add_get("/ready", self.on_ready)
         return app
 
 

@@ -133,6 +133,44 @@ async def test_other_jobs_go_on(app: MQueue, broker: FakeBroker) -> None:
     assert {settle.id: settle.kind for settle in broker.settled} == {first: "cancel", second: "ack"}
 
 
+async def test_a_batch_goes_on_for_its_other_items(app: MQueue, broker: FakeBroker) -> None:
+    begun, seen, goes_on = asyncio.Event(), [], asyncio.Event()
+
+    @app.task(topic="t", batch=3, batch_wait=5)
+    async def job(items: list[int]) -> list[Exception | None]:
+        begun.set()
+        await goes_on.wait()
+        seen.extend(each.cancelled for each in current().batch)
+        return [ValueError("no"), None, None]
+
+    ids = [await job.enqueue_async(n) for n in range(3)]
+    async with working(app, broker) as worker:
+        await begun.wait()
+        broker.cancel(ids[0])
+        await until(lambda: worker._cancellations.has(ids[0]))
+        goes_on.set()
+        await until(lambda: not broker.live())
+    assert seen == [True, False, False]
+    assert [settle.kind for settle in sorted(broker.settled, key=lambda s: s.id)] == ["cancel", "ack", "ack"]
+
+
+async def test_a_batch_of_which_all_are_cancelled_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
+    begun = asyncio.Event()
+
+    @app.task(topic="t", batch=2, batch_wait=5)
+    async def job(items: list[int]) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    ids = [await job.enqueue_async(n) for n in range(2)]
+    async with working(app, broker):
+        await begun.wait()
+        for id in ids:
+            broker.cancel(id)
+        await until(lambda: not broker.live())
+    assert kinds(broker) == ["cancel", "cancel"]
+
+
 async def test_one_that_is_cancelled_while_its_delivery_is_on_the_way_does_not_begin(app: MQueue, broker: FakeBroker) -> None:
     ran = []
     begun, goes_on = asyncio.Event(), asyncio.Event()

@@ -132,7 +132,7 @@ def same_name() -> MQueue:
 def test_jobs_that_enqueue_do_it_where_they_came_from(
     url: str | None, token: str | None, modules: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def serve(make: Callable[[], Worker]) -> int:
+    async def serve(make: Callable[[], Worker], *_: object) -> int:
         return 0
 
     def no_import(names: object) -> None: ...

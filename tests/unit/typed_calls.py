@@ -72,3 +72,20 @@ app.task(executor="thread")  # error: call-overload
 Retry(on=(3,))  # error: arg-type
 app.task(topic=3)  # error: call-overload
 app.task(every=30, catch_up="never")  # error: call-overload
+
+
+@app.task(topic="batches", batch=100, batch_wait=0.5)
+def gather(items: list[int]) -> list[Exception | None]:
+    return [None for _ in items]
+
+
+@app.task(topic="more", batch=10)
+async def gather_async(items: list[str]) -> None: ...
+
+
+assert_type(gather([1, 2]), list[Exception | None])
+assert_type(gather.enqueue(1), int)
+gather_async.options(delay=1).enqueue("ada")
+gather.enqueue("ada")  # error: arg-type
+gather.enqueue([1])  # error: arg-type
+gather_async.enqueue(1)  # error: arg-type

@@ -1,0 +1,54 @@
+"""A Flask extension: `mq = MQueue()`, `@mq.task`, `mq.init_app(app)`. Handlers run in the Flask app's context.
+
+MQUEUE_URL, MQUEUE_TOKEN   in `app.config`: the broker; without them it is found as ever
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import mqueue
+from mqueue import message as m
+from mqueue.worker.job import Current
+from mqueue.worker.middleware import LogContext, Middleware
+
+try:
+    from flask import Flask
+except ImportError as error:
+    raise ImportError("mqueue.contrib.flask needs Flask: pip install 'mqueue[flask]'") from error
+
+
+class MQueue(mqueue.MQueue):
+    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`.
+
+    The context is around all other middleware. A worker needs the Flask app too: name the module that makes it, and this object, in
+    `mqueue worker`.
+    """
+
+    def __init__(
+        self, app: Flask | None = None, *, namespace: str = m.DEFAULT_NAMESPACE, middleware: Sequence[Middleware] = (LogContext(),)
+    ) -> None:
+        super().__init__(namespace=namespace, middleware=[_AppContext(self), *middleware])
+        self._flask: Flask | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Handlers run in its context, enqueues go to its broker. Of several apps the last one counts: an app factory in tests, say."""
+        self._flask = app
+        app.extensions["mqueue"] = self
+        self.producer.connect(app.config.get("MQUEUE_URL"), app.config.get("MQUEUE_TOKEN"))
+
+    @property
+    def flask(self) -> Flask:
+        """Raises RuntimeError before `init_app`."""
+        if self._flask is None:
+            raise RuntimeError("no Flask app: call init_app(app) in a module that the worker imports")
+        return self._flask
+
+
+class _AppContext(Middleware):
+    def __init__(self, queue: MQueue) -> None:
+        self._queue = queue
+
+    def run(self, job: Current) -> AbstractContextManager[object]:
+        return self._queue.flask.app_context()

@@ -1,0 +1,103 @@
+"""Traces of jobs: `MQueue(middleware=[LogContext(), OpenTelemetry()])`.
+
+An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, by whatever propagator
+is set globally). Each run of a handler is a `process` span of kind consumer, a child of that span and linked to it. Names and attributes
+follow the semantic conventions for messaging. Only the API is used: without an SDK all of it does nothing.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mqueue import wire
+from mqueue.contrib import metadata
+from mqueue.worker.job import Current
+from mqueue.worker.middleware import Middleware
+from mqueue.worker.outcome import Snooze
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
+except ImportError as error:
+    raise ImportError("mqueue.contrib.opentelemetry needs the OpenTelemetry API: pip install 'mqueue[opentelemetry]'") from error
+
+SYSTEM = "mqueue"
+Attributes = dict[str, str | int]
+
+
+class OpenTelemetry(Middleware):
+    """`tracer_provider`: None for the global one. `continue_trace=False`: a run begins a trace of its own, only linked to the enqueue.
+
+    A message with an idempotency key carries no context, since the same key with other metadata is refused.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider | None = None, *, continue_trace: bool = True) -> None:
+        self._tracer = trace.get_tracer("mqueue", tracer_provider=tracer_provider)
+        self._continue_trace = continue_trace
+
+    @contextmanager
+    def enqueue(self, messages: Sequence[wire.EnqueueItem]) -> Iterator[None]:
+        topics = sorted({message.topic for message in messages})
+        name = f"send {topics[0]}" if len(topics) == 1 else "send"
+        with self._span(name, SpanKind.PRODUCER, _of_send(topics, messages)):
+            headers: dict[str, str] = {}
+            propagate.inject(headers)
+            metadata.add(messages, headers)
+            yield
+
+    @contextmanager
+    def run(self, job: Current) -> Iterator[None]:
+        context = propagate.extract(metadata.text(job.metadata))
+        origin = trace.get_current_span(context).get_span_context()
+        links = [Link(origin)] if origin.is_valid else []
+        parent = context if self._continue_trace else None
+        with self._span(f"process {job.topic}", SpanKind.CONSUMER, _of_run(job), parent, links):
+            yield
+
+    @contextmanager
+    def _span(
+        self, name: str, kind: SpanKind, attributes: Attributes, parent: Context | None = None, links: Sequence[Link] = ()
+    ) -> Iterator[None]:
+        with self._tracer.start_as_current_span(
+            name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield
+            except (Snooze, asyncio.CancelledError) as put_off:  # no failures: it comes again
+                span.set_attribute("mqueue.outcome", type(put_off).__name__)
+                raise
+            except BaseException as raised:
+                _failed(span, raised)
+                raise
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    span.record_exception(error)
+    span.set_attribute("error.type", type(error).__qualname__)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+
+
+def _of_send(topics: Sequence[str], messages: Sequence[wire.EnqueueItem]) -> Attributes:
+    attributes: Attributes = {"messaging.system": SYSTEM, "messaging.operation.name": "send", "messaging.operation.type": "send"}
+    if len(topics) == 1:
+        attributes["messaging.destination.name"] = topics[0]
+    if len(messages) == 1:
+        attributes["messaging.message.body.size"] = len(messages[0].payload)
+        attributes["mqueue.namespace"] = messages[0].namespace
+    else:
+        attributes["messaging.batch.message_count"] = len(messages)
+    return attributes
+
+
+def _of_run(job: Current) -> Attributes:
+    return {
+        "messaging.system": SYSTEM,
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": job.topic,
+        "messaging.message.id": str(job.id),
+        "mqueue.namespace": job.namespace,
+        "mqueue.task": job.task,
+        "mqueue.attempt": job.attempt,
+    }

@@ -1,0 +1,76 @@
+"""Errors of handlers in Sentry: `sentry_sdk.init(…)`, then `MQueue(middleware=[LogContext(), Sentry()])`.
+
+Each failed run is one event, with the tags `mqueue.task`, `mqueue.message_id` and `mqueue.attempt`, in the trace of whoever enqueued it.
+What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a run is a transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mqueue import wire
+from mqueue.contrib import metadata
+from mqueue.worker.job import Current
+from mqueue.worker.middleware import Middleware
+from mqueue.worker.outcome import RateLimited, Snooze
+
+try:
+    import sentry_sdk
+    from sentry_sdk.utils import event_from_exception
+except ImportError as error:
+    raise ImportError("mqueue.contrib.sentry needs Sentry's SDK: pip install 'mqueue[sentry]'") from error
+
+MECHANISM = {"type": "mqueue", "handled": False}
+
+
+class Sentry(Middleware):
+    """`ignore`: errors that are none of Sentry's business, beside Snooze and RateLimited.
+
+    A message with an idempotency key carries no trace, since the same key with other metadata is refused.
+    """
+
+    def __init__(self, ignore: tuple[type[BaseException], ...] = ()) -> None:
+        self._ignore = (Snooze, RateLimited, *ignore)
+
+    @contextmanager
+    def enqueue(self, messages: Sequence[wire.EnqueueItem]) -> Iterator[None]:
+        topics = sorted({message.topic for message in messages})
+        with sentry_sdk.start_span(op="queue.publish", name=" ".join(topics)) as span:
+            span.set_data("messaging.system", "mqueue")
+            if len(topics) == 1:
+                span.set_data("messaging.destination.name", topics[0])
+            headers = {"sentry-trace": sentry_sdk.get_traceparent(), "baggage": sentry_sdk.get_baggage()}
+            metadata.add(messages, metadata.text(headers))
+            yield
+
+    @contextmanager
+    def run(self, job: Current) -> Iterator[None]:
+        with sentry_sdk.isolation_scope() as scope:
+            scope.clear_breadcrumbs()
+            for name, value in (("task", job.task), ("message_id", job.id), ("attempt", job.attempt)):
+                scope.set_tag(f"mqueue.{name}", str(value))
+            put_off = None
+            with self._transaction(job):
+                try:
+                    yield
+                except Exception as raised:
+                    if not isinstance(raised, self._ignore):
+                        _capture(raised)
+                        raise
+                    put_off = raised  # past the transaction, which has not failed
+            if put_off is not None:
+                raise put_off
+
+    @contextmanager
+    def _transaction(self, job: Current) -> Iterator[None]:
+        transaction = sentry_sdk.continue_trace(metadata.text(job.metadata), op="queue.process", name=job.task, source="task")
+        with sentry_sdk.start_transaction(transaction) as span:
+            span.set_data("messaging.system", "mqueue")
+            span.set_data("messaging.destination.name", job.topic)
+            span.set_data("messaging.message.id", str(job.id))
+            span.set_data("messaging.message.retry.count", job.attempt - 1)
+            yield
+
+
+def _capture(error: Exception) -> None:
+    event, hint = event_from_exception(error, client_options=sentry_sdk.get_client().options, mechanism=MECHANISM)
+    sentry_sdk.capture_event(event, hint=hint)

@@ -1,0 +1,54 @@
+"""Every enqueue runs its handler at once."""
+
+from collections.abc import Iterator, Sequence
+
+from mqueue import wire
+from mqueue.testing.clock import ManualClock
+from mqueue.testing.enqueued import Recorder
+from mqueue.testing.handlers import run, run_async
+from mqueue.testing.memory import MemoryBroker
+from mqueue.worker.app import MQueue
+from mqueue.worker.job import Job
+
+
+class Inline(Recorder):
+    """What a handler raises, the enqueue raises, whatever its kind: nothing is tried again.
+
+    Options (`delay`, …) and limits change nothing, and are recorded. Handlers run in this process, middleware around them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_id = 0
+
+    def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        ids = []
+        for id, job in self._jobs(app, items):
+            if (error := run(job)) is not None:
+                raise error
+            ids.append(id)
+        return ids
+
+    async def carry_async(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        ids = []
+        for id, job in self._jobs(app, items):
+            if (error := await run_async(job)) is not None:
+                raise error
+            ids.append(id)
+        return ids
+
+    def _jobs(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> Iterator[tuple[int, Job]]:
+        for item in items:
+            self._last_id += 1
+            made = self.record(app, self._last_id, item)
+            [message] = _deliver(item, made.id)
+            yield made.id, Job(message, made.task, list(made.args), dict(made.kwargs), message.lease)
+
+
+def _deliver(item: wire.EnqueueItem, id: int) -> list[wire.Message]:
+    """The message as a worker gets it, due or not."""
+    broker = MemoryBroker(ManualClock())
+    broker.enqueue_many([item])
+    [stored] = broker.live()
+    stored.id = id
+    return [broker.lease(stored)]

@@ -1,0 +1,168 @@
+"""Enqueued jobs wait in memory until the test runs those that are due."""
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from mqueue import message as m
+from mqueue import wire
+from mqueue.testing import handlers
+from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
+from mqueue.testing.enqueued import Enqueued, Recorder
+from mqueue.testing.memory import MemoryBroker, Stored
+from mqueue.testing.redirect import task_of
+from mqueue.worker.app import MQueue
+from mqueue.worker.codec import Misfit
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import Outcome, decide
+
+JOBS_MAX = 10_000  # that one drain runs
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How the runs of one drain ended: returned, failed and to be tried again, put off by Snooze, dead."""
+
+    done: int = 0
+    failed: int = 0
+    snoozed: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeadJob:
+    """`error`: type, message and traceback, as its dead letter has them; `raised`: the error itself, None where the lease ended."""
+
+    job: Enqueued
+    error: str
+    raised: BaseException | None
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.error.partition(chr(10))[0]}"
+
+
+class DeadJobs(AssertionError):
+    """A drain made dead letters that the test did not expect."""
+
+    def __init__(self, jobs: Sequence[DeadJob]) -> None:
+        super().__init__("\n".join(["jobs became dead letters (drain(dead_ok=True) lets them):", *(f"    {job}" for job in jobs)]))
+        self.jobs = jobs
+
+
+class Manual(Recorder):
+    """`broker`: the messages, with the methods of `Client`; `clock`: its time."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.broker = MemoryBroker(clock)
+        self._by_id: dict[int, tuple[MQueue, Enqueued]] = {}
+        self._raised: dict[int, BaseException] = {}
+
+    # ── enqueue ──
+
+    def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        for item in items:
+            task_of(app, item)
+        ids = self.broker.enqueue_many(items)
+        for id, item in zip(ids, items, strict=True):
+            if id not in self._by_id:  # else its idempotency key is known
+                self._by_id[id] = app, self.record(app, id, item)
+        return ids
+
+    async def carry_async(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        return self.carry(app, items)
+
+    # ── look ──
+
+    @property
+    def waiting(self) -> list[Enqueued]:
+        """Jobs that have not ended: due, delayed or leased."""
+        return [self._by_id[s.id][1] for s in self.broker.live() if s.id in self._by_id]
+
+    @property
+    def dead(self) -> list[DeadJob]:
+        return [self._dead_job(s) for s in self.broker.dead() if s.id in self._by_id]
+
+    # ── run ──
+
+    def drain(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:
+        """Run what is due, and what that enqueues or makes due, in the broker's order: least (priority, due time, id) first.
+
+        What fails waits its backoff, by its policy and the clock. `to_the_end`: move the clock to whatever comes next, until nothing
+        waits. Raises DeadJobs where jobs became dead letters, unless `dead_ok`; RuntimeError after JOBS_MAX runs.
+        """
+        steps = self._draining(dead_ok, to_the_end)
+        error: BaseException | None = None
+        try:
+            job = next(steps)
+            while True:
+                error = handlers.run(job)
+                job = steps.send(error)
+        except StopIteration as end:
+            return _drained(end)
+
+    async def drain_async(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:
+        """`drain`, with `async def` handlers on this event loop."""
+        steps = self._draining(dead_ok, to_the_end)
+        try:
+            job = next(steps)
+            while True:
+                error = await handlers.run_async(job)
+                job = steps.send(error)
+        except StopIteration as end:
+            return _drained(end)
+
+    def _draining(self, dead_ok: bool, to_the_end: bool) -> Generator[Job, BaseException | None, Drained]:
+        """Yields jobs, wants what their handlers raised, returns the counts."""
+        counts: Counter[str] = Counter()
+        dead_before = {s.id for s in self.broker.dead()}
+        runs = 0
+        error: BaseException | None
+        while (stored := self._next(to_the_end)) is not None:
+            if (runs := runs + 1) > JOBS_MAX:
+                raise RuntimeError(f"{JOBS_MAX:,} jobs were run, and more are due: is there one that always enqueues another?")
+            message = self.broker.lease(stored, m.LEASE_MAX_S)  # a worker renews it: a handler may move the clock
+            app, enqueued = self._by_id[stored.id]
+            try:
+                job = Job(message, *task_of(app, enqueued.message), message.lease)
+            except (LookupError, Misfit) as misfit:
+                outcome, error = decide(misfit), misfit
+            else:
+                error = yield job
+                if error is not None and handlers.is_of_the_test(error):
+                    raise error
+                outcome = decide(error, retry=job.task.retry, attempt=message.attempt)
+            counts[self._settle(stored, message, outcome, error)] += 1
+        fresh = [self._dead_job(s) for s in self.broker.dead() if s.id not in dead_before and s.id in self._by_id]
+        if fresh and not dead_ok:
+            raise DeadJobs(fresh) from fresh[0].raised
+        return Drained(**counts)
+
+    def _next(self, to_the_end: bool) -> Stored | None:
+        """The job to run now. The clock moves where nothing is due."""
+        while not (due := [s for s in self.broker.due() if s.id in self._by_id]):
+            waiting = [s.comes_us for s in self.broker.live() if s.id in self._by_id]
+            if not waiting or not to_the_end:
+                return None
+            self.clock.move_to(EPOCH + min(waiting) * MICROSECOND)
+        return due[0]
+
+    def _settle(self, stored: Stored, message: wire.Message, outcome: Outcome, error: BaseException | None) -> str:
+        """The name of its count."""
+        self.broker.settle(outcome.kind, outcome.settle(message))
+        if error is not None:
+            self._raised[stored.id] = error
+        if outcome.kind == "ack":
+            return "done"
+        if stored.died_us is not None:
+            return "dead"
+        return "snoozed" if outcome.kind == "release" else "failed"
+
+    def _dead_job(self, s: Stored) -> DeadJob:
+        return DeadJob(self._by_id[s.id][1], s.error or "", self._raised.get(s.id))
+
+
+def _drained(end: StopIteration) -> Drained:
+    assert isinstance(end.value, Drained)
+    return end.value

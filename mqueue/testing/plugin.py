@@ -1,0 +1,70 @@
+"""The pytest plugin: fixtures, and nothing that a run without them would notice. Each imports what it needs when a test asks for it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mqueue.paths import Endpoint
+    from mqueue.testing.clock import ManualClock
+    from mqueue.testing.embedded import TestBroker
+    from mqueue.testing.inline import Inline
+    from mqueue.testing.manual import Manual
+
+
+@pytest.fixture
+def mqueue_inline() -> "Iterator[Inline]":
+    """Every enqueue of any app runs its handler at once; what it raises, the enqueue raises."""
+    from mqueue.testing.inline import Inline
+    from mqueue.testing.redirect import redirect
+
+    inline = Inline()
+    with redirect(inline):
+        yield inline
+
+
+@pytest.fixture
+def mqueue_clock() -> "ManualClock":
+    """The time of `mqueue_manual`: it stands still until the test moves it."""
+    from mqueue.testing.clock import ManualClock
+
+    return ManualClock()
+
+
+@pytest.fixture
+def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
+    """Enqueues of any app wait in memory: `assert_enqueued`, `refute_enqueued`, `drain()`."""
+    from mqueue.testing.manual import Manual
+    from mqueue.testing.redirect import redirect
+
+    manual = Manual(mqueue_clock)
+    with redirect(manual):
+        yield manual
+
+
+@pytest.fixture(scope="session")
+def mqueue_endpoint() -> "Iterator[Endpoint]":
+    """The broker that the tests of this run share: `url` and `token`."""
+    from mqueue.testing import embedded
+
+    if (known := embedded.given()) is not None:
+        yield known
+        return
+    if reason := embedded.missing():
+        pytest.skip(reason)
+    with embedded.running() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def mqueue_broker(mqueue_endpoint: "Endpoint") -> "Iterator[TestBroker]":
+    """A real broker, with a namespace for this test; every app enqueues there. `run_until_idle()` runs a worker."""
+    from mqueue.client import Client
+    from mqueue.testing.embedded import TestBroker
+
+    with (
+        Client(mqueue_endpoint.url, mqueue_endpoint.token) as client,
+        TestBroker(mqueue_endpoint.url, mqueue_endpoint.token, client).connected() as broker,
+    ):
+        yield broker

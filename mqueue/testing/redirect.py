@@ -1,0 +1,57 @@
+"""While a test has it so, what any app would send to its broker goes to the test."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+from unittest import mock
+
+from mqueue import wire
+from mqueue.worker import codec
+from mqueue.worker.app import MQueue, apps
+from mqueue.worker.producer import Producer
+from mqueue.worker.task import Task
+
+
+class Carrier(Protocol):
+    """Takes what `app` sends, once the app's middleware has seen it; gives the ids, in order."""
+
+    def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]: ...
+
+    async def carry_async(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]: ...
+
+
+_carrier: Carrier | None = None
+
+
+@contextmanager
+def redirect(carrier: Carrier, **more: Any) -> Iterator[None]:
+    """`more`: other attributes of `Producer` meanwhile. Raises RuntimeError where another carrier has them already."""
+    global _carrier  # noqa: PLW0603
+    if _carrier is not None:
+        raise RuntimeError("a test has one of the fixtures mqueue_inline, mqueue_manual and mqueue_broker")
+
+    def enqueue_many(producer: Producer, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        return carrier.carry(_app_of(producer), items)
+
+    async def enqueue_many_async(producer: Producer, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        return await carrier.carry_async(_app_of(producer), items)
+
+    _carrier = carrier
+    try:
+        with mock.patch.multiple(Producer, enqueue_many=enqueue_many, enqueue_many_async=enqueue_many_async, **more):
+            yield
+    finally:
+        _carrier = None
+
+
+def _app_of(producer: Producer) -> MQueue:
+    return next(app for app in apps() if app.producer is producer)
+
+
+def task_of(app: MQueue, item: wire.EnqueueItem) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
+    """The call that a message is: a task and its arguments, as a worker would have them. Raises LookupError, codec.Misfit."""
+    call = codec.decode(item.payload)
+    task = app.get(call.task)
+    if task is None:
+        raise LookupError(f"the app that enqueued it has no task {call.task!r}")
+    return task, *task.shape.fit(call.args, call.kwargs)

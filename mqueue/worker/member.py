@@ -1,0 +1,83 @@
+"""One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is gone."""
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from msgspec import Struct
+
+from mqueue import logs
+from mqueue.errors import MQueueError
+from mqueue.worker import program
+from mqueue.worker.channel import Channel
+from mqueue.worker.program import Options
+from mqueue.worker.runtime import Worker
+
+REPORT_S = 1.0  # between two reports
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """To the parent: it cannot run, and why."""
+
+    detail: str
+    exit_code: int
+
+
+class Reporter:
+    """Tells the parent from a thread of its own: a blocked loop must not stop it."""
+
+    def __init__(self, channel: Channel, worker: Worker) -> None:
+        self._channel = channel
+        self._worker = worker
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqueue-report", daemon=True)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            self._thread.join(REPORT_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(REPORT_S if self._worker.started else REPORT_S / 20):
+            self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._worker.started:
+            with suppress(OSError):  # the parent is gone
+                self._channel.send(self._worker.status())
+
+
+def stop_with(channel: Channel) -> None:
+    """Blocks until the parent is gone; then it is as if this process had been told to stop."""
+    poll = select.poll()
+    poll.register(channel.fileno(), 0)  # only that the other end is closed
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(fd: int, with_logs: bool) -> None:
+    os.set_inheritable(fd, False)
+    if with_logs:
+        logs.configure()
+    channel = Channel(socket.socket(fileno=fd))
+    options = channel.receive(Options)
+    if options is None:
+        return
+    threading.Thread(target=stop_with, args=(channel,), name="mqueue-orphan", daemon=True).start()
+    try:
+        code = program.work(options, lambda worker: Reporter(channel, worker).reporting())
+    except MQueueError as error:
+        code = getattr(error, "exit_code", 1)
+        with suppress(OSError):
+            channel.send(Refused(error.detail, code))
+    sys.exit(code)

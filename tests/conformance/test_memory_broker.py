@@ -1,0 +1,279 @@
+"""The broker in memory and the real one: the same calls, the same answers. Time passes by a clock that is moved, or by itself."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from mqueue import MQueue, Retry, Snooze, current, wire
+from mqueue.client import Client
+from mqueue.errors import Invalid, KeyReused
+from mqueue.testing import Manual, ManualClock, MemoryBroker, TestBroker
+
+LATER = ("delayed", "waiting")  # the latter where the real one has it in PostgreSQL alone
+LONG_S = 20.0  # what the real one may take to bring what is due
+
+
+@dataclass
+class World:
+    """`later(seconds)`: so much time has passed. On the real broker a fetch waits for what must come instead."""
+
+    broker: Client | MemoryBroker
+    namespace: str
+    later: Callable[[float], None]
+
+    def put(self, *payloads: bytes, **options: Any) -> list[int]:
+        return self.broker.enqueue_many([wire.EnqueueItem(topic="t", namespace=self.namespace, payload=p, **options) for p in payloads])
+
+    def get(self, limit: int = 100, **options: Any) -> list[wire.Message]:
+        return self.broker.fetch("t", namespace=self.namespace, limit=limit, **options)
+
+    def await_one(self) -> wire.Message:
+        [message] = self.get(wait=LONG_S, limit=1)
+        return message
+
+    def settle(self, message: wire.Message, kind: str, **more: Any) -> str:
+        item = wire.PollSettle(id=message.id, namespace=self.namespace, topic="t", receipt=message.receipt, kind=kind, **more)  # type: ignore[arg-type]
+        [verdict] = self.broker.poll(wire.Poll(settle=[item])).verdicts
+        return verdict.status
+
+    def dead(self) -> list[wire.DeadItem]:
+        return self.broker.dead_letters("t", namespace=self.namespace)
+
+
+@pytest.fixture(params=["memory", "real"])
+def world(request: pytest.FixtureRequest) -> World:
+    if request.param == "real":
+        broker: TestBroker = request.getfixturevalue("mqueue_broker")
+        return World(broker.client, broker.namespace, lambda seconds: None)
+    clock = ManualClock()
+    return World(MemoryBroker(clock), "n", clock.advance)
+
+
+def test_order_is_priority_then_time_then_id(world: World) -> None:
+    world.put(b"c", b"d", priority=5)
+    world.put(b"a", priority=-1)
+    world.put(b"b", priority=5, deliver_after=wire_time(world.put(b"e", priority=6)[0], world) - timedelta(days=1))
+    assert [m.payload for m in world.get(2)] == [b"a", b"b"]
+    assert [m.payload for m in world.get()] == [b"c", b"d", b"e"]
+    assert world.get() == []
+
+
+def wire_time(id: int, world: World) -> Any:
+    status = world.broker.message(id)
+    assert status is not None
+    return status.deliver_after
+
+
+def test_a_message_comes_as_it_went(world: World) -> None:
+    [id] = world.put(b"\0x", priority=3, metadata={"a": [1]}, lease=7, max_retries=9)
+    [message] = world.get()
+    metadata = message.metadata
+    if isinstance(metadata, msgspec.Raw):
+        metadata = msgspec.json.decode(metadata)
+    assert (message.id, message.namespace, message.topic) == (id, world.namespace, "t")
+    assert (message.payload, message.priority, metadata) == (b"\0x", 3, {"a": [1]})
+    assert (message.attempt, message.max_retries, message.lease) == (1, 9, 7.0)
+    [defaults] = [world.get() for _ in world.put(b"y")]
+    assert (defaults[0].max_retries, defaults[0].lease, defaults[0].metadata) == (3, 30.0, None)
+
+
+def test_acks_and_receipts(world: World) -> None:
+    world.put(b"x", b"y")
+    x, y = world.get()
+    other = msgspec.structs.replace(x, receipt="1-999999")
+    assert [v.status for v in world.broker.ack([other])] == ["stale"]
+    assert [v.status for v in world.broker.extend([other])] == ["stale"]
+    assert [v.status for v in world.broker.extend([x, y], lease=20)] == ["ok", "ok"]
+    assert [v.status for v in world.broker.ack([x, y, x])] == ["ok", "ok", "gone"]
+    assert world.broker.message(x.id) is None
+    assert [v.status for v in world.broker.extend([x])] == ["gone"]
+    unleased = wire.SettleItem(id=world.put(b"z")[0], namespace=world.namespace, topic="t")
+    assert [v.status for v in world.broker.ack([unleased])] == ["stale"]
+    [z] = world.get()
+    assert [v.status for v in world.broker.ack([unleased])] == ["ok"]  # without a receipt: whatever lease there is
+    assert world.broker.message(z.id) is None
+
+
+def test_a_nack_counts_an_attempt_and_the_last_makes_a_dead_letter(world: World) -> None:
+    [id] = world.put(b"x", max_retries=1, metadata={"a": 1})
+    [first] = world.get()
+    assert [v.status for v in world.broker.nack([first], error="one", retry_after=0)] == ["ok"]
+    second = world.await_one()
+    assert (second.id, second.attempt) == (id, 2)
+    status = world.broker.message(id)
+    assert status is not None
+    assert (status.attempts, status.state, status.error) == (1, "leased", "one")
+    assert world.dead() == []
+    world.broker.nack([second], error="two\0")
+    [dead] = world.dead()
+    assert (dead.id, dead.attempts, dead.error, dead.payload, dead.topic) == (id, 2, "two\N{REPLACEMENT CHARACTER}", b"x", "t")
+    status = world.broker.message(id)
+    assert status is not None
+    assert status.state == "dead"
+    assert world.get() == []
+    assert [v.status for v in world.broker.delete_dead("t", [id, 1 << 50], namespace=world.namespace)] == ["ok", "gone"]
+    assert world.dead() == []
+
+
+def test_a_nack_without_a_time_waits_the_backoff(world: World) -> None:
+    world.put(b"x")
+    [first] = world.get()
+    before = first.deliver_after
+    world.settle(first, "nack")
+    waiting = world.broker.message(first.id)
+    assert waiting is not None
+    assert waiting.state in LATER
+    assert waiting.deliver_after > before
+    world.later(1)
+    assert world.await_one().attempt == 2
+
+
+def test_release_spends_no_attempt_bury_ends_it(world: World) -> None:
+    world.put(b"x", max_retries=0)
+    for _ in range(3):
+        message = world.await_one()
+        assert message.attempt == 1
+        assert world.settle(message, "release") == "ok"
+    message = world.await_one()
+    assert world.settle(message, "release", retry_after=3600) == "ok"
+    status = world.broker.message(message.id)
+    assert status is not None
+    assert status.state in LATER
+    assert status.attempts == 0
+    world.put(b"y", max_retries=5)
+    assert world.settle(world.await_one(), "bury", error="why") == "ok"
+    assert [(dead.payload, dead.error, dead.attempts) for dead in world.dead()] == [(b"y", "why", 1)]
+
+
+def test_a_delay_is_waited_for(world: World) -> None:
+    world.put(b"late", delay=1, priority=-5)
+    world.put(b"never", delay=3600, priority=-5)
+    world.put(b"now")
+    began = time.monotonic()
+    got = [m.payload for m in world.get()]
+    assert got == [b"now"] or time.monotonic() - began > 1
+    world.later(1)
+    if got == [b"now"]:
+        assert world.await_one().payload == b"late"
+    deadline = time.monotonic() + LONG_S  # the real one counts a little later
+    while [(each.topic, each.leased) for each in world.broker.topics(world.namespace)] != [("t", 2)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_lease_that_ends_costs_an_attempt_and_the_receipt(world: World) -> None:
+    world.put(b"x", max_retries=1)
+    [first] = world.get(lease=0.3)
+    world.later(0.3)
+    second = world.await_one()
+    assert (second.attempt, second.deliver_after) == (2, first.deliver_after)
+    assert world.settle(first, "ack") == "stale"
+    assert world.settle(second, "release") == "ok"
+    third = world.get(lease=0.3)[0]
+    assert third.attempt == 2
+    world.later(0.3)
+    deadline = time.monotonic() + LONG_S
+    while not world.dead() and time.monotonic() < deadline:
+        assert world.get(wait=0.1) == []
+    [dead] = world.dead()
+    assert (dead.attempts, (dead.error or "").partition(":")[0]) == (2, "the lease expired")
+
+
+def test_a_renewed_lease_goes_on(world: World) -> None:
+    world.put(b"x")
+    [message] = world.get(lease=1)
+    world.broker.extend([message], lease=3600)
+    world.later(1)
+    assert world.get(wait=1.2) == []
+    assert world.settle(message, "ack") == "ok"
+
+
+def test_what_expires_is_gone_unless_a_worker_has_it(world: World) -> None:
+    world.put(b"leased", ttl=0.5)
+    [leased] = world.get()
+    [id] = world.put(b"x", ttl=0.5, delay=0.7)
+    world.put(b"after it", delay=0.7, priority=9)
+    world.later(0.7)
+    assert world.await_one().payload == b"after it"
+    assert world.broker.message(id) is None
+    assert world.settle(leased, "ack") == "ok"
+    assert world.dead() == []
+
+
+def test_idempotency_keys(world: World) -> None:
+    [first] = world.put(b"x", idempotency_key="k")
+    assert world.put(b"x", idempotency_key="k") == [first]
+    [message] = world.get()
+    world.broker.ack([message])
+    assert world.put(b"x", idempotency_key="k") == [first]  # it has been done
+    with pytest.raises(KeyReused):
+        world.put(b"y", idempotency_key="k")
+    with pytest.raises(KeyReused):
+        world.put(b"x", idempotency_key="k", priority=1)
+    assert world.get() == []
+    [elsewhere] = world.broker.enqueue_many([wire.EnqueueItem(topic="u", namespace=world.namespace, payload=b"y", idempotency_key="k")])
+    assert elsewhere != first
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"topic": "a b"}, {"delay": -1}, {"ttl": 0}, {"priority": 1 << 31}, {"payload": b"x" * (256 * 1024 + 1)}, {"delay": 1, "at": True}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_item_is_refused_and_with_it_the_whole_request(world: World, wrong: dict[str, Any]) -> None:
+    if wrong.pop("at", False):
+        wrong["deliver_after"] = ManualClock().now
+    items = [wire.EnqueueItem(topic="t", namespace=world.namespace), wire.EnqueueItem(**{"topic": "t", "namespace": world.namespace, **wrong})]
+    with pytest.raises(Invalid):
+        world.broker.enqueue_many(items)
+    assert world.get() == []
+
+
+# ── a story of jobs, drained and worked off ──
+
+
+def story() -> tuple[MQueue, list[tuple[str, int]]]:
+    app, seen = MQueue(), list[tuple[str, int]]()
+
+    @app.task(name="first", topic="t", priority=1)
+    def first() -> None:
+        seen.append(("first", current().attempt))
+        second.options(priority=2).enqueue("x")
+
+    @app.task(name="second", topic="t", retry=Retry(max=2, base=0.05, never=(LookupError,)))
+    async def second(what: str) -> None:
+        seen.append((what, current().attempt))
+        if what == "never":
+            raise LookupError
+        if current().attempt < 3:
+            raise ConnectionError
+        if what == "x" and len(seen) < 7:
+            raise Snooze(0.05)
+
+    first.enqueue()
+    second.options(priority=9).enqueue("never")
+    return app, seen
+
+
+EXPECTED = [("first", 1), ("never", 1), ("x", 1), ("x", 2), ("x", 3), ("x", 3), ("x", 3)]
+
+
+def test_a_story_in_memory(mqueue_manual: Manual) -> None:
+    _, seen = story()
+    done = mqueue_manual.drain(to_the_end=True, dead_ok=True)
+    assert sorted(seen) == EXPECTED
+    assert (done.done, done.failed, done.snoozed, done.dead) == (2, 2, 2, 1)
+
+
+def test_the_same_story_on_a_real_broker(mqueue_broker: TestBroker) -> None:
+    _, seen = story()
+    worker = mqueue_broker.run_until_idle(concurrency=1)
+    assert sorted(seen) == EXPECTED
+    assert dict(worker.counts) == {"ack": 2, "nack": 2, "release": 2, "bury": 1}
+    [dead] = mqueue_broker.dead_letters("t")
+    assert (dead.error or "").startswith("LookupError")

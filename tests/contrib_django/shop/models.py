@@ -1,0 +1,7 @@
+"""What the tasks leave behind."""
+
+from django.db import models
+
+
+class Note(models.Model):
+    text = models.TextField()

@@ -1,0 +1,31 @@
+"""Tasks as Django has them."""
+
+from django.tasks import task
+
+from mqueue import RateLimited, Snooze
+from shop.models import Note
+
+
+@task(queue_name="emails", priority=10)
+def send(to: str) -> str:
+    Note.objects.create(text=f"sent to {to}")
+    return to
+
+
+@task
+async def send_async(to: str) -> None:
+    await Note.objects.acreate(text=f"sent async to {to}")
+
+
+@task(takes_context=True)
+def attempt(context, fail: str = "") -> None:
+    Note.objects.create(text=f"attempt {context.attempt} of {context.task_result.id}")
+    if fail == "snooze" and Note.objects.count() == 1:
+        raise Snooze(60)
+    if fail == "error":
+        raise RateLimited("not yet", retry_after=1)
+
+
+@task(takes_context=True)
+async def attempt_async(context) -> None:
+    raise ValueError(f"attempt {context.attempt}")

@@ -1,0 +1,278 @@
+"""`mqueue worker --processes N`: the parent keeps its workers running, and they do not outlive it. Recycling, reloading."""
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_broker import FakeBroker, start
+
+from mqueue import MQueue
+from mqueue.client import Client
+from mqueue.worker import changes, recycling
+from mqueue.worker.recycling import Recycling, memory_mb
+from mqueue.worker.runtime import Worker, WorkerError, sources
+
+JOBS = """
+    import os, time
+    from pathlib import Path
+    from mqueue import task
+
+    def note(text):
+        with Path(os.environ["OUT"]).open("a") as file:
+            file.write(f"{text}\\n")
+
+    @task(topic="fleet")
+    def tell() -> None:
+        note(f"one {os.getpid()}")
+
+    @task(topic="fleet")
+    def hold() -> None:
+        note(f"begun {os.getpid()}")
+        while not Path(os.environ["OUT"] + ".end").exists():
+            time.sleep(0.01)
+        note("ended")
+"""
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return found
+
+
+class Place:
+    def __init__(self, folder: Path, broker: FakeBroker) -> None:
+        self.folder = folder
+        self.out = folder / "out.txt"
+        self.log = folder / "log.txt"
+        self.client = Client(broker.url, broker.token)
+        self.environ = {**os.environ, "MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self.out)}
+        self.write(JOBS)
+
+    def write(self, code: str) -> None:
+        (self.folder / "fleet_jobs.py").write_text(textwrap.dedent(code))
+
+    @contextmanager
+    def worker(self, *options: str) -> "Iterator[subprocess.Popen[bytes]]":
+        command = [sys.executable, "-m", "mqueue.cli", "worker", "fleet_jobs", "--probe-port", "0", *options]
+        with self.log.open("ab") as log, subprocess.Popen(command, cwd=self.folder, env=self.environ, stdout=log, stderr=log) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def enqueue(self, *names: str) -> None:
+        for name in names:
+            self.client.enqueue("fleet", json.dumps({"task": f"fleet_jobs.{name}"}).encode())
+
+    def lines(self, word: str) -> list[str]:
+        return [line for line in self.out.read_text().splitlines() if line.startswith(word)] if self.out.exists() else []
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == event]
+
+    def ask(self, path: str) -> tuple[int, str]:
+        probes = self.logged("probe")
+        if not probes:
+            return 0, ""
+        connection = http.client.HTTPConnection("127.0.0.1", probes[-1]["port"], timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:  # it is gone by now
+            return 0, ""
+        finally:
+            connection.close()
+
+    def ready(self) -> bool:
+        return self.ask("/ready")[0] == 200
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with start() as broker:
+        yield Place(tmp_path, broker)
+
+
+def test_one_that_falls_is_started_again_and_a_signal_stops_all(place: Place) -> None:
+    with place.worker("--processes", "2", "--concurrency", "1") as parent:
+        until(place.ready, "both are ready")
+        assert "mqueue_worker_processes 2\n" in place.ask("/metrics")[1] and "mqueue_worker_slots 2\n" in place.ask("/metrics")[1]
+        place.enqueue("hold", "hold")
+        pids = [int(line.split()[1]) for line in until(lambda: len(place.lines("begun")) == 2 and place.lines("begun"), "each has a job")]
+        assert len(set(pids)) == 2 and parent.pid not in pids
+        os.kill(pids[0], signal.SIGKILL)
+        until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
+        assert place.ask("/ready")[0] == 503
+        until(place.ready, "another is there")
+        [fall] = place.logged("worker process fell, is started again")
+        assert "killed by SIGKILL" in fall["error"] and fall["pause"] <= 0.5
+        parent.send_signal(signal.SIGTERM)
+        until(lambda: place.ask("/ready")[1].startswith("not ready: the worker stops"), "it says so")
+        Path(f"{place.out}.end").touch()
+        assert parent.wait(20) == 0
+        assert place.lines("ended") == ["ended"]
+    assert len(place.logged("stopped")) == 2
+
+
+def test_a_second_signal_is_passed_on_too(place: Place) -> None:
+    with place.worker("--processes", "2", "--grace", "60") as parent:
+        place.enqueue("hold")
+        until(lambda: place.lines("begun"), "it runs")
+        parent.send_signal(signal.SIGINT)
+        until(lambda: "the worker stops" in place.ask("/ready")[1], "it has the first")
+        time.sleep(0.2)  # two signals at once may be delivered as one
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(20) == 0
+    assert sum(line.get("release", 0) for line in place.logged("stopped")) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("1 / 0", "cannot import module fleet_jobs: ZeroDivisionError"), ("import os; os._exit(7)", "exited with code 7\n")]
+)
+def test_what_cannot_start_at_all_ends_the_parent_with_its_error(place: Place, code: str, says: str) -> None:
+    place.write(code)
+    with place.worker("--processes", "2") as parent:
+        assert parent.wait(20) in (1, 7)
+    [error] = [line for line in place.log.read_text().splitlines() if line.startswith("Error: ")]
+    assert says in error + "\n"
+
+
+def test_a_refused_token_ends_the_parent(place: Place) -> None:
+    with place.worker("--processes", "1", "--token", "wrong") as parent:
+        assert parent.wait(20) == 1
+    assert "Error: token missing or not valid" in place.log.read_text()
+
+
+def test_one_that_has_done_its_share_is_replaced_at_once(place: Place) -> None:
+    with place.worker("--processes", "1", "--max-jobs", "2", "--concurrency", "1") as parent:
+        place.enqueue(*["tell"] * 5)
+        until(lambda: len(place.lines("one")) == 5, "all have run")
+        runs = [line.split()[1] for line in place.lines("one")]
+        assert runs[0] == runs[1] != runs[2] == runs[3] != runs[4]
+        until(lambda: re.search(r'outcome="ack"} 5\n', place.ask("/metrics")[1]), "those of past processes count")
+        parent.terminate()
+        assert parent.wait(20) == 0
+    assert not place.logged("worker process fell, is started again")
+    assert place.logged("the worker has run for long enough, stops")[0]["reason"] == "max_jobs=2 have ended"
+
+
+def test_workers_stop_by_themselves_when_their_parent_is_gone(place: Place) -> None:
+    with place.worker("--processes", "1") as parent:
+        place.enqueue("hold")
+        [line] = until(lambda: place.lines("begun"), "it runs")
+        parent.kill()
+        parent.wait()
+        until(lambda: not _listens(place), "nobody answers for it")
+        Path(f"{place.out}.end").touch()
+        until(lambda: not Path(f"/proc/{line.split()[1]}").exists(), "it has ended")
+    assert place.lines("ended") == ["ended"] and place.client.topics() == []
+
+
+def _listens(place: Place) -> bool:
+    return place.ask("/live")[0] != 0
+
+
+def test_a_change_of_the_code_starts_workers_anew(place: Place) -> None:
+    with place.worker("--reload") as parent:
+        until(place.ready, "it is ready")
+        place.write("1 / 0")
+        until(lambda: place.logged("worker process fell, waits for a change"), "what is wrong is told")
+        place.write(JOBS.replace("one ", "two "))
+        place.enqueue("tell")
+        until(lambda: place.lines("two"), "the new code runs")
+        parent.terminate()
+        assert parent.wait(20) == 0
+
+
+# ── what is looked at ──
+
+
+async def test_watchfiles_tells_of_them_too(tmp_path: Path) -> None:
+    pytest.importorskip("watchfiles")
+    seen = changes.changes(tmp_path)
+    change = asyncio.ensure_future(anext(seen))
+    async with asyncio.timeout(10):
+        while not change.done():
+            (tmp_path / "a.py").write_text(str(time.monotonic()))
+            await asyncio.wait([change], timeout=0.2)
+    await change
+
+
+async def test_changes_of_python_files_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "LOOK_S", 0.01)
+    for name in ("pkg", ".git", "env", "node_modules"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    for path in ("a.py", "pkg/b.py", "a.txt", ".git/c.py", "env/d.py", "node_modules/e.py"):
+        (tmp_path / path).write_text("")
+    assert sorted(Path(path).name for path in changes.state(tmp_path)) == ["a.py", "b.py"]
+    seen = changes.looked(tmp_path)
+    change = asyncio.ensure_future(anext(seen))
+    await asyncio.sleep(0.05)
+    (tmp_path / "a.txt").write_text("x")
+    await asyncio.sleep(0.05)
+    assert not change.done()
+    for step in (lambda: (tmp_path / "pkg/b.py").write_text("x"), lambda: (tmp_path / "a.py").unlink(), lambda: (tmp_path / "n.py").touch()):
+        await asyncio.sleep(0.05)
+        step()
+        async with asyncio.timeout(5):
+            await change
+        change = asyncio.ensure_future(anext(seen))
+    change.cancel()
+    monkeypatch.setattr(changes, "FILES_MAX", 1)
+    assert len(changes.state(tmp_path)) == 1
+
+
+def test_limits_of_a_worker() -> None:
+    assert Recycling().after(10**9) is None and Recycling().now() is None and not Recycling().looks
+    assert Recycling(3).after(2) is None and Recycling(3).after(3) == "max_jobs=3 have ended"
+    assert Recycling(max_memory_mb=1_000_000).now() is None
+    told = Recycling(max_memory_mb=1).now()
+    assert told is not None and told.endswith("more than max_memory_mb=1")
+    assert 5 < memory_mb() < 10_000
+    for limits in ({"max_jobs": 0}, {"max_memory_mb": 0.5}, {"max_memory_mb": float("nan")}):
+        with pytest.raises(ValueError, match="at least 1"):
+            Recycling(**limits)
+    with pytest.raises(WorkerError, match="max_jobs"):
+        Worker(MQueue(), max_jobs=0)
+
+
+def test_a_limit_of_memory_needs_a_system_that_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recycling, "MEMORY", tmp_path / "none")
+    with pytest.raises(ValueError, match="this system does not have"):
+        Recycling(max_memory_mb=100)
+
+
+async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place) -> None:
+    app = MQueue(place.client.url, "fake-token")
+    app.task(topic="t")(lambda: None)
+    async with asyncio.timeout(10):
+        assert await Worker(app, max_memory_mb=1).run() == 0
+
+
+def test_topics_that_are_left_out() -> None:
+    app = MQueue()
+    for name in "abc":
+        app.task(topic=name, name=name)(lambda: None)
+    assert [s.topic for s in sources(app, None, [], ["b"])] == ["a", "c"]
+    assert [s.topic for s in sources(app, None, ["a", "b"], ["c"])] == ["a", "b"]
+    for topics, exclude, says in (([], ["x"], "no task has topic x"), (["a"], ["a"], "at once: a"), ([], ["a", "b", "c"], "every topic")):
+        with pytest.raises(WorkerError, match=says):
+            sources(app, None, topics, exclude)

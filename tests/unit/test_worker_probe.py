@@ -1,0 +1,301 @@
+"""What an orchestrator sees of a worker: alive, ready as long as it can claim work, and why not."""
+
+import asyncio
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fake_broker import FakeBroker, start
+from working import working
+
+from mqueue import wire
+from mqueue.errors import Invalid, Unavailable
+from mqueue.worker import probe, reach, status, watchdog
+from mqueue.worker.app import MQueue
+from mqueue.worker.probe import Probe, ProbeError
+from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.runtime import Worker
+from mqueue.worker.status import Status
+
+
+def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def page_of(worker: Worker) -> Probe:
+    page = Probe("127.0.0.1", 0, {"/live": status.live, "/ready": lambda: status.ready([worker.status()])})
+    page.start()
+    return page
+
+
+async def until_answer(port: int, status: int, seconds: float = 10) -> str:
+    async with asyncio.timeout(seconds):
+        while (answer := await asyncio.to_thread(ask, port, "/ready"))[0] != status:
+            await asyncio.sleep(0.02)
+    return answer[1]
+
+
+# ── the pages ──
+
+GOOD = Status(None, {"ack": 2, "nack": 1}, 1, 20)
+BAD = Status("the worker stops", {"ack": 1}, 0, 20)
+
+
+def test_ready_where_all_are_ready() -> None:
+    assert status.ready([GOOD]) == (200, "ready\n")
+    assert status.ready([BAD]) == (503, "not ready: the worker stops\n")
+    assert status.ready([GOOD, BAD, BAD]) == (503, "not ready: the worker stops (2 of 3 processes)\n")
+    assert status.ready([])[0] == 503
+
+
+def test_metrics_add_up() -> None:
+    code, text = status.metrics([GOOD, BAD], {"ack": 10})
+    assert code == 200
+    values = dict(line.split(" ") for line in text.splitlines() if not line.startswith("#"))
+    assert values == {
+        'mqueue_worker_jobs_total{outcome="ack"}': "13",
+        'mqueue_worker_jobs_total{outcome="nack"}': "1",
+        "mqueue_worker_running": "1",
+        "mqueue_worker_slots": "40",
+        "mqueue_worker_processes": "2",
+        "mqueue_worker_ready": "0",
+    }
+
+
+# ── the server ──
+
+
+@pytest.fixture
+def page() -> Iterator[Probe]:
+    made = Probe("127.0.0.1", 0, {"/live": status.live, "/bad": lambda: status.ready([])})
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_it_speaks_http(page: Probe) -> None:
+    assert ask(page.port, "/live") == (200, "live\n")
+    assert ask(page.port, "/live?x=1") == (200, "live\n")
+    assert ask(page.port, "/live", "HEAD") == (200, "")
+    assert ask(page.port, "/bad")[0] == 503
+    assert ask(page.port, "/live", "POST")[0] == 405
+    assert ask(page.port, "/other")[0] == 404
+
+
+@pytest.mark.parametrize("sent", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000])
+def test_what_is_no_request_is_cut_off(page: Probe, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection:
+        connection.sendall(sent)
+        try:
+            assert connection.recv(100).startswith(b"HTTP/1.1 400") or len(sent) > 1000
+        except ConnectionError:
+            pass
+    assert ask(page.port, "/live")[0] == 200
+
+
+def test_slow_and_many_connections_are_bounded(page: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "REQUEST_S", 0.2)
+    monkeypatch.setattr(probe, "CONNECTIONS_MAX", 3)
+    slow = [socket.create_connection(("127.0.0.1", page.port), timeout=10) for _ in range(5)]
+    for connection in slow:
+        assert connection.recv(1) == b""  # closed by the probe
+        connection.close()
+    assert ask(page.port, "/live")[0] == 200
+
+
+def test_a_port_that_is_taken_is_told(page: Probe) -> None:
+    with pytest.raises(ProbeError, match=f"cannot listen on 127.0.0.1 port {page.port}"):
+        Probe("127.0.0.1", page.port, {}).start()
+
+
+# ── what is known of the way to the broker ──
+
+
+class Now:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def wall_us(self) -> int:
+        raise AssertionError
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+async def test_polls_that_are_answered_keep_it_ready() -> None:
+    now, errors = Now(), list[Exception]()
+    known = Reach(now)
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        if errors:
+            raise errors[0]
+        return wire.Polled([], [])
+
+    watched = known.watched(poll)
+    assert known.problem() == "no poll has been answered yet"
+    await watched(wire.Poll())
+    assert known.problem() is None
+    errors.append(Unavailable("gone fishing"))
+    now.seconds += 1
+    with pytest.raises(Unavailable):
+        await watched(wire.Poll())
+    assert known.problem() is None  # one failed poll is no broken path
+    now.seconds += reach.SILENT_S
+    told = known.problem()
+    assert told is not None and told.startswith("no poll answered for 8 s: ") and told.endswith("gone fishing")
+    errors[0] = Invalid("a settle of no use")
+    with pytest.raises(Invalid):
+        await watched(wire.Poll())
+    assert known.problem() is not None
+    errors.clear()
+    await watched(wire.Poll())
+    assert known.problem() is None
+
+
+def test_shards_that_serve_no_fetch() -> None:
+    def told(**shard: str) -> str | None:
+        values = {"mode": "hot", "redis": "ok", "postgres": "ok", "wal": "ok", **shard}
+        return fetchable(wire.Ready(status="ready", shards=[wire.ShardReady(shard=3, **values)]))  # type: ignore[arg-type]
+
+    assert told() is None and told(wal="full") is None and told(postgres="unreachable") is None
+    assert told(mode="recovering") == "the broker's shard 3 is recovering"
+    assert told(mode="apart") is not None
+    assert told(redis="unreachable") == "the broker's shard 3: Redis is unreachable"
+    assert told(mode="cold", redis="unreachable") is None
+    assert told(mode="cold", postgres="unreachable") is not None
+
+
+# ── a worker ──
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
+    """The times are a tenth of the real ones."""
+    for name in ("CHECK_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
+        monkeypatch.setattr(reach, name, getattr(reach, name) / 10)
+    with start() as broker:
+        yield broker
+
+
+@pytest.fixture
+def registry(broker: FakeBroker) -> MQueue:
+    return MQueue(broker.url, broker.token)
+
+
+async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, broker: FakeBroker) -> None:
+    gate, began = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic="t")
+    async def long() -> None:
+        began.set()
+        await gate.wait()
+
+    broker.enqueue([long.message()])
+    async with working(registry, broker, concurrency=1) as worker:
+        page = page_of(worker)
+        await began.wait()
+        await until_answer(page.port, 200)
+        polls = broker.requests["/poll"]
+        await asyncio.sleep(1.5 * reach.SILENT_S)
+        await until_answer(page.port, 200)  # at once, but for a check that a busy machine answers late
+        assert broker.requests["/poll"] > polls
+        assert not [poll for poll in broker.polls[polls:] if poll.limit]  # it took nothing that it cannot run
+        broker.mode = "recovering"
+        assert "shard 0 is recovering" in await until_answer(page.port, 503)
+        broker.mode = "hot"
+        await until_answer(page.port, 200)
+        await asyncio.to_thread(broker.server.down)  # type: ignore[attr-defined]
+        assert "cannot reach the broker" in await until_answer(page.port, 503)
+        assert ask(page.port, "/live")[0] == 200
+        await asyncio.to_thread(broker.server.up)  # type: ignore[attr-defined]
+        await until_answer(page.port, 200)
+        gate.set()
+    assert ask(page.port, "/ready") == (503, "not ready: the worker stops\n")
+    page.stop()
+
+
+async def test_an_idle_worker_is_ready_soon_after_its_broker_is_back(registry: MQueue, broker: FakeBroker) -> None:
+    registry.task(topic="t")(lambda: None)
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+        await asyncio.to_thread(broker.server.down)  # type: ignore[attr-defined]
+        await until_answer(page.port, 503)
+        await asyncio.to_thread(broker.server.up)  # type: ignore[attr-defined]
+        await until_answer(page.port, 200)  # before a poll that waits would be answered
+    page.stop()
+
+
+async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueue, broker: FakeBroker) -> None:
+    registry.task(topic="t")(lambda: None)
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+        waits = sum(poll.wait > 0 for poll in broker.polls)
+        broker.be_late(3600)  # it takes requests, and says nothing
+        assert "did not answer a check" in await until_answer(page.port, 503)
+        broker.be_late(0)
+        await until_answer(page.port, 200)
+        async with asyncio.timeout(10):
+            while sum(poll.wait > 0 for poll in broker.polls) == waits:
+                await asyncio.sleep(0.01)
+    page.stop()
+
+
+async def test_polls_that_fail_make_a_worker_unready_whatever_the_checks_say(registry: MQueue, broker: FakeBroker) -> None:
+    registry.task(topic="t")(lambda: None)
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+
+        async def fails(request: wire.Poll) -> wire.Polled:
+            if request.limit:
+                raise Unavailable("no fetch today")
+            return wire.Polled([], [])
+
+        worker._fetcher._poll = worker._reach.watched(fails)
+        worker._fetcher.doubt()
+        assert "no fetch today" in await until_answer(page.port, 503)
+    page.stop()
+
+
+async def test_a_blocked_loop_does_not_keep_the_probe_from_saying_so(
+    registry: MQueue, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
+    monkeypatch.setattr(watchdog, "BLOCKED_S", 0.2)
+    seen: list[tuple[int, str]] = []
+    free = threading.Event()
+
+    @registry.task(topic="t")
+    async def blocks() -> None:
+        free.wait(10)
+
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+
+        def look() -> None:
+            deadline = time.monotonic() + 9
+            while time.monotonic() < deadline and not (seen and "loop is blocked" in seen[-1][1]):
+                seen.append(ask(page.port, "/ready"))
+                time.sleep(0.01)
+            seen.append(ask(page.port, "/live"))
+            free.set()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        broker.enqueue([blocks.message()])
+        await asyncio.to_thread(looking.join)
+        await until_answer(page.port, 200)
+    page.stop()
+    assert "loop is blocked" in seen[-2][1] and seen[-2][0] == 503 and seen[-1][0] == 200
