@@ -4,7 +4,9 @@ Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL sha
 it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
 
     enqueue.py  one call at a time, batches, many producers
+    share.py    threads that enqueue one by one, sharing requests or not
     drain.py    one worker process emptying a queue
+    cores.py    tasks that keep a processor busy, in one process and in several
     latency.py  from enqueue to the start of the job, idle
     backlog.py  a deep queue: the speed of fetches, the memory
     setting.py  what they run in; row.py what they give; tasks.py what the worker runs

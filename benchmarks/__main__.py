@@ -9,11 +9,11 @@ from typing import IO
 
 import click
 
-from benchmarks import backlog, drain, enqueue, latency
+from benchmarks import backlog, cores, drain, enqueue, latency, share
 from benchmarks.row import Row, table
 from benchmarks.setting import MEMORY_FILE_SYSTEMS, Setting, machine, setting
 
-NAMES = ("enqueue", "drain", "latency", "backlog")
+NAMES = ("enqueue", "share", "drain", "cores", "latency", "backlog")
 
 
 @click.command()
@@ -22,10 +22,12 @@ NAMES = ("enqueue", "drain", "latency", "backlog")
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder for the data while it runs: on a disk.")
 @click.option("--json", "json_file", type=click.File("w"), help="Write the result there too; - for stdout.")
 def main(names: Sequence[str], messages: int, base: Path | None, json_file: IO[str] | None) -> None:
-    """How fast it is here. NAME: enqueue, drain, latency, backlog; all if none is named."""
+    """How fast it is here. NAME: enqueue, share, drain, cores, latency, backlog; all if none is named."""
     benchmarks: dict[str, Callable[[Setting], Awaitable[list[Row]]]] = {
         "enqueue": enqueue.run,
+        "share": share.run,
         "drain": drain.run,
+        "cores": cores.run,
         "latency": latency.run,
         "backlog": lambda place: backlog.run(place, messages),
     }

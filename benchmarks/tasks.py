@@ -6,13 +6,19 @@ from functools import cache
 
 from mqueue import task
 
-DRAIN, LATENCY = "drain", "latency"
+DRAIN, LATENCY, CORES = "drain", "latency", "cores"
+CRUNCH_S = 0.1  # about
 STAMPS = "stamps.txt"  # in the worker's working directory
 
 
 @task(topic=DRAIN)
 async def nothing() -> None:
     pass
+
+
+@task(topic=CORES, executor="process")
+def crunch() -> None:
+    sum(number * number for number in range(1_200_000))
 
 
 @task(topic=LATENCY)

@@ -17,6 +17,7 @@ Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 Seconds = Annotated[float, Meta(ge=0, le=100 * 365 * 86400)]
 Lease = Annotated[float, Meta(ge=0.05, le=m.LEASE_MAX_S)]
+PollName = Annotated[str, Meta(min_length=1, max_length=64)]
 Receipt = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -85,7 +86,11 @@ class Verdict(Struct):
 
 
 class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/poll`: settle what ended, then fetch for the free slots. `limit` 0 only settles."""
+    """Body of `/poll`: settle what ended, then fetch for the free slots. `limit` 0 only settles.
+
+    `name`: by which a later poll, of the same namespace and broker, may `end` its wait: it is answered at once with what it has. Hung
+    up on instead, it may have leased a message that nobody gets, and that costs an attempt.
+    """
 
     namespace: Name = m.DEFAULT_NAMESPACE
     topics: Annotated[list[Name], Meta(max_length=m.TOPICS_MAX)] = []
@@ -93,6 +98,8 @@ class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
     wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
     lease: Lease | None = None
     settle: Annotated[list[PollSettle], Meta(max_length=m.BATCH_MAX)] = []
+    name: PollName | None = None
+    end: Annotated[list[PollName], Meta(max_length=m.TOPICS_MAX)] = []
 
 
 class Polled(Struct):

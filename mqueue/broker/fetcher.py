@@ -9,6 +9,7 @@ from mqueue.broker import failpoints, record
 from mqueue.broker.cache.calls import Fetched
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.ports import Enough
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.cold import ColdStore
@@ -30,7 +31,9 @@ class Fetcher:
         self._metrics = metrics
         self._clock = clock
 
-    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
+    ) -> list[Delivery]:
         names = [TopicName(namespace, topic) for topic in dict.fromkeys(topics)]
         by_shard: dict[int, list[TopicName]] = defaultdict(list)
         for name in names:
@@ -40,13 +43,15 @@ class Fetcher:
         if wait <= 0:
             return await self._fetch(by_shard, limit, lease_ms, False)
         waiter = self._waiters.add(names)
+        if enough is not None:
+            enough.wake = waiter.event.set
         self._metrics.waiting_fetches.set(self._waiters.count)
         try:
             while True:
                 waiter.event.clear()
                 found = await self._fetch(by_shard, limit, lease_ms, True)
                 left = deadline - self._clock.monotonic()
-                if found or left <= 0:
+                if found or left <= 0 or (enough is not None and enough.said):
                     return found
                 try:
                     await asyncio.wait_for(waiter.event.wait(), min(left, 60.0))

@@ -1,6 +1,6 @@
 """What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their code."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from mqueue.message import (
@@ -49,6 +49,18 @@ class Schedules(Protocol):
         ...
 
 
+class Enough:
+    """Said to a fetch that waits: answer with what there is now. `wake` is the fetch's."""
+
+    def __init__(self) -> None:
+        self.said = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def say(self) -> None:
+        self.said = True
+        self.wake()
+
+
 class Engine(Protocol):
     """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
 
@@ -62,8 +74,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> list[Delivery]:
-        """Up to `limit` messages, least key first; waits up to `wait` s for one. Empty only when nothing was deliverable.
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
+    ) -> list[Delivery]:
+        """Up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. Empty only when nothing was deliverable.
 
         Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with its lease.
         """

@@ -13,6 +13,7 @@ from mqueue import wire
 from mqueue.client import protocol, retry
 from mqueue.client.endpoint import discover
 from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
+from mqueue.client.sharing_aio import AsyncSharing
 from mqueue.errors import MQueueError, NotFound, Unavailable
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class AsyncClient:
         *,
         safe_retries: bool = True,
         retries: bool = True,
+        batch: bool = False,
         timeout: float = protocol.TOTAL_S,
         connections: int = 100,
         jitter: Callable[[], float] = random.random,
@@ -43,12 +45,15 @@ class AsyncClient:
         self._jitter = jitter
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._sharing = AsyncSharing(self._call, safe_retries=self._safe_retries) if batch else None
         self._urls: dict[str, URL] = {}  # of the calls whose path never varies
 
     async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
 
     async def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
+        if self._sharing is not None and len(items) == 1:
+            return [await self._sharing.enqueue(items[0])]
         ids: list[int] = []
         for batch in protocol.batches(items):
             made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries))
@@ -138,6 +143,8 @@ class AsyncClient:
         return await self._call(protocol.ready())
 
     async def close(self) -> None:
+        if self._sharing is not None:
+            await self._sharing.close()
         if self._session is not None:
             await self._session.close()
             self._session = None

@@ -99,12 +99,25 @@ _json = msgspec.json.Encoder().encode
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
     """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
     keyed = sum(1 for i in items if i.idempotency_key)
-    headers = MSGPACK
-    if safe_retries and keyed == 0:
-        headers = {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
-    elif safe_retries and keyed < len(items):
+    if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
-    return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed == len(items))
+        keyed = len(items)
+    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries)
+
+
+def packed(item: wire.EnqueueItem) -> bytes:
+    """An item of `enqueue_packed`. Raises TypeError for metadata that has no MessagePack form."""
+    return _pack(item)
+
+
+def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+    """`enqueue` for items of which all have a key of their own, or none has."""
+    return _enqueue([msgspec.Raw(item) for item in items], keyed=keyed, safe_retries=safe_retries)
+
+
+def _enqueue(items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
 
 
 def poll(request: wire.Poll) -> Call[wire.Polled]:
@@ -230,6 +243,8 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
     try:
         return call.read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:
+        if status != HTTPStatus.OK:
+            raise error(status, headers, body) from None
         raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
 
 

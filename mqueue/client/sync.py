@@ -15,6 +15,7 @@ from mqueue import wire
 from mqueue.client import protocol, retry
 from mqueue.client.endpoint import discover
 from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
+from mqueue.client.sharing_sync import Sharing
 from mqueue.errors import MQueueError, NotFound, Unavailable
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ class Client:
 
     `safe_retries`: enqueues without an idempotency key get one, and are sent again when a connection breaks or the broker
     answers 503; without it, only calls that do no harm twice are. `connections`: kept open between calls.
+    `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own error.
     Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached.
     """
 
@@ -35,6 +37,7 @@ class Client:
         *,
         safe_retries: bool = True,
         retries: bool = True,
+        batch: bool = False,
         timeout: float = protocol.TOTAL_S,
         connections: int = 10,
         jitter: Callable[[], float] = random.random,
@@ -52,6 +55,8 @@ class Client:
         self._sleep = sleep
         self._owner = os.getpid()
         self._pool = self._open()
+        self._batch = batch
+        self._sharing: dict[int, Sharing] = {}  # by process: a fork takes no caller along
 
     def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         """Enqueue one message; its id. Returns once the broker has made it durable."""
@@ -59,6 +64,8 @@ class Client:
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
         """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand."""
+        if self._batch and len(items) == 1:
+            return [self._shared().enqueue(items[0])]
         calls = (protocol.enqueue(batch, safe_retries=self._safe_retries) for batch in protocol.batches(items))
         return [id for call in calls for id in self._call(call)]
 
@@ -163,6 +170,9 @@ class Client:
         return self._call(protocol.ready())
 
     def close(self) -> None:
+        """With `batch`, once all who are enqueueing have their answers."""
+        if self._batch:
+            self._shared().close()
         self._pool.close()
 
     def __enter__(self) -> "Client":
@@ -173,6 +183,10 @@ class Client:
 
     def _chunked(self, items: Sequence[T], build: Callable[[Sequence[T]], Call[list[wire.Verdict]]]) -> list[wire.Verdict]:
         return [verdict for part in protocol.chunks(items) for verdict in self._call(build(part))]
+
+    def _shared(self) -> Sharing:
+        here = os.getpid()
+        return self._sharing.get(here) or self._sharing.setdefault(here, Sharing(self._call, safe_retries=self._safe_retries))
 
     def _call(self, call: Call[T]) -> T:
         failed = 0

@@ -33,7 +33,8 @@ class DuplicateTask(ValueError):
 class MQueue:
     """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as `mqueue.client.endpoint` says.
 
-    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
+    `namespace`: of the tasks that name none. `batch`: calls of `enqueue` at the same time share a request. `middleware`: around
+    enqueues and handlers, the first the outermost.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class MQueue:
         token: str | None = None,
         *,
         namespace: str = m.DEFAULT_NAMESPACE,
+        batch: bool = False,
         middleware: Sequence[Middleware] = (LogContext(),),
     ) -> None:
-        self.producer = Producer(url, token)
+        self.producer = Producer(url, token, batch=batch)
         self.run_hooks = run_hooks(middleware)
         self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import uuid4
 
 import structlog
 
@@ -36,6 +37,8 @@ GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for one batch, at most t
 GATHER_LATE_S = 1.0  # for an answer: then the batch begins without it
 RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether the broker is back
 REST_S = 0.05  # after a waiting poll that brought nothing
+END_S = 1.0  # for polls that wait to come back when the worker stops
+END_AGAIN_S = 0.2
 PAUSE_S = 0.1
 PAUSE_MAX_S = 3.0
 PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
@@ -130,7 +133,8 @@ class Fetcher:
         self._singly = 0  # so many of the next ends go one by one
         self._collect_until = 0.0
         self._quick: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: dict[asyncio.Task[None], wire.Poll] = {}  # and what ends them
+        self._ending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
         self._failed = 0
@@ -157,20 +161,35 @@ class Fetcher:
 
     def doubt(self) -> None:
         """The polls that wait may wait in vain: others go out in their place."""
-        for poll in self._waiting:
+        for poll in list(self._waiting):
             poll.cancel()
 
     def close(self) -> None:
-        """Fetch no more. What quick polls under way still bring arrives, to be released; settles go on."""
+        """Fetch no more. What polls under way still bring arrives, to be released; settles go on."""
         self._closed = True
-        self.doubt()
+        if self._waiting:
+            self._ending = self._loop.create_task(self._end_waits())
         self._look_by(self._loop.time())
+
+    async def _end_waits(self) -> None:
+        """By asking for it: of a poll that is cut off, a message on its way would have lost an attempt."""
+        try:
+            async with asyncio.timeout(END_S):
+                while self._waiting:
+                    for end in list(self._waiting.values()):
+                        await self._poll(end)
+                    if self._waiting:
+                        await asyncio.wait(list(self._waiting), timeout=END_AGAIN_S)
+        except Exception:  # it cannot be reached
+            pass
+        finally:
+            self.doubt()
 
     async def drain(self, patience: float) -> int:
         """After `close`: wait until all is settled, `patience` seconds at most. How many settles were left."""
         try:
             async with asyncio.timeout(patience):
-                while self._ends or self._quick:
+                while self._ends or self._quick or self._waiting:
                     self._drained.clear()
                     await self._drained.wait()
         except TimeoutError:
@@ -184,7 +203,7 @@ class Fetcher:
         self._closed, self._resume_at = True, float("inf")
         if self._timer is not None:
             self._timer.cancel()
-        polls = [*self._quick, *self._waiting]
+        polls = [*self._quick, *self._waiting, *([self._ending] if self._ending is not None else [])]
         for poll in polls:
             poll.cancel()
         return polls
@@ -221,7 +240,7 @@ class Fetcher:
             for lane in self._lanes:
                 if not lane.waiting and not lane.asked and not lane.filling and not (lane.hungry and len(self._quick) >= QUICK_MAX):
                     self._look_by(max(now, lane.rest_until))
-        if not self._ends and not self._quick:
+        if not self._ends and not self._quick and not self._waiting:
             self._drained.set()
         return None
 
@@ -275,13 +294,17 @@ class Fetcher:
         wait = WAIT_S if len(self._lanes) < self._concurrency or len(self._lanes) == 1 else WAIT_SHARED_S
         if self._failed:
             wait = RETRY_WAIT_S
-        poll = self._loop.create_task(self._exchange(lane, limit, wait, []))
-        self._waiting.add(poll)
-        poll.add_done_callback(self._waiting.discard)
+        name = uuid4().hex
+        poll = self._loop.create_task(self._exchange(lane, limit, wait, [], name))
+        self._waiting[poll] = wire.Poll(namespace=lane.namespace, end=[name])
+        poll.add_done_callback(self._has_waited)
 
-    async def _exchange(self, lane: Lane | None, limit: int, wait: float, batch: list[End]) -> None:
+    def _has_waited(self, poll: asyncio.Task[None]) -> None:
+        self._waiting.pop(poll, None)
+
+    async def _exchange(self, lane: Lane | None, limit: int, wait: float, batch: list[End], name: str | None = None) -> None:
         """One poll and what follows from its answer."""
-        request = wire.Poll(limit=limit, wait=wait, settle=[settle for settle, _ in batch])
+        request = wire.Poll(limit=limit, wait=wait, settle=[settle for settle, _ in batch], name=name)
         if lane is not None:
             request.namespace, request.topics = lane.namespace, lane.topics
         else:
@@ -313,6 +336,7 @@ class Fetcher:
         task = asyncio.current_task()
         if task is not None:
             self._quick.discard(task)
+            self._has_waited(task)
         if lane is None:
             return
         lane.hungry = polled is not None and came >= limit
@@ -341,25 +365,26 @@ class Fetcher:
         if not room:
             return
         lane.filling = True
-        filling = self._loop.create_task(self._gather(lane, room))
-        self._waiting.add(filling)
+        name = uuid4().hex
+        filling = self._loop.create_task(self._gather(lane, room, name))
+        self._waiting[filling] = wire.Poll(namespace=lane.namespace, end=[name])
         filling.add_done_callback(lambda _: self._filled(lane, filling))
 
     def _filled(self, lane: Lane, filling: asyncio.Task[None]) -> None:
-        self._waiting.discard(filling)
+        self._has_waited(filling)
         lane.filling = False
         if not self._closed:
             self._complete(lane)
             self._look_by(self._loop.time())
 
-    async def _gather(self, lane: Lane, room: int) -> None:
+    async def _gather(self, lane: Lane, room: int, name: str) -> None:
         deadline = self._loop.time() + lane.batch_wait
         try:
-            while room and (left := deadline - self._loop.time()) > 0:
+            while room and not self._closed and (left := deadline - self._loop.time()) > 0:
                 await asyncio.sleep(min(left, GATHER_S, lane.batch_wait * GATHER_SHARE))
                 wait = max(0.0, deadline - self._loop.time())
                 async with asyncio.timeout(wait + GATHER_LATE_S):
-                    polled = await self._poll(wire.Poll(namespace=lane.namespace, topics=lane.topics, limit=room, wait=wait))
+                    polled = await self._poll(wire.Poll(namespace=lane.namespace, topics=lane.topics, limit=room, wait=wait, name=name))
                 room = self._gathered(lane, polled.messages)
         except Exception as error:
             self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), [])

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 class Producer:
-    """`url`, `token`: which broker; without them it is found as `mqueue.client.endpoint` says, at the first enqueue."""
+    """`url`, `token`: which broker; without them it is found as `mqueue.client.endpoint` says, at the first enqueue.
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+    `batch`: calls of one message each at the same time share a request.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, batch: bool = False) -> None:
         self._endpoint = (url, token)
+        self._batch = batch
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncClient, AsyncGenerator[None, None]]]
@@ -43,7 +47,7 @@ class Producer:
 
         with self._lock:
             if self._client is None:
-                self._client = Client(*self._endpoint)
+                self._client = Client(*self._endpoint, batch=self._batch)
             return self._client
 
     async def _async_client(self) -> "AsyncClient":
@@ -51,7 +55,7 @@ class Producer:
 
         loop = asyncio.get_running_loop()
         if (known := self._async.get(loop)) is None:
-            client = AsyncClient(*self._endpoint)
+            client = AsyncClient(*self._endpoint, batch=self._batch)
             closer = _closer(client.close)
             known = self._async[loop] = (client, closer)
             await anext(closer)

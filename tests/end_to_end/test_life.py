@@ -1,5 +1,7 @@
 """The life of a message over HTTP: delays, leases, receipts, keys, quotas, time to live, death, waiting."""
 
+import asyncio
+import random
 import threading
 import time
 import uuid
@@ -9,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+
+from mqueue import wire
+from mqueue.client import AsyncClient
 
 from .api import Http
 from .broker import Broker, until
@@ -324,3 +329,35 @@ def test_the_views_for_people(http: Http, broker: Broker) -> None:
     until(lambda: broker.sql("SELECT pending, dead_letters FROM topic_stats WHERE topic = %s", [topic]) == [(1, 1)], what="flushed")
     assert broker.sql("SELECT id, priority, payload FROM pending_messages WHERE topic = %s", [topic]) == [(alive, 1, "alive")]
     assert broker.sql("SELECT id, error, payload FROM dead_letters WHERE topic = %s", [topic]) == [(dying, "too old", "dying")]
+
+
+# -- polls that wait -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> None:
+    topic, chance = f"t-{uuid.uuid4().hex}", random.Random(7)
+    async with AsyncClient(broker.url, broker.token) as client:
+        idle = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name="idle")))
+        await asyncio.sleep(0.1)
+        await client.poll(wire.Poll(namespace="another", end=["idle"]))
+        await client.poll(wire.Poll(end=["nobody"]))
+        assert not idle.done()
+        async with asyncio.timeout(20):
+            while not idle.done():
+                await client.poll(wire.Poll(end=["idle"]))
+        assert idle.result().messages == []
+        brought = 0
+        for _ in range(60):
+            name = uuid.uuid4().hex
+            waiting = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name=name)))
+            await asyncio.sleep(0.002)
+            ids = asyncio.create_task(client.enqueue(topic, b""))
+            await asyncio.sleep(chance.random() * 0.004)
+            while not waiting.done():
+                await client.poll(wire.Poll(end=[name]))
+            messages = waiting.result().messages
+            brought += len(messages)
+            messages = messages or (await client.poll(wire.Poll(topics=[topic], limit=1, wait=5))).messages
+            assert [(message.id, message.attempt) for message in messages] == [(await ids, 1)]
+            await client.ack(messages)
+        assert brought, "the two never met"

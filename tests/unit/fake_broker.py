@@ -6,6 +6,7 @@ real one that MQUEUE_TEST_URL and MQUEUE_TEST_TOKEN name (tests that need the fa
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -68,7 +69,9 @@ class FakeBroker:
     cancels: list[tuple[int, str]] = field(default_factory=list)  # of running messages: id, namespace
     schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
+    ended: set[str | None] = field(default_factory=set)  # polls that need not wait
     answer_late_s: float = 0.0
+    held: str | None = None  # requests to this path are answered later
     mode: Literal["hot", "cold", "apart", "recovering"] = "hot"
     hide_clock_s: float = 0.0  # what it adds to the times it tells
     _last_id: int = 1 << 60
@@ -84,6 +87,10 @@ class FakeBroker:
 
     def be_late(self, seconds: float) -> None:
         self.answer_late_s = seconds
+
+    def hold(self, path: str | None) -> None:
+        """None: those that were held are answered."""
+        self.held = path
 
     def shift_clock(self, seconds: float) -> None:
         self.hide_clock_s = seconds
@@ -200,6 +207,7 @@ class FakeBroker:
         poll = decode(request, await request.read(), wire.Poll)
         self.polls.append(poll)
         self.settled += poll.settle
+        self.ended |= set(poll.end)
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
         return reply(request, wire.Polled(verdicts, await self._fetch_waiting(poll)))
 
@@ -220,7 +228,11 @@ class FakeBroker:
         until = time.monotonic() + poll.wait
         self.waiting += 1 if poll.wait else 0
         try:
-            while not (found := self.fetch(poll.namespace, poll.topics, poll.limit, poll.lease)) and time.monotonic() < until:
+            while (
+                not (found := self.fetch(poll.namespace, poll.topics, poll.limit, poll.lease))
+                and time.monotonic() < until
+                and poll.name not in self.ended
+            ):
                 await asyncio.sleep(0.002)
             return found
         finally:
@@ -336,12 +348,15 @@ class FakeBroker:
                 request.transport.close()
                 return web.Response()
             return problem(refusal.status, refusal.code, "refused on demand", refusal.retry_after)
+        while self.held == request.path:
+            await asyncio.sleep(0.002)
         if self.answer_late_s:
             await asyncio.sleep(self.answer_late_s)
         try:
             answer: web.StreamResponse = await handler(request)
         except msgspec.ValidationError as error:
-            return problem(400, "invalid", str(error))
+            item = re.search(r"\$\[(\d+)\]", str(error))
+            return problem(400, "invalid", str(error), item=int(item[1]) if item else None)
         return answer
 
     def app(self) -> web.Application:
@@ -379,8 +394,8 @@ def reply(request: web.Request, value: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def problem(status: int, code: str, detail: str, retry_after: float | None = None) -> web.Response:
-    document = wire.Problem(title=code, status=status, code=code, detail=detail)
+def problem(status: int, code: str, detail: str, retry_after: float | None = None, item: int | None = None) -> web.Response:
+    document = wire.Problem(title=code, status=status, code=code, detail=detail, item=item)
     headers = {"Retry-After": f"{retry_after:.0f}"} if retry_after is not None else {}
     return web.Response(status=status, body=msgspec.json.encode(document), content_type="application/problem+json", headers=headers)
 

@@ -105,7 +105,9 @@ class FakeEngine:
         self._called("enqueue", list(messages) if key is None else (list(messages), key))
         return Accepted([2**62 + n for n in range(len(messages))], durability)
 
-    async def fetch(self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None) -> Any:
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Any = None
+    ) -> Any:
         self._called("fetch", (namespace, list(topics), limit, wait, lease))
         if self.waits:
             self.waiting.set()

@@ -110,6 +110,16 @@ async def test_topics_and_health(client: Either, topic: str) -> None:
     assert await client.health() is True
 
 
+async def test_readiness_is_told_whether_or_not_it_serves(client: Either, broker: FakeBroker) -> None:
+    assert (await client.ready()).status == "ready"
+    broker.mode = "recovering"
+    told = await client.ready()
+    assert (told.status, [shard.mode for shard in told.shards]) == ("not-ready", ["recovering"])
+    broker.refuse("/ready")
+    with pytest.raises(Unavailable, match="refused on demand"):
+        await client.ready()
+
+
 async def test_an_enqueue_cut_off_is_sent_again_and_stored_once(client: Either, broker: FakeBroker, topic: str, pauses: list[float]) -> None:
     broker.cut_after_work("/enqueue", times=2)
     id = await client.enqueue(topic, b"once")

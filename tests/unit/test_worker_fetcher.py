@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -25,6 +26,7 @@ class Broker:
         self._error = error
         self.taken: list[int] = []
         self.polls = 0
+        self.ended = asyncio.Event()
 
     async def poll(self, request: wire.Poll) -> wire.Polled:
         await asyncio.sleep(0)
@@ -32,8 +34,10 @@ class Broker:
         ids = [settle.id for settle in request.settle]
         if BAD in ids:
             raise self._error()
+        if request.end:
+            self.ended.set()
         if request.wait:
-            await asyncio.sleep(60)
+            await self.ended.wait()
         self.taken += ids
         return wire.Polled([wire.Verdict(id, "ok") for id in ids], [])
 
@@ -70,3 +74,46 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
     assert sorted(broker.taken) == [id for id in ids if id != BAD]
     assert settled.count(None) == 1 and settled.count("ok") == len(ids) - 1
     assert broker.polls < len(ids) + 10
+
+
+def message() -> wire.Message:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    return wire.Message(
+        id=1, namespace="default", topic="t", priority=0, payload=b"", deliver_after=now, created_at=now, attempt=1, max_retries=3,
+        receipt="1-1", lease_expires_at=now, lease=30.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_poll_that_waits_as_the_worker_stops_is_ended_by_name_and_what_it_brings_goes_back(heard: bool) -> None:
+    ended = asyncio.Event()
+    names: list[str | None] = []
+    waits: list[str] = []
+    taken: list[tuple[int, str]] = []
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        names.extend(request.end)
+        if request.end and heard:
+            ended.set()
+        taken.extend((settle.id, settle.kind) for settle in request.settle)
+        if not request.wait:
+            return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
+        waits.append(str(request.name))
+        await ended.wait()
+        return wire.Polled([], [message()])
+
+    registry = MQueue()
+    registry.task(topic="t")(lambda: None)
+
+    def arrived(message: wire.Message) -> None:
+        fetcher.finish(wire.PollSettle(id=message.id, topic="t", receipt="1-1", kind="release"), None)
+
+    fetcher = Fetcher(poll, lanes(registry.topics()), 4, arrived=arrived, settled=lambda job, status: None, refused=refused, jitter=lambda: 0.0)
+    fetcher.start()
+    async with asyncio.timeout(5):
+        while not waits:
+            await asyncio.sleep(0.001)
+        fetcher.close()
+        assert await fetcher.drain(5) == 0
+    assert set(names) == set(waits)
+    assert taken == ([(1, "release")] if heard else [])

@@ -14,7 +14,7 @@ from mqueue.broker.http import convert, decode
 from mqueue.broker.http.call import DURABILITY, Call
 from mqueue.broker.http.quotas import Quotas
 from mqueue.broker.http.waits import Waits
-from mqueue.broker.ports import Engine
+from mqueue.broker.ports import Engine, Enough
 from mqueue.errors import Invalid, Stale
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Hot:
             raise Invalid("topics: at least one is needed to fetch", field="topics")
         convert.check_names(poll.namespace, poll.topics)
         call.caller.enter(poll.namespace)
+        self._waits.enough(poll.namespace, poll.end)
         settles = []
         for index, item in enumerate(poll.settle):
             call.caller.enter(item.namespace, index)
@@ -62,7 +63,8 @@ class Hot:
         messages: list[wire.Message] = []
         if poll.limit:
             fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
-            messages = await self._fetch(call, fetch)
+            with self._waits.named(poll.namespace, poll.name) as enough:
+                messages = await self._fetch(call, fetch, enough)
         return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages)
 
     async def ack(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
@@ -87,13 +89,13 @@ class Hot:
             settles.append(convert.settle(item, kind, index))
         return _verdicts(body, [s.id for s in settles], await self._engine.settle(settles) if settles else [])
 
-    async def _fetch(self, call: Call, query: decode.FetchQuery) -> list[wire.Message]:
+    async def _fetch(self, call: Call, query: decode.FetchQuery, enough: Enough | None = None) -> list[wire.Message]:
         convert.check_names(query.namespace, query.topic)
         call.caller.enter(query.namespace)
         topics = list(dict.fromkeys(query.topic))
 
         def fetch() -> Awaitable[list[m.Delivery]]:
-            return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease)
+            return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease, enough)
 
         deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
         msgpack = call.wants_msgpack

@@ -3,10 +3,12 @@ the engine's call.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from mqueue.broker.http.call import ClientGone, Receive
+from mqueue.broker.ports import Enough
 from mqueue.errors import Unavailable
 
 T = TypeVar("T")
@@ -17,6 +19,7 @@ WATCH_AFTER_S = 0.05  # most fetches are answered sooner, and need no watcher
 class Waits:
     def __init__(self) -> None:
         self._open: set[_Wait] = set()
+        self._named: dict[tuple[str, str], Enough] = {}
         self._draining = False
 
     def drain(self) -> None:
@@ -24,6 +27,25 @@ class Waits:
         self._draining = True
         for wait in list(self._open):
             wait.end(_stopping())
+
+    @contextmanager
+    def named(self, namespace: str, name: str | None) -> Iterator[Enough | None]:
+        """What `enough` says to a wait of that name; None for one that has none."""
+        if name is None:
+            yield None
+            return
+        enough = self._named[namespace, name] = Enough()
+        try:
+            yield enough
+        finally:
+            if self._named.get((namespace, name)) is enough:
+                del self._named[namespace, name]
+
+    def enough(self, namespace: str, names: Iterable[str]) -> None:
+        """Those that wait under these names answer with what there is."""
+        for name in names:
+            if (waits := self._named.get((namespace, name))) is not None:
+                waits.say()
 
     async def run(self, work: Callable[[], Awaitable[T]], receive: Receive, *, waits: bool) -> T:
         """Await `work()` in this task. The request's body must have been read. Raises ClientGone; where it waits, Unavailable."""

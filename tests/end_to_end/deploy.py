@@ -1,0 +1,117 @@
+"""Rolling restarts of two workers under load: no attempt is spent, nothing is lost, every job is completed.
+
+    python -m tests.end_to_end.deploy --restarts 20
+
+One worker has grace for its jobs of two seconds, and ends them; the other's grace is too short: what it was running goes back at once and
+begins again. Neither may cost an attempt.
+"""
+
+import argparse
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mqueue.client import Client
+
+from .broker import Broker, until
+from .jobs import Crew, Load, Member, acked, percentile, unfinished
+
+GRACES = {"patient": "30s", "hasty": "0.5s"}
+SLOTS = 30
+JOB_S = 2.0
+RATE = 8.0  # jobs a second
+LEASE_S = 30.0  # no lease ends by itself: whatever comes back was handed back
+WAIT_S = 90.0
+
+
+@dataclass
+class Found:
+    """`stop_s`: by worker, from SIGTERM until it had ended. `began`: how often each job did."""
+
+    jobs: int = 0
+    acked: int = 0
+    lost: int = 0
+    spent: int = 0  # deliveries beyond the first attempt
+    codes: Counter[int] = field(default_factory=Counter)
+    stop_s: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in GRACES})
+    began: Counter[int] = field(default_factory=Counter)
+
+    def good(self) -> bool:
+        return not self.lost and not self.spent and self.acked == self.jobs and set(self.codes) == {0}
+
+
+def run(restarts: int, job_s: float = JOB_S, seed: int = 1) -> Found:
+    found = Found()
+    with Broker() as broker, tempfile.TemporaryDirectory() as folder, Client(broker.url, broker.token, batch=True) as client:
+        crew = Crew(Path(folder), broker.url, broker.token)
+        load = Load(client, RATE, lambda chance: _job(chance, job_s), LEASE_S, seed)
+        try:
+            workers = {name: _start(crew, name) for name in GRACES}
+            for worker in workers.values():
+                worker.wait_started()
+            load.start()
+            for _, name in zip(range(restarts), [*GRACES] * restarts, strict=False):
+                until(lambda name=name: len(crew.running(name)) >= 3, WAIT_S, f"{name} has jobs")
+                asked = time.monotonic()
+                workers[name].signal(signal.SIGTERM)
+                found.codes[workers[name].ended(WAIT_S)] += 1
+                found.stop_s[name].append(time.monotonic() - asked)
+                crew.workers.remove(workers[name])
+                workers[name] = _start(crew, name)
+                workers[name].wait_started()
+            load.stop()
+            found.jobs = len(load.known())
+            until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
+            found.acked = acked(client)
+        finally:
+            load.stop()
+            crew.close()
+        notes = crew.notes()
+        found.lost = len(set(load.known()) - {note.job for note in notes if note.what == "ended"})
+        found.spent = sum(note.what == "began" and note.attempt != 1 for note in notes)
+        found.began = Counter(note.job for note in notes if note.what == "began")
+    return found
+
+
+def _start(crew: Crew, name: str) -> Member:
+    return crew.start(name, "--concurrency", str(SLOTS), "--grace", GRACES[name])
+
+
+def _job(chance: random.Random, job_s: float) -> tuple[str, Sequence[object]]:
+    return chance.choice(("rest", "block")), [job_s]
+
+
+def report(found: Found) -> list[str]:
+    lines = [
+        f"{name:8} grace {grace:>4}: {len(times)} restarts, each took {percentile(times, 0.5):.2f} s (median), {max(times, default=0):.2f} s"
+        for (name, grace), times in zip(GRACES.items(), found.stop_s.values(), strict=True)
+    ]
+    rows = {
+        "jobs": found.jobs,
+        "acked": found.acked,
+        "handed back and begun again": sum(found.began.values()) - len(found.began),
+        "lost": found.lost,
+        "attempts spent": found.spent,
+        "exit codes other than 0": sum(found.codes.values()) - found.codes[0],
+    }
+    return lines + [f"{name:28}{value:>10,}" for name, value in rows.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--restarts", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    found = run(given.restarts, seed=given.seed)
+    print("\n".join(report(found)))
+    print(f"judged: {'good' if found.good() else 'NOT good'} (no attempt spent, nothing lost, each job acked once)")
+    return 0 if found.good() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

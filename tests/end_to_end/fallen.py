@@ -1,0 +1,230 @@
+"""A worker killed, asleep past its leases, out of memory, while another goes on: its messages are elsewhere within the lease and a second.
+
+    python -m tests.end_to_end.fallen --rounds 20
+
+Work that the broker has settled never runs again, and what the sleeper says of its jobs when it wakes is refused. A worker asleep with a
+poll that waits may be handed a message, its own too, as long as nobody knows that it sleeps: such a message takes a lease more for each
+time, and is told by its attempts.
+"""
+
+import argparse
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mqueue.client import Client
+
+from .broker import Broker, until
+from .jobs import Crew, Load, Member, Note, acked, percentile, unfinished
+
+WAYS = ("killed", "asleep", "asleep and full", "out of memory")
+LEASE_S = 2.0
+LATE_S = 1.0
+RATE = 25.0  # jobs a second
+PREY, WITNESS = "prey", "witness"
+PREY_SLOTS, WITNESS_SLOTS = 10, 100
+FIRST_S = 1.0
+RECENT_S = 5.0
+TOLD_S = 10.0
+WAIT_S = 60.0
+REFUSED, CANCELLED = "lease had ended, the job runs again", "lease lost, the job runs elsewhere"
+
+
+@dataclass
+class Fall:
+    """`fell`: when. `elsewhere_s`: by job, from then until it began elsewhere, less one lease for each time the sleeper was handed it.
+
+    `settled`: jobs that the broker had settled by then. `refused`, `cancelled`: what the sleeper was told when it woke.
+    """
+
+    way: str
+    fell: float
+    victims: dict[int, Note | None]
+    settled: set[int]
+    looked: float
+    elsewhere_s: dict[int, float] = field(default_factory=dict)
+    handed: int = 0
+    refused: int = 0
+    cancelled: int = 0
+
+
+@dataclass
+class Found:
+    lease: float
+    falls: list[Fall] = field(default_factory=list)
+    jobs: int = 0
+    lost: int = 0
+    ran_again: list[Note] = field(default_factory=list)
+    acked: int = 0
+    untold: list[str] = field(default_factory=list)
+
+    def slowest_s(self) -> float:
+        return max((s for fall in self.falls for s in fall.elsewhere_s.values()), default=0.0)
+
+    def late(self, late_s: float = LATE_S) -> int:
+        return sum(s > self.lease + late_s for fall in self.falls for s in fall.elsewhere_s.values())
+
+    def good(self, late_s: float = LATE_S) -> bool:
+        whole = not self.lost and not self.ran_again and not self.untold and self.acked == self.jobs
+        told = all(fall.refused + fall.cancelled for fall in self.falls if fall.way.startswith("asleep"))
+        return whole and told and not self.late(late_s) and all(fall.victims for fall in self.falls)
+
+
+def run(rounds: int, ways: Sequence[str] = WAYS, lease: float = LEASE_S, seed: int = 1) -> Found:
+    """So many rounds of each way."""
+    found, chance = Found(lease), random.Random(seed)
+    with Broker() as broker, tempfile.TemporaryDirectory() as folder, Client(broker.url, broker.token, batch=True) as client:
+        crew = Crew(Path(folder), broker.url, broker.token)
+        load = Load(client, RATE, _short_job, lease, seed)
+        try:
+            crew.start(WITNESS, "--concurrency", str(WITNESS_SLOTS)).wait_started()
+            load.start()
+            for _ in range(rounds):
+                for way in ways:
+                    found.falls.append(Round(way, crew, load, client, lease).run(chance, found))
+            load.stop()
+            found.jobs = len(load.known())
+            until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
+            found.acked = acked(client)
+        finally:
+            load.stop()
+            crew.close()
+        _judge(found, crew.notes(), load.known())
+    return found
+
+
+def _short_job(chance: random.Random) -> tuple[str, Sequence[object]]:
+    return chance.choice(("rest", "block")), [round(chance.uniform(0.02, 0.5), 3)]
+
+
+def _judge(found: Found, notes: Sequence[Note], jobs: Iterable[int]) -> None:
+    found.lost = len(set(jobs) - {note.job for note in notes if note.what == "ended"})
+    for fall in found.falls:
+        found.ran_again += [note for note in notes if note.what == "began" and note.job in fall.settled and note.at > fall.looked]
+
+
+class Round:
+    """One worker that falls while another goes on."""
+
+    def __init__(self, way: str, crew: Crew, load: Load, client: Client, lease: float) -> None:
+        self._way, self._crew, self._load, self._client, self._lease = way, crew, load, client, lease
+        self._began = time.monotonic()
+        self._long: set[int] = set()  # jobs that still run elsewhere when the sleeper wakes
+
+    def run(self, chance: random.Random, found: Found) -> Fall:
+        prey = self._crew.start(PREY, "--concurrency", str(PREY_SLOTS))
+        prey.wait_started()
+        fall = self._seen(self._fell(prey, chance))
+        until(lambda: self._all_elsewhere(fall), WAIT_S, f"{self._way}: all of it has begun elsewhere")
+        if self._way.startswith("asleep"):
+            found.untold += self._woken(fall, prey)
+        prey.kill()
+        self._crew.workers.remove(prey)
+        return fall
+
+    def _fell(self, prey: Member, chance: random.Random) -> float:
+        """When."""
+        if self._way == "out of memory":
+            while prey.process.poll() is None:  # until it has got such a job
+                self._load.one("devour", PREY)
+                time.sleep(0.02)
+            return time.monotonic()
+        if self._way == "killed":
+            time.sleep(chance.random() * self._lease / 3)
+            until(lambda: len(self._crew.running(PREY)) >= 2, WAIT_S, "it has begun some jobs")
+        else:
+            self._occupy(PREY_SLOTS if self._way == "asleep and full" else 2)
+        fell = time.monotonic()
+        prey.signal(signal.SIGKILL if self._way == "killed" else signal.SIGSTOP)
+        return fell
+
+    def _occupy(self, slots: int) -> None:
+        """So many run jobs that end soon after, in their first life; in their second they take long."""
+        deadline, more = time.monotonic() + WAIT_S, 0.0
+        while True:
+            now = time.monotonic()
+            fresh = [job for job, note in self._crew.running(PREY).items() if job in self._long and note.at > now - 0.9 * FIRST_S]
+            if len(fresh) >= slots:
+                return
+            assert now < deadline, f"only {len(fresh)} of {slots} slots were busy"
+            if now > more:
+                self._long.update(self._load.many([("again", (FIRST_S, 10.0))] * 2 * PREY_SLOTS, priority=-1))
+                more = now + FIRST_S / 2
+            time.sleep(0.01)
+
+    def _seen(self, fell: float) -> Fall:
+        """What it leaves: jobs that it was running, or that have begun nowhere yet; and which of the latest are settled."""
+        ids, last = self._load.known(), {note.job: note for note in self._crew.notes()}
+        running = {job: note for job, note in self._crew.running(PREY).items() if note.at > self._began}
+        victims: dict[int, Note | None] = {job: None for job in ids if job not in last} | running
+        recent = [job for job, note in last.items() if note.what == "ended" and note.at > fell - RECENT_S and job in ids]
+        settled = {job for job in recent if self._client.message(ids[job]) is None}
+        return Fall(self._way, fell, victims, settled, time.monotonic())
+
+    def _all_elsewhere(self, fall: Fall) -> bool:
+        for note in self._crew.notes():
+            if note.job in fall.victims and note.job not in fall.elsewhere_s and note.worker != PREY:
+                before = fall.victims[note.job]
+                if before is not None and note.attempt <= before.attempt:
+                    continue
+                handed = note.attempt - 1 - (before.attempt if before is not None else 0) if self._way == "asleep" else 0
+                fall.handed += handed
+                fall.elsewhere_s[note.job] = note.at - fall.fell - handed * self._lease
+        return len(fall.elsewhere_s) == len(fall.victims)
+
+    def _woken(self, fall: Fall, prey: Member) -> list[str]:
+        """It is told of each of its jobs that runs elsewhere; of which it is not. What has ended there by then is gone."""
+        ids, ended = self._load.known(), {note.job for note in self._crew.notes() if note.what == "ended" and note.worker != PREY}
+        mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long - ended}
+        prey.signal(signal.SIGCONT)
+        refused: set[int] = set()
+        cancelled: set[int] = set()
+        deadline = time.monotonic() + TOLD_S
+        while mine - refused - cancelled and time.monotonic() < deadline:
+            refused, cancelled = mine.intersection(prey.events(REFUSED)), mine.intersection(prey.events(CANCELLED))
+            time.sleep(0.05)
+        fall.refused, fall.cancelled = len(refused), len(cancelled - refused)
+        return [f"{self._way}: message {id}" for id in mine - refused - cancelled]
+
+
+def report(found: Found) -> list[str]:
+    lines = [f"{'':16}{'falls':>8}{'messages':>10}{'median, s':>11}{'slowest, s':>12}{'handed':>8}{'refused':>9}{'cancelled':>11}"]
+    for way in dict.fromkeys(fall.way for fall in found.falls):
+        falls = [fall for fall in found.falls if fall.way == way]
+        times = [s for fall in falls for s in fall.elsewhere_s.values()]
+        handed, refused, cancelled = (sum(getattr(fall, name) for fall in falls) for name in ("handed", "refused", "cancelled"))
+        lines.append(
+            f"{way:16}{len(falls):>8}{len(times):>10}{percentile(times, 0.5):>11.2f}{max(times, default=0.0):>12.2f}"
+            f"{handed:>8}{refused:>9}{cancelled:>11}"
+        )
+    rows = {
+        "lease, s": found.lease,
+        "jobs": found.jobs,
+        "acked": found.acked,
+        "settled, and watched": sum(len(fall.settled) for fall in found.falls),
+        "lost": found.lost,
+        "ran again though settled": len(found.ran_again),
+        "later than lease + 1 s": found.late(),
+        "the sleeper was not told": len(found.untold),
+    }
+    return lines + [f"{name:26}{value:>12,}" for name, value in rows.items()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    found = run(given.rounds, seed=given.seed)
+    print("\n".join(report(found)))
+    print(f"judged: {'good' if found.good() else 'NOT good'} (elsewhere within the lease and {LATE_S:g} s, nothing settled runs again)")
+    print("\n".join([*found.untold, *map(str, found.ran_again)]))
+    return 0 if found.good() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
