@@ -1,6 +1,7 @@
 """The states of a message and the only table of its transitions. Tests hold the Lua and SQL headers against it.
 
-`state` is the first byte of a record (`mqueue/broker/record.py`).
+`state` is the first byte of a record (`mqueue/broker/record.py`). What is leased may be *cancelling*: then it ends
+CANCELLED unless it is acked.
 """
 
 from enum import Enum
@@ -25,11 +26,15 @@ TRANSITIONS: dict[tuple[State, str], frozenset[State]] = {
     (State.READY, "fetch"): frozenset({State.LEASED}),
     (State.READY, "ttl"): frozenset({State.EXPIRED}),
     (State.READY, "spill"): frozenset({State.SPILL}),
+    (State.READY, "cancel"): frozenset({State.CANCELLED}),
     (State.SPILL, "refill"): frozenset({State.READY}),
+    (State.SPILL, "cancel"): frozenset({State.CANCELLED}),
+    (State.DELAYED, "cancel"): frozenset({State.CANCELLED}),
     (State.DELAYED, "promote"): frozenset({State.READY, State.SPILL}),
     (State.LEASED, "ack"): frozenset({State.ACKED}),
-    (State.LEASED, "nack"): frozenset({State.READY, State.SPILL, State.DELAYED, State.DEAD}),
-    (State.LEASED, "release"): frozenset({State.READY, State.SPILL, State.DELAYED}),
-    (State.LEASED, "bury"): frozenset({State.DEAD}),
-    (State.LEASED, "lease_expiry"): frozenset({State.READY, State.SPILL, State.DEAD}),
+    (State.LEASED, "nack"): frozenset({State.READY, State.SPILL, State.DELAYED, State.DEAD, State.CANCELLED}),
+    (State.LEASED, "release"): frozenset({State.READY, State.SPILL, State.DELAYED, State.CANCELLED}),
+    (State.LEASED, "bury"): frozenset({State.DEAD, State.CANCELLED}),
+    (State.LEASED, "lease_expiry"): frozenset({State.READY, State.SPILL, State.DEAD, State.CANCELLED}),
+    (State.LEASED, "cancel"): frozenset({State.CANCELLED}),
 }

@@ -16,14 +16,16 @@ WAIT_MAX_S = 60.0
 LEASE_MAX_S = 24 * 3600.0
 RETRIES_MAX = 1_000
 TOPICS_MAX = 64  # topics in one fetch
+SINCE_MAX = 4_096  # letters of where a `POST /cancelled` goes on
 TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
 
 DEFAULT_NAMESPACE = "default"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
 REQUEST_KEY_S = 600.0  # how long the key of a whole request is known
 
-Kind = Literal["ack", "nack", "release", "bury"]
+Kind = Literal["ack", "nack", "release", "bury", "cancel"]
 Verdict = Literal["ok", "stale", "gone"]
+Cancelled = Literal["cancelled", "cancelling", "gone"]
 
 
 class TopicName(NamedTuple):
@@ -79,7 +81,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The end of one delivery: ack, nack (retry later), release (as if never delivered) or bury (dead letter now)."""
+    """The end of one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or cancel (no more of it)."""
 
     id: int
     namespace: str
@@ -131,6 +133,7 @@ class MessageStatus:
     deliver_after_us: int
     created_at_us: int
     error: str | None = None
+    cancelling: bool = False  # it is leased, and ends with this delivery
 
 
 Durability = Literal["wal", "postgres"]

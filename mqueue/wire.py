@@ -65,7 +65,7 @@ class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class PollSettle(SettleItem, kw_only=True):
-    kind: Literal["ack", "nack", "release", "bury"]
+    kind: Literal["ack", "nack", "release", "bury", "cancel"]
 
 
 class ExtendItem(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -232,6 +232,29 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     created_at: datetime
     error: str | None = None
     metadata: msgspec.Raw | dict[str, Any] | None = None
+    cancelling: bool = False
+
+
+class Cancel(Struct):
+    """Answer of `POST /messages/{id}/cancel`. `cancelled`: it waited, and is no more; `cancelling`: it runs, and its worker is told; `gone`."""
+
+    id: int
+    status: Literal["cancelled", "cancelling", "gone"]
+
+
+class WaitCancelled(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /cancelled`. `since`: as the last answer had it; without it all that is remembered comes."""
+
+    namespaces: Annotated[list[Name], Meta(min_length=1, max_length=m.TOPICS_MAX)]
+    since: Annotated[str, Meta(max_length=m.SINCE_MAX)] | None = None
+    wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
+
+
+class Cancelled(Struct):
+    """Answer of `POST /cancelled`: ids of running messages that are to be cancelled, at most 1,000 of a shard."""
+
+    since: str
+    ids: list[int]
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from mqueue.broker import record
 from mqueue.broker.batch import Batch, EnqueueRequest, LookAgain, Repeated, SettleRequest, Stamp, number
-from mqueue.broker.cache.calls import Outcome, SettleArgs
+from mqueue.broker.cache.calls import Outcome, SettleArgs, asks_to_cancel
 from mqueue.broker.entries import Enqueued
 from mqueue.broker.faults import CacheLost
 from mqueue.broker.shard import APART, Shard
-from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, failed
+from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, cancelled, failed
 from mqueue.broker.store.write import Key
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
@@ -24,7 +24,7 @@ PLACED_S = 2.0
 PLACED_PAUSE_S = 0.03
 
 NOT_THERE = Outcome(b"g", b"\0", 0, 0, 0, 0, 0, 0)
-STALE = NOT_THERE._replace(verdict=b"s")
+STALE, RUNNING = NOT_THERE._replace(verdict=b"s"), NOT_THERE._replace(verdict=b"r")
 
 
 async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
@@ -117,15 +117,30 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
 
     def decide(there: dict[int, Leased], clocks: Clocks) -> list[Change]:
         shard.saw_cold_clock(clocks.now)
-        outcomes[:], changes = decided(asked, there, clocks)
+        outcomes[:], changes = decided([args for args in asked if not asks_to_cancel(args)], there, clocks)
         return changes
 
-    await cold.settle(shard.epoch, shard.now_us(), [int.from_bytes(args.id) for args in asked], decide)
+    ids = [int.from_bytes(args.id) for args in asked if not asks_to_cancel(args)]
+    if ids:
+        await cold.settle(shard.epoch, shard.now_us(), ids, decide)
+    settled = iter(outcomes)
+    to_cancel = [int.from_bytes(args.id) for args in asked if asks_to_cancel(args)]
+    there = await cold.cancel(shard.epoch, shard.now_us(), to_cancel) if to_cancel else {}
+    outcomes = [cancel_outcome(there.get(int.from_bytes(args.id))) if asks_to_cancel(args) else next(settled) for args in asked]
     at = 0
     for request in requests:
         if not request.done.done():
             request.done.set_result(outcomes[at : at + len(request.args)])
         at += len(request.args)
+
+
+def cancel_outcome(m: Leased | None) -> Outcome:
+    """Of one that was asked for: `m` as it was."""
+    if m is None:
+        return NOT_THERE
+    if m.receipt:
+        return RUNNING
+    return Outcome(b"o", b"c", m.version, m.attempts, m.due, m.node, m.sequence, 1)
 
 
 def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clocks: Clocks) -> tuple[list[Outcome], list[Change]]:
@@ -155,6 +170,8 @@ def _change(m: Leased, args: SettleArgs, clocks: Clocks) -> Change:
     delays = struct.unpack(f">{len(args.delays) // 8}d", args.delays)
     if args.kind == "ack":
         return Change(m.id, m.topic_id, b"a", m.version, m.attempts, m.due, "")
+    if args.kind == "cancel" or m.cancelling:
+        return cancelled(m)
     if args.kind == "release":
         due, version = (_after(delays[0], clocks), m.version + 1) if delays else (m.due, m.version)
         return Change(m.id, m.topic_id, b"n", version, m.attempts, due, "")

@@ -14,7 +14,7 @@ import structlog
 
 from mqueue.broker import cold, entries, failpoints, record
 from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
-from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs
+from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
 from mqueue.broker.entries import Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
@@ -206,7 +206,7 @@ class Committer:
         changed = [
             Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(asked, outcomes, strict=True)
-            if outcome.verdict == b"o" and (args.kind != "release" or args.delays)
+            if is_logged(args, outcome)
         ]
         return not changed or self._append(LogRecord(sequence, epoch, entries.OUTCOME, entries.pack_settled(changed)))
 

@@ -6,6 +6,8 @@ Everything was checked before it comes here (`http/convert.py`); what is decided
 import random
 from collections.abc import Callable, Sequence
 
+from mqueue.broker.cancellations import Cancellations
+from mqueue.broker.canceller import Canceller
 from mqueue.broker.committer import Committer
 from mqueue.broker.dead_letters import DeadLetters
 from mqueue.broker.enqueuer import Enqueuer
@@ -46,12 +48,16 @@ class Engine:
         settler = Settler(shards, committers, slots, metrics, jitter)
         dead_letters = DeadLetters(shards, slots, clock)
         views = Views(shards)
+        cancellations = Cancellations(shards, clock)
+        canceller = Canceller(shards, committers, cancellations, metrics)
         self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
         self.wake_loop = fetcher.wake_loop
         self.settle = settler.settle
         self.extend = settler.extend
+        self.cancel = canceller.cancel
+        self.wait_cancelled = cancellations.wait
         self.dead_letters = dead_letters.page
         self.delete_dead = dead_letters.delete
         self.topics = views.topics

@@ -1,7 +1,7 @@
 """What the payloads of log records hold. Pure; `wal/` frames them, `tail.py` folds them for a replay.
 
     enqueue (kind 1)   per message: lengths, flags, record, body, and its idempotency key (or that of the request it begins) where it has one
-    outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its enqueue
+    outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its enqueue, flags
     void    (kind 3)   ids of an enqueue record that Redis refused: as if they had never been there
 
 The format is part of the log's version (docs/wal-format.md).
@@ -18,6 +18,7 @@ _OUTCOME = struct.Struct(">QcIHQHQBHH")
 _ID = struct.Struct(">Q")
 KEY_SIZE = 16 + 44  # hash, key record (cache/lua/apply.lua)
 KEYED, JOINS = 1, 2
+IN_PG, CANCEL = 1, 2  # the last byte of an outcome; a cancel reads as an ack where the second flag is not known: the message has ended
 
 
 class Enqueued(NamedTuple):
@@ -31,7 +32,7 @@ class Enqueued(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """`state`: a acked, x dead, n waits again."""
+    """`state`: a acked, c cancelled, x dead, n waits again."""
 
     id: int
     state: bytes
@@ -81,20 +82,22 @@ def by_request(messages: Iterable[Enqueued]) -> list[list[Enqueued]]:
 def pack_settled(outcomes: Iterable[Settled]) -> bytes:
     parts: list[bytes] = []
     for o in outcomes:
-        parts += (_OUTCOME.pack(*o[:8], len(o.topic), len(o.error)), o.topic, o.error)
+        state, flags = (b"a", o.in_pg | CANCEL) if o.state == b"c" else (o.state, o.in_pg)
+        numbers = (o.id, state, o.version, o.attempts, o.due, o.node, o.sequence, flags)
+        parts += (_OUTCOME.pack(*numbers, len(o.topic), len(o.error)), o.topic, o.error)
     return b"".join(parts)
 
 
 def unpack_settled(payload: bytes) -> Iterator[Settled]:
     at = 0
     while at < len(payload):
-        *fields, topic_size, error_size = _OUTCOME.unpack_from(payload, at)
+        id, state, *numbers, flags, topic_size, error_size = _OUTCOME.unpack_from(payload, at)
         at += _OUTCOME.size
         topic = payload[at : at + topic_size]
         at += topic_size
         error = payload[at : at + error_size]
         at += error_size
-        yield Settled._make((*fields, topic, error))
+        yield Settled._make((id, b"c" if flags & CANCEL else state, *numbers, flags & IN_PG, topic, error))
 
 
 def pack_void(ids: Iterable[bytes]) -> bytes:

@@ -33,6 +33,7 @@ class Metrics:
         self.acked = by_namespace("mqueue_ack_total", "Deliveries acked")
         self.nacked = by_namespace("mqueue_nack_total", "Deliveries nacked")
         self.dead = by_namespace("mqueue_dead_total", "Messages moved to the dead letters")
+        self.cancelled = by_namespace("mqueue_cancelled_total", "Messages cancelled; not those that a lease's end cancels")
 
         self.waiting_fetches = Gauge("mqueue_waiting_fetches", "Fetches that wait for a message", registry=registry)
         self._script_seconds = Histogram("mqueue_script_seconds", "Redis script calls", ["script"], buckets=_FAST, registry=registry)

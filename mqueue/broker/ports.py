@@ -1,10 +1,11 @@
 """What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from mqueue.message import (
     Accepted,
+    Cancelled,
     DeadLetter,
     Delivery,
     Durability,
@@ -87,6 +88,17 @@ class Engine(Protocol):
         ...
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]: ...
+
+    async def cancel(self, id: int, namespaces: Collection[str] | None) -> Cancelled:
+        """Of these namespaces (None: of all): anything else is `gone`, as is what has ended."""
+        ...
+
+    async def wait_cancelled(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
+        """Ids of running messages whose cancellation was asked for after `since`; waits up to `seconds` for one. Where to go on, and the ids.
+
+        Raises Invalid. May be cancelled.
+        """
+        ...
 
     async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
         """By id, from the first above `after`."""

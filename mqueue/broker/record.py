@@ -21,7 +21,7 @@ KEY = slice(14, 38)
 ID = slice(30, 38)
 KEY_PARTS = Struct(">IIQQ")
 BIAS = 1 << 31
-IN_PG = 1
+IN_PG, CANCELLING = 1, 2  # flags
 OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/integration/test_memory.py)
 NO_RECEIPT = bytes(12)
 FIRST = b""  # frontier of a topic Redis knows nothing of
@@ -121,9 +121,10 @@ def from_row(
     )  # fmt: skip
 
 
-def leased(data: bytes, receipt: bytes, until: int) -> bytes:
+def leased(data: bytes, receipt: bytes, until: int, cancelling: bool = False) -> bytes:
     """This record under a lease."""
-    return State.LEASED.value + data[1:60] + receipt + ID8.pack(until) + data[80:]
+    flags = data[1] | (CANCELLING if cancelling else 0)
+    return State.LEASED.value + bytes((flags,)) + data[2:60] + receipt + ID8.pack(until) + data[80:]
 
 
 def key(priority: int, rank: int, due: int, id: int) -> bytes:

@@ -1,7 +1,7 @@
 """Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -58,12 +58,10 @@ class Settler:
     async def _settle_shard(self, shard: Shard, settles: Sequence[Settle]) -> list[Verdict]:
         args = [self._settle_args(s) for s in settles]
         outcomes = await self._committers[shard.number].settle(settles, args)
-        died: dict[str, int] = defaultdict(int)
-        for s, outcome in zip(settles, outcomes, strict=True):
-            if outcome.state == State.DEAD:
-                died[s.namespace] += 1
-        for namespace, count in died.items():
-            self._metrics.dead(namespace, count)
+        for state, count_in in ((State.DEAD, self._metrics.dead), (State.CANCELLED, self._metrics.cancelled)):
+            namespaces = Counter(s.namespace for s, outcome in zip(settles, outcomes, strict=True) if outcome.state == state)
+            for namespace, count in namespaces.items():
+                count_in(namespace, count)
         return await self._verdicts(shard, settles, [VERDICTS[outcome.verdict.decode()] for outcome in outcomes])
 
     def _settle_args(self, s: Settle) -> SettleArgs:

@@ -11,7 +11,7 @@ from mqueue.broker.wal.record import Record as LogRecord
 
 @dataclass(slots=True)
 class Told:
-    """A message as the log tells it: its latest version, and how it ended (a acked, x dead), if it did."""
+    """A message as the log tells it: its latest version, and how it ended (a acked, c cancelled, x dead), if it did."""
 
     record: Record
     body: bytes

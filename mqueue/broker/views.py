@@ -67,16 +67,16 @@ class Views:
                     r, b = record.unpack(data), record.open_body(body)
                     return MessageStatus(
                         id, *r.topic_name, STATES[r.state.decode()], r.priority, r.attempts, r.max_retries, b.payload, b.metadata,  # type: ignore[arg-type]
-                        r.due, b.created_us, error.decode() if error is not None else None,
+                        r.due, b.created_us, error.decode() if error is not None else None, bool(r.flags & record.CANCELLING),
                     )  # fmt: skip
                 row = await shard.store.message_by_id(id)
             except Fault as fault:
                 raise unavailable(fault) from fault
             if row is not None:
-                namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text = row
+                namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling = row
                 metadata = None if text_of_metadata is None else text_of_metadata.encode()
                 state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= shard.now_us() else "delayed"
                 return MessageStatus(
-                    id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text  # type: ignore[arg-type]
+                    id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text, cancelling  # type: ignore[arg-type]
                 )  # fmt: skip
         return None

@@ -99,6 +99,12 @@ class AsyncClient:
         except NotFound:
             return None
 
+    async def cancel(self, id: int) -> wire.Cancel:
+        return await self._call(protocol.cancel(id))
+
+    async def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
+        return await self._call(protocol.cancelled(namespaces, since, wait))
+
     async def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         found: list[wire.Schedule] = []
         while page := await self._call(protocol.schedules(namespace, found[-1].name if found else "", m.BATCH_MAX)):

@@ -89,6 +89,8 @@ _read_schedule = msgspec.json.Decoder(wire.Schedule).decode
 _read_ran = msgspec.json.Decoder(wire.Ran).decode
 _read_deleted = msgspec.json.Decoder(wire.Deleted).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
+_read_cancel = msgspec.json.Decoder(wire.Cancel).decode
+_read_cancelled = msgspec.json.Decoder(wire.Cancelled).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -156,6 +158,15 @@ def topics(namespace: str | None) -> Call[list[wire.Topic]]:
 
 def message(id: int) -> Call[wire.Status]:
     return Call("GET", f"/messages/{id:d}", _read_status, repeatable=True)
+
+
+def cancel(id: int) -> Call[wire.Cancel]:
+    return Call("POST", f"/messages/{id:d}/cancel", _read_cancel, repeatable=True)
+
+
+def cancelled(namespaces: Sequence[str], since: str | None, wait: float) -> Call[wire.Cancelled]:
+    body = _json(wire.WaitCancelled(namespaces=list(namespaces), since=since, wait=wait))
+    return Call("POST", "/cancelled", _read_cancelled, body, wait=wait, repeatable=True)
 
 
 def schedules(namespace: str, after: str, limit: int) -> Call[list[wire.Schedule]]:

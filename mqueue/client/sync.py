@@ -114,6 +114,14 @@ class Client:
         except NotFound:
             return None
 
+    def cancel(self, id: int) -> wire.Cancel:
+        """Take away what waits (`cancelled`), have its worker stop what runs (`cancelling`); `gone`: it has ended, or never was."""
+        return self._call(protocol.cancel(id))
+
+    def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
+        """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to `wait` seconds for one."""
+        return self._call(protocol.cancelled(namespaces, since, wait))
+
     def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         """By name, without their payloads."""
         found: list[wire.Schedule] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Job
-from mqueue.worker.outcome import DONE, Outcome, decide
+from mqueue.worker.outcome import CANCELLED, DONE, Outcome, decide
 from mqueue.worker.processes import Processes
 
 Ended = Callable[[Job, Outcome], None]
@@ -40,7 +40,7 @@ class Executor:
             self._tell(job, self._outcome(job, error))
 
     async def _on_loop(self, job: Job) -> None:
-        if job.ended:
+        if self._is_over(job):
             return
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
         error = await call_async(job)
@@ -48,18 +48,24 @@ class Executor:
         self._tell(job, self._outcome(job, error))
 
     def _in_thread(self, job: Job) -> None:
-        if not job.ended:
+        if not self._is_over(job):
             self._tell_from_thread(job, self._outcome(job, call(job)))
 
     def _in_process(self, job: Job) -> None:
         """The thread waits for the process."""
-        if job.ended:
+        if self._is_over(job):
             return
         try:
             outcome = self._processes.run(job)
         except BaseException as error:
             outcome = self._outcome(job, error)
         self._tell_from_thread(job, outcome)
+
+    def _is_over(self, job: Job) -> bool:
+        """Before it has begun."""
+        if job.unwanted and not job.ended:
+            self._tell_from_thread(job, CANCELLED)
+        return job.ended or job.unwanted
 
     def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
         """Of a batch, those of its jobs are in `job.outcomes`."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled."""
+    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`: it was cancelled."""
 
     __slots__ = (
         "args",
@@ -27,6 +27,7 @@ class Job:
         "renew_at",
         "stopping",
         "task",
+        "unwanted",
         "verdicts",
     )
 
@@ -43,6 +44,7 @@ class Job:
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
+        self.unwanted = False
         self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
 
@@ -83,8 +85,8 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Its lease is lost, or the worker has no more time for it: what it returns will not count. For a thread, to look at now and then."""
-        return self._job.lost or self._job.stopping
+        """Somebody cancelled it, its lease is lost, or the worker has no more time for it. For a thread, to look at now and then."""
+        return self._job.lost or self._job.stopping or self._job.unwanted
 
     @property
     def batch(self) -> "list[Current]":

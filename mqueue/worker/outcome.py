@@ -78,6 +78,7 @@ class Outcome:
 
 DONE = Outcome("ack")
 RELEASED = Outcome("release")
+CANCELLED = Outcome("cancel")
 
 
 def decide(

@@ -27,6 +27,7 @@ from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
 LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel open
+CANCEL_S = 0.5  # for one that was asked to end
 IDLE_S = 30.0
 STOP_S = 3.0  # for an idle one to end
 MB = 1 << 20
@@ -136,7 +137,7 @@ class Process:
             self._job = job
         job.cancel = lambda: self._cancel(job)
         try:
-            if job.ended or job.lost or job.stopping:  # since before it could be cancelled
+            if job.ended or job.lost or job.stopping or job.unwanted:  # since before it could be cancelled
                 raise asyncio.CancelledError
             return self._run(job)
         finally:
@@ -158,11 +159,18 @@ class Process:
         return Outcome(answer.kind, answer.error, answer.retry_after)
 
     def _cancel(self, job: Job) -> None:
-        """Not what runs in it by now."""
+        """Not what runs in it by now. One that is not wanted is asked first, as by Ctrl-C, and may clean up."""
         with self._lock:
-            if self._job is job:
-                self._cancelled = True
-                self.kill()
+            if self._job is not job:
+                return
+            asked, self._cancelled = self._cancelled, True
+            if asked or job.lost or job.stopping:
+                return self.kill()
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGINT)
+        timer = threading.Timer(CANCEL_S, self._cancel, (job,))
+        timer.daemon = True
+        timer.start()
 
     def kill(self) -> None:
         """It, and what it has started and left in its session's group."""

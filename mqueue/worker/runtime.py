@@ -21,6 +21,7 @@ from mqueue.errors import MQueueError
 from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
 from mqueue.worker.batch import Gatherer, job_of
+from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, Lane, lanes
 from mqueue.worker.heartbeat import Heartbeat
@@ -135,6 +136,8 @@ class Worker:
                 gathered=self._gathered,
                 complete=self._gatherer.begin,
             )
+            namespaces = sorted({source.namespace for source in self._sources})
+            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._unwanted, self._jitter)
             self._watchdog = watchdog = Watchdog(loop)
             declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
@@ -154,6 +157,7 @@ class Worker:
                     task.cancel()
                 declaring.cancel()
                 self._fetcher.abort()
+                self._cancellations.stop()
                 self._heartbeat.stop()
                 watchdog.stop()
                 self._executor.stop()
@@ -206,7 +210,11 @@ class Worker:
         return job
 
     def _start(self, job: Job) -> None:
+        for each in job.batch or (job,):
+            each.unwanted = self._cancellations.has(each.message.id)
+        job.unwanted = all(each.unwanted for each in job.batch or (job,))
         self._jobs.add(job)
+        self._cancellations.listen()
         self._executor.start(job)
 
     def _job(self, message: wire.Message) -> Job | None:
@@ -230,7 +238,10 @@ class Worker:
         if not self._jobs:
             self._idle.set()
         members = job.batch or (job,)
-        results = job.outcomes or [result] * len(members)
+        told = job.outcomes or [result] * len(members)
+        results = [
+            outcome.CANCELLED if each.unwanted and of_each.kind != "ack" else of_each for each, of_each in zip(members, told, strict=True)
+        ]
         self._past += len(members)
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
@@ -271,6 +282,19 @@ class Worker:
             running.lost = all(each.lost for each in running.batch)
         if running.lost and (cancel := running.cancel) is not None:
             cancel()
+
+    def _unwanted(self, ids: Sequence[int]) -> None:
+        """Somebody has cancelled these messages; most may be other workers'. A batch goes on for its other items."""
+        named = set(ids)
+        for job in [job for job in self._jobs if not job.ended and not job.unwanted]:
+            members = job.batch or (job,)
+            for each in members:
+                if each.message.id in named and not each.unwanted:
+                    log.info("job cancelled", task=job.task.name, id=each.message.id)
+                    each.unwanted = True
+            job.unwanted = all(each.unwanted for each in members)
+            if job.unwanted and (cancel := job.cancel) is not None:
+                cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error

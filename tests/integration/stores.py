@@ -11,8 +11,10 @@ import psycopg
 
 from mqueue.broker import entries, record, tail
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Applied, Enqueue, Limits, Outcome, SettleArgs
+from mqueue.broker.cache.calls import Applied, Enqueue, Limits, Outcome, SettleArgs, is_logged
 from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.cancellations import Cancellations
+from mqueue.broker.canceller import Canceller
 from mqueue.broker.daemons.flusher import Flusher, gather
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
@@ -38,7 +40,7 @@ START_US = 1_700_000_000_000_000  # where the shard clock begins
 SECOND = 1_000_000
 HORIZON_US = 8 * SECOND
 LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
-TABLES = ("message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
+TABLES = ("cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
 Stages = AsyncIterator[str]
 
 
@@ -81,7 +83,7 @@ class Broker:
         changed = [
             Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(settles, outcomes, strict=True)
-            if outcome.verdict == b"o" and (args.kind != "release" or args.delays)
+            if is_logged(args, outcome)
         ]
         if changed:
             self.log.append(LogRecord(sequence, self.shard.epoch, entries.OUTCOME, entries.pack_settled(changed)))
@@ -170,6 +172,8 @@ class World:
             await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
             await self.store.bury_orphans(node, broker.started)
         row = await self.store.row()
+        async with self.leader.fenced(epoch, self.term, moves=True):
+            await self.leader.cancel_requested(row.clock_us)
         positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
         clock = row.clock_us or START_US
@@ -191,6 +195,11 @@ class World:
         applied, _, _ = await self.cache.join(epoch, shard.node, None)
         await self.cache.join(epoch, shard.node, shard.sequence, applied)
         shard.previous = shard.sequence
+
+    async def look_to_cancel(self, node: int, id: int) -> tuple[str, bytes]:
+        """What a broker finds of a message before it cancels it: its topic (empty: nothing), and what PostgreSQL has."""
+        canceller = Canceller([], [], cast(Cancellations, None), Metrics())
+        return await canceller._find(self.brokers[node].shard, id)
 
     # -- time ----------------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ SECONDS = st.sampled_from([1, 2, 5, 9])
 
 @dataclass
 class Message:
-    """What the simple queue knows. `state`: waiting, leased, acked, dead, gone. `unsure`: what nobody was answered may be undone by a loss."""
+    """What the simple queue knows. `state`: waiting, leased, acked, dead, cancelled, gone. `unsure`: what nobody was answered may be undone
+    by a loss. `cancelling`: this lease is its last.
+    """
 
     id: int
     topic: str
@@ -43,6 +45,7 @@ class Message:
     until: int = 0
     receipt: bytes = b""
     unsure: bool = False
+    cancelling: bool = False
     dues: set[int] = field(default_factory=set)
 
     @property
@@ -76,6 +79,8 @@ class OrderMachine(RuleBasedStateMachine):
         self.daemon: Stages | None = None
         self.losses = 0
         self.requests: list[Request] = []
+        self.looked: tuple[int, str, bytes] | None = None  # by somebody who is about to cancel
+        self.lapsed_as_cancelled: set[int] = set()
         self.copies: dict[int, set[int]] = {}  # of messages: refused, and that perhaps not noted
         self.do(self.world.fresh())
 
@@ -209,7 +214,7 @@ class OrderMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         node=st.sampled_from(NODES),
-        kind=st.sampled_from(["ack", "ack", "ack", "nack", "nack", "release", "release later", "bury"]),
+        kind=st.sampled_from(["ack", "ack", "ack", "nack", "nack", "release", "release later", "bury", "cancel"]),
         wait=SECONDS,
         stale=st.sampled_from([False, False, False, True]),
         fate=FATES,
@@ -219,7 +224,7 @@ class OrderMachine(RuleBasedStateMachine):
         m = data.draw(st.sampled_from(self.among("leased")))
         self.world.brokers[node].shard.next_sequence()
         receipt = bytes(12) if stale else m.receipt
-        delays = b"" if kind in {"ack", "release"} else struct.pack(">d", wait * SECOND)
+        delays = b"" if kind in {"ack", "release", "cancel"} else struct.pack(">d", wait * SECOND)
         args = SettleArgs(m.id.to_bytes(8), m.topic.encode(), kind.split()[0], receipt, b"it failed" if kind == "nack" else b"", delays)
         outcome = self.batch(node, [], [args], fate).outcomes[0]
         if stale:
@@ -228,6 +233,11 @@ class OrderMachine(RuleBasedStateMachine):
         assert outcome.verdict == b"o"
         if kind == "ack":
             m.state = "acked"
+        elif m.cancelling or kind == "cancel":
+            assert outcome.state == b"c"
+            m.state = "cancelled"
+            m.unsure = m.unsure or (fate == "crash" and not m.cancelling)
+            return
         elif kind in {"nack", "bury"}:
             m.attempts += 1
             m.state = "dead" if kind == "bury" or m.attempts > m.max_retries else "waiting"
@@ -251,6 +261,45 @@ class OrderMachine(RuleBasedStateMachine):
         assert self.do(self.world.cache.extend(self.world.lead.epoch, [item])) == b"o"
         m.until = record.unpack(self.do(self.world.cache.record(m.id.to_bytes(8)))[0]).until
 
+    # -- cancel --------------------------------------------------------------------------------------------------------------
+
+    @rule(data=st.data(), node=st.sampled_from(NODES))
+    @precondition(lambda self: self.messages)
+    def look_to_cancel(self, data: st.DataObject, node: int) -> None:
+        """Anything may come between this and the script."""
+        m = data.draw(st.sampled_from(list(self.messages.values())))
+        self.looked = (m.id, *self.do(self.world.look_to_cancel(node, m.id)))
+
+    @rule(data=st.data(), node=st.sampled_from(NODES), fate=FATES, at_once=st.booleans())
+    @precondition(lambda self: self.messages)
+    def cancel(self, data: st.DataObject, node: int, fate: str, at_once: bool) -> None:
+        if at_once or self.looked is None:
+            self.look_to_cancel(data, node)
+        assert self.looked is not None
+        (id, topic, row), self.looked = self.looked, None
+        self.cancel_now(self.messages[id], topic, row, node, fate, at_once)
+
+    def cancel_now(self, m: Message, topic: str, row: bytes, node: int, fate: str, at_once: bool) -> None:
+        self.world.brokers[node].shard.next_sequence()
+        outcome = self.batch(node, [], [SettleArgs(m.id.to_bytes(8), topic.encode(), "cancel", b"", b"", row)], fate).outcomes[0]
+        told = outcome.verdict
+        if told == b"l":
+            assert not at_once, "nothing has come between"
+        elif m.state == "leased":
+            assert told == b"r"
+            m.cancelling = True
+            self.do(self.world.store.request_cancel(m.id, m.topic.partition("/")[0]))
+        elif m.state == "waiting" and told == b"o":
+            assert outcome.state == b"c"
+            if m.lapsed(self.clock):
+                self.lapsed_as_cancelled.add(m.id)
+            m.state = "cancelled"
+            m.unsure = m.unsure or fate == "crash"
+        elif m.state == "waiting":
+            assert told == b"g" and m.lapsed(self.clock), f"{told!r} for {m}"
+        else:
+            assert told in ({b"a", b"g"} if m.state == "cancelled" else {b"g"}), f"{told!r} for {m}"
+
     # -- time ----------------------------------------------------------------------------------------------------------------
 
     @rule(seconds=SECONDS)
@@ -265,7 +314,9 @@ class OrderMachine(RuleBasedStateMachine):
         """A tick or a fetch: leases end."""
         self.clock = clock
         for m in self.among("leased"):
-            if m.until <= self.clock:
+            if m.until <= self.clock and m.cancelling:
+                m.state = "cancelled"
+            elif m.until <= self.clock:
                 m.attempts += 1
                 m.state = "dead" if m.attempts > m.max_retries else "waiting"
 
@@ -340,14 +391,16 @@ class OrderMachine(RuleBasedStateMachine):
         there = rows.keys() | dead
         for id, copies in self.copies.items():
             m = self.messages[id]
-            assert m.state not in {"waiting", "leased"} or m.lapsed(ended) or there & {id, *copies}, f"lost: {m}"
+            assert m.state not in {"waiting", "leased"} or m.lapsed(ended) or m.cancelling or there & {id, *copies}, f"lost: {m}"
         for m in list(self.messages.values()):
             self.after_loss(m, m.id in dead, rows.get(m.id), ended)
 
     def after_loss(self, m: Message, is_dead: bool, row: tuple[int, int] | None, ended: int) -> None:
         """What was answered must be there; what was not, or what only Redis knew, may be either."""
         if row is not None:
-            assert m.state in {"waiting", "leased"} or m.unsure or m.attempts > m.logged_attempts, f"came back: {m}"
+            died_unlogged = m.state == "dead" and m.attempts > m.logged_attempts
+            assert m.state in {"waiting", "leased"} or m.unsure or died_unlogged, f"came back: {m}"
+            assert not m.cancelling, f"came back: {m}"
             assert row[0] == m.due or (m.unsure and row[0] in m.dues), f"{m} is due {row[0]}"
             assert row[1] == m.attempts or m.logged_attempts <= row[1] <= m.attempts or m.unsure, f"{m} has attempts {row[1]}"
             m.state, m.receipt = "waiting", b""
@@ -358,8 +411,8 @@ class OrderMachine(RuleBasedStateMachine):
             assert m.state == "dead" or m.unsure, f"dead: {m}"
             m.state = "dead"
         elif m.state in {"waiting", "leased", "dead"}:
-            assert m.unsure or m.lapsed(ended), f"lost: {m}"
-            m.state = "gone"
+            assert m.unsure or m.cancelling or m.lapsed(ended), f"lost: {m}"
+            m.state = "cancelled" if m.cancelling else "gone"
 
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
@@ -395,8 +448,10 @@ class OrderMachine(RuleBasedStateMachine):
         if not self.losses:
             lapsed = len(self.among("waiting"))
             made = len(self.messages) - sum(len(copies) for copies in self.copies.values())
-            ends = (made, len(self.among("acked")), len(self.among("dead")), lapsed)
-            assert (ledger["enqueued"], ledger["acked"], ledger["dead"], ledger["expired"]) == ends
+            cancelled = {m.id for m in self.among("cancelled")}
+            ends = (made, len(self.among("acked")), len(self.among("dead")), lapsed + len(cancelled))
+            assert (ledger["enqueued"], ledger["acked"], ledger["dead"], ledger["expired"] + ledger["cancelled"]) == ends
+            assert len(cancelled - self.lapsed_as_cancelled) <= ledger["cancelled"] <= len(cancelled)
 
 
 @pytest.fixture

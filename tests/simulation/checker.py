@@ -84,10 +84,12 @@ class Checker:
 
     def lost_power(self, broker: "SimBroker") -> None:
         """Settles it was told of, and its disk was not."""
-        acked = {id for e in self._entries(broker) if e.kind == entries.OUTCOME for id, state in e.told.items() if state == ord("a")}
+        outcomes = [(id, state) for e in self._entries(broker) if e.kind == entries.OUTCOME for id, state in e.told.items()]
+        ended = {ord("a"): "ack", ord("c"): "cancel"}
+        logged = {(id, ended[state]) for id, state in outcomes if state in ended}
         for all_told in self._world.history.told.values():
             for told in all_told:
-                if told.broker is broker and not told.is_final and (told.settle.kind != "ack" or told.settle.id not in acked):
+                if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
                     told.log_lost = True
 
     # -- a look ----------------------------------------------------------------------------------------------------------------
@@ -138,6 +140,8 @@ class Checker:
             for told in all_told:
                 if not told.is_final and (told.log_lost or told.broker in absent):
                     told.excused = True
+        if absent:  # whoever comes late may bring them
+            world.history.cancelling.clear()
         for job in world.history.jobs.values():
             if job.key is not None and (job.whole or absent):
                 job.key_excused = True

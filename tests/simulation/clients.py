@@ -111,6 +111,31 @@ class Clients:
         self._history.delivered(got, asked_at, lease)
         return got
 
+    async def cancel(self, until: float) -> None:
+        """Now and then somebody wants a job no more."""
+        loop, rng = self._world.loop, self._rng
+        while loop.time() < until:
+            await elapse(rng.expovariate(0.5))
+            ids = [id for job in self._history.jobs.values() for id in job.ids if not job.open_acks]
+            if ids:
+                self._begin(self._cancel(rng.choice(ids[-30:])))
+
+    async def _cancel(self, id: int) -> None:
+        broker = self.any_broker()
+        self._history.cancels(id)
+        try:
+            mode = broker.shard.mode if broker.shard is not None else ""
+            answer = await broker.call(lambda engine: engine.cancel(id, None))
+        except Unknown as unknown:
+            self._world.count("cancels unknown")
+            self._world.tell("client", f"knows nothing of the cancel of {id:x}: {unknown}")
+            if str(unknown) == "refused":
+                self._history.job_of(id).open_acks -= 1
+            return
+        self._world.count(answer)
+        cold = mode == "cold" and broker.shard is not None and broker.shard.mode == mode
+        self._history.cancelled(id, answer, broker, cold)
+
     async def _perform(self, got: list[Delivery], seconds: float) -> None:
         rng = self._rng
         await elapse(rng.random() * seconds)

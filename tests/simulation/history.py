@@ -58,6 +58,8 @@ class History:
         self.unknown_fetches = 0
         self.unanswered = 0  # messages of enqueues without an answer
         self.acks_sent: set[int] = set()
+        self.cancels_sent: set[int] = set()
+        self.cancelling: dict[int, float] = {}  # when it was told that its delivery is its last
         self.clocks_jumped = False
 
     def _fail(self, what: str) -> None:
@@ -92,6 +94,8 @@ class History:
             self._check_acks(d, asked_at)
             self._check_attempt(d, asked_at)
             self._check_overlap(held)
+            if self.cancelling.get(d.id, asked_at) < asked_at:
+                self._fail(f"job {token} ({d.id:x}): delivered again, though its delivery at {self.cancelling[d.id]:.3f} was to be its last")
             job.delivered.add(d.id)
             if len(job.delivered) > 1 and not job.key_excused:
                 self._fail(f"job {token}, key {job.key}: delivered as {[hex(i) for i in sorted(job.delivered)]}")
@@ -99,7 +103,7 @@ class History:
 
     def _check_acks(self, d: Delivery, asked_at: float) -> None:
         for told in self.told.get(d.id, ()):
-            if told.settle.kind in ("ack", "bury") and told.at <= asked_at and not told.excused:
+            if told.settle.kind in ("ack", "bury", "cancel") and told.at <= asked_at and not told.excused:
                 self._fail(f"job {int(d.payload)} ({d.id:x}): delivered after its {told.settle.kind} at {told.at:.3f} to {told.broker.name}")
 
     def _check_attempt(self, d: Delivery, asked_at: float) -> None:
@@ -125,6 +129,31 @@ class History:
             if s.kind == "ack":
                 self.jobs[token].open_acks += 1
                 self.acks_sent.add(s.id)
+
+    def cancels(self, id: int) -> None:
+        """From here on it may end at any time, as by an ack."""
+        self.cancels_sent.add(id)
+        self.job_of(id).open_acks += 1
+
+    def job_of(self, id: int) -> Job:
+        return next(job for job in self.jobs.values() if id in job.ids)
+
+    def cancelled(self, id: int, answer: str, broker: "SimBroker", cold: bool) -> None:
+        job = self.job_of(id)
+        assert broker.shard is not None
+        self._world.tell("client", f"job {job.token} ({id:x}) is {answer}")
+        if answer == "cancelled":
+            settle = Settle(id, "n", "", "cancel")
+            self.told.setdefault(id, []).append(Told(settle, broker, broker.node, broker.shard.sequence, self._world.loop.time(), cold))
+        elif answer == "cancelling":
+            self.cancelling[id] = self._world.loop.time()
+        elif not self._may_have_ended(job, id):
+            self._fail(f"job {job.token} ({id:x}) is said to be gone, and nobody has ended it")
+
+    def _may_have_ended(self, job: Job, id: int) -> bool:
+        """Or never have been: an enqueue under a key that was refused."""
+        others = job.open_acks > 1 or job.ttl is not None or job.key is not None
+        return others or any(told.settle.kind != "release" for told in self.told.get(id, ())) or bool(self.held.get(id))
 
     def never_sent(self, settles: Sequence[Settle], tokens: Sequence[int]) -> None:
         for s, token in zip(settles, tokens, strict=True):

@@ -145,7 +145,12 @@ class World:
         keeping = self.loop.create_task(self._restart())
         await self._until_all_serve()
         until = self.loop.time() + self.rng.choice([10.0, 20.0, 40.0])
-        work = [self.clients.produce(until), *(self.clients.work(until) for _ in range(self.rng.choice([1, 2, 4]))), self.faults.run(until)]
+        work = [
+            self.clients.produce(until),
+            self.clients.cancel(until),
+            *(self.clients.work(until) for _ in range(self.rng.choice([1, 2, 4]))),
+            self.faults.run(until),
+        ]
         await asyncio.gather(*work)
         await self._heal()
         await self._until_all_serve()
@@ -231,6 +236,9 @@ class World:
         known = answered.union(*(job.delivered for job in history.jobs.values()))
         # one that ended without a row, by a broker that was not there when Redis was lost, is counted nowhere
         excused = {id for id, told in history.told.items() if any(t.excused for t in told)}
+        cancelled = {id for id, told in history.told.items() if any(t.settle.kind == "cancel" and not t.excused for t in told)}
+        if not len(cancelled) <= ledger["cancelled"] <= len(history.cancels_sent):
+            self.fail(f"between {len(cancelled)} and {len(history.cancels_sent)} cancelled, and the ledger says {ledger}")
         if not len(answered - excused) <= ledger["enqueued"] <= len(known) + history.unanswered:
             self.fail(f"{len(answered)} to {len(known)} + {history.unanswered} enqueued, and the ledger says {ledger}")
         for job in history.jobs.values():

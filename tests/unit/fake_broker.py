@@ -66,6 +66,7 @@ class FakeBroker:
     extends: list[wire.ExtendItem] = field(default_factory=list)
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    cancels: list[tuple[int, str]] = field(default_factory=list)  # of running messages: id, namespace
     schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
     ended: set[str | None] = field(default_factory=set)  # polls that need not wait
@@ -161,7 +162,7 @@ class FakeBroker:
         if item.receipt is not None and (item.receipt != s.receipt or not s.leased):
             return wire.Verdict(item.id, "stale")
         s.receipt = None
-        if kind == "ack":
+        if kind in ("ack", "cancel"):
             del self.messages[item.id]
         elif kind in ("nack", "bury"):
             s.attempts, s.error = s.attempts + 1, item.error
@@ -180,6 +181,16 @@ class FakeBroker:
             return wire.Verdict(item.id, "stale")
         s.lease_until = time.time() + (item.lease or s.lease)
         return wire.Verdict(item.id, "ok")
+
+    def cancel(self, id: int) -> wire.Cancel:
+        s = self.messages.get(id)
+        if s is None or s.dead:
+            return wire.Cancel(id, "gone")
+        if s.leased:
+            self.cancels.append((id, s.item.namespace))
+            return wire.Cancel(id, "cancelling")
+        del self.messages[id]
+        return wire.Cancel(id, "cancelled")
 
     # ── HTTP ──
 
@@ -294,6 +305,16 @@ class FakeBroker:
             ),
         )
 
+    async def on_cancel(self, request: web.Request) -> web.StreamResponse:
+        return reply(request, self.cancel(int(request.match_info["id"])))
+
+    async def on_cancelled(self, request: web.Request) -> web.StreamResponse:
+        asked = decode(request, await request.read(), wire.WaitCancelled)
+        begin, until = int(asked.since or 0), time.monotonic() + asked.wait
+        while not (ids := [id for id, namespace in self.cancels[begin:] if namespace in asked.namespaces]) and time.monotonic() < until:
+            await asyncio.sleep(0.002)
+        return reply(request, wire.Cancelled(str(len(self.cancels)), ids))
+
     async def on_ready(self, request: web.Request) -> web.StreamResponse:
         shard = wire.ShardReady(shard=0, mode=self.mode, redis="ok", postgres="ok", wal="ok")
         serves = self.mode in ("hot", "cold")
@@ -350,6 +371,8 @@ class FakeBroker:
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
         app.router.add_get("/messages/{id}", self.on_message)
+        app.router.add_post("/messages/{id}/cancel", self.on_cancel)
+        app.router.add_post("/cancelled", self.on_cancelled)
         app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
         app.router.add_get("/ready", self.on_ready)

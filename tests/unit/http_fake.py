@@ -126,6 +126,17 @@ class FakeEngine:
         self._called("extend", list(extends))
         return [self.verdict] * len(extends)
 
+    async def cancel(self, id: int, namespaces: Any) -> Any:
+        self._called("cancel", (id, namespaces))
+        return "cancelling"
+
+    async def wait_cancelled(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
+        self._called("wait_cancelled", (list(namespaces), since, seconds))
+        if self.waits:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        return "7-2", [2**62]
+
     async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
         self._called("dead_letters", (namespace, topic, limit, after))
         return [DEAD]

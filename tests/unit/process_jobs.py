@@ -93,3 +93,16 @@ def hold(file: str) -> None:
 @app.task(topic=TOPIC, name="context", executor="process")
 def context(file: str) -> None:
     Path(file).write_text(json.dumps(structlog.contextvars.get_contextvars()))
+
+
+@app.task(topic=TOPIC, executor="process")
+def until_interrupted(file: str, stubborn: bool) -> None:
+    with Path(file).open("a", buffering=1) as out:
+        out.write("begun\n")
+        while True:
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                if not stubborn:
+                    out.write("cleaned up\n")
+                    raise

@@ -16,7 +16,7 @@ class Enqueue(NamedTuple):
 
 
 class SettleArgs(NamedTuple):
-    """`delays`: µs (f8) by how many attempts failed before; empty for an ack."""
+    """`delays`: µs (f8) by how many attempts failed before; empty for an ack. Of a cancel that is asked for: PostgreSQL's row."""
 
     id: bytes
     topic: bytes
@@ -27,7 +27,9 @@ class SettleArgs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a settle did. `verdict`: o ok, s stale, g no record. `state`: a acked, x dead, n waits again."""
+    """What a settle did. `verdict`: o ok, s stale, g no record; of a cancel that is asked for also a already, r running, l look again.
+    `state`: a acked, c cancelled, x dead, n waits again.
+    """
 
     verdict: bytes
     state: bytes
@@ -37,6 +39,16 @@ class Outcome(NamedTuple):
     node: int
     sequence: int
     in_pg: int
+
+
+def is_logged(args: SettleArgs, outcome: Outcome) -> bool:
+    """Has it changed what the log must know?"""
+    return outcome.verdict == b"o" and (outcome.state != b"n" or args.kind != "release" or bool(args.delays))
+
+
+def asks_to_cancel(args: SettleArgs) -> bool:
+    """Is this asked for by somebody who has no lease?"""
+    return args.kind == "cancel" and not args.receipt
 
 
 @dataclass(slots=True)

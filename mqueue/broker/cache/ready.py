@@ -286,11 +286,11 @@ class ReadyCache:
         return FlushPage(*(await self._run("flush_read", epoch, term, skip, ids_max, bytes_max, newest))[1:])
 
     async def flush_done(
-        self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, int]], key_hashes: Sequence[bytes]
+        self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, int]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
-        """Returns entries left, buffer bytes."""
+        """`trims`: the dirty list, up to that number. Returns entries left, buffer bytes."""
         pairs = [part for id, version in versions for part in (id, struct.pack(">I", version))]
-        answer = await self._run("flush_done", epoch, term, up_to, len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
+        answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
 
     async def refill_begin(self, epoch: int, term: int, topic: str) -> RefillBegun:

@@ -103,7 +103,10 @@ class Epochs:
             await self.give_way(lead)
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
                 row = await shard.store.row()
-                await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now, clock_of_next(shard, row)[0])
+                clock = clock_of_next(shard, row)[0]
+                async with lead.store.fenced(lead.epoch, lead.term, moves=True):
+                    await lead.store.cancel_requested(clock)
+                    await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now, clock)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
@@ -128,6 +131,7 @@ class Epochs:
         async with lead.store.fenced(lead.epoch, lead.term, moves=True):
             row = await shard.store.row()
             clock = clock_of_next(shard, row)
+            await lead.store.cancel_requested(clock[0])
             await self._load(lead, clock[0])
             positions = {b.node: b.position for b in await shard.store.brokers()}
             await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)

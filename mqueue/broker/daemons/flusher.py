@@ -5,6 +5,7 @@ import math
 import struct
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from mqueue import lifecycle
@@ -93,8 +94,9 @@ class Flusher:
         shard = lead.shard
         *parts, last = [slice(n, n + BATCH_MAX) for n in range(0, max(1, len(versions), len(key_hashes)), BATCH_MAX)]
         # all parts at once, so that they do not wait one after the other behind other brokers' batches; the list is trimmed last
-        await asyncio.gather(*(shard.cache.flush_done(lead.epoch, lead.term, 0, versions[part], key_hashes[part]) for part in parts))
-        left, buffer = await shard.cache.flush_done(lead.epoch, lead.term, number, versions[last], key_hashes[last])
+        done = partial(shard.cache.flush_done, lead.epoch, lead.term, number)
+        await asyncio.gather(*(done(versions[part], key_hashes[part], trims=False) for part in parts))
+        left, buffer = await done(versions[last], key_hashes[last])
         shard.buffer = buffer
         shard.room.set()
         shard.metrics.buffer_queue_depth.set(left)
@@ -125,7 +127,7 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, in
     for id, (data, body, error, in_pg) in latest.items():
         r = record.unpack(data)
         if r.state in GONE:
-            batch.gone.append(Gone(r.id, r.version, r.state, r.topic, first[id]))
+            batch.gone.append(Gone(r.id, r.version, r.state, r.topic, first[id], r.flushed > 0))
         elif body is None:
             continue  # PostgreSQL has this version
         elif r.state == State.DEAD:

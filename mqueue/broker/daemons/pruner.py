@@ -1,4 +1,6 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself), and idempotency keys whose time is over."""
+"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself), idempotency keys whose time is over, and requests to
+cancel what is no more.
+"""
 
 from collections import Counter
 
@@ -7,6 +9,7 @@ from mqueue.broker.store import write
 from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
+REQUEST_KEPT_S = 600.0  # so long a worker may be without its broker, and hear of a cancellation all the same
 PAGES_MAX = 20  # of each in one go, so that a flush gets its turn
 
 
@@ -17,7 +20,7 @@ class Pruner:
     async def prune(self, lead: Lead) -> bool:
         """Page after page. True when more is left."""
         more = False
-        for turn in (self._rows, self._keys):
+        for turn in (self._rows, self._keys, self._cancel_requests):
             more = await turn(lead) or more
         return more
 
@@ -46,3 +49,6 @@ class Pruner:
             if await lead.store.prune_keys(lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
                 return False
         return True
+
+    async def _cancel_requests(self, lead: Lead) -> bool:
+        return await lead.store.prune_cancel_requests(REQUEST_KEPT_S, BATCH_MAX) == BATCH_MAX

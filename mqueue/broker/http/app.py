@@ -28,7 +28,7 @@ class Api:
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
         self._waits = waits = Waits()
         hot = Hot(engine, quotas, waits)
-        cold = Cold(engine)
+        cold = Cold(engine, waits)
         schedules = Schedules(engine.schedules, quotas)
         self._hot = {
             "/enqueue": Endpoint(frame, "/enqueue", POST, "write", hot.enqueue),
@@ -44,6 +44,8 @@ class Api:
                 Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
+                Route("/messages/{id}/cancel", Endpoint(frame, "/messages/cancel", POST, "read", cold.cancel)),
+                Route("/cancelled", Endpoint(frame, "/cancelled", POST, "read", cold.cancelled)),
                 Route("/schedules", Endpoint(frame, "/schedules", GET, "read", schedules.page)),
                 Route("/schedules/{name}", ByMethod(frame, "/schedules/name", schedules.by_method())),
                 *(

@@ -1,11 +1,13 @@
-"""The endpoints people and dashboards use: dead letters, topics, one message, health."""
+"""The endpoints people and dashboards use: dead letters, topics, one message, health; and how workers hear of cancellations."""
 
 import re
+from collections.abc import Awaitable
 
 from mqueue import message as m
 from mqueue import wire
 from mqueue.broker.http import convert, decode
 from mqueue.broker.http.call import Call
+from mqueue.broker.http.waits import Waits
 from mqueue.broker.ports import Engine
 from mqueue.errors import NotFound
 
@@ -13,8 +15,9 @@ _ID = re.compile(r"[0-9]{1,19}")
 
 
 class Cold:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, waits: Waits) -> None:
         self._engine = engine
+        self._waits = waits
 
     async def dead_letters(self, call: Call) -> list[wire.DeadItem]:
         query = call.query(decode.DeadQuery)
@@ -57,6 +60,27 @@ class Cold:
         if found is None or (seen is not None and found.namespace not in seen):
             raise NotFound(f"no message {id[:32]}")
         return convert.status(found, call.wants_msgpack)
+
+    async def cancel(self, call: Call) -> wire.Cancel:
+        """What the token may not see is as gone as what is not there."""
+        await call.skip_body()
+        call.query(decode.NoQuery)
+        id: str = call.scope["path_params"]["id"]
+        if not _ID.fullmatch(id) or int(id) >= 2**63:
+            raise NotFound(f"no message {id[:32]}")
+        return wire.Cancel(int(id), await self._engine.cancel(int(id), call.caller.namespaces))
+
+    async def cancelled(self, call: Call) -> wire.Cancelled:
+        body = await call.decode(decode.WAIT_CANCELLED)
+        for namespace in body.namespaces:
+            convert.check_names(namespace, ())
+            call.caller.enter(namespace)
+
+        def wait() -> Awaitable[tuple[str, list[int]]]:
+            return self._engine.wait_cancelled(body.namespaces, body.since, body.wait)
+
+        since, ids = await self._waits.run(wait, call.receive, waits=body.wait > 0)
+        return wire.Cancelled(since, ids)
 
     async def health(self, call: Call) -> str:
         """The process answers."""

@@ -160,6 +160,8 @@ def message(d: m.Delivery, msgpack: bool) -> wire.Message:
 
 def settle(item: wire.SettleItem, kind: m.Kind, index: int | None = None) -> m.Settle:
     check_names(item.namespace, (item.topic,), index)
+    if kind == "cancel" and item.receipt is None:
+        raise wrong("is required where a delivery ends as cancelled", index, "receipt")
     return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after)
 
 
@@ -204,6 +206,7 @@ def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
         created_at=to_time(s.created_at_us),
         error=s.error,
         metadata=None if s.metadata is None else _raw(s.metadata, msgpack),
+        cancelling=s.cancelling,
     )
 
 

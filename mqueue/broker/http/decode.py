@@ -96,6 +96,7 @@ ENQUEUE: Body[list[wire.EnqueueItem]] = Body(Annotated[list[wire.EnqueueItem], M
 SETTLE: Body[wire.SettleItem | list[wire.SettleItem]] = Body(wire.SettleItem | Annotated[list[wire.SettleItem], Meta(max_length=m.BATCH_MAX)])
 EXTEND: Body[wire.ExtendItem | list[wire.ExtendItem]] = Body(wire.ExtendItem | Annotated[list[wire.ExtendItem], Meta(max_length=m.BATCH_MAX)])
 POLL: Body[wire.Poll] = Body(wire.Poll)
+WAIT_CANCELLED: Body[wire.WaitCancelled] = Body(wire.WaitCancelled)
 DEAD_IDS: Body[wire.DeadId | list[wire.DeadId]] = Body(wire.DeadId | Annotated[list[wire.DeadId], Meta(max_length=m.BATCH_MAX)])
 SCHEDULE: Body[wire.ScheduleItem] = Body(wire.ScheduleItem)
 

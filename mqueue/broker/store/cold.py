@@ -19,7 +19,7 @@ from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Row, leased_row
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
 HINT_MAX_US = 5_000_000  # ahead of the last tick
@@ -59,10 +59,11 @@ class Leased(NamedTuple):
     node: int
     sequence: int
     receipt: bytes
+    cancelling: bool = False
 
 
 class Change(NamedTuple):
-    """What becomes of a message whose lease ends. `state`: a acked, x dead, n waits again."""
+    """What becomes of a message whose lease ends. `state`: a acked, c cancelled, x dead, n waits again."""
 
     id: int
     topic_id: int
@@ -128,6 +129,17 @@ class ColdStore:
             # what is not held was free; leased since, it is so after this settle
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
+    async def cancel(self, epoch: int, hint: int, ids: Sequence[int]) -> dict[int, Leased]:
+        """Those that were there: who had a receipt runs, and its cancellation is asked for; the others are no more."""
+        async with self._holding(epoch, hint) as (connection, clocks):
+            await connection.execute(sql("lock_messages"), {"ids": list(ids)})  # a fetch passes them by: they go, unless one has them already
+            there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
+            if running := [m for m in there if m.receipt]:
+                namespaces = [m.topic.partition("/")[0] for m in running]
+                await connection.execute(sql("request_cancel"), {"ids": [m.id for m in running], "namespaces": namespaces})
+            await apply(connection, [cancelled(m) for m in there if not m.receipt], clocks.now)
+        return {m.id: m for m in there}
+
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
         """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
         async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
@@ -178,8 +190,14 @@ class ColdStore:
         return 0
 
 
+def cancelled(m: Leased) -> Change:
+    return Change(m.id, m.topic_id, b"c", m.version, m.attempts, m.due, "")
+
+
 def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:
     """A delivery that ended without an ack: the attempt counts."""
+    if m.cancelling:
+        return cancelled(m)
     attempts = min(m.attempts + 1, 65535)
     dead = buried or attempts > m.max_retries
     return Change(m.id, m.topic_id, b"x" if dead else b"n", m.version + 1, attempts, m.due if dead else due, error)
@@ -197,9 +215,10 @@ async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clo
     if dead:
         for (topic_id,) in await _all(connection, "bury_rows", **_columns(dead), died_at=clock):
             ledger.add(topic_id, "dead")
-    acked = [(c.id, c.version) for c in changes if c.state == b"a"]
-    for topic_id in (await write.delete_messages(connection, acked)).values() if acked else ():
-        ledger.add(topic_id, "acked")
+    for state in (b"a", b"c"):
+        ended = [(c.id, c.version) for c in changes if c.state == state]
+        for topic_id in (await write.delete_messages(connection, ended)).values() if ended else ():
+            ledger.add(topic_id, END_OF_STATE[state])
     await _write_ledger(connection, ledger)
 
 
@@ -229,8 +248,8 @@ def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
 
 
 def _leased(row: Sequence[Any]) -> Leased:
-    epoch, number = row[9:]
-    return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8)))
+    epoch, number, cancelling = row[9:]
+    return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8), cancelling))
 
 
 def _numbers(receipt: bytes) -> tuple[int | None, int | None]:

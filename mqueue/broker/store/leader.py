@@ -137,6 +137,17 @@ class LeaderStore:
         """Returns how many went."""
         return len(await self.ask("prune_keys", now=now, limit=limit))
 
+    async def cancel_requested(self, now: int) -> None:
+        """What was to be cancelled while it ran, and runs no more, ends; in the transaction that opens an epoch."""
+        ledger = Ledger()
+        for (topic_id,) in await self.ask("cancel_requested", now=now):
+            ledger.add(topic_id, "cancelled")
+        await write.write_ledger(self.connection, ledger)
+
+    async def prune_cancel_requests(self, age_s: float, limit: int) -> int:
+        """Returns how many went."""
+        return len(await self.ask("prune_cancel_requests", age_s=age_s, limit=limit))
+
     async def overdue_page(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
         """Keys of rows above `after` and below the frontier that were due before then (µs)."""
         topic_id = (await self._store.topic_ids([topic]))[topic]

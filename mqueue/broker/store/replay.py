@@ -13,10 +13,11 @@ from mqueue.broker.record import Record
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
 from mqueue.broker.tail import Tail
 
-KINDS = {b"a": "ack", b"x": "dead", b"n": "nack"}
+KINDS = {b"a": "ack", b"c": "cancel", b"x": "dead", b"n": "nack"}
+ENDS = (b"a", b"c")
 STATES = {kind: state for state, kind in KINDS.items()}
 
 
@@ -38,7 +39,8 @@ async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock:
         await write.write_again(connection, live, ids, ledger)
         dead = [(t.record, t.error, t.body) for t in tail.messages.values() if t.end == b"x"]
         await write.bury(connection, dead, ids, ledger, clock)
-        await _end(connection, [t.record for t in tail.messages.values() if t.end == b"a"], ids, ledger)
+        for state in ENDS:
+            await _end(connection, [t.record for t in tail.messages.values() if t.end == state], END_OF_STATE[state], ids, ledger)
         # a mirrored lease that has ended would keep its message from the next epoch
         await connection.execute(sql("delete_leases"), {"ids": [id for id, t in tail.messages.items() if t.settled]})
         if late:
@@ -89,12 +91,12 @@ async def _take_orphans(connection: AsyncConnection[Any], tail: Tail) -> None:
         tail.messages[id].settle(STATES[kind], version, attempts, due, (error or "").encode())
 
 
-async def _end(connection: AsyncConnection[Any], records: Sequence[Record], ids: dict[str, int], ledger: Ledger) -> None:
+async def _end(connection: AsyncConnection[Any], records: Sequence[Record], how: str, ids: dict[str, int], ledger: Ledger) -> None:
     if not records:
         return
     deleted = await write.delete_messages(connection, [(r.id, r.version) for r in records])
     for r in records:
-        ledger.add(ids[r.topic], "acked")
+        ledger.add(ids[r.topic], how)
         if r.id not in deleted:
             ledger.add(ids[r.topic], "enqueued")
 
@@ -116,21 +118,21 @@ async def _settle_others(
                 by_state[o.state].append(o)
         elif positions.get(o.node, 0) < o.sequence:
             orphans.append(o)
-        elif o.state == b"a" and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
+        elif o.state in ENDS and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
             ledger.add(ids[o.topic.decode()], "enqueued")
-            ledger.add(ids[o.topic.decode()], "acked")
+            ledger.add(ids[o.topic.decode()], END_OF_STATE[o.state])
     await connection.execute(sql("delete_leases"), {"ids": [o.id for ended in by_state.values() for o in ended]})
-    nacks, deaths, acks = by_state[b"n"], by_state[b"x"], by_state[b"a"]
+    nacks, deaths = by_state[b"n"], by_state[b"x"]
     if nacks:
         await connection.execute(sql("settle_rows"), _columns(nacks))
     if deaths:
         buried = await (await connection.execute(sql("bury_rows"), {**_columns(deaths), "died_at": clock})).fetchall()
         for topic_id, count in Counter(topic_id for (topic_id,) in buried).items():
             ledger.add(topic_id, "dead", count)
-    if acks:
-        deleted = await write.delete_messages(connection, [(o.id, o.version) for o in acks])
-        for topic_id in deleted.values():
-            ledger.add(topic_id, "acked")
+    for state in ENDS:
+        ended = [(o.id, o.version) for o in by_state[state]]
+        for topic_id in (await write.delete_messages(connection, ended)).values() if ended else ():
+            ledger.add(topic_id, END_OF_STATE[state])
     if orphans:
         await connection.execute(sql("put_orphans"), _columns(orphans))
 

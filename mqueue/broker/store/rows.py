@@ -1,11 +1,13 @@
 """Rows of `message` as the records and bodies that Redis and the log know."""
 
 from collections.abc import Sequence
+from struct import Struct
 from typing import Any
 
 from mqueue.broker import record
 
 Row = tuple[bytes, bytes]  # record, body
+FLUSHED = Struct(">QQ")  # epoch, flush number
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
@@ -36,7 +38,20 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
     )  # fmt: skip
 
 
-def leased_row(row: Sequence[Any], epoch: int, number: int, until: int) -> Row:
+def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
+    """Topic, and what `cache/lua/apply.lua` takes of the answer of that statement. No topic: there is no such row."""
+    epoch, flushed, topic, priority, rank, due, attempts, max_retries, version, lease_ms, node, sequence, expires = row
+    seen = FLUSHED.pack(epoch, flushed)
+    if topic is None:
+        return "", seen
+    data = record.from_row(
+        id=id, topic=topic, priority=priority, rank=rank, due=due, attempts=attempts, max_retries=max_retries, version=version,
+        lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=0,
+    )  # fmt: skip
+    return topic, seen + data
+
+
+def leased_row(row: Sequence[Any], epoch: int, number: int, until: int, cancelling: bool = False) -> Row:
     """`row`: as `arrivals` has it: id, topic, and the rest."""
     data, body = message_row(row[1], (row[0], *row[2:]))
-    return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until), body
+    return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until, cancelling), body

@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import row_to_cancel
 from mqueue.clock import Clock, SystemClock
 from mqueue.message import TopicName
 
@@ -251,6 +252,21 @@ class ShardStore:
     async def message_by_id(self, id: int) -> Any | None:
         rows = await self._all("message_by_id", id=id)
         return rows[0] if rows else None
+
+    async def row_to_cancel(self, id: int) -> tuple[str, bytes]:
+        """Topic (`namespace/topic`; empty: PostgreSQL does not have it alive), and what a cancel must bring along."""
+        return row_to_cancel(id, (await self._all("row_to_cancel", id=id))[0])
+
+    async def request_cancel(self, id: int, namespace: str) -> None:
+        await self._do("request_cancel", ids=[id], namespaces=[namespace])
+
+    async def cancel_requests(self, after: int, namespaces: Sequence[str], limit: int) -> list[tuple[int, int]]:
+        """Number and id of those beyond `after`."""
+        return await self._all("cancel_requests", after=after, namespaces=list(namespaces), limit=limit)
+
+    async def last_cancel_request(self) -> int:
+        """Its number; 0: there is none."""
+        return int((await self._all("last_cancel_request"))[0][0])
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""

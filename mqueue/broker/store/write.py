@@ -29,13 +29,14 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Gone:
-    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it."""
+    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it; `had_row`: for certain."""
 
     id: int
     version: int
     state: bytes
     topic: str
     first: int
+    had_row: bool = False
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ async def end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: i
     for g in gone:
         if g.id in deleted:
             ledger.add(ids[g.topic], END_OF_STATE[g.state])
-        elif g.first > flushed:  # it never had a row
+        elif g.first > flushed and not g.had_row:  # it never had one
             ledger.add(ids[g.topic], "enqueued")
             ledger.add(ids[g.topic], END_OF_STATE[g.state])
 

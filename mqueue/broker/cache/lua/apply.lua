@@ -3,10 +3,12 @@
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
 --       then per enqueue: group, record, body, key hash ('' none), key record;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
+--       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
+--       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
 --       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
 --       reused, p in flight, f buffer full);
---       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record), state, version, attempts, due, origin node, origin sequence, in_pg
+--       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
@@ -106,10 +108,38 @@ for i = 1, settles do ids[i] = ARGV[first + (i - 1) * 6 + 1] end
 if settles > 0 then load(ids) end
 local outcomes = {}
 local NOTHING = rep('\0', 26)
+
+-- The record to cancel: the one that is here, else of the row, if no flush can have dropped its record since that was read.
+local function to_cancel(id, row)
+  local r = records[id]
+  if r then return r end
+  if row == '' then return nil end
+  local of_epoch, flushed = unpack1('>I8I8', row)
+  if whole(of_epoch) ~= epoch or tonumber(call('HGET', shard_key, 'flushed') or 0) > flushed then return nil end
+  return sub(row, 17)
+end
+
+local function cancel(id, row) -- asked for by whoever has no lease
+  local r = to_cancel(id, row)
+  if not r then return 'l' .. NOTHING end
+  if r == '' then return 'g' .. NOTHING end
+  local state = state_of(r)
+  if state == 'c' then return 'a' .. NOTHING end
+  if state == 'x' or is_gone(state) then return 'g' .. NOTHING end
+  if state == 'l' then
+    if not is_cancelling(r) then put(id, with_flag(r, 2)) end
+    return 'r' .. NOTHING
+  end
+  local held = in_pg(r) and 1 or 0
+  r = state == 'n' and finish(r, 'c') or take_away(r)
+  return 'oc' .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. pack('B', held)
+end
+
 for i = 1, settles do
   local id, name, kind, receipt, reason, delays = unpack(ARGV, at + 1, at + 6)
   local r = records[id]
-  if not r or is_gone(state_of(r)) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
+  if kind == 'cancel' and receipt == '' then outcomes[i] = cancel(id, delays)
+  elseif not r or is_gone(state_of(r)) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
   elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
   else
     local origin, version = sub(r, 51, 60), version_of(r)
@@ -119,7 +149,8 @@ for i = 1, settles do
       finish(r, 'a')
       outcomes[i] = 'oa' .. pack('>I4', version + 1) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
     else
-      if kind == 'release' then
+      if kind == 'cancel' or (kind == 'release' and is_cancelling(r)) then r = finish(r, 'c')
+      elseif kind == 'release' then
         if delays ~= '' then
           r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', delays))
           dirty_ids[#dirty_ids + 1] = id
@@ -130,7 +161,8 @@ for i = 1, settles do
         local nth = math.min(attempt, #delays / 8 - 1)
         r = fail(r, now + unpack1('>d', delays, nth * 8 + 1), reason, kind == 'bury')
       end
-      outcomes[i] = 'o' .. (state_of(r) == 'x' and 'x' or 'n') .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
+      local state = state_of(r)
+      outcomes[i] = 'o' .. ((state == 'x' or state == 'c') and state or 'n') .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
     end
   end
   at = at + 6

@@ -1,18 +1,18 @@
 -- flush_done: PostgreSQL has committed: note the versions it has, drop what is clean and not needed here, trim the dirty list.
 -- uses: unit
 -- keys  prefix
--- args  epoch, term, trim up to this number (0: not yet), versions, key hashes, then per version: id, version (>I4);  then the hashes
+-- args  epoch, term, number flushed, trim up to it (1) or not yet (0), versions, key hashes, then per version: id, version (>I4);  then the hashes
 -- returns {'ok', entries left, buffer bytes} | {'epoch' | 'term', …}     may be repeated
 local KEY_KEEP = 60000000
 local no = refused(true)
 if no then return no end
-local up_to, versions, hashes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local up_to, trims, versions, hashes = tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local ids = {}
-for i = 1, versions do ids[i] = ARGV[4 + 2 * i] end
+for i = 1, versions do ids[i] = ARGV[5 + 2 * i] end
 if versions > 0 then load(ids) end
 for i = 1, versions do
-  local id, flushed = ids[i], ARGV[5 + 2 * i]
+  local id, flushed = ids[i], ARGV[6 + 2 * i]
   local r = records[id]
   if r then
     local v = unpack1('>I4', flushed)
@@ -36,7 +36,7 @@ for i = 1, versions do
     end
   end
 end
-local at = 5 + 2 * versions
+local at = 6 + 2 * versions
 if hashes > 0 then
   local asked = {}
   for i = 1, hashes do asked[i] = ARGV[at + i] end
@@ -49,7 +49,8 @@ if hashes > 0 then
   end
 end
 commit()
-if up_to > 0 then
+call('HSET', shard_key, 'flushed', ARGV[3])
+if trims then
   while true do
     local page = call('LRANGE', prefix .. 'dirty', 0, 99)
     local n = 0

@@ -59,7 +59,7 @@ for i = 1, #ids do
     if in_pg(r) then flags[i] = '1' end
     if not is_gone(state_of(r)) and not is_clean(r) then
       wanted[#wanted + 1] = ids[i]; where[#where + 1] = i
-      if not in_pg(r) then put(ids[i], sub(r, 1, 1) .. '\1' .. sub(r, 3)) end
+      if not in_pg(r) then put(ids[i], with_flag(r, 1)) end
     end
   end
 end

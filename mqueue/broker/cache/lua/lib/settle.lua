@@ -13,17 +13,35 @@ end
 
 local function with_due(r, due) return sub(r, 1, 22) .. pack('>I8', due) .. sub(r, 31) end
 
--- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it.
+-- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it. Returns the record.
 local function finish(r, state)
   local id = id_of(r)
+  r = state .. sub(with_counts(r, (unpack1('>I2', r, 3)), version_of(r) + 1), 2)
   if in_pg(r) then
-    put(id, state .. sub(with_counts(r, (unpack1('>I2', r, 3)), version_of(r) + 1), 2))
+    put(id, r)
     dirty_ids[#dirty_ids + 1] = id
   else
     count(topic_of(r), state)
     unbuffer(r)
     drop(id)
   end
+  return r
+end
+
+-- A message that waits ends here and now.
+local function take_away(r)
+  local key, state = key_of(r), state_of(r)
+  local name = topic_of(r)
+  if touched[id_of(r)] then write_records() end -- it may have been placed by this very call: removals come before additions
+  if state == 'd' then
+    zrem(prefix .. 'delayed', id_of(r)); bump(name, 'delayed', -1)
+  elseif state == 's' then
+    zrem(prefix .. 'spill:' .. name, sub(key, 5))
+  else
+    zrem(prefix .. 'ready:' .. name, sub(key, 5))
+    if topics[name] and topics[name].size then topics[name].size = topics[name].size - 1 end
+  end
+  return finish(r, 'c')
 end
 
 local function bury(r, reason)
@@ -35,6 +53,7 @@ end
 
 -- A delivery that ended without an ack: the attempt counts. `due` nil keeps the message's place. Returns the record.
 local function fail(r, due, reason, dead)
+  if is_cancelling(r) then return finish(r, 'c') end
   local id = id_of(r)
   local attempts, max_retries = unpack1('>I2I2', r, 3)
   attempts = math.min(attempts + 1, 65535)

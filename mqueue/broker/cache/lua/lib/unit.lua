@@ -1,7 +1,7 @@
 -- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
 --
 -- A record (mqueue/broker/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
---   1 state  2 flags  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
+--   1 state  2 flags (1 in_pg, 2 cancelling)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
 local prefix = KEYS[1]
 local call, sub, rep, pack, unpack1 = redis.call, string.sub, string.rep, struct.pack, struct.unpack
@@ -86,7 +86,9 @@ local function topic_of(r) return sub(r, 85) end
 local function version_of(r) return (unpack1('>I4', r, 7)) end
 local function flushed_of(r) return (unpack1('>I4', r, 11)) end
 local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
-local function in_pg(r) return sub(r, 2, 2) == '\1' end
+local function in_pg(r) return string.byte(r, 2) % 2 == 1 end
+local function is_cancelling(r) return string.byte(r, 2) >= 2 end -- only what is leased ever is
+local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(string.byte(r, 2) + flag) .. sub(r, 3) end
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
 local function is_gone(state) return state == 'a' or state == 'e' or state == 'p' or state == 'c' end

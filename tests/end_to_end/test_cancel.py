@@ -1,0 +1,98 @@
+"""A running job is cancelled within a second, wherever it runs; one that waits never runs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqueue.client import Client
+
+from .broker import Broker, until
+from .place import Place
+
+WITHIN_S = 1.0
+TASKS = """
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from mqueue import MQueue, current
+
+OUT = Path(os.environ["OUT"])
+app = MQueue()
+
+
+def note(text: str) -> None:
+    with OUT.open("a") as file:
+        file.write(f"{text} {time.time()}\\n")
+
+
+@app.task(topic="jobs")
+async def on_loop() -> None:
+    note("on_loop begins")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        note("on_loop ends")
+        raise
+
+
+@app.task(topic="jobs")
+def in_thread() -> None:
+    note("in_thread begins")
+    while not current().cancelled:
+        time.sleep(0.01)
+    note("in_thread ends")
+    raise InterruptedError
+
+
+@app.task(topic="jobs", executor="process")
+def in_process() -> None:
+    note("in_process begins")
+    try:
+        time.sleep(60)
+    finally:
+        note("in_process ends")
+
+
+@app.task(topic="jobs")
+def waits() -> None:
+    note("waits runs")
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+def test_running_jobs_are_cancelled_within_a_second(broker: Broker, tmp_path: Path) -> None:
+    place = Place(tmp_path, broker, TASKS)
+    worker = place.worker()
+    names = ("on_loop", "in_thread", "in_process")
+    try:
+        place.python(f"import e2e_tasks as t; [getattr(t, name).enqueue() for name in {names}]; t.waits.options(delay=3600).enqueue()")
+        until(lambda: sum("begins" in line for line in place.lines()) == 3, 30, "all three run")
+        with Client(broker.url, broker.token) as client:
+            waiting, *running = (id for (id,) in broker.sql("SELECT id FROM message ORDER BY deliver_after_us DESC"))
+            assert len(until(lambda: broker.sql("SELECT id FROM message"), 10, "all are flushed")) == 4
+            assert client.cancel(waiting).status == "cancelled"
+            asked_at = time.time()
+            assert [client.cancel(id).status for id in running] == ["cancelling"] * 3
+            until(lambda: sum("ends" in line for line in place.lines()) == 3, 10, "all three have ended")
+            took = {line.split()[0]: float(line.split()[2]) - asked_at for line in place.lines() if "ends" in line}
+            print(f"cancelled after {took}")
+            assert max(took.values()) < WITHIN_S, took
+            until(lambda: all(client.message(id) is None for id in running), 10, "they are settled")
+            counters = client.topics()[0].counters
+            until(lambda: client.topics()[0].counters.get("cancelled") == 4, 10, f"the ledger has them: {counters}")
+            assert client.dead_letters("jobs") == []
+        worker.terminate()
+        assert worker.wait(20) == 0
+        assert not any("waits" in line for line in place.lines())
+    finally:
+        worker.kill()
+        worker.wait()
