@@ -20,6 +20,9 @@ TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua'
 
 DEFAULT_NAMESPACE = "default"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
+RESULT_MAX = 1024 * 1024  # bytes of a result; a broker may allow less
+RESULT_TTL_S = 3600.0  # of a result that names none
+RESULT_TTL_MAX_S = 30 * 86400.0
 REQUEST_KEY_S = 600.0  # how long the key of a whole request is known
 
 Kind = Literal["ack", "nack", "release", "bury"]
@@ -88,6 +91,8 @@ class Settle:
     receipt: str | None = None  # None: whatever lease is current
     error: str | None = None
     retry_after: float | None = None  # seconds; overrides the backoff
+    result: bytes | None = None  # of an ack: to be kept
+    result_ttl: float = RESULT_TTL_S  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class MessageStatus:
     id: int
     namespace: str
     topic: str
-    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     priority: int
     attempts: int
     max_retries: int
@@ -130,6 +135,30 @@ class MessageStatus:
     metadata: bytes | None
     deliver_after_us: int
     created_at_us: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an acked message left. `receipt`: of its delivery, 12 bytes; of two results that of the later delivery stands.
+
+    `ttl`: seconds from when PostgreSQL has it.
+    """
+
+    id: int
+    namespace: str
+    topic: str
+    receipt: bytes
+    value: bytes
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLook:
+    """What there is of a result now: a `value` where the message is done, else how far it is; `error` of one that is dead."""
+
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
+    value: bytes = b""
     error: str | None = None
 
 

@@ -51,8 +51,8 @@ class Message(Struct, omit_defaults=True, kw_only=True):
     metadata: msgspec.Raw | dict[str, Any] | None = None
 
 
-class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack."""
+class SettleItem(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and `result_ttl` for ack."""
 
     id: Id
     topic: Name
@@ -60,6 +60,8 @@ class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
     receipt: Receipt | None = None
     error: Annotated[str, Meta(max_length=256 * 1024)] | None = None
     retry_after: Seconds | None = None
+    result: bytes | None = None
+    result_ttl: Annotated[float, Meta(gt=0, le=m.RESULT_TTL_MAX_S)] | None = None  # seconds
 
 
 class PollSettle(SettleItem, kw_only=True):
@@ -161,7 +163,7 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     id: int
     namespace: str
     topic: str
-    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     priority: int
     attempts: int
     max_retries: int
@@ -170,6 +172,13 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     created_at: datetime
     error: str | None = None
     metadata: msgspec.Raw | dict[str, Any] | None = None
+
+
+class Result(Struct, kw_only=True):
+    """Answer of `GET /messages/{id}/result` once there is one."""
+
+    id: int
+    value: bytes
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):

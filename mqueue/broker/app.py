@@ -159,6 +159,7 @@ class Broker:
             max_retries=settings.max_retries,
             idempotency_s=settings.idempotency_s,
             postgres_namespaces=settings.postgres_namespaces,
+            result_max=settings.result_max_kb * 1024,
         )
         for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
             self._spawn(Membership(shard).run(), f"membership-{shard.number}")

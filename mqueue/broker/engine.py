@@ -11,13 +11,15 @@ from mqueue.broker.dead_letters import DeadLetters
 from mqueue.broker.enqueuer import Enqueuer
 from mqueue.broker.fetcher import Fetcher
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.result_waiters import ResultWaiters
+from mqueue.broker.results import Results
 from mqueue.broker.settler import Settler
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.views import Views
 from mqueue.broker.waiters import Waiters
 from mqueue.clock import Clock
-from mqueue.message import Readiness
+from mqueue.message import RESULT_MAX, Readiness
 
 
 class Engine:
@@ -34,6 +36,7 @@ class Engine:
         max_retries: int,
         idempotency_s: float,
         postgres_namespaces: Sequence[str] = (),
+        result_max: int = RESULT_MAX,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._shards = shards
@@ -42,9 +45,11 @@ class Engine:
             postgres_namespaces=postgres_namespaces,
         )  # fmt: skip
         fetcher = Fetcher(shards, slots, waiters, metrics, clock)
-        settler = Settler(shards, committers, slots, metrics, jitter)
+        result_waiters = ResultWaiters()
+        settler = Settler(shards, committers, slots, metrics, jitter, result_waiters, result_max)
         dead_letters = DeadLetters(shards, slots, clock)
         views = Views(shards)
+        results = Results(shards, slots, result_waiters, views.message, clock)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
         self.wake_loop = fetcher.wake_loop
@@ -54,6 +59,7 @@ class Engine:
         self.delete_dead = dead_letters.delete
         self.topics = views.topics
         self.message = views.message
+        self.result = results.result
 
     def readiness(self) -> list[Readiness]:
         return [shard.readiness() for shard in self._shards]

@@ -1,6 +1,6 @@
 """What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their code."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from mqueue.message import (
@@ -13,7 +13,9 @@ from mqueue.message import (
     NewMessage,
     Readiness,
     RequestKey,
+    ResultLook,
     Settle,
+    TopicName,
     TopicStats,
     Verdict,
 )  # fmt: skip
@@ -37,7 +39,7 @@ class Engine(Protocol):
         ...
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
-        """Verdicts in order. At most BATCH_MAX."""
+        """Verdicts in order. At most BATCH_MAX. Raises TooLarge for a result, before anything is settled."""
         ...
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]: ...
@@ -55,6 +57,10 @@ class Engine(Protocol):
         ...
 
     async def message(self, id: int) -> MessageStatus | None: ...
+
+    async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
+        """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to be seen."""
+        ...
 
     def readiness(self) -> list[Readiness]:
         """Of every shard."""

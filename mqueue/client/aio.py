@@ -93,6 +93,9 @@ class AsyncClient:
         except NotFound:
             return None
 
+    async def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+        return await self._call(protocol.result(id, topic, namespace, wait))
+
     async def health(self) -> bool:
         try:
             return await self._call(protocol.health())

@@ -83,6 +83,7 @@ _read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
 _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
+_read_result = msgspec.msgpack.Decoder(wire.Result).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -137,6 +138,13 @@ def topics(namespace: str | None) -> Call[list[wire.Topic]]:
 
 def message(id: int) -> Call[wire.Status]:
     return Call("GET", f"/messages/{id:d}", _read_status, repeatable=True)
+
+
+def result(id: int, topic: str | None, namespace: str, wait: float) -> Call[bytes]:
+    """`topic`: tells the broker where to look."""
+    query = {**({"topic": topic, "namespace": namespace} if topic is not None else {}), **({"wait": wait} if wait else {})}
+    path = f"/messages/{id:d}/result" + (f"?{urlencode(query)}" if query else "")
+    return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, repeatable=True)
 
 
 def health() -> Call[bool]:

@@ -107,6 +107,13 @@ class Client:
         except NotFound:
             return None
 
+    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+        """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a search.
+
+        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has expired.
+        """
+        return self._call(protocol.result(id, topic, namespace, wait))
+
     def health(self) -> bool:
         """Does a broker answer there, and call itself well?"""
         try:

@@ -9,6 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
@@ -60,6 +61,8 @@ class MQueue:
         time_limit: float | None = ...,
         memory_limit_mb: float | None = ...,
         lease: float | None = ...,
+        result: bool = ...,
+        result_ttl: float | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -77,6 +80,8 @@ class MQueue:
         time_limit: float | None = None,
         memory_limit_mb: float | None = None,
         lease: float | None = None,
+        result: bool = False,
+        result_ttl: float | None = None,
         name: str | None = None,
         namespace: str | None = None,
     ) -> Any:
@@ -87,7 +92,10 @@ class MQueue:
         another word for `max_retries`.
 
         `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
-        whole process): past it that process is killed; only there. Raises DuplicateTask, ValueError.
+        whole process): past it that process is killed; only there.
+
+        `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is sent as JSON, in a
+        type that an argument could have too. Raises DuplicateTask, ValueError.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -98,6 +106,8 @@ class MQueue:
         for limit in (time_limit, memory_limit_mb):
             if limit is not None and (executor is None or not 0 < limit < float("inf")):
                 raise ValueError("time_limit= and memory_limit_mb= are numbers above 0, and need executor='process'")
+        if result_ttl is not None and not (result and 0 < result_ttl <= m.RESULT_TTL_MAX_S):
+            raise ValueError(f"result_ttl= is a number of seconds up to {m.RESULT_TTL_MAX_S:,.0f}, and needs result=True")
         if retry is not None and retry.max is not None:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
@@ -114,26 +124,33 @@ class MQueue:
                 in_process=executor == "process",
                 time_limit=time_limit,
                 memory_limit_mb=memory_limit_mb,
+                keeps_result=result,
+                result_ttl=result_ttl or m.RESULT_TTL_S,
             )
             self._add(made)
             return made
 
         return register if function is None else register(function)
 
-    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
-        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Their ids, in order.
+    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on them, in order.
 
         Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """
         items = list(messages)
         with around(self._enqueue_hooks, items):
-            return self.producer.enqueue_many(items)
+            ids = self.producer.enqueue_many(items)
+        return self._handles(ids, items)
 
-    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
+    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
         """`enqueue_many`, on an event loop."""
         items = list(messages)
         with around(self._enqueue_hooks, items):
-            return await self.producer.enqueue_many_async(items)
+            ids = await self.producer.enqueue_many_async(items)
+        return self._handles(ids, items)
+
+    def _handles(self, ids: Sequence[int], items: Sequence[wire.EnqueueItem]) -> list[Handle[Any]]:
+        return [handle_of(self, id, item, self._tasks) for id, item in zip(ids, items, strict=True)]
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)

@@ -39,24 +39,25 @@ class Child:
 
     def _run(self, run: Run) -> Ended:
         error: BaseException | None
-        retry = None
+        retry = result = None
         try:
             task = find(run.module, run.qualname)
             retry = task.retry
             connect(task, run)
-            error = self._call(task, run)
+            error, result = self._call(task, run)
         except BaseException as raised:
             error = raised
         sys.stdout.flush()
         outcome = decide(error, retry=retry, attempt=run.message.attempt, chance=random.random())
-        return Ended(outcome.kind, outcome.error, outcome.retry_after)
+        return Ended(outcome.kind, outcome.error, outcome.retry_after, result)
 
-    def _call(self, task: Task[..., object], run: Run) -> BaseException | None:
+    def _call(self, task: Task[..., object], run: Run) -> tuple[BaseException | None, bytes | None]:
         envelope = codec.decode(run.message.payload)
         args, kwargs = task.shape.fit(envelope.args, envelope.kwargs)
         job = Job(run.message, task, args, kwargs, run.message.lease)
         self._channel.send(Began())
-        return asyncio.run(call_async(job)) if task.is_async else call(job)
+        error = asyncio.run(call_async(job)) if task.is_async else call(job)
+        return error, job.result if error is None else None
 
     def _watch(self) -> None:
         poll = select.poll()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Job
-from mqueue.worker.outcome import DONE, Outcome, decide
+from mqueue.worker.outcome import Outcome, decide, done
 from mqueue.worker.processes import Processes
 
 Ended = Callable[[Job, Outcome], None]
@@ -37,7 +37,7 @@ class Executor:
         try:
             self._threads.submit(lambda: run(job))
         except Exception as error:  # there is no thread to be had
-            self._tell(job, self._decide(job, error))
+            self._tell(job, self._outcome(job, error))
 
     async def _on_loop(self, job: Job) -> None:
         if job.ended:
@@ -45,12 +45,11 @@ class Executor:
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
         error = await call_async(job)
         job.cancel = None
-        self._tell(job, DONE if error is None else self._decide(job, error))
+        self._tell(job, self._outcome(job, error))
 
     def _in_thread(self, job: Job) -> None:
         if not job.ended:
-            error = call(job)
-            self._tell_from_thread(job, DONE if error is None else self._decide(job, error))
+            self._tell_from_thread(job, self._outcome(job, call(job)))
 
     def _in_process(self, job: Job) -> None:
         """The thread waits for the process."""
@@ -59,10 +58,12 @@ class Executor:
         try:
             outcome = self._processes.run(job)
         except BaseException as error:
-            outcome = self._decide(job, error)
+            outcome = self._outcome(job, error)
         self._tell_from_thread(job, outcome)
 
-    def _decide(self, job: Job, error: BaseException) -> Outcome:
+    def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
+        if error is None:
+            return done(job.result, job.task.result_ttl)
         return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
     def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:

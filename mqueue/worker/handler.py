@@ -1,4 +1,6 @@
-"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned."""
+"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned; what it returns
+is dropped, or is the job's result.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
@@ -13,7 +15,7 @@ def call(job: Job) -> BaseException | None:
     token = running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
-            refuse_unrun(job, job.task.function(*job.args, **job.kwargs))
+            keep(job, job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:  # SystemExit too: a handler must not end the worker
         return raised
     finally:
@@ -26,10 +28,17 @@ async def call_async(job: Job) -> BaseException | None:
     running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
-            refuse_unrun(job, await job.task.function(*job.args, **job.kwargs))
+            keep(job, await job.task.function(*job.args, **job.kwargs))
     except BaseException as raised:
         return raised
     return None
+
+
+def keep(job: Job, returned: Any) -> None:
+    """Raises NeverRan, BadResult."""
+    refuse_unrun(job, returned)
+    if job.task.keeps_result:
+        job.result = job.task.shape.pack_result(returned)
 
 
 def refuse_unrun(job: Job, result: Any) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Job:
     """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled."""
 
-    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "stopping", "task")
+    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "result", "stopping", "task")
 
     def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
@@ -22,6 +22,7 @@ class Job:
         self.kwargs = kwargs
         self.lease = lease  # seconds
         self.renew_at = 0.0  # monotonic seconds
+        self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops

@@ -22,7 +22,7 @@ import structlog
 from mqueue.worker.app import module_name
 from mqueue.worker.channel import Began, Channel, Ended, Run
 from mqueue.worker.job import Job
-from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
+from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit, done
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
@@ -133,6 +133,8 @@ class Process:
             answer = self._wait(late, task.time_limit, task.memory_limit_mb)
         if not isinstance(answer, Ended):
             raise ProcessEnded("the process of the job began twice")
+        if answer.kind == "ack":
+            return done(answer.result, task.result_ttl)
         return Outcome(answer.kind, answer.error, answer.retry_after)
 
     def _cancel(self, job: Job) -> None:

@@ -56,6 +56,9 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prune_leases": ("message_pkey", {"now": 0, "limit": 100}),
     "delete_unleased": ("message_pkey", {"ids": [1], "versions": [1]}),
     "live_leases": ("message_pkey", {"after": 0, "limit": 100, "now": 0}),
+    "results_of": ("result_pkey", {"id": 7, "values": True}),
+    "ended": ("result_pkey", {"ids": [1, 2, 3]}),
+    "prune_results": ("result_expiry", {"limit": 10}),
     "cold_counts": ("message_key", {"namespaces": ["n"]}),
 }  # fmt: skip
 WITHOUT = {
@@ -63,6 +66,7 @@ WITHOUT = {
     "put_orphans",
     "keep_keys",
     "claim_keys",
+    "keep_results",
 }  # they look into an index to see what is there already: EXPLAIN does not show it
 
 
@@ -85,11 +89,11 @@ def test_the_index_is_used_without_statistics(database: psycopg.Connection[Any],
     assert database.execute(never).fetchone() == (True,)
     plan = "\n".join(line for (line,) in database.execute(b"EXPLAIN " + sql(name), arguments))
     assert re.search(rf"{index}\b.*\n\s*Index Cond", plan), plan
-    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency)", plan), plan
+    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency|result)", plan), plan
 
 
 def test_no_statement_with_an_index_is_left_out() -> None:
     folder = resources.files("mqueue.broker.store") / "sql"
-    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan)_")
+    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan|result)_")
     named = {file.name.removesuffix(".sql") for file in folder.iterdir() if of_many_rows.search(file.read_text())}
     assert named == ARGUMENTS.keys() | WITHOUT

@@ -23,7 +23,7 @@ from .link import Link, Server
 
 NOW = (b"clock_timestamp()", b"now()")
 TIMELINE = b"('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
-TABLES = ("arrival", "orphan", "idempotency", "lease", "message", "dead_letter", "topic", "broker", "shard", "slot")
+TABLES = ("arrival", "orphan", "idempotency", "lease", "message", "dead_letter", "result", "topic", "broker", "shard", "slot")
 
 
 class LoopClock(SystemClock):

@@ -59,6 +59,8 @@ class FakeBroker:
     token: str = TOKEN
     messages: dict[int, Stored] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict)
+    result_max: int = 1 << 20
     request_keys: dict[str, list[int]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     polls: list[wire.Poll] = field(default_factory=list)
@@ -148,11 +150,15 @@ class FakeBroker:
     def settle(self, kind: str, item: wire.SettleItem) -> wire.Verdict:
         s = self.messages.get(item.id)
         if s is None or s.dead:
+            if s is None and item.result is not None:
+                self.results.setdefault(item.id, item.result)
             return wire.Verdict(item.id, "gone")
         if item.receipt is not None and (item.receipt != s.receipt or not s.leased):
             return wire.Verdict(item.id, "stale")
         s.receipt = None
         if kind == "ack":
+            if item.result is not None:
+                self.results[item.id] = item.result
             del self.messages[item.id]
         elif kind in ("nack", "bury"):
             s.attempts, s.error = s.attempts + 1, item.error
@@ -186,6 +192,8 @@ class FakeBroker:
     async def on_poll(self, request: web.Request) -> web.StreamResponse:
         poll = decode(request, await request.read(), wire.Poll)
         self.polls.append(poll)
+        if any(len(item.result or b"") > self.result_max for item in poll.settle):
+            return problem(413, "too-large", f"a result may have {self.result_max} bytes")
         self.settled += poll.settle
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
         return reply(request, wire.Polled(verdicts, await self._fetch_waiting(poll)))
@@ -280,6 +288,20 @@ class FakeBroker:
             ),
         )
 
+    async def on_result(self, request: web.Request) -> web.StreamResponse:
+        id, until = int(request.match_info["id"]), time.monotonic() + float(request.query.get("wait", "0"))
+        self.waiting += 1
+        try:
+            while id not in self.results and (s := self.messages.get(id)) is not None and not s.dead and time.monotonic() < until:
+                await asyncio.sleep(0.002)
+        finally:
+            self.waiting -= 1
+        if id in self.results:
+            return reply(request, wire.Result(id=id, value=self.results[id]))
+        if (s := self.messages.get(id)) is None:
+            return problem(404, "not-found", "no message and no result")
+        return problem(410, "dead-letter", s.error or "") if s.dead else problem(404, "pending", "the message is ready")
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
@@ -317,6 +339,7 @@ class FakeBroker:
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
         app.router.add_get("/messages/{id}", self.on_message)
+        app.router.add_get("/messages/{id}/result", self.on_result)
         app.router.add_get("/health", self.on_health)
         return app
 

@@ -12,7 +12,7 @@ import jwt
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api
 from mqueue.broker.metrics import Metrics
 from mqueue.clock import SystemClock
-from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, TopicStats
+from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, ResultLook, TopicStats
 
 SECRET = "a secret of thirty-two characters or more"
 DEADLINE_S = 10
@@ -44,6 +44,7 @@ class FakeEngine:
         self.verdict: str = "ok"
         self.deliveries: list[Delivery] = [DELIVERY]
         self.status: MessageStatus | None = STATUS
+        self.look: ResultLook | None = ResultLook("done", b"[1]")
         self.health = {0: True, 1: True}
         self.waits = False
         self.waiting = asyncio.Event()  # a fetch waits
@@ -92,6 +93,13 @@ class FakeEngine:
     async def message(self, id: int) -> MessageStatus | None:
         self._called("message", id)
         return self.status
+
+    async def result(self, id: int, name: Any, wait: float = 0.0, namespaces: Any = None) -> ResultLook | None:
+        self._called("result", (id, name, wait, namespaces))
+        if self.waits:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        return self.look
 
     def readiness(self) -> list[Readiness]:
         return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]

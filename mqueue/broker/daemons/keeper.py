@@ -60,6 +60,7 @@ class Keeper:
                 expired = await cold.expire(lead.store, clock, BATCH_MAX) if prunes else 0
             if prunes and not expired:
                 await lead.store.prune_keys(clock, BATCH_MAX)
+                await lead.store.prune_results(BATCH_MAX)
                 prune_at = now() + PRUNE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

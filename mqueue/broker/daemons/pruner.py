@@ -1,4 +1,4 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself), and idempotency keys whose time is over."""
+"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results whose time is over."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ class Pruner:
     async def prune(self, lead: Lead) -> bool:
         """Page after page. True when more is left."""
         more = False
-        for turn in (self._rows, self._keys):
+        for turn in (self._rows, self._keys, self._results):
             more = await turn(lead) or more
         return more
 
@@ -44,5 +44,11 @@ class Pruner:
     async def _keys(self, lead: Lead) -> bool:
         for _ in range(PAGES_MAX):
             if await lead.store.prune_keys(lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
+                return False
+        return True
+
+    async def _results(self, lead: Lead) -> bool:
+        for _ in range(PAGES_MAX):
+            if await lead.store.prune_results(BATCH_MAX) < BATCH_MAX:
                 return False
         return True

@@ -22,12 +22,12 @@ POST = ("POST",)
 
 
 class Api:
-    """ASGI. `drain()` ends the waiting fetches with 503; the server calls it when it stops."""
+    """ASGI. `drain()` ends all that wait (fetches, results) with 503; the server calls it when it stops."""
 
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
         self._waits = waits = Waits()
         hot = Hot(engine, quotas, waits)
-        cold = Cold(engine)
+        cold = Cold(engine, waits)
         self._hot = {
             "/enqueue": Endpoint(frame, "/enqueue", POST, "write", hot.enqueue),
             "/dequeue": Endpoint(frame, "/dequeue", GET, "read", hot.dequeue),
@@ -41,6 +41,7 @@ class Api:
                 Route("/dlq", Endpoint(frame, "/dlq", GET, "read", cold.dead_letters)),
                 Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
+                Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", cold.result)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
                 Route("/health", Endpoint(frame, "/health", GET_HEAD, None, cold.health)),
                 Route("/ready", Endpoint(frame, "/ready", GET_HEAD, None, cold.ready)),

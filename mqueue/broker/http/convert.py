@@ -159,7 +159,10 @@ def message(d: m.Delivery, msgpack: bool) -> wire.Message:
 
 def settle(item: wire.SettleItem, kind: m.Kind, index: int | None = None) -> m.Settle:
     check_names(item.namespace, (item.topic,), index)
-    return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after)
+    if item.result is not None and kind != "ack":
+        raise wrong("only an ack brings a result", index, "result")
+    ttl = m.RESULT_TTL_S if item.result_ttl is None else item.result_ttl
+    return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after, item.result, ttl)
 
 
 def _error(text: str | None) -> str | None:

@@ -49,6 +49,14 @@ class TopicsQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     namespace: wire.Name | None = None
 
 
+class ResultQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`GET /messages/{id}/result`."""
+
+    topic: wire.Name | None = None
+    namespace: wire.Name = m.DEFAULT_NAMESPACE
+    wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
+
+
 class NoQuery(Struct, forbid_unknown_fields=True, frozen=True):
     """Of the endpoints that take none."""
 

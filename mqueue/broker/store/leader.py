@@ -136,6 +136,10 @@ class LeaderStore:
         """Returns how many went."""
         return len(await self._all("prune_keys", now=now, limit=limit))
 
+    async def prune_results(self, limit: int) -> int:
+        """Returns how many went."""
+        return len(await self._all("prune_results", limit=limit))
+
     async def overdue_page(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
         """Keys of rows above `after` and below the frontier that were due before then (µs)."""
         topic_id = (await self._store.topic_ids([topic]))[topic]

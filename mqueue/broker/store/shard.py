@@ -19,13 +19,14 @@ from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import TopicName
+from mqueue.message import Result, TopicName
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
 CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
-# Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
-POOLS = {"control": 2, "write": 2, "read": 8}
+# Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a time
+# each; what is asked.
+POOLS = {"control": 2, "write": 3, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
@@ -251,6 +252,25 @@ class ShardStore:
     async def message_by_id(self, id: int) -> Any | None:
         rows = await self._all("message_by_id", id=id)
         return rows[0] if rows else None
+
+    async def keep_results(self, results: Sequence[Result]) -> None:
+        """All of them, in one statement. No two of one message."""
+        async with self._connection("write") as connection:
+            await connection.execute(
+                sql("keep_results"),
+                {
+                    "ids": [r.id for r in results], "namespaces": [r.namespace for r in results], "topics": [r.topic for r in results],
+                    "receipts": [r.receipt for r in results], "values": [r.value for r in results], "ttls": [r.ttl for r in results],
+                },
+            )  # fmt: skip
+
+    async def results_of(self, id: int, *, values: bool) -> list[tuple[str, str, int, bytes | None]]:
+        """Namespace, topic, µs when it was stored, and the value if asked for."""
+        return await self._all("results_of", id=id, values=values)
+
+    async def ended(self, ids: Sequence[int]) -> set[int]:
+        """Those that have a result, or are dead letters."""
+        return {id for (id,) in await self._all("ended", ids=list(ids))}
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
