@@ -9,6 +9,7 @@
     processes   the pool, its limits; child is the other side, channel what they speak             job: what a handler may ask
     middleware  what an app puts around enqueues and handlers
     heartbeat   renews its lease meanwhile, from a thread of its own                               watchdog: tells of a blocked loop
+    handle      what the enqueuer may ask: how it is, what it returned
     outcome     what became of it → ack, nack, release or bury                                     retry: a task's policy
 
 There is no queue in the worker: what it holds, it runs.

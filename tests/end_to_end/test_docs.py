@@ -258,6 +258,10 @@ def _with_a_real_message(line: str, says: str, http: Http) -> str:
         [dead] = http.put(b"x", max_retries=0)
         http.nack(http.get()[0], error="Processing failed")
         return line.replace(f'"id": {A_DEAD_ID},', f'"id": {dead},')
+    if "/result" in line:
+        [id] = http.put(b"x")
+        http.ack(http.get()[0], result="eA==")
+        return line.replace(AN_ID, str(id))
     if "gone" in says or "/enqueue" in line:
         return line
     [id] = http.put(b"x")
