@@ -15,6 +15,7 @@ from mqueue.cli_wal import wal
 from mqueue.errors import MQueueError
 
 if TYPE_CHECKING:
+    from mqueue import wire
     from mqueue.broker.config import Settings
     from mqueue.client import Client
     from mqueue.client.protocol import EnqueueOptions
@@ -134,18 +135,20 @@ def migrate() -> None:
 @click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Jobs at the same time.")
 @click.option("--grace", type=DURATION, default="30s", show_default=True, help="Time for running jobs to end when it stops.")
+@click.option("--name", help="What it is called in `mqueue workers`. [default: made of host and process]")
 @broker_options
 @click.pass_context
 def worker(
     ctx: click.Context, /, *, modules: Sequence[str], namespace: str | None, topics: Sequence[str], concurrency: int,
-    grace: float, url: str | None, token: str | None,
+    grace: float, name: str | None, url: str | None, token: str | None,
 ) -> None:  # fmt: skip
     """Run the tasks that MODULE... define."""
     from mqueue import logs
     from mqueue.worker import program
 
     logs.configure()
-    ctx.exit(program.run(modules, namespace=namespace, topics=topics, concurrency=concurrency, url=url, token=token, grace=grace))
+    options: dict[str, Any] = {"namespace": namespace, "topics": topics, "concurrency": concurrency, "grace": grace, "name": name}
+    ctx.exit(program.run(modules, url=url, token=token, **options))
 
 
 @main.command()
@@ -174,6 +177,32 @@ def topics(namespace: str | None, url: str | None, token: str | None) -> None:
     columns = ("namespace", "topic", "shard", "ready", "delayed", "leased", "waiting", "dead")
     with _client(url, token) as client:
         _table(columns, ([str(getattr(each, column)) for column in columns] for each in client.topics(namespace)))
+
+
+@main.command()
+@click.option("--namespace", help="Of this namespace only.")
+@click.option("--jobs", is_flag=True, help="A line for each job that runs.")
+@broker_options
+def workers(namespace: str | None, jobs: bool, url: str | None, token: str | None) -> None:
+    """List the workers that the brokers heard of in the last 10 seconds, or what they run."""
+    with _client(url, token) as client:
+        found = client.workers(namespace)
+    if jobs:
+        columns = ("worker", "id", "topic", "task", "attempt", "seconds", "progress", "note")
+        _table(columns, (_job(each.name, run) for each in found for run in each.running))
+        return
+    columns = ("name", "state", "version", "slots", "busy", "done", "failed", "topics")
+    _table(columns, (_worker(each) for each in found))
+
+
+def _worker(each: "wire.Worker") -> list[str]:
+    done, failed = each.counts.get("ack", 0), each.counts.get("nack", 0) + each.counts.get("bury", 0)
+    return [each.name, each.state, each.version, str(each.slots), str(each.busy), str(done), str(failed), ",".join(each.topics)]
+
+
+def _job(worker: str, run: "wire.Running") -> list[str]:
+    progress = "" if run.progress is None else f"{run.progress:.0%}"
+    return [worker, str(run.id), f"{run.namespace}/{run.topic}", run.task, str(run.attempt), f"{run.seconds:g}", progress, run.note or ""]
 
 
 @main.group()

@@ -19,6 +19,7 @@ TOPICS_MAX = 64  # topics in one fetch
 TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
 
 DEFAULT_NAMESPACE = "default"
+TOPIC_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}/[A-Za-z0-9_.\-]{1,128}(?!\n)$"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
 RESULT_MAX = 1024 * 1024  # bytes of a result; a broker may allow less
 RESULT_TTL_S = 3600.0  # of a result that names none
@@ -136,6 +137,8 @@ class MessageStatus:
     deliver_after_us: int
     created_at_us: int
     error: str | None = None
+    progress: float | None = None  # 0 to 1, as its handler told
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,29 @@ class ResultLook:
     state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     value: bytes = b""
     error: str | None = None
+
+
+WORKER_UNHEARD_S = 10.0  # after which a worker is gone
+WORKERS_MAX = 1_000  # of one broker, and in one answer
+REPORT_MAX = 256 * 1024  # bytes of what one worker tells
+RUNNING_MAX = 100  # jobs in it
+NOTE_MAX = 200  # characters of a job's note
+
+
+class WorkerKey(NamedTuple):
+    """`namespaces`: of its topics, sorted."""
+
+    name: str
+    namespaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker tells of itself. `progressing`: messages whose progress is in `text`, which is JSON (`wire.Worker`)."""
+
+    key: WorkerKey
+    progressing: tuple[int, ...]
+    text: str
 
 
 Durability = Literal["wal", "postgres"]

@@ -172,6 +172,8 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     created_at: datetime
     error: str | None = None
     metadata: msgspec.Raw | dict[str, Any] | None = None
+    progress: float | None = None  # 0 to 1, while it runs, if its handler tells
+    note: str | None = None
 
 
 class Result(Struct, kw_only=True):
@@ -179,6 +181,41 @@ class Result(Struct, kw_only=True):
 
     id: int
     value: bytes
+
+
+class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What a slot of a worker runs."""
+
+    id: Id
+    namespace: Name
+    topic: Name
+    task: Annotated[str, Meta(max_length=m.NAME_MAX)]
+    attempt: Annotated[int, Meta(ge=1)]
+    seconds: Seconds
+    progress: Annotated[float, Meta(ge=0, le=1)] | None = None
+    note: Annotated[str, Meta(max_length=m.NOTE_MAX)] | None = None
+
+
+class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Body of `POST /workers`, and one element of `GET /workers`. `topics`: as `namespace/topic`.
+
+    `busy`: slots taken; `running`: what they run, those with a progress and then the longest-running first. A worker that is `stopped` is
+    forgotten. `seen_at`: in the answer alone, when the broker last heard of it.
+    """
+
+    name: Name
+    host: Annotated[str, Meta(max_length=255)]
+    pid: Annotated[int, Meta(ge=0, lt=2**31)]
+    version: Annotated[str, Meta(max_length=64)]
+    topics: Annotated[list[Annotated[str, Meta(pattern=m.TOPIC_PATTERN)]], Meta(min_length=1, max_length=200)]
+    tasks: Annotated[list[Annotated[str, Meta(max_length=m.NAME_MAX)]], Meta(max_length=200)]
+    slots: Annotated[int, Meta(ge=1, lt=2**31)]
+    busy: Annotated[int, Meta(ge=0, lt=2**31)]
+    started_at: Annotated[datetime, Meta(tz=True)]
+    state: Literal["running", "stopping", "stopped"]
+    counts: Annotated[dict[Annotated[str, Meta(max_length=32)], int], Meta(max_length=32)] = {}
+    running: Annotated[list[Running], Meta(max_length=m.RUNNING_MAX)] = []
+    seen_at: datetime | None = None
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):

@@ -167,6 +167,7 @@ class Broker:
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
         self._spawn(self._keep_ahead(ids, self._identity.reserve), "ids")
+        self._spawn(engine.workers_loop(), "workers")
         self._spawn(self._watch_health(), "health")
         async with asyncio.timeout(SERVING_WAIT_S):
             for shard in self._shards:

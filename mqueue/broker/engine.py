@@ -18,6 +18,7 @@ from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.views import Views
 from mqueue.broker.waiters import Waiters
+from mqueue.broker.workers import Workers
 from mqueue.clock import Clock
 from mqueue.message import RESULT_MAX, Readiness
 
@@ -48,7 +49,8 @@ class Engine:
         result_waiters = ResultWaiters()
         settler = Settler(shards, committers, slots, metrics, jitter, result_waiters, result_max)
         dead_letters = DeadLetters(shards, slots, clock)
-        views = Views(shards)
+        workers = Workers(shards[0].store, clock)
+        views = Views(shards, workers.progress)
         results = Results(shards, slots, result_waiters, views.message, clock)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
@@ -60,6 +62,9 @@ class Engine:
         self.topics = views.topics
         self.message = views.message
         self.result = results.result
+        self.hear_worker = workers.hear
+        self.workers = workers.workers
+        self.workers_loop = workers.run
 
     def readiness(self) -> list[Readiness]:
         return [shard.readiness() for shard in self._shards]

@@ -18,6 +18,7 @@ from mqueue.message import (
     TopicName,
     TopicStats,
     Verdict,
+    WorkerReport,
 )  # fmt: skip
 
 
@@ -60,6 +61,14 @@ class Engine(Protocol):
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
         """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to be seen."""
+        ...
+
+    async def hear_worker(self, report: WorkerReport, *, stopped: bool = False) -> None:
+        """What a worker tells; `stopped`: it is to be forgotten. Shown within a second."""
+        ...
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        """What each worker told last, and when (µs): of those with a topic in these namespaces (None: of all)."""
         ...
 
     def readiness(self) -> list[Readiness]:

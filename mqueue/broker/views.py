@@ -1,7 +1,8 @@
 """What can be seen: topics with their depths and counters, and one message by its id."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker import record
@@ -15,8 +16,11 @@ LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    """`progress`: of a message that runs, and its note."""
+
+    def __init__(self, shards: Sequence[Shard], progress: Callable[[int], Awaitable[tuple[float | None, str | None]]]) -> None:
         self._shards = shards
+        self._progress = progress
 
     async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
         try:
@@ -61,6 +65,9 @@ class Views:
         try:
             for shard in self._shards:
                 found = await self._live(shard, id) or await self._done(shard, id)
+                if found is not None and found.state == "leased":
+                    progress, note = await self._progress(id)
+                    return replace(found, progress=progress, note=note)
                 if found is not None:
                     return found
         except Fault as fault:

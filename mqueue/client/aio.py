@@ -87,6 +87,12 @@ class AsyncClient:
     async def topics(self, namespace: str | None = None) -> list[wire.Topic]:
         return await self._call(protocol.topics(namespace))
 
+    async def workers(self, namespace: str | None = None) -> list[wire.Worker]:
+        return await self._call(protocol.workers(namespace))
+
+    async def tell(self, worker: wire.Worker) -> None:
+        await self._call(protocol.tell(worker))
+
     async def message(self, id: int) -> wire.Status | None:
         try:
             return await self._call(protocol.message(id))

@@ -84,6 +84,7 @@ _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
 _read_result = msgspec.msgpack.Decoder(wire.Result).decode
+_read_workers = msgspec.json.Decoder(list[wire.Worker]).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -134,6 +135,14 @@ def delete_dead(topic: str, namespace: str, ids: Sequence[int]) -> Call[list[wir
 
 def topics(namespace: str | None) -> Call[list[wire.Topic]]:
     return Call("GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True)
+
+
+def workers(namespace: str | None) -> Call[list[wire.Worker]]:
+    return Call("GET", "/workers" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_workers, repeatable=True)
+
+
+def tell(worker: wire.Worker) -> Call[None]:
+    return Call("POST", "/workers", lambda body: None, _json(worker), repeatable=True)
 
 
 def message(id: int) -> Call[wire.Status]:

@@ -100,6 +100,14 @@ class Client:
     def topics(self, namespace: str | None = None) -> list[wire.Topic]:
         return self._call(protocol.topics(namespace))
 
+    def workers(self, namespace: str | None = None) -> list[wire.Worker]:
+        """Those heard of in the last 10 s, and what each runs."""
+        return self._call(protocol.workers(namespace))
+
+    def tell(self, worker: wire.Worker) -> None:
+        """A worker's word of itself, to be repeated every few seconds."""
+        self._call(protocol.tell(worker))
+
     def message(self, id: int) -> wire.Status | None:
         """What the broker knows of it; None when it is gone (acked, say) or never was."""
         try:

@@ -1,19 +1,33 @@
 """One delivery being run, and what its handler may ask about it."""
 
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
+from mqueue import message as m
 from mqueue import wire
 
 if TYPE_CHECKING:
     from mqueue.worker.task import Task
 
 
+_SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot hold
+
+
+class Progress(Struct, frozen=True, tag=True):
+    """How far a handler says it is: 0 to 1."""
+
+    fraction: float
+    note: str | None = None
+
+
 class Job:
     """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled."""
 
-    __slots__ = ("args", "cancel", "ended", "kwargs", "lease", "lost", "message", "renew_at", "result", "stopping", "task")
+    __slots__ = ("args", "began", "cancel", "ended", "kwargs", "lease", "lost", "message", "progress", "renew_at", "result", "stopping", "task")
 
     def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
@@ -21,7 +35,8 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.lease = lease  # seconds
-        self.renew_at = 0.0  # monotonic seconds
+        self.began = self.renew_at = 0.0  # monotonic seconds
+        self.progress: Progress | None = None
         self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
         self.lost = False
@@ -68,6 +83,17 @@ class Current:
     def cancelled(self) -> bool:
         """Its lease is lost, or the worker has no more time for it: what it returns will not count. For a thread, to look at now and then."""
         return self._job.lost or self._job.stopping
+
+    def progress(self, fraction: float, note: str | None = None) -> None:
+        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a second or so.
+
+        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or text.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress({fraction}): from 0 to 1")
+        if note is not None:
+            note = _SURROGATE_OR_NUL.sub("\N{REPLACEMENT CHARACTER}", note)[: m.NOTE_MAX]
+        self._job.progress = Progress(float(fraction), note)
 
     @property
     def metadata(self) -> dict[str, Any]:

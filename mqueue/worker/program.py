@@ -57,6 +57,7 @@ def run(
     url: str | None,
     token: str | None,
     grace: float = 30.0,
+    name: str | None = None,
 ) -> int:
     """`mqueue worker`: until SIGTERM or SIGINT. The exit code. Raises MQueueError (WorkerError, NoEndpoint, …)."""
     load(modules)
@@ -64,7 +65,7 @@ def run(
     if url is not None or token is not None:  # jobs that enqueue do it where they came from
         for app in apps:
             app.producer.connect(url, token)
-    worker = partial(Worker, union(apps), namespace=namespace, topics=topics, concurrency=concurrency, grace=grace)
+    worker = partial(Worker, union(apps), namespace=namespace, topics=topics, concurrency=concurrency, grace=grace, name=name)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(worker))
 

@@ -201,3 +201,58 @@ def test_a_result_outlives_its_broker_and_redis(tmp_path: Path) -> None:
         began = time.monotonic()
         assert five.handle(handle.id).status().state == "done"  # type: ignore[union-attr]
         assert time.monotonic() - began < 10
+
+
+PROGRESS = """
+import os, time
+from pathlib import Path
+from mqueue import MQueue, current
+
+app = MQueue()
+
+
+def run() -> None:
+    current().progress(0.4, "rows 1-40")
+    while not Path(os.environ["OUT"]).exists():
+        time.sleep(0.01)
+
+
+@app.task(topic="rows")
+def threaded() -> None:
+    run()
+
+
+@app.task(topic="rows", executor="process")
+def process() -> None:
+    run()
+"""
+
+
+def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_path: Path) -> None:
+    def table(*options: str) -> list[list[str]]:
+        command = [sys.executable, "-m", "mqueue.cli", "workers", *options, "--url", broker.url, "--token", broker.token]
+        said = subprocess.run(command, env=broker.environment({}), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return [line.split() for line in said.splitlines()[1:]]
+
+    place = Place(tmp_path, broker, PROGRESS)
+    place.python("import e2e_tasks as t; t.threaded.enqueue(), t.process.enqueue()")
+    worker = place.worker("--name", "rows-1", "--concurrency", "5")
+    try:
+        with Client(broker.url, broker.token) as client:
+            running = until(lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, 20)
+            for run in running:
+                status = client.message(run.id)
+                assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
+            assert table("--namespace", "default") == [["rows-1", "running", "0.1.0", "5", "2", "0", "0", "default/rows"]]
+            assert sorted(line[3:5] + line[6:] for line in table("--jobs")) == [
+                ["e2e_tasks.process", "1", "40%", "rows", "1-40"], ["e2e_tasks.threaded", "1", "40%", "rows", "1-40"]
+            ]  # fmt: skip
+            assert client.workers("other") == []
+            (tmp_path / "out").touch()
+            until(lambda: all(client.message(run.id) is None for run in running), 20, "both are done")
+            worker.terminate()
+            assert worker.wait(20) == 0
+            until(lambda: client.workers() == [], 5, "it has said goodbye")
+    finally:
+        worker.kill()
+        worker.wait()

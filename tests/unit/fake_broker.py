@@ -60,6 +60,7 @@ class FakeBroker:
     messages: dict[int, Stored] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     results: dict[int, bytes] = field(default_factory=dict)
+    told: list[wire.Worker] = field(default_factory=list)
     result_max: int = 1 << 20
     request_keys: dict[str, list[int]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
@@ -267,6 +268,12 @@ class FakeBroker:
             ],
         )
 
+    async def on_workers(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            self.told.append(decode(request, await request.read(), wire.Worker))
+            return web.Response(text="OK")
+        return reply(request, self.told[-1:])
+
     async def on_message(self, request: web.Request) -> web.StreamResponse:
         s = self.messages.get(int(request.match_info["id"]))
         if s is None:
@@ -338,6 +345,8 @@ class FakeBroker:
         app.router.add_get("/dlq", self.on_dlq)
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
+        app.router.add_post("/workers", self.on_workers)
+        app.router.add_get("/workers", self.on_workers)
         app.router.add_get("/messages/{id}", self.on_message)
         app.router.add_get("/messages/{id}/result", self.on_result)
         app.router.add_get("/health", self.on_health)

@@ -45,6 +45,7 @@ class FakeEngine:
         self.deliveries: list[Delivery] = [DELIVERY]
         self.status: MessageStatus | None = STATUS
         self.look: ResultLook | None = ResultLook("done", b"[1]")
+        self.told: list[tuple[str, int]] = []
         self.health = {0: True, 1: True}
         self.waits = False
         self.waiting = asyncio.Event()  # a fetch waits
@@ -100,6 +101,13 @@ class FakeEngine:
             self.waiting.set()
             await asyncio.Event().wait()
         return self.look
+
+    async def hear_worker(self, report: Any, *, stopped: bool = False) -> None:
+        self._called("hear_worker", (report, stopped))
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        self._called("workers", namespaces)
+        return self.told
 
     def readiness(self) -> list[Readiness]:
         return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]

@@ -34,6 +34,15 @@ def total(numbers: list[Decimal]) -> dict[str, Decimal]:
     return {"total": sum(numbers, Decimal())}
 
 
+@app.task(topic=TOPIC, executor="process")
+def steps(gate: str) -> None:
+    for n in range(5000):
+        current().progress(n / 10_000, f"step {n}")
+    current().progress(0.5, "last of many")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
 @app.task(topic=TOPIC, executor="process", result=True)
 async def long_text() -> str:
     return "x" * 2_000_000

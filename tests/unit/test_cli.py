@@ -159,7 +159,7 @@ def test_worker_gets_everything(monkeypatch):
     program.run = lambda modules, **options: seen.append((tuple(modules), options)) or 0
     _stand_in(monkeypatch, "mqueue.worker", "program", program)
     assert run("worker", "a.b", "c", "--topic", "t", "--concurrency", "5", "--url", "http://b", "--grace", "1m").exit_code == 0
-    options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0}
+    options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0, "name": None}
     assert seen == [(("a.b", "c"), options)]
 
 

@@ -7,6 +7,7 @@ import structlog
 from mqueue.broker import tasks
 from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.daemons.pruner import UNHEARD_S
 from mqueue.broker.store.cold import ColdStore
 from mqueue.message import BATCH_MAX
 
@@ -61,6 +62,7 @@ class Keeper:
             if prunes and not expired:
                 await lead.store.prune_keys(clock, BATCH_MAX)
                 await lead.store.prune_results(BATCH_MAX)
+                await lead.store.prune_workers(UNHEARD_S)
                 prune_at = now() + PRUNE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

@@ -1,4 +1,5 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results whose time is over."""
+"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results
+whose time is over; workers that are gone."""
 
 from collections import Counter
 
@@ -7,6 +8,7 @@ from mqueue.broker.store import write
 from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
+UNHEARD_S = 60.0  # of workers: long after nobody shows them any more
 PAGES_MAX = 20  # of each in one go, so that a flush gets its turn
 
 
@@ -17,6 +19,7 @@ class Pruner:
     async def prune(self, lead: Lead) -> bool:
         """Page after page. True when more is left."""
         more = False
+        await lead.store.prune_workers(UNHEARD_S)
         for turn in (self._rows, self._keys, self._results):
             more = await turn(lead) or more
         return more

@@ -40,6 +40,7 @@ class Api:
             [
                 Route("/dlq", Endpoint(frame, "/dlq", GET, "read", cold.dead_letters)),
                 Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
+                Route("/workers", Endpoint(frame, "/workers", ("GET", "POST"), "read", cold.workers)),
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
                 Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", cold.result)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),

@@ -1,4 +1,4 @@
-"""The endpoints people and dashboards use: dead letters, topics, one message and its result, health."""
+"""The endpoints people and dashboards use: dead letters, topics, workers, one message and its result, health."""
 
 import re
 from functools import partial
@@ -55,6 +55,24 @@ class Cold:
             call.caller.enter(query.namespace)
             namespaces = [query.namespace]
         return [convert.topic(stats) for stats in await self._engine.topics(namespaces)]
+
+    async def workers(self, call: Call) -> str | list[wire.Worker]:
+        """POST: a worker tells of itself. GET: those with a topic in this namespace, or in any that the token may see."""
+        if call.scope["method"] == "POST":
+            told = await call.decode(decode.WORKER)
+            report = convert.worker_report(told)
+            for namespace in sorted({*report.key.namespaces, *(run.namespace for run in told.running)}):
+                call.caller.enter(namespace)
+            await self._engine.hear_worker(report, stopped=told.state == "stopped")
+            return "OK"
+        query = call.query(decode.TopicsQuery)
+        namespaces = call.caller.namespaces
+        if query.namespace is not None:
+            convert.check_names(query.namespace, ())
+            call.caller.enter(query.namespace)
+            namespaces = frozenset({query.namespace})
+        found = await self._engine.workers(None if namespaces is None else sorted(namespaces))
+        return [convert.worker(text, seen_us, namespaces) for text, seen_us in found]
 
     async def message(self, call: Call) -> wire.Status:
         call.query(decode.NoQuery)

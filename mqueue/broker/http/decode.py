@@ -44,7 +44,7 @@ class DeadQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
 
 class TopicsQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """`GET /topics`."""
+    """`GET /topics`, `GET /workers`."""
 
     namespace: wire.Name | None = None
 
@@ -90,6 +90,7 @@ ENQUEUE: Body[list[wire.EnqueueItem]] = Body(Annotated[list[wire.EnqueueItem], M
 SETTLE: Body[wire.SettleItem | list[wire.SettleItem]] = Body(wire.SettleItem | Annotated[list[wire.SettleItem], Meta(max_length=m.BATCH_MAX)])
 EXTEND: Body[wire.ExtendItem | list[wire.ExtendItem]] = Body(wire.ExtendItem | Annotated[list[wire.ExtendItem], Meta(max_length=m.BATCH_MAX)])
 POLL: Body[wire.Poll] = Body(wire.Poll)
+WORKER: Body[wire.Worker] = Body(wire.Worker)
 DEAD_IDS: Body[wire.DeadId | list[wire.DeadId]] = Body(wire.DeadId | Annotated[list[wire.DeadId], Meta(max_length=m.BATCH_MAX)])
 
 

@@ -140,6 +140,9 @@ class LeaderStore:
         """Returns how many went."""
         return len(await self._all("prune_results", limit=limit))
 
+    async def prune_workers(self, unheard_s: float) -> None:
+        await self._all("prune_workers", unheard=unheard_s)
+
     async def overdue_page(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
         """Keys of rows above `after` and below the frontier that were due before then (µs)."""
         topic_id = (await self._store.topic_ids([topic]))[topic]

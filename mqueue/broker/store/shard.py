@@ -5,7 +5,7 @@ Raises StoreLost where no answer came: what was asked may have happened.
 
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import Result, TopicName
+from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
@@ -271,6 +271,26 @@ class ShardStore:
     async def ended(self, ids: Sequence[int]) -> set[int]:
         """Those that have a result, or are dead letters."""
         return {id for (id,) in await self._all("ended", ids=list(ids))}
+
+    async def put_workers(self, reports: Sequence[WorkerReport]) -> None:
+        """All in one statement; no two of one worker."""
+        await self._do(
+            "put_workers", names=[r.key.name for r in reports], namespaces=[" ".join(r.key.namespaces) for r in reports],
+            progressing=[" ".join(map(str, r.progressing)) for r in reports], reports=[r.text for r in reports],
+        )  # fmt: skip
+
+    async def drop_workers(self, keys: Collection[WorkerKey]) -> None:
+        await self._do("drop_workers", names=[key.name for key in keys], namespaces=[" ".join(key.namespaces) for key in keys])
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        """Reports, and when they came (µs)."""
+        return await self._all(
+            "workers", unheard=WORKER_UNHEARD_S, namespaces=None if namespaces is None else list(namespaces), limit=WORKERS_MAX
+        )
+
+    async def progress_of(self, id: int) -> list[str]:
+        """Reports that name this message with its progress."""
+        return [text for (text,) in await self._all("progress_of", id=id, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
