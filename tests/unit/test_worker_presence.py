@@ -58,6 +58,7 @@ async def test_a_worker_tells_who_it_is_what_it_runs_and_that_it_goes(broker: Fa
         await until(lambda: broker.told[-1].state == "stopping" and broker.told[-1].busy == 2)
         go_on.set()
         cut.set()
+        await until(lambda: worker.counts["ack"] == 2)
     assert (broker.told[-1].state, broker.told[-1].counts) == ("stopped", {"ack": 2})
 
 
