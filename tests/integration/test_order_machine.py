@@ -19,7 +19,7 @@ from mqueue.broker import record
 from mqueue.broker.cache.calls import Applied, SettleArgs
 from mqueue.broker.faults import Deposed, EpochEnded
 
-EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "800"))
+EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "200"))
 STEPS = int(os.environ.get("MQUEUE_MACHINE_STEPS", "60"))
 TOPICS = ("t/a", "t/b")
 ROUNDS_MAX = 60  # the leader's rounds within which a drain must come to its end

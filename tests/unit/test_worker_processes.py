@@ -20,7 +20,7 @@ from working import until, working
 from mqueue import MQueue
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
-from mqueue.worker.processes import Process, Processes, how
+from mqueue.worker.processes import PROGRAM, Process, Processes, how
 from mqueue.worker.runtime import Worker, WorkerError
 
 
@@ -40,7 +40,17 @@ def noted(out: Path) -> list[list[str]]:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    """The pool's processes and what they have started; not what else this test run has started."""
+    direct = [child for child in psutil.Process().children() if runs_jobs(child)]
+    found = [*direct, *(below for child in direct for below in child.children(recursive=True))]
+    return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def runs_jobs(child: psutil.Process) -> bool:
+    try:
+        return PROGRAM in child.cmdline()
+    except psutil.ZombieProcess:
+        return False
 
 
 async def dead_of(broker: FakeBroker, item: Any) -> Stored:

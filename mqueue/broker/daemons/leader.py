@@ -187,8 +187,8 @@ class Leader:
         await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
-            if now() >= flush_at:
-                everything = self._flush_all.is_set()
+            everything = self._flush_all.is_set()
+            if everything or now() >= flush_at:
                 flushed = await self._flusher.flush(lead, everything)
                 # little at a time would cost a transaction each; a full one or several pages mean that more is waiting
                 flush_at = now() if flushed.more or flushed.pages > 1 or everything else now() + max(0.02, self._age_s / 4)
