@@ -218,7 +218,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         with (tmp_path / name.removeprefix("# ")).open("a") as file:
             file.write(code + "\n")
     [block] = blocks(page, "bash")
-    worker, jobs, dead = [c.line for c in commands(block)]
+    worker, jobs, workers, dead = [c.line for c in commands(block)]
     [says] = blocks(page, "")
     out = tmp_path / "worker.out"
     inside = {**environment, "PYTHONUNBUFFERED": "1"}
@@ -228,6 +228,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
     try:
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
         until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 30, "the worker prints what the page shows")
+        assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", "0.1.0"]]
         until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 10, "three dead letters below their head")
     finally:
         process.send_signal(signal.SIGTERM)
@@ -258,6 +259,12 @@ def _with_a_real_message(line: str, says: str, http: Http) -> str:
         [dead] = http.put(b"x", max_retries=0)
         http.nack(http.get()[0], error="Processing failed")
         return line.replace(f'"id": {A_DEAD_ID},', f'"id": {dead},')
+    if "/workers" in line:
+        [worker] = json.loads(says)
+        del worker["seen_at"]
+        http.good(http.call("POST", "/workers", worker))
+        until(lambda: http.good(http.call("GET", "/workers")), what="it is heard of")
+        return line
     if "/result" in line:
         [id] = http.put(b"x")
         http.ack(http.get()[0], result="eA==")
