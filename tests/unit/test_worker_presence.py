@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import process_jobs as jobs
@@ -75,11 +76,11 @@ async def test_a_process_tells_how_far_it_is(broker: FakeBroker, tmp_path: Path)
     assert len(broker.told) < 30  # of thousands
 
 
-async def test_a_broker_that_does_not_listen_disturbs_nobody(
-    broker: FakeBroker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broker_that_does_not_listen_disturbs_nobody(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqueue.worker.presence.BEAT_S", 0.1)
     monkeypatch.setattr("mqueue.worker.presence.LOOK_S", 0.05)
+    said: list[str] = []
+    monkeypatch.setattr("mqueue.worker.presence.log", SimpleNamespace(warning=lambda event, **_: said.append(event)))
     app = MQueue(broker.url, broker.token)
     broker.refuse("/workers", 1000, 404, "not-found")
 
@@ -91,7 +92,7 @@ async def test_a_broker_that_does_not_listen_disturbs_nobody(
         for n in range(1, 4):
             await step.enqueue_async()
             await until(lambda n=n: worker.counts["ack"] == n and broker.requests["/workers"] > n)
-    assert capsys.readouterr().out.count("does not hear of this worker") == 1
+    assert said == ["the broker does not hear of this worker, trying on"]
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan"), float("inf")])
