@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from mqueue import wire
 from mqueue.errors import Invalid, MQueueError, TooLarge
 from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import Fetcher, lanes
+from mqueue.worker.fetcher import RESULT_BYTES, Fetcher, lanes
 from mqueue.worker.job import Job
 
 BAD = 7
@@ -70,3 +71,29 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
     assert sorted(broker.taken) == [id for id in ids if id != BAD]
     assert settled.count(None) == 1 and settled.count("ok") == len(ids) - 1
     assert broker.polls < len(ids) + 10
+
+
+async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> None:
+    sizes: list[list[int]] = []
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        sizes.append([len(settle.result or b"") for settle in request.settle])
+        return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
+
+    app = MQueue()
+    app.task(topic="t")(lambda: None)
+    ended: list[str | None] = []
+    fetcher = Fetcher(
+        poll, lanes(app.topics()), 400, arrived=lambda message: None, settled=lambda _, status: ended.append(status), refused=refused,
+        jitter=lambda: 0.0,
+    )  # fmt: skip
+    fetcher.close()
+    half = RESULT_BYTES // 2
+    fetcher._running = 7
+    for id, size in enumerate((half, half, 1, half, 2 * half + 1, 0, half)):
+        fetcher.finish(structs.replace(end(id), result=bytes(size)), None)
+    async with asyncio.timeout(5):
+        while len(ended) < 7:
+            await asyncio.sleep(0.001)
+    await fetcher.drain(5)
+    assert sizes == [[half, half], [1, half], [2 * half + 1], [0, half]]

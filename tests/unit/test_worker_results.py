@@ -113,20 +113,6 @@ async def test_a_result_too_large_for_this_broker_makes_a_dead_letter_that_says_
         await until(lambda: worker.counts["ack"] == 2)
 
 
-async def test_large_results_go_in_several_polls(broker: FakeBroker) -> None:
-    app = MQueue(broker.url, broker.token)
-
-    @app.task(result=True)
-    async def large() -> str:
-        return "x" * 1_000_000
-
-    handles = await app.enqueue_many_async(large.message() for _ in range(12))
-    async with working(app, broker, concurrency=12):
-        for handle in handles:
-            assert len(await handle.result_async(10)) == 1_000_000
-    assert max(sum(len(s.result or b"") for s in poll.settle) for poll in broker.polls) <= 4 * 1024 * 1024
-
-
 async def test_a_result_that_the_broker_could_not_take_is_sent_again(broker: FakeBroker) -> None:
     app = MQueue(broker.url, broker.token)
 
