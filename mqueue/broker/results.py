@@ -15,6 +15,7 @@ from mqueue.clock import Clock
 from mqueue.message import MessageStatus, ResultLook, TopicName
 
 UNKNOWN_S = 5.0
+GAP_S = 0.1  # whoever does not wait looks again after so long, before nothing is known
 LOOK_S = 2.0  # a waiter looks for itself: the message may have gone in another way
 
 
@@ -45,7 +46,11 @@ class Results:
             return (name is None or name == (namespace, topic)) and (namespaces is None or namespace in namespaces)
 
         if wait <= 0:
-            return await self._look(shards, id, seen)
+            found = await self._look(shards, id, seen)
+            if found is None:
+                await asyncio.sleep(GAP_S)
+                found = await self._look(shards, id, seen)
+            return found
         waiter = self._waiters.add(id, [shard.store for shard in shards])
         try:
             return await self._wait(waiter.event, lambda: self._look(shards, id, seen), wait)
@@ -55,14 +60,17 @@ class Results:
     async def _wait(self, event: asyncio.Event, look: Callable[[], Awaitable[ResultLook | None]], wait: float) -> ResultLook | None:
         now = self._clock.monotonic
         began = known_at = now()
+        last: ResultLook | None = None
         while True:
             event.clear()
             found = await look()
             if found is not None:
-                known_at = now()
+                known_at, last = now(), found
             left = began + wait - now()
-            if left <= 0 or (found is not None and found.state in ("done", "dead")) or now() - known_at >= UNKNOWN_S:
+            if (found is not None and found.state in ("done", "dead")) or now() - known_at >= UNKNOWN_S:
                 return found
+            if left <= 0:
+                return last
             try:
                 await asyncio.wait_for(event.wait(), min(left, LOOK_S))
             except TimeoutError:
