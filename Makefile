@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+JOBS   ?= 3
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -17,8 +18,8 @@ demo: $(STAMP)  ## broker, worker and a few jobs, in one terminal
 run: $(STAMP)  ## a broker in the foreground, with its own PostgreSQL and Valkey
 	$(BIN)/mqueue broker
 
-test: check  ## check, then all tests that need no Docker
-	$(BIN)/python -m pytest -m "not docker"
+test: check  ## check, then all tests that need no Docker, JOBS files at a time
+	$(BIN)/python -m pytest -m "not docker" -n $(JOBS) --dist loadfile
 
 check: $(STAMP)  ## lint, format, types, imports, house rules
 	$(BIN)/ruff check .

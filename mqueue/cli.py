@@ -4,20 +4,20 @@ Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wr
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli_client import broker_options, connected, namespace_option, table
+from mqueue.cli_schedules import schedules
 from mqueue.cli_wal import wal
+from mqueue.cli_workers import workers
 from mqueue.errors import MQueueError
 
 if TYPE_CHECKING:
-    from mqueue import wire
     from mqueue.broker.config import Settings
-    from mqueue.client import Client
     from mqueue.client.protocol import EnqueueOptions
 
 DURATION_MAX_S = 100 * 365 * 86_400.0
@@ -53,19 +53,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 
 
 DURATION = Duration()
-Command = Callable[..., Any]
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="The broker's data dir.")
-namespace_option = click.option("--namespace", default="default", show_default=True, help="Namespace of the topic.")
-
-
-def broker_options(command: Command) -> Command:
-    """Which broker to talk to."""
-    for option in (
-        click.option("--token", help="Token for it. [env: MQUEUE_TOKEN; else what the broker on this machine left]"),
-        click.option("--url", help="The broker's URL. [env: MQUEUE_URL; else the broker on this machine]"),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -165,7 +153,7 @@ def enqueue(topic: str, payload: str, url: str | None, token: str | None, **opti
     """Enqueue one message with the payload JSON, and print its id."""
     body = _json(payload)
     given: EnqueueOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]
-    with _client(url, token) as client:
+    with connected(url, token) as client:
         click.echo(client.enqueue(topic, body, **given))
 
 
@@ -175,34 +163,8 @@ def enqueue(topic: str, payload: str, url: str | None, token: str | None, **opti
 def topics(namespace: str | None, url: str | None, token: str | None) -> None:
     """List topics and how many messages each holds, by state."""
     columns = ("namespace", "topic", "shard", "ready", "delayed", "leased", "waiting", "dead")
-    with _client(url, token) as client:
-        _table(columns, ([str(getattr(each, column)) for column in columns] for each in client.topics(namespace)))
-
-
-@main.command()
-@click.option("--namespace", help="Of this namespace only.")
-@click.option("--jobs", is_flag=True, help="A line for each job that runs.")
-@broker_options
-def workers(namespace: str | None, jobs: bool, url: str | None, token: str | None) -> None:
-    """List the workers that the brokers heard of in the last 10 seconds, or what they run."""
-    with _client(url, token) as client:
-        found = client.workers(namespace)
-    if jobs:
-        columns = ("worker", "id", "topic", "task", "attempt", "seconds", "progress", "note")
-        _table(columns, (_job(each.name, run) for each in found for run in each.running))
-        return
-    columns = ("name", "state", "version", "slots", "busy", "done", "failed", "topics")
-    _table(columns, (_worker(each) for each in found))
-
-
-def _worker(each: "wire.Worker") -> list[str]:
-    done, failed = each.counts.get("ack", 0), each.counts.get("nack", 0) + each.counts.get("bury", 0)
-    return [each.name, each.state, each.version, str(each.slots), str(each.busy), str(done), str(failed), ",".join(each.topics)]
-
-
-def _job(worker: str, run: "wire.Running") -> list[str]:
-    progress = "" if run.progress is None else f"{run.progress:.0%}"
-    return [worker, str(run.id), f"{run.namespace}/{run.topic}", run.task, str(run.attempt), f"{run.seconds:g}", progress, run.note or ""]
+    with connected(url, token) as client:
+        table(columns, ([str(getattr(each, column)) for column in columns] for each in client.topics(namespace)))
 
 
 @main.group()
@@ -218,9 +180,9 @@ def dlq() -> None:
 @broker_options
 def dlq_list(*, topic: str, namespace: str, limit: int, after: int, url: str | None, token: str | None) -> None:
     """List the dead letters of TOPIC."""
-    with _client(url, token) as client:
+    with connected(url, token) as client:
         dead = client.dead_letters(topic, namespace=namespace, limit=limit, after=after)
-    _table(
+    table(
         ("id", "attempts", "died_at", "error"),
         ([str(each.id), str(each.attempts), each.died_at.isoformat(timespec="seconds"), _first_line(each.error)] for each in dead),
     )
@@ -233,7 +195,7 @@ def dlq_list(*, topic: str, namespace: str, limit: int, after: int, url: str | N
 @broker_options
 def dlq_delete(topic: str, ids: Sequence[int], namespace: str, url: str | None, token: str | None) -> None:
     """Delete dead letters of TOPIC by id. One that is not there is `gone`."""
-    with _client(url, token) as client:
+    with connected(url, token) as client:
         for verdict in client.delete_dead(topic, ids, namespace=namespace):
             click.echo(f"{verdict.id} {verdict.status}")
 
@@ -250,7 +212,7 @@ def verify(data_dir: Path | None) -> None:
     urls = settings.database_urls or embedded.database_urls(settings.data_dir)
     lines = asyncio.run(verify.ledgers(urls))
     columns = ("topic", "shard", "enqueued", "acked", "dead", "expired", "purged", "cancelled", "rows", "drift")
-    _table(columns, ([str(getattr(line, column)) for column in columns] for line in lines))
+    table(columns, ([str(getattr(line, column)) for column in columns] for line in lines))
     if any(line.drift for line in lines):
         raise click.ClickException("the ledger does not add up where drift is not 0: messages were lost, or counted twice")
 
@@ -282,6 +244,8 @@ def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: 
 
 
 main.add_command(wal)
+main.add_command(workers)
+main.add_command(schedules)
 
 
 def _settings(flags: dict[str, Any]) -> "Settings":
@@ -290,17 +254,6 @@ def _settings(flags: dict[str, Any]) -> "Settings":
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'") from error
     return load(flags)
-
-
-@contextmanager
-def _client(url: str | None, token: str | None) -> "Iterator[Client]":
-    from mqueue.client import Client
-
-    with Client(url, token) as client:
-        try:
-            yield client
-        except (UnicodeError, OverflowError) as error:
-            raise click.ClickException(f"an argument cannot be sent: {error}") from error
 
 
 def _json(text: str) -> bytes:
@@ -315,13 +268,6 @@ def _json(text: str) -> bytes:
         return text.encode()
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from error
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    lines = [columns, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _first_line(text: str | None) -> str:

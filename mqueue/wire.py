@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mqueue import message as m
+from mqueue import schedule as s
 
 Name = Annotated[str, Meta(min_length=1, max_length=m.NAME_MAX, pattern=m.NAME_PATTERN)]
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -124,6 +125,60 @@ class DeadId(Struct, forbid_unknown_fields=True, kw_only=True):
     id: Id
     topic: Name
     namespace: Name = m.DEFAULT_NAMESPACE
+
+
+class ScheduleItem(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PUT /schedules/{name}`: `cron` in its `timezone`, or `every` (seconds); and the messages it makes.
+
+    `declared`: by code. It changes something only where it differs from what code declared last: what was edited meanwhile stays.
+    """
+
+    topic: Name
+    namespace: Name = m.DEFAULT_NAMESPACE
+    cron: Annotated[str, Meta(min_length=1, max_length=s.CRON_MAX)] | None = None
+    timezone: Annotated[str, Meta(min_length=1, max_length=s.ZONE_MAX)] = "UTC"
+    every: Annotated[float, Meta(ge=s.EVERY_MIN_S, le=s.EVERY_MAX_S)] | None = None
+    catch_up: s.CatchUp = "one"
+    priority: Int32 = 0
+    payload: Annotated[bytes, Meta(max_length=s.PAYLOAD_MAX)] = b""
+    metadata: dict[str, Any] | None = None
+    ttl: Annotated[float, Meta(gt=0, le=100 * 365 * 86400)] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)] | None = None
+    lease: Lease | None = None
+    declared: bool = False
+
+
+class Schedule(Struct, omit_defaults=True, kw_only=True):
+    """One schedule. In a list they come without their payloads. `next_at` is left out where it never comes again."""
+
+    name: str
+    namespace: str
+    topic: str
+    cron: str | None = None
+    timezone: str
+    every: float | None = None
+    catch_up: s.CatchUp
+    priority: int
+    paused: bool
+    next_at: datetime | None = None
+    last_at: datetime | None = None
+    payload: bytes = b""
+    metadata: msgspec.Raw | dict[str, Any] | None = None
+    ttl: float | None = None
+    max_retries: int | None = None
+    lease: float | None = None
+
+
+class Ran(Struct):
+    """Answer of `POST /schedules/{name}/run`: the id of its message."""
+
+    id: int
+
+
+class Deleted(Struct):
+    """Answer of `DELETE /schedules/{name}`."""
+
+    deleted: bool
 
 
 class Topic(Struct, kw_only=True):

@@ -17,6 +17,7 @@ from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.committer import Committer
 from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine import Engine
 from mqueue.broker.faults import CacheLost, Fault, NodeTaken
@@ -129,6 +130,7 @@ class Broker:
         start = self._identity.start_count << 40
         buffer_max = settings.buffer_max_mb * 1024 * 1024
         limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
+        scheduler = Scheduler(ids, lease_s=settings.lease_s, max_retries=settings.max_retries)
         for k, (store, cache) in enumerate(zip(stores, caches, strict=True)):
             log = await asyncio.to_thread(_open_log, self._identity, k)
             shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
@@ -142,6 +144,7 @@ class Broker:
                     shard,
                     admin,
                     limits,
+                    scheduler,
                     flush_age_us=settings.flush_age_ms * 1000,
                     horizon_us=settings.time_horizon_s * 1_000_000,
                     idle_us=settings.topic_idle_s * 1_000_000,

@@ -13,6 +13,7 @@ from mqueue.broker.fetcher import Fetcher
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.result_waiters import ResultWaiters
 from mqueue.broker.results import Results
+from mqueue.broker.schedules import Schedules
 from mqueue.broker.settler import Settler
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
@@ -52,6 +53,7 @@ class Engine:
         workers = Workers(shards[0].store, clock)
         views = Views(shards, workers.progress)
         results = Results(shards, slots, result_waiters, views.message, clock)
+        self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)
         self.enqueue = enqueuer.enqueue
         self.fetch = fetcher.fetch
         self.wake_loop = fetcher.wake_loop

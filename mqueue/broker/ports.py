@@ -20,10 +20,42 @@ from mqueue.message import (
     Verdict,
     WorkerReport,
 )  # fmt: skip
+from mqueue.schedule import Schedule
+
+
+class Schedules(Protocol):
+    """Periodic tasks. Raises Invalid, Unavailable; NotFound where a name is not there."""
+
+    async def page(self, namespace: str, after: str, limit: int) -> list[Schedule]:
+        """By name, above `after`; without their payloads."""
+        ...
+
+    async def find(self, namespace: str, name: str) -> Schedule: ...
+
+    async def put(self, wanted: Schedule, *, declares: bool) -> Schedule:
+        """Makes or replaces it. `declares`: changes nothing where code declared the same before."""
+        ...
+
+    async def pause(self, namespace: str, name: str) -> Schedule: ...
+
+    async def resume(self, namespace: str, name: str) -> Schedule:
+        """It goes on with the next tick from now."""
+        ...
+
+    async def run(self, namespace: str, name: str, key: RequestKey | None) -> int:
+        """One message now, beside its ticks; its id."""
+        ...
+
+    async def delete(self, namespace: str, name: str) -> bool:
+        """Was it there?"""
+        ...
 
 
 class Engine(Protocol):
     """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
+
+    @property
+    def schedules(self) -> Schedules: ...
 
     async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
         """All or nothing per shard. `key`: of the whole request; then no message has one of its own. `durability`: at least this.

@@ -102,6 +102,35 @@ class AsyncClient:
     async def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
         return await self._call(protocol.result(id, topic, namespace, wait))
 
+    async def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
+        found: list[wire.Schedule] = []
+        while page := await self._call(protocol.schedules(namespace, found[-1].name if found else "", m.BATCH_MAX)):
+            found += page
+            if len(page) < m.BATCH_MAX:
+                break
+        return found
+
+    async def schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule | None:
+        try:
+            return await self._call(protocol.schedule(name, namespace))
+        except NotFound:
+            return None
+
+    async def put_schedule(self, name: str, item: wire.ScheduleItem) -> wire.Schedule:
+        return await self._call(protocol.put_schedule(name, item))
+
+    async def pause_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
+        return await self._call(protocol.pause_schedule(name, namespace))
+
+    async def resume_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
+        return await self._call(protocol.resume_schedule(name, namespace))
+
+    async def run_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> int:
+        return await self._call(protocol.run_schedule(name, namespace, safe_retries=self._safe_retries))
+
+    async def delete_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> bool:
+        return await self._call(protocol.delete_schedule(name, namespace))
+
     async def health(self) -> bool:
         try:
             return await self._call(protocol.health())
@@ -152,6 +181,6 @@ class AsyncClient:
         return aiohttp.ClientSession(connector=connector, headers=self._authorization, cookie_jar=aiohttp.DummyCookieJar())
 
     def _url(self, path: str) -> URL:
-        if "?" in path or path.startswith("/messages/"):
+        if "?" in path or path.startswith(("/messages/", "/schedules/")):
             return URL(self.url + path, encoded=True)
         return self._urls.get(path) or self._urls.setdefault(path, URL(self.url + path, encoded=True))

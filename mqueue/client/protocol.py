@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Generic, TypedDict, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import msgspec
@@ -82,6 +82,10 @@ _read_messages = msgspec.json.Decoder(list[wire.Message]).decode
 _read_verdicts = msgspec.json.Decoder(list[wire.Verdict]).decode
 _read_dead = msgspec.json.Decoder(list[wire.DeadItem]).decode
 _read_topics = msgspec.json.Decoder(list[wire.Topic]).decode
+_read_schedules = msgspec.json.Decoder(list[wire.Schedule]).decode
+_read_schedule = msgspec.json.Decoder(wire.Schedule).decode
+_read_ran = msgspec.json.Decoder(wire.Ran).decode
+_read_deleted = msgspec.json.Decoder(wire.Deleted).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
 _read_result = msgspec.msgpack.Decoder(wire.Result).decode
 _read_workers = msgspec.json.Decoder(list[wire.Worker]).decode
@@ -154,6 +158,42 @@ def result(id: int, topic: str | None, namespace: str, wait: float) -> Call[byte
     query = {**({"topic": topic, "namespace": namespace} if topic is not None else {}), **({"wait": wait} if wait else {})}
     path = f"/messages/{id:d}/result" + (f"?{urlencode(query)}" if query else "")
     return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, repeatable=True)
+
+
+def schedules(namespace: str, after: str, limit: int) -> Call[list[wire.Schedule]]:
+    query = {"namespace": namespace, "after": after, "limit": limit}
+    return Call("GET", "/schedules?" + urlencode(query), _read_schedules, repeatable=True)
+
+
+def schedule(name: str, namespace: str) -> Call[wire.Schedule]:
+    return Call("GET", _schedule_path(name, "", namespace), _read_schedule, repeatable=True)
+
+
+def put_schedule(name: str, item: wire.ScheduleItem) -> Call[wire.Schedule]:
+    return Call("PUT", f"/schedules/{quote(name, safe='')}", _read_schedule, _json(item), repeatable=True)
+
+
+def pause_schedule(name: str, namespace: str) -> Call[wire.Schedule]:
+    return Call("POST", _schedule_path(name, "/pause", namespace), _read_schedule, repeatable=True)
+
+
+def resume_schedule(name: str, namespace: str) -> Call[wire.Schedule]:
+    return Call("POST", _schedule_path(name, "/resume", namespace), _read_schedule, repeatable=True)
+
+
+def run_schedule(name: str, namespace: str, *, safe_retries: bool = False) -> Call[int]:
+    headers = {**JSON, "Idempotency-Key": f'"{uuid4()}"'} if safe_retries else JSON
+    path = _schedule_path(name, "/run", namespace)
+    return Call("POST", path, lambda body: _read_ran(body).id, headers=headers, repeatable=safe_retries)
+
+
+def delete_schedule(name: str, namespace: str) -> Call[bool]:
+    path = _schedule_path(name, "", namespace)
+    return Call("DELETE", path, lambda body: _read_deleted(body).deleted, repeatable=True)
+
+
+def _schedule_path(name: str, verb: str, namespace: str) -> str:
+    return f"/schedules/{quote(name, safe='')}{verb}?{urlencode({'namespace': namespace})}"
 
 
 def health() -> Call[bool]:

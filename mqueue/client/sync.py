@@ -122,6 +122,42 @@ class Client:
         """
         return self._call(protocol.result(id, topic, namespace, wait))
 
+    def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
+        """By name, without their payloads."""
+        found: list[wire.Schedule] = []
+        while page := self._call(protocol.schedules(namespace, found[-1].name if found else "", m.BATCH_MAX)):
+            found += page
+            if len(page) < m.BATCH_MAX:
+                break
+        return found
+
+    def schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule | None:
+        """None where there is none of that name."""
+        try:
+            return self._call(protocol.schedule(name, namespace))
+        except NotFound:
+            return None
+
+    def put_schedule(self, name: str, item: wire.ScheduleItem) -> wire.Schedule:
+        """Make or replace it."""
+        return self._call(protocol.put_schedule(name, item))
+
+    def pause_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
+        """Raises NotFound, as the next two."""
+        return self._call(protocol.pause_schedule(name, namespace))
+
+    def resume_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
+        """It goes on with the next tick from now."""
+        return self._call(protocol.resume_schedule(name, namespace))
+
+    def run_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> int:
+        """One message now, beside its ticks; its id."""
+        return self._call(protocol.run_schedule(name, namespace, safe_retries=self._safe_retries))
+
+    def delete_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> bool:
+        """Was it there?"""
+        return self._call(protocol.delete_schedule(name, namespace))
+
     def health(self) -> bool:
         """Does a broker answer there, and call itself well?"""
         try:

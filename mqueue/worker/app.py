@@ -4,11 +4,14 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.schedule import CatchUp
+from mqueue.worker import periodic
 from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
@@ -63,6 +66,10 @@ class MQueue:
         lease: float | None = ...,
         result: bool = ...,
         result_ttl: float | None = ...,
+        cron: str | None = ...,
+        timezone: str | None = ...,
+        every: float | timedelta | None = ...,
+        catch_up: CatchUp | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -82,6 +89,10 @@ class MQueue:
         lease: float | None = None,
         result: bool = False,
         result_ttl: float | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every: float | timedelta | None = None,
+        catch_up: CatchUp | None = None,
         name: str | None = None,
         namespace: str | None = None,
     ) -> Any:
@@ -95,7 +106,12 @@ class MQueue:
         whole process): past it that process is killed; only there.
 
         `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is sent as JSON, in a
-        type that an argument could have too. Raises DuplicateTask, ValueError.
+        type that an argument could have too.
+
+        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
+        times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
+
+        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -127,6 +143,7 @@ class MQueue:
                 keeps_result=result,
                 result_ttl=result_ttl or m.RESULT_TTL_S,
             )
+            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
             self._add(made)
             return made
 

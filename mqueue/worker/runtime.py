@@ -18,7 +18,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, outcome
+from mqueue.worker import codec, declarer, outcome, periodic
 from mqueue.worker.app import MQueue, default
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher, lanes
@@ -73,6 +73,7 @@ class Worker:
         own_url, own_token = app.producer.endpoint
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
         self._sources = sources(app, namespace, topics)
+        self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
         self._clock = clock or SystemClock()
@@ -114,6 +115,7 @@ class Worker:
                 jitter=self._jitter,
             )
             watchdog = Watchdog(loop)
+            declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
             watchdog.start()
             self._presence.start()
@@ -123,6 +125,7 @@ class Worker:
                 await self._stopping.wait()
                 unsettled = await self._wind_down()
             finally:
+                declaring.cancel()
                 self._fetcher.abort()
                 self._heartbeat.stop()
                 watchdog.stop()

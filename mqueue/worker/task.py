@@ -63,6 +63,7 @@ class Task(Generic[P, R]):
         self.keeps_result = keeps_result
         self.result_ttl = result_ttl  # seconds
         self.shape = codec.Shape(function)
+        self.periodic: wire.ScheduleItem | None = None
         self._plain: Configured[P, Any] = Configured(self, {})
 
     @property

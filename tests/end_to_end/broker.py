@@ -71,11 +71,14 @@ class Broker:
         process = self._taken()
         process.send_signal(number)
         try:
-            return process.wait(STOP_S)
+            code = process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise AssertionError(f"the broker did not stop in {STOP_S} s:\n{self.last_words()}") from None
+        if code < 0:
+            raise AssertionError(f"the broker ended by signal {-code}:\n{self.last_words()}")
+        return code
 
     def kill(self) -> None:
         """`kill -9` of the broker alone; its stores go on."""

@@ -217,7 +217,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         name, _, code = block.partition("\n")
         with (tmp_path / name.removeprefix("# ")).open("a") as file:
             file.write(code + "\n")
-    [block] = blocks(page, "bash")
+    periodic, block = blocks(page, "bash")
     worker, jobs, workers, dead = [c.line for c in commands(block)]
     [says] = blocks(page, "")
     out = tmp_path / "worker.out"
@@ -230,6 +230,13 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 30, "the worker prints what the page shows")
         assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", "0.1.0"]]
         until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 10, "three dead letters below their head")
+        until(
+            lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), 10, "the worker has declared what is periodic"
+        )
+        told = [sh(c.line, environment, broker) for c in commands(periodic)]
+        assert [line.split()[0] for line in told[0].splitlines()] == ["name", "shop.report", "shop.sweep"]
+        assert told[1] == "shop.sweep paused\n"
+        until(lambda: "reported yesterday" in out.read_text().splitlines(), 10, "what was run by hand")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

@@ -1,16 +1,18 @@
 """A script call whose caller gave up may still be on its way: it changes nothing when it comes after others."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from stores import LIMITS, NUMBER, World, message
 
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.leader import Leader
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import Behind, CacheLost, Deposed
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LEADER_LOCK
+from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
 
@@ -74,9 +76,9 @@ class Silent(ReadyCache):
 
 def leader_of(world: World, node: int, cache: ReadyCache) -> Leader:
     shard = Shard(NUMBER, node, cache, world.store, world.brokers[node].shard.log, SystemClock(), world.metrics, start=0)
-    return Leader(
-        shard, ReadyCache(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password), LIMITS, flush_age_us=0, horizon_us=1, idle_us=1 << 60
-    )
+    admin = ReadyCache(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password)
+    scheduler = Scheduler(cast(IdSource, None), lease_s=30, max_retries=3)  # nothing is scheduled
+    return Leader(shard, admin, LIMITS, scheduler, flush_age_us=0, horizon_us=1, idle_us=1 << 60)
 
 
 async def until_leads(world: World, leader: Leader) -> None:

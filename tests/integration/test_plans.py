@@ -59,6 +59,14 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "results_of": ("result_pkey", {"id": 7, "values": True}),
     "ended": ("result_pkey", {"ids": [1, 2, 3]}),
     "prune_results": ("result_expiry", {"limit": 10}),
+    "schedule_is_due": ("schedule_due", {"now": 0}),
+    "due_schedules": ("schedule_due", {"now": 0, "limit": 100}),
+    "move_schedules": ("schedule_pkey", {"namespaces": ["n"], "names": ["a"], "nexts": [1], "lasts": [0]}),
+    "schedule": ("schedule_pkey", {"namespace": "n", "name": "a"}),
+    "schedule_by_name": ("schedule_pkey", {"namespace": "n", "name": "a"}),
+    "schedule_page": ("schedule_pkey", {"namespace": "n", "after": "", "limit": 100}),
+    "count_schedules": ("schedule_pkey", {"namespace": "n"}),
+    "delete_schedule": ("schedule_pkey", {"namespace": "n", "name": "a"}),
     "cold_counts": ("message_key", {"namespaces": ["n"]}),
 }  # fmt: skip
 WITHOUT = {
@@ -67,6 +75,7 @@ WITHOUT = {
     "keep_keys",
     "claim_keys",
     "keep_results",
+    "put_schedule",
 }  # they look into an index to see what is there already: EXPLAIN does not show it
 
 
@@ -89,11 +98,11 @@ def test_the_index_is_used_without_statistics(database: psycopg.Connection[Any],
     assert database.execute(never).fetchone() == (True,)
     plan = "\n".join(line for (line,) in database.execute(b"EXPLAIN " + sql(name), arguments))
     assert re.search(rf"{index}\b.*\n\s*Index Cond", plan), plan
-    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency|result)", plan), plan
+    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency|schedule|result)", plan), plan
 
 
 def test_no_statement_with_an_index_is_left_out() -> None:
     folder = resources.files("mqueue.broker.store") / "sql"
-    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan|result)_")
+    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan|schedule|result)_")
     named = {file.name.removesuffix(".sql") for file in folder.iterdir() if of_many_rows.search(file.read_text())}
     assert named == ARGUMENTS.keys() | WITHOUT

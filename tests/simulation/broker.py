@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.committer import Committer
 from mqueue.broker.daemons.leader import Leader
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.engine import Engine
 from mqueue.broker.faults import Fault
 from mqueue.broker.membership import Membership
@@ -158,7 +159,9 @@ class SimBroker:
                 fatal.set_exception(error)
 
         committer = Committer(shard, ids, fail)
-        leader = Leader(shard, admin, config.limits, flush_age_us=config.flush_age_us, horizon_us=config.horizon_us, idle_us=config.idle_us)
+        scheduler = Scheduler(ids, lease_s=10.0, max_retries=3)
+        ages = {"flush_age_us": config.flush_age_us, "horizon_us": config.horizon_us, "idle_us": config.idle_us}
+        leader = Leader(shard, admin, config.limits, scheduler, **ages)
         engine = Engine(
             [shard],
             [committer],

@@ -11,6 +11,7 @@ from mqueue.broker.embedded import EmbeddedStores, StoreUrls
 
 from .cache import Redis
 from .mutations import SEEDS, Mutation, broken
+from .periodic import FAULTS, Periodic
 from .store import Postgres
 from .world import World
 
@@ -27,6 +28,9 @@ class Servers:
 
     def world(self, seed: int, kinds: Sequence[str] = (), trace: Callable[[str], object] | None = None) -> World:
         return World(seed, self.folder, self.redis, self._postgres, kinds=kinds, trace=trace)
+
+    def periodic(self, seed: int, trace: Callable[[str], object] | None = None) -> Periodic:
+        return Periodic(seed, self.folder, self.redis, self._postgres, kinds=FAULTS, trace=trace)
 
     def notices(self, mutation: Mutation) -> tuple[int | None, str]:
         """The first seed that fails without this rule, and with what; None where none does."""

@@ -23,7 +23,7 @@ from .link import Link, Server
 
 NOW = (b"clock_timestamp()", b"now()")
 TIMELINE = b"('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
-TABLES = ("arrival", "orphan", "idempotency", "lease", "message", "dead_letter", "result", "topic", "broker", "shard", "slot")
+TABLES = ("schedule", "arrival", "orphan", "idempotency", "lease", "message", "dead_letter", "result", "topic", "broker", "shard", "slot")
 
 
 class LoopClock(SystemClock):
@@ -124,7 +124,7 @@ class Connection:
         with self._breaking():
             async with self._link.call(name):
                 cursor = self._run(query, params, binary)
-                if name not in ("shard_row", "brokers", "heartbeat", "try_lock"):
+                if name not in ("shard_row", "brokers", "heartbeat", "try_lock", "schedule_is_due"):
                     self._server.written()
         return cursor
 

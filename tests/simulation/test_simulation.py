@@ -27,6 +27,14 @@ def test_nothing_acknowledged_is_lost(servers: Servers, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 7] if SEEDS <= 8 else range(SEEDS))  # those two notice a tick that is not one transaction
+def test_each_tick_of_a_schedule_is_enqueued_once(servers: Servers, seed: int) -> None:
+    world = servers.periodic(seed)
+    world.run()
+    assert world.counts["ticks"] > 20
+
+
+@pytest.mark.slow
 def test_apart_keeps_idempotency_keys(servers: Servers) -> None:
     """Keyed enqueues waited for their batch while Redis went out of reach; past it they were taken a second time."""
     servers.world(7, ("pause", "cut")).run()

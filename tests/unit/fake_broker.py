@@ -68,6 +68,7 @@ class FakeBroker:
     extends: list[wire.ExtendItem] = field(default_factory=list)
     settled: list[wire.PollSettle] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    schedules: list[tuple[str, wire.ScheduleItem]] = field(default_factory=list)  # as they were put
     waiting: int = 0
     answer_late_s: float = 0.0
     hide_clock_s: float = 0.0  # what it adds to the times it tells
@@ -309,6 +310,15 @@ class FakeBroker:
             return problem(404, "not-found", "no message and no result")
         return problem(410, "dead-letter", s.error or "") if s.dead else problem(404, "pending", "the message is ready")
 
+    async def on_put_schedule(self, request: web.Request) -> web.StreamResponse:
+        name, item = request.match_info["name"], decode(request, await request.read(), wire.ScheduleItem)
+        self.schedules.append((name, item))
+        known = wire.Schedule(
+            name=name, namespace=item.namespace, topic=item.topic, timezone=item.timezone, catch_up=item.catch_up, priority=item.priority,
+            paused=False,
+        )  # fmt: skip
+        return reply(request, known)
+
     async def on_health(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="OK")
 
@@ -349,6 +359,7 @@ class FakeBroker:
         app.router.add_get("/workers", self.on_workers)
         app.router.add_get("/messages/{id}", self.on_message)
         app.router.add_get("/messages/{id}/result", self.on_result)
+        app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
         return app
 

@@ -11,8 +11,11 @@ import jwt
 
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.schedules import declaration, replaced, resumed
 from mqueue.clock import SystemClock
+from mqueue.errors import NotFound
 from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, ResultLook, TopicStats
+from mqueue.schedule import Schedule
 
 SECRET = "a secret of thirty-two characters or more"
 DEADLINE_S = 10
@@ -37,8 +40,52 @@ STATUS = MessageStatus(5, "default", "leads", "ready", 0, 0, 3, b"x", None, 1_00
 STATS = TopicStats("default", "leads", 0, 1, 2, 3, 4, 5, {"enqueued": 9})
 
 
+class FakeSchedules:
+    """In a dict; what becomes of one, the real functions decide."""
+
+    def __init__(self, engine: "FakeEngine") -> None:
+        self._engine = engine
+        self.kept: dict[tuple[str, str], Schedule] = {}
+        self.now_us = 1_766_656_800_000_000
+
+    async def page(self, namespace: str, after: str, limit: int) -> list[Schedule]:
+        self._engine._called("schedules", (namespace, after, limit))
+        found = sorted(s for s in self.kept.values() if s.namespace == namespace and s.name > after)
+        return [s._replace(payload=b"") for s in found[:limit]]
+
+    async def find(self, namespace: str, name: str) -> Schedule:
+        self._engine._called("schedule", (namespace, name))
+        if (namespace, name) not in self.kept:
+            raise NotFound(f"no schedule {name}")
+        return self.kept[namespace, name]
+
+    async def put(self, wanted: Schedule, *, declares: bool) -> Schedule:
+        self._engine._called("put", (wanted.namespace, wanted.name, declares))
+        place = wanted.namespace, wanted.name
+        self.kept[place] = replaced(self.kept.get(place), wanted, declaration(wanted) if declares else None, self.now_us)
+        return self.kept[place]
+
+    async def pause(self, namespace: str, name: str) -> Schedule:
+        self.kept[namespace, name] = (await self.find(namespace, name))._replace(paused=True)
+        return self.kept[namespace, name]
+
+    async def resume(self, namespace: str, name: str) -> Schedule:
+        self.kept[namespace, name] = resumed(await self.find(namespace, name), self.now_us)
+        return self.kept[namespace, name]
+
+    async def run(self, namespace: str, name: str, key: Any) -> int:
+        await self.find(namespace, name)
+        self._engine._called("run", key)
+        return 2**62
+
+    async def delete(self, namespace: str, name: str) -> bool:
+        self._engine._called("delete", (namespace, name))
+        return self.kept.pop((namespace, name), None) is not None
+
+
 class FakeEngine:
     def __init__(self) -> None:
+        self.schedules = FakeSchedules(self)
         self.calls: list[tuple[str, Any]] = []
         self.fails: Exception | None = None
         self.verdict: str = "ok"

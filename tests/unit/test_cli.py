@@ -71,6 +71,27 @@ class FakeClient:
     def topics(self, namespace=None):
         return [wire.Topic(namespace="default", topic="mails", shard=0, ready=1, delayed=2, leased=3, waiting=4, dead=5)]
 
+    def schedules(self, namespace="default"):
+        at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        common = {"namespace": namespace, "topic": "mails", "priority": 0, "timezone": "UTC", "next_at": at}
+        return [
+            wire.Schedule(name="beat", every=30.0, catch_up="skip", paused=True, last_at=at, **common),
+            wire.Schedule(name="nightly", cron="0 4 * * *", catch_up="one", paused=False, **common),
+        ]
+
+    def pause_schedule(self, name, *, namespace):
+        self.calls.append(("pause", name, namespace))
+
+    def resume_schedule(self, name, *, namespace):
+        self.calls.append(("resume", name, namespace))
+        return self.schedules(namespace)[0]
+
+    def run_schedule(self, name, *, namespace):
+        return 2**60
+
+    def delete_schedule(self, name, *, namespace):
+        return name == "beat"
+
 
 @pytest.fixture
 def calls(monkeypatch):
@@ -248,3 +269,18 @@ def _stand_in(monkeypatch, package: str, name: str, module: ModuleType) -> None:
     """Put `module` in the place of package.name, whether the real one was imported or not."""
     monkeypatch.setitem(sys.modules, f"{package}.{name}", module)
     monkeypatch.setattr(sys.modules[package] if package in sys.modules else __import__(package, fromlist=["_"]), name, module, raising=False)
+
+
+def test_schedules_are_listed(calls):
+    head, beat, nightly = run("schedules", "list").stdout.splitlines()
+    assert head.split() == ["name", "topic", "when", "catch_up", "state", "next", "last"]
+    assert beat.split() == ["beat", "mails", "every", "30", "s", "skip", "paused", "2026-01-02T03:04:05Z"]
+    assert nightly.split() == ["nightly", "mails", "0", "4", "*", "*", "*", "UTC", "one", "active", "2026-01-02T03:04:05Z"]
+
+
+def test_schedules_are_paused_resumed_run_and_deleted(calls):
+    assert run("schedules", "pause", "a", "b", "--namespace", "n").stdout == "a paused\nb paused\n"
+    assert run("schedules", "resume", "a").stdout == "a next 2026-01-02T03:04:05Z\n"
+    assert run("schedules", "run", "a").stdout == f"{2**60}\n"
+    assert run("schedules", "delete", "beat", "x").stdout == "beat deleted\nx gone\n"
+    assert [call for call in calls if call[0] != "open"] == [("pause", "a", "n"), ("pause", "b", "n"), ("resume", "a", "default")]

@@ -1,7 +1,7 @@
 """Read by `mypy --strict`, never run: each line with `# error: CODE` is one, and no other."""
 
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from mqueue import Current, Handle, LogContext, Middleware, MQueue, Retry, enqueue_many, task
@@ -49,6 +49,14 @@ send.options(at=datetime(2030, 1, 1, tzinfo=UTC)).enqueue("ada", subject="later"
 plain.enqueue()
 
 
+@app.task(cron="*/5 * * * *", timezone="Europe/Berlin", catch_up="all")
+def often(n: int = 3) -> None: ...
+
+
+@app.task(every=timedelta(minutes=5))
+async def beat() -> None: ...
+
+
 async def on_a_loop() -> None:
     assert_type(await fetch("box"), list[str])
     assert_type(await fetch.enqueue_async("box", limit=3), Handle[list[str]])
@@ -70,3 +78,4 @@ plain.enqueue(1)  # error: call-arg
 app.task(executor="thread")  # error: call-overload
 Retry(on=(3,))  # error: arg-type
 app.task(topic=3)  # error: call-overload
+app.task(every=30, catch_up="never")  # error: call-overload

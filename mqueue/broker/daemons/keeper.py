@@ -1,4 +1,4 @@
-"""What a cold shard needs of its leader: a clock, leases that end, TTLs; and an eye on Redis."""
+"""What a cold shard needs of its leader: a clock, leases that end, TTLs, schedules; and an eye on Redis."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from mqueue.broker import tasks
 from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import UNHEARD_S
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.store.cold import ColdStore
 from mqueue.message import BATCH_MAX
 
@@ -15,13 +16,15 @@ TICK_S = 0.05
 PROBE_S = 0.5
 BACK = 2  # answers of Redis in a row after which it serves again
 PRUNE_EVERY_S = 1.0
+SCHEDULE_EVERY_S = 0.25
 
 logger = structlog.get_logger(__name__)
 
 
 class Keeper:
-    def __init__(self, epochs: Epochs) -> None:
+    def __init__(self, epochs: Epochs, scheduler: Scheduler) -> None:
         self._epochs = epochs
+        self._scheduler = scheduler
 
     async def keep(self, lead: Lead) -> None:
         """Returns when Redis is back. Raises Fault where another broker reaches it, or this one leads no more."""
@@ -51,7 +54,7 @@ class Keeper:
         shard, cold = lead.shard, ColdStore(lead.shard.store)
         now = shard.clock.monotonic
         clock = max((await shard.store.row()).clock_us, shard.now_us())
-        began, prune_at = now(), 0.0
+        began, prune_at, schedule_at = now(), 0.0, 0.0
         while True:
             prunes = now() >= prune_at
             async with lead.store.fenced(lead.epoch, lead.term):
@@ -64,5 +67,8 @@ class Keeper:
                 await lead.store.prune_results(BATCH_MAX)
                 await lead.store.prune_workers(UNHEARD_S)
                 prune_at = now() + PRUNE_EVERY_S
+            if now() >= schedule_at:
+                await self._scheduler.enqueue_due(lead, clock, announce=False)
+                schedule_at = now() + SCHEDULE_EVERY_S
             if ended == 0:
                 await asyncio.sleep(TICK_S)

@@ -26,6 +26,7 @@ from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.daemons.reconciler import Reconciler
+from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.store.leader import LeaderStore
@@ -52,10 +53,13 @@ class Leader:
     leader looks at a new one.
     """
 
-    def __init__(self, shard: Shard, admin: ReadyCache, limits: Limits, *, flush_age_us: int, horizon_us: int, idle_us: int) -> None:
+    def __init__(
+        self, shard: Shard, admin: ReadyCache, limits: Limits, scheduler: Scheduler, *, flush_age_us: int, horizon_us: int, idle_us: int
+    ) -> None:
         self._shard = shard
         self._epochs = Epochs(admin, limits)
-        self._keeper = Keeper(self._epochs)
+        self._keeper = Keeper(self._epochs, scheduler)
+        self._scheduler = scheduler
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
         self._flusher = Flusher(flush_age_us)
@@ -199,6 +203,7 @@ class Leader:
                 await self._prefetcher.scan(lead)
                 scan_at = now() + SCAN_EVERY_S
             if now() >= arrivals_at:
+                await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True)  # what is due arrives
                 await self._prefetcher.arrivals(lead)
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:

@@ -8,9 +8,10 @@ from mqueue.broker.http import problem
 from mqueue.broker.http.auth import Authenticator
 from mqueue.broker.http.call import Call, Receive, Scope, Send
 from mqueue.broker.http.cold import Cold
-from mqueue.broker.http.endpoint import Endpoint, Frame
+from mqueue.broker.http.endpoint import ByMethod, Endpoint, Frame
 from mqueue.broker.http.hot import Hot
 from mqueue.broker.http.quotas import Quotas
+from mqueue.broker.http.schedules import Schedules
 from mqueue.broker.http.waits import Waits
 from mqueue.broker.metrics import CONTENT_TYPE, Metrics
 from mqueue.broker.ports import Engine
@@ -28,6 +29,7 @@ class Api:
         self._waits = waits = Waits()
         hot = Hot(engine, quotas, waits)
         cold = Cold(engine, waits)
+        schedules = Schedules(engine.schedules, quotas)
         self._hot = {
             "/enqueue": Endpoint(frame, "/enqueue", POST, "write", hot.enqueue),
             "/dequeue": Endpoint(frame, "/dequeue", GET, "read", hot.dequeue),
@@ -44,6 +46,12 @@ class Api:
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
                 Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", cold.result)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
+                Route("/schedules", Endpoint(frame, "/schedules", GET, "read", schedules.page)),
+                Route("/schedules/{name}", ByMethod(frame, "/schedules/name", schedules.by_method())),
+                *(
+                    Route(f"/schedules/{{name}}/{verb}", Endpoint(frame, f"/schedules/name/{verb}", POST, "write", handler))
+                    for verb, handler in (("pause", schedules.pause), ("resume", schedules.resume), ("run", schedules.run))
+                ),
                 Route("/health", Endpoint(frame, "/health", GET_HEAD, None, cold.health)),
                 Route("/ready", Endpoint(frame, "/ready", GET_HEAD, None, cold.ready)),
             ],

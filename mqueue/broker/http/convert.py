@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from mqueue import message as m
+from mqueue import schedule as s
 from mqueue import wire
 from mqueue.broker.http.decode import NAME_RULE, TEXT_RULE, is_text, wrong
 from mqueue.errors import TooLarge
@@ -76,7 +77,7 @@ def _deliver_after(item: wire.EnqueueItem, index: int) -> int:
     return us
 
 
-def _metadata(value: dict[str, Any], index: int) -> bytes:
+def _metadata(value: dict[str, Any], index: int | None = None) -> bytes:
     if (flaw := _not_json(value, METADATA_DEPTH_MAX)) is not None:
         raise wrong(flaw, index, "metadata")
     encoded = _to_json(value)
@@ -237,6 +238,46 @@ def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.W
         told.topics = [topic for topic in told.topics if topic.partition("/")[0] in namespaces]
         told.running = [run for run in told.running if run.namespace in namespaces]
     return told
+
+
+def new_schedule(item: wire.ScheduleItem, name: str) -> s.Schedule:
+    """Raises Invalid, naming the field."""
+    check_names(item.namespace, (item.topic,))
+    try:
+        s.check(item.cron, item.timezone, item.every)
+    except s.BadSchedule as bad:
+        raise wrong(str(bad), None, bad.field) from None
+    metadata = None if item.metadata is None else _metadata(item.metadata).decode()
+    if not s.OWN_METADATA.isdisjoint(item.metadata or ()):
+        raise wrong(f"{' and '.join(sorted(s.OWN_METADATA))} are what each tick adds", None, "metadata")
+    if len(s.tagged(metadata, name, m.TIME_MAX_US)) > m.METADATA_MAX:
+        raise wrong(f"longer than {m.METADATA_MAX} bytes as JSON, with what each tick adds", None, "metadata")
+    return s.Schedule(
+        item.namespace, name, item.topic, item.cron, item.timezone, 0 if item.every is None else round(item.every * 1e6), 0, item.catch_up,
+        item.payload, metadata, item.priority, item.max_retries, None if item.lease is None else int(item.lease * 1000),
+        None if item.ttl is None else max(1, int(item.ttl * 1e6)), False, None, None, None,
+    )  # fmt: skip
+
+
+def schedule(known: s.Schedule, msgpack: bool) -> wire.Schedule:
+    return wire.Schedule(
+        name=known.name,
+        namespace=known.namespace,
+        topic=known.topic,
+        cron=known.cron,
+        timezone=known.timezone,
+        every=known.every_us / 1e6 if known.every_us else None,
+        catch_up=known.catch_up,
+        priority=known.priority,
+        paused=known.paused,
+        next_at=None if known.next_at_us is None else to_time(known.next_at_us),
+        last_at=None if known.last_at_us is None else to_time(known.last_at_us),
+        payload=known.payload,
+        metadata=None if known.metadata is None else _raw(known.metadata.encode(), msgpack),
+        ttl=None if known.ttl_us is None else known.ttl_us / 1e6,
+        max_retries=known.max_retries,
+        lease=None if known.lease_ms is None else known.lease_ms / 1000,
+    )
 
 
 def shard_ready(r: m.Readiness) -> wire.ShardReady:

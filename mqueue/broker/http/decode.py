@@ -57,6 +57,20 @@ class ResultQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
 
 
+class SchedulesQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`GET /schedules`."""
+
+    namespace: wire.Name = m.DEFAULT_NAMESPACE
+    limit: Annotated[int, Meta(ge=1, le=m.BATCH_MAX)] = 100
+    after: Annotated[str, Meta(max_length=m.NAME_MAX)] = ""
+
+
+class ScheduleQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Of what is done with one schedule."""
+
+    namespace: wire.Name = m.DEFAULT_NAMESPACE
+
+
 class NoQuery(Struct, forbid_unknown_fields=True, frozen=True):
     """Of the endpoints that take none."""
 
@@ -92,6 +106,7 @@ EXTEND: Body[wire.ExtendItem | list[wire.ExtendItem]] = Body(wire.ExtendItem | A
 POLL: Body[wire.Poll] = Body(wire.Poll)
 WORKER: Body[wire.Worker] = Body(wire.Worker)
 DEAD_IDS: Body[wire.DeadId | list[wire.DeadId]] = Body(wire.DeadId | Annotated[list[wire.DeadId], Meta(max_length=m.BATCH_MAX)])
+SCHEDULE: Body[wire.ScheduleItem] = Body(wire.ScheduleItem)
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -1,7 +1,7 @@
 """The frame around every endpoint, hot or not: method, token, answer, errors, metrics. No middleware."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -83,3 +83,18 @@ class Endpoint:
         else:
             kind, body = JSON, _to_json(result)
         return call.status, [kind, (b"content-length", b"%d" % len(body)), *call.reply_headers], body
+
+
+class ByMethod:
+    """One path whose methods do different things. `handlers`: method → verb and handler."""
+
+    def __init__(self, frame: Frame, route: str, handlers: Mapping[str, tuple[Verb, Handler]]) -> None:
+        self._endpoints = {method: Endpoint(frame, route, (method,), verb, handler) for method, (verb, handler) in handlers.items()}
+        self._refuses = Endpoint(frame, route, tuple(handlers), None, _unreachable)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoints.get(scope["method"], self._refuses)(scope, receive, send)
+
+
+async def _unreachable(call: Call) -> object:
+    raise AssertionError("refused by its method before")

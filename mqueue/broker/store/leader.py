@@ -38,26 +38,27 @@ class LeaderStore:
     # -- election, epochs, fence ---------------------------------------------------------------------------------------------
 
     async def try_lock(self) -> bool:
-        return bool((await self._all("try_lock", key=LEADER_LOCK + self._store.number))[0][0])
+        return bool((await self.ask("try_lock", key=LEADER_LOCK + self._store.number))[0][0])
 
     async def unseat(self, node: int, silent_s: float) -> bool:
         """Ends the leader's session where its broker has been silent for so long, or is this one; True if it was one."""
-        return bool(await self._all("unseat", key=LEADER_LOCK + self._store.number, node=node, silent_s=silent_s))
+        return bool(await self.ask("unseat", key=LEADER_LOCK + self._store.number, node=node, silent_s=silent_s))
 
     async def raise_term(self, floor: int, node: int) -> int:
-        return int((await self._all("raise_term", floor=floor, node=node))[0][0])
+        return int((await self.ask("raise_term", floor=floor, node=node))[0][0])
 
     async def raise_epoch(self, term: int, floor: int) -> int:
-        rows = await self._all("raise_epoch", term=term, floor=floor)
+        rows = await self.ask("raise_epoch", term=term, floor=floor)
         if not rows:
             raise Deposed(f"term {term} is over")
         return int(rows[0][0])
 
     async def open_shard(self, epoch: int, term: int, mode: str, run_id: str, timeline: int, clock: int = 0) -> None:
-        if not await self._all("open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline, clock=clock):
+        if not await self.ask("open_shard", epoch=epoch, term=term, mode=mode, run_id=run_id, timeline=timeline, clock=clock):
             raise Deposed(f"epoch {epoch}, term {term} is over")
 
-    async def _all(self, name: str, **args: Any) -> list[Any]:
+    async def ask(self, name: str, **args: Any) -> list[Any]:
+        """The rows of one statement, outside a transaction of a daemon."""
         try:
             cursor = await self.connection.execute(sql(name), args, binary=True)
             return await cursor.fetchall() if cursor.description else []
@@ -107,18 +108,18 @@ class LeaderStore:
             "t_due": t_due,
             "t_id": t_id,
         }
-        rows = await self._all("refill_page", **args, limit=limit + 1, bytes=size)
+        rows = await self.ask("refill_page", **args, limit=limit + 1, bytes=size)
         return _page(rows, limit, lambda row: message_row(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
 
     async def time_page(self, due: int, id: int, until: int, limit: int, size: int) -> tuple[list[Row], tuple[int, int]]:
         """Rows due from (due, id) up to `until`, and how far this page reaches."""
-        rows = await self._all("time_page", due=due, id=id, until=until, limit=limit + 1, bytes=size)
+        rows = await self.ask("time_page", due=due, id=id, until=until, limit=limit + 1, bytes=size)
         shaped = [(row[0], *row[2:], row[1]) for row in rows]
         return _page(shaped, limit, lambda row: message_row(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
 
     async def arrivals(self, limit: int) -> tuple[list[int], list[Row]]:
         """Ids of the oldest arrivals, and the rows of those that are still there."""
-        rows = await self._all("arrivals", limit=limit)
+        rows = await self.ask("arrivals", limit=limit)
         return [row[0] for row in rows], [message_row(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
 
     async def put_arrivals(self, ids: Sequence[int]) -> None:
@@ -130,18 +131,18 @@ class LeaderStore:
     async def expired_page(self, now: int, after: tuple[int, int], limit: int) -> list[tuple[int, int, int]]:
         """Id, version, expiry of rows past their TTL, beyond (expiry, id)."""
         expires, id = after
-        return await self._all("expired_page", now=now, expires=expires, id=id, limit=limit)
+        return await self.ask("expired_page", now=now, expires=expires, id=id, limit=limit)
 
     async def prune_keys(self, now: int, limit: int) -> int:
         """Returns how many went."""
-        return len(await self._all("prune_keys", now=now, limit=limit))
+        return len(await self.ask("prune_keys", now=now, limit=limit))
 
     async def prune_results(self, limit: int) -> int:
         """Returns how many went."""
-        return len(await self._all("prune_results", limit=limit))
+        return len(await self.ask("prune_results", limit=limit))
 
     async def prune_workers(self, unheard_s: float) -> None:
-        await self._all("prune_workers", unheard=unheard_s)
+        await self.ask("prune_workers", unheard=unheard_s)
 
     async def overdue_page(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
         """Keys of rows above `after` and below the frontier that were due before then (µs)."""
@@ -149,7 +150,7 @@ class LeaderStore:
         begin = record.key_parts(after) if after else FIRST_PARTS
         end = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
         args = dict(zip((*KEY_COLUMNS, *(f"to_{column}" for column in KEY_COLUMNS)), (*begin, *end), strict=True))
-        rows = await self._all("overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
+        rows = await self.ask("overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
         return [record.key(*row) for row in rows]
 
     async def mirror_leases(self, leases: Sequence[tuple[int, int, int, int]]) -> None:
@@ -160,12 +161,12 @@ class LeaderStore:
 
     async def live_leases(self, after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:
         """Messages whose lease still runs: id, leased record, body; by id, above `after`."""
-        rows = await self._all("live_leases", after=after, limit=limit, now=now)
+        rows = await self.ask("live_leases", after=after, limit=limit, now=now)
         return [(row[0], *leased_row(row[:16], *row[16:])) for row in rows]
 
     async def request_keys(self, now: int, limit: int) -> list[tuple[bytes, bytes]]:
         """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued past Redis."""
-        rows = await self._all("request_keys", now=now, limit=limit)
+        rows = await self.ask("request_keys", now=now, limit=limit)
         return [(h, record.IDEMPOTENCY.pack(id, body, 0, 0, expires, 1, b"r") + ids) for h, body, id, expires, ids in rows]
 
     # -- flush ---------------------------------------------------------------------------------------------------------------

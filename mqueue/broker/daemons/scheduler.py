@@ -1,0 +1,78 @@
+"""Schedule: what is due by the clock on the wall becomes messages, each tick one, whoever leads and whenever a leader dies.
+
+The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early. A clock that goes back
+repeats nothing, since each schedule knows its next tick.
+"""
+
+import structlog
+
+from mqueue import schedule
+from mqueue.broker import failpoints, record
+from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.store import schedules
+from mqueue.broker.store.rows import Row
+from mqueue.broker.store.schedules import Ticked
+from mqueue.broker.wal.errors import WalFull
+from mqueue.broker.wal.ids import IdSource
+from mqueue.message import BATCH_MAX, BODY_MAX
+from mqueue.schedule import Schedule
+
+SCHEDULES_MAX = 100  # in one transaction
+ROUNDS_MAX = 8  # transactions in one go, so that a flush gets its turn
+
+logger = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """`lease_s`, `max_retries`: of messages whose schedule names none."""
+
+    def __init__(self, ids: IdSource, *, lease_s: float, max_retries: int) -> None:
+        self._ids = ids
+        self._lease_ms = int(lease_s * 1000)
+        self._max_retries = max_retries
+
+    async def enqueue_due(self, lead: Lead, stamp_us: int, *, announce: bool) -> int:
+        """Returns how many messages it made. `stamp_us`, `announce`: as `schedules.enqueue`."""
+        made = 0
+        try:
+            for _ in range(ROUNDS_MAX):
+                if not await schedules.is_due(lead.store, lead.shard.clock.wall_us()):
+                    break
+                made += await self._round(lead, stamp_us, announce)
+        except WalFull as full:  # no ids: the ticks wait
+            logger.warning("scheduled tasks wait for room on the disk", shard=lead.shard.number, reason=str(full))
+        lead.shard.metrics.scheduled.inc(made)
+        return made
+
+    async def _round(self, lead: Lead, stamp_us: int, announce: bool) -> int:
+        """One transaction."""
+        connection = lead.store.connection
+        async with lead.store.fenced(lead.epoch, lead.term, moves=announce):
+            due, now_us = await schedules.take_due(connection, lead.shard.clock.wall_us(), SCHEDULES_MAX)
+            ticked = self._decide(lead.shard.node, due, now_us, stamp_us)
+            await schedules.enqueue(lead.shard.store, connection, ticked, announce=announce, stamp_us=stamp_us)
+        await failpoints.ahit("schedule.after_commit")
+        return sum(len(t.rows) for t in ticked)
+
+    def _decide(self, node: int, due: list[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
+        """As much of it as fits one transaction."""
+        ticked: list[Ticked] = []
+        count, size = BATCH_MAX, BODY_MAX
+        for s in due:
+            limit = min(count, max(1, size // (len(s.payload) + record.OVERHEAD)))
+            ticks, next_us = schedule.due(s.spec, s.catch_up, s.next_at_us or 0, now_us, limit)
+            rows = [self._row(node, s, id, tick, stamp_us) for id, tick in zip(self._ids.take(len(ticks)), ticks, strict=True)]
+            ticked.append(Ticked(s, rows, ticks[-1] if ticks else None, next_us))
+            count, size = count - len(rows), size - sum(len(body) for _, body in rows)
+            if count <= 0 or size <= 0:
+                break
+        return ticked
+
+    def _row(self, node: int, s: Schedule, id: int, tick_us: int, stamp_us: int) -> Row:
+        body = record.body(stamp_us, s.payload, schedule.tagged(s.metadata, s.name, tick_us), None)
+        data = record.new(
+            priority=s.priority, due=stamp_us, id=id, expires=stamp_us + s.ttl_us if s.ttl_us else 0,
+            max_retries=self._max_retries if s.max_retries is None else s.max_retries, lease_ms=s.lease_ms or self._lease_ms, node=node,
+            sequence=0, size=len(body), topic=f"{s.namespace}/{s.topic}".encode(),
+        )  # fmt: skip
+        return data, body

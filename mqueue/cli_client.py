@@ -1,0 +1,41 @@
+"""What the commands that talk to a broker share: which one, how to reach it, how to print what it says."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mqueue.client import Client
+
+Command = Callable[..., Any]
+namespace_option = click.option("--namespace", default="default", show_default=True, help="Namespace of the topic.")
+
+
+def broker_options(command: Command) -> Command:
+    """Which broker to talk to."""
+    for option in (
+        click.option("--token", help="Token for it. [env: MQUEUE_TOKEN; else what the broker on this machine left]"),
+        click.option("--url", help="The broker's URL. [env: MQUEUE_URL; else the broker on this machine]"),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def connected(url: str | None, token: str | None) -> "Iterator[Client]":
+    from mqueue.client import Client
+
+    with Client(url, token) as client:
+        try:
+            yield client
+        except (UnicodeError, OverflowError) as error:
+            raise click.ClickException(f"an argument cannot be sent: {error}") from error
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())

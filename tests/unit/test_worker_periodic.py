@@ -1,0 +1,119 @@
+"""Periodic tasks: what a decorator refuses, and what a worker declares."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from fake_broker import FakeBroker, start
+from working import until, working
+
+from mqueue import Retry
+from mqueue.worker.app import MQueue
+from mqueue.worker.runtime import Worker
+
+
+@pytest.fixture
+def broker() -> Iterator[FakeBroker]:
+    with start() as broker:
+        yield broker
+
+
+@pytest.fixture
+def app(broker: FakeBroker) -> MQueue:
+    return MQueue(broker.url, broker.token)
+
+
+def simple(n: int = 1, *, to: str = "ada") -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"cron": "* * * *"}, "five fields"),
+        ({"cron": "99 * * * *"}, "99"),
+        ({"cron": "* * * * *", "timezone": "Mars/Olympus"}, "no time zone"),
+        ({"cron": "* * * * *", "every": 5}, "either cron or every"),
+        ({"every": 0.2}, "seconds"),
+        ({"every": timedelta(0)}, "seconds"),
+        ({"every": 5, "timezone": "UTC"}, "timezone= is for cron="),
+        ({"every": 5, "catch_up": "some"}, "'skip', 'one' or 'all'"),
+        ({"timezone": "UTC"}, "for a task with cron= or every="),
+        ({"catch_up": "all"}, "for a task with cron= or every="),
+        ({"every": 5, "name": "two words"}, "give it a name="),
+    ],
+)
+def test_what_is_no_schedule_is_an_error_where_it_is_written(options: dict[str, Any], says: str) -> None:
+    app = MQueue("http://unused")
+    with pytest.raises(ValueError, match=says):
+        app.task(**({"name": "t"} | options))(simple)
+    assert not len(app)
+
+
+def test_it_must_run_without_arguments() -> None:
+    app = MQueue("http://unused")
+    for needs in (lambda n: None, lambda *, to: None):
+        with pytest.raises(TypeError, match="runs without arguments"):
+            app.task(name="t", every=5)(needs)
+    app.task(name="t", every=5)(simple)
+
+
+def test_without_cronsim_the_broker_checks() -> None:
+    code = (
+        "import sys; sys.modules['cronsim'] = None\n"
+        "from mqueue import MQueue\n"
+        "app = MQueue('http://unused')\n"
+        "print(app.task(name='t', cron='99 * * * *')(lambda: None).periodic.cron)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "99 * * * *\n"
+
+
+async def test_a_worker_declares_what_it_runs(app: MQueue, broker: FakeBroker) -> None:
+    app.task(name="beat", topic="a", every=timedelta(seconds=90), priority=3, retry=Retry(max=7), lease=9)(simple)
+    app.task(name="nightly", topic="b", cron="0 4 * * *", timezone="Europe/Berlin", catch_up="all")(simple)
+    app.task(name="other", topic="c", every=5)(simple)
+    app.task(name="plain", topic="a")(simple)
+    async with working(app, broker, topics=("a", "b"), namespace="n"):
+        await until(lambda: len(broker.schedules) == 2)
+    (first, beat), (second, nightly) = broker.schedules
+    assert (first, second) == ("beat", "nightly")
+    assert (beat.namespace, beat.topic, beat.every, beat.cron, beat.priority, beat.max_retries, beat.lease, beat.declared) == (
+        "n", "a", 90.0, None, 3, 7, 9, True,
+    )  # fmt: skip
+    assert (nightly.cron, nightly.timezone, nightly.catch_up) == ("0 4 * * *", "Europe/Berlin", "all")
+    assert msgspec.json.decode(beat.payload) == {"task": "beat", "args": [], "kwargs": {}}
+
+
+async def test_it_runs_jobs_before_the_broker_takes_its_schedules(app: MQueue, broker: FakeBroker) -> None:
+    ran = asyncio.Event()
+
+    @app.task(name="beat", topic="a", every=5)
+    async def beat() -> None:
+        ran.set()
+
+    broker.refuse("/schedules/beat", times=2)
+    broker.refuse("/schedules/bad", times=99, status=400, code="invalid")
+    app.task(name="bad", topic="a", every=5)(simple)
+    await beat.enqueue_async()
+    async with working(app, broker):
+        async with asyncio.timeout(10):
+            await ran.wait()
+        await until(lambda: broker.schedules)
+    assert broker.requests["/schedules/beat"] == 3
+    assert broker.requests["/schedules/bad"] == 1, "refused for good"
+
+
+async def test_a_worker_that_is_away_from_its_broker_stops_all_the_same(app: MQueue, broker: FakeBroker) -> None:
+    app.task(name="beat", topic="a", every=5)(simple)
+    broker.server.down()  # type: ignore[attr-defined]
+    worker = Worker(app, url=broker.url, token=broker.token)
+    run = asyncio.create_task(worker.run())
+    await asyncio.sleep(0)
+    worker.stop()
+    async with asyncio.timeout(10):
+        assert await run == 0
+    broker.server.up()  # type: ignore[attr-defined]
