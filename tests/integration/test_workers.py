@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
 from mqueue import wire
+from mqueue.broker import tasks
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.http.convert import worker_report
 from mqueue.broker.store.migrate import migrate
@@ -87,9 +87,7 @@ async def test_what_postgres_did_not_take_is_written_later(store: ShardStore) ->
             while await names(workers) != ["a"]:
                 await asyncio.sleep(0.02)
     finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        await tasks.end([running])
 
 
 async def test_how_many_may_tell_is_bounded(store: ShardStore) -> None:
