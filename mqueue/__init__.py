@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mqueue import errors
     from mqueue.client import AsyncClient, Client
+    from mqueue.errors import JobFailed
     from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
+    from mqueue.worker.handle import Handle, NoResult
     from mqueue.worker.job import Current, current
     from mqueue.worker.middleware import LogContext, Middleware
     from mqueue.worker.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
@@ -29,10 +31,13 @@ _HOME = {
     "Bury": "mqueue.worker.outcome",
     "Client": "mqueue.client",
     "Current": "mqueue.worker.job",
+    "Handle": "mqueue.worker.handle",
+    "JobFailed": "mqueue.errors",
     "LogContext": "mqueue.worker.middleware",
     "MQueue": "mqueue.worker.app",
     "MemoryLimit": "mqueue.worker.outcome",
     "Middleware": "mqueue.worker.middleware",
+    "NoResult": "mqueue.worker.handle",
     "ProcessEnded": "mqueue.worker.outcome",
     "RateLimited": "mqueue.worker.outcome",
     "Retry": "mqueue.worker.retry",
@@ -51,10 +56,13 @@ __all__ = [
     "Bury",
     "Client",
     "Current",
+    "Handle",
+    "JobFailed",
     "LogContext",
     "MQueue",
     "MemoryLimit",
     "Middleware",
+    "NoResult",
     "ProcessEnded",
     "RateLimited",
     "Retry",

@@ -13,6 +13,7 @@ import click
 from mqueue.cli_client import broker_options, connected, namespace_option, table
 from mqueue.cli_schedules import schedules
 from mqueue.cli_wal import wal
+from mqueue.cli_workers import workers
 from mqueue.errors import MQueueError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def migrate() -> None:
 @click.option("--reload", is_flag=True, help="For development: start anew when a .py file below the working directory changes.")
 @click.option("--probe-port", type=click.IntRange(0, 65535), help="Serve /live, /ready and /metrics here. 0: any free port, logged.")
 @click.option("--probe-host", default="0.0.0.0", show_default=True, help="Address of the probe port.")
+@click.option("--name", help="What it is called in `mqueue workers`. [default: made of host and process]")
 @broker_options
 @click.pass_context
 def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> None:
@@ -245,6 +247,7 @@ def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: 
 
 
 main.add_command(wal)
+main.add_command(workers)
 main.add_command(schedules)
 
 

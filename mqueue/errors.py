@@ -5,6 +5,8 @@
     ├── Unauthorized         401  unauthorized       token missing, bad or expired
     ├── Forbidden            403  forbidden          the token lacks the scope
     ├── NotFound             404  not-found          no such thing, or not for this token
+    ├── Pending              404  pending            no result yet: the message waits or is being worked on
+    ├── JobFailed            410  dead-letter        no result will come: the message is a dead letter; the detail is its error
     ├── Stale                409  stale              the receipt is no longer current; nothing was changed
     ├── InFlight             409  in-flight          another request with this idempotency key is not durable yet
     ├── TooLarge             413  too-large          body over its limit
@@ -51,6 +53,14 @@ class NotFound(MQueueError):
     code, status, title = "not-found", 404, "Not found"
 
 
+class Pending(MQueueError):
+    code, status, title, retryable = "pending", 404, "There is no result yet", True
+
+
+class JobFailed(MQueueError):
+    code, status, title = "dead-letter", 410, "The message is a dead letter"
+
+
 class Stale(MQueueError):
     code, status, title = "stale", 409, "The receipt is no longer current"
 
@@ -82,6 +92,7 @@ class BufferFull(Unavailable):
 BY_CODE: dict[str, type[MQueueError]] = {
     cls.code: cls
     for cls in (
-        Invalid, Unauthorized, Forbidden, NotFound, Stale, InFlight, TooLarge, KeyReused, QuotaExceeded, Unavailable, BufferFull,
+        Invalid, Unauthorized, Forbidden, NotFound, Pending, JobFailed, Stale, InFlight, TooLarge, KeyReused, QuotaExceeded, Unavailable,
+        BufferFull,
     )
 }  # fmt: skip

@@ -20,7 +20,11 @@ SINCE_MAX = 4_096  # letters of where a `POST /cancelled` goes on
 TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
 
 DEFAULT_NAMESPACE = "default"
+TOPIC_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}/[A-Za-z0-9_.\-]{1,128}(?!\n)$"
 NAME_PATTERN = r"^[A-Za-z0-9_.\-]{1,128}(?!\n)$"
+RESULT_MAX = 1024 * 1024  # bytes of a result; a broker may allow less
+RESULT_TTL_S = 3600.0  # of a result that names none
+RESULT_TTL_MAX_S = 30 * 86400.0
 REQUEST_KEY_S = 600.0  # how long the key of a whole request is known
 
 Kind = Literal["ack", "nack", "release", "bury", "cancel"]
@@ -90,6 +94,8 @@ class Settle:
     receipt: str | None = None  # None: whatever lease is current
     error: str | None = None
     retry_after: float | None = None  # seconds; overrides the backoff
+    result: bytes | None = None  # of an ack: to be kept
+    result_ttl: float = RESULT_TTL_S  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class MessageStatus:
     id: int
     namespace: str
     topic: str
-    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     priority: int
     attempts: int
     max_retries: int
@@ -134,6 +140,55 @@ class MessageStatus:
     created_at_us: int
     error: str | None = None
     cancelling: bool = False  # it is leased, and ends with this delivery
+    progress: float | None = None  # 0 to 1, as its handler told
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an acked message left. `receipt`: of its delivery, 12 bytes; of two results that of the later delivery stands.
+
+    `ttl`: seconds from when PostgreSQL has it.
+    """
+
+    id: int
+    namespace: str
+    topic: str
+    receipt: bytes
+    value: bytes
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLook:
+    """What there is of a result now: a `value` where the message is done, else how far it is; `error` of one that is dead."""
+
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
+    value: bytes = b""
+    error: str | None = None
+
+
+WORKER_UNHEARD_S = 10.0  # after which a worker is gone
+WORKERS_MAX = 1_000  # of one broker, and in one answer
+REPORT_MAX = 256 * 1024  # bytes of what one worker tells
+RUNNING_MAX = 100  # jobs in it
+NOTE_MAX = 200  # characters of a job's note
+
+
+class WorkerKey(NamedTuple):
+    """`namespaces`: of its topics, sorted."""
+
+    name: str
+    namespaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker tells of itself. `progressing`: messages whose progress is in `text`, which is JSON (`wire.Worker`)."""
+
+    key: WorkerKey
+    progressing: tuple[int, ...]
+    text: str
 
 
 Durability = Literal["wal", "postgres"]

@@ -53,8 +53,8 @@ class Message(Struct, omit_defaults=True, kw_only=True):
     metadata: msgspec.Raw | dict[str, Any] | None = None
 
 
-class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack."""
+class SettleItem(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and `result_ttl` for ack."""
 
     id: Id
     topic: Name
@@ -62,6 +62,8 @@ class SettleItem(Struct, forbid_unknown_fields=True, kw_only=True):
     receipt: Receipt | None = None
     error: Annotated[str, Meta(max_length=256 * 1024)] | None = None
     retry_after: Seconds | None = None
+    result: bytes | None = None
+    result_ttl: Annotated[float, Meta(gt=0, le=m.RESULT_TTL_MAX_S)] | None = None  # seconds
 
 
 class PollSettle(SettleItem, kw_only=True):
@@ -223,7 +225,7 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     id: int
     namespace: str
     topic: str
-    state: Literal["ready", "delayed", "leased", "waiting", "dead"]
+    state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     priority: int
     attempts: int
     max_retries: int
@@ -233,6 +235,8 @@ class Status(Struct, omit_defaults=True, kw_only=True):
     error: str | None = None
     metadata: msgspec.Raw | dict[str, Any] | None = None
     cancelling: bool = False
+    progress: float | None = None  # 0 to 1, while it runs, if its handler tells
+    note: str | None = None
 
 
 class Cancel(Struct):
@@ -255,6 +259,48 @@ class Cancelled(Struct):
 
     since: str
     ids: list[int]
+
+
+class Result(Struct, kw_only=True):
+    """Answer of `GET /messages/{id}/result` once there is one."""
+
+    id: int
+    value: bytes
+
+
+class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What a slot of a worker runs."""
+
+    id: Id
+    namespace: Name
+    topic: Name
+    task: Annotated[str, Meta(max_length=m.NAME_MAX)]
+    attempt: Annotated[int, Meta(ge=1)]
+    seconds: Seconds
+    progress: Annotated[float, Meta(ge=0, le=1)] | None = None
+    note: Annotated[str, Meta(max_length=m.NOTE_MAX)] | None = None
+
+
+class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Body of `POST /workers`, and one element of `GET /workers`. `topics`: as `namespace/topic`.
+
+    `busy`: slots taken; `running`: what they run, those with a progress and then the longest-running first. A worker that is `stopped` is
+    forgotten. `seen_at`: in the answer alone, when the broker last heard of it.
+    """
+
+    name: Name
+    host: Annotated[str, Meta(max_length=255)]
+    pid: Annotated[int, Meta(ge=0, lt=2**31)]
+    version: Annotated[str, Meta(max_length=64)]
+    topics: Annotated[list[Annotated[str, Meta(pattern=m.TOPIC_PATTERN)]], Meta(min_length=1, max_length=200)]
+    tasks: Annotated[list[Annotated[str, Meta(max_length=m.NAME_MAX)]], Meta(max_length=200)]
+    slots: Annotated[int, Meta(ge=1, lt=2**31)]
+    busy: Annotated[int, Meta(ge=0, lt=2**31)]
+    started_at: Annotated[datetime, Meta(tz=True)]
+    state: Literal["running", "stopping", "stopped"]
+    counts: Annotated[dict[Annotated[str, Meta(max_length=32)], int], Meta(max_length=32)] = {}
+    running: Annotated[list[Running], Meta(max_length=m.RUNNING_MAX)] = []
+    seen_at: datetime | None = None
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):

@@ -162,6 +162,7 @@ class Broker:
             max_retries=settings.max_retries,
             idempotency_s=settings.idempotency_s,
             postgres_namespaces=settings.postgres_namespaces,
+            result_max=settings.result_max_kb * 1024,
         )
         for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
             self._spawn(Membership(shard).run(), f"membership-{shard.number}")
@@ -169,6 +170,7 @@ class Broker:
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
         self._spawn(self._keep_ahead(ids, self._identity.reserve), "ids")
+        self._spawn(engine.workers_loop(), "workers")
         self._spawn(self._watch_health(), "health")
         async with asyncio.timeout(SERVING_WAIT_S):
             for shard in self._shards:

@@ -181,6 +181,7 @@ class Settings(BaseModel):
     lease_s: float = _option(30.0, "s", "Lease of a message that names none", ge=0.05, le=86_400)
     max_retries: int = _option(3, "retries", "Retries of a message that names none", ge=0, le=1_000)
     idempotency_s: int = _option(86_400, "s", "How long an idempotency key is remembered", ge=1)
+    result_max_kb: int = _option(1024, "KiB", "Largest result of a task; a larger one fails its job", ge=1, le=1024)
     time_horizon_s: int = _option(60, "s", "How far ahead delayed messages are loaded into Redis", ge=1)
     topic_idle_s: int = _option(600, "s", "Idle time after which a topic leaves Redis", ge=1)
     log_level: Level = _option("info", "", "debug, info, warning or error")

@@ -13,14 +13,17 @@ from mqueue.broker.dead_letters import DeadLetters
 from mqueue.broker.enqueuer import Enqueuer
 from mqueue.broker.fetcher import Fetcher
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.result_waiters import ResultWaiters
+from mqueue.broker.results import Results
 from mqueue.broker.schedules import Schedules
 from mqueue.broker.settler import Settler
 from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.views import Views
 from mqueue.broker.waiters import Waiters
+from mqueue.broker.workers import Workers
 from mqueue.clock import Clock
-from mqueue.message import Readiness
+from mqueue.message import RESULT_MAX, Readiness
 
 
 class Engine:
@@ -37,6 +40,7 @@ class Engine:
         max_retries: int,
         idempotency_s: float,
         postgres_namespaces: Sequence[str] = (),
+        result_max: int = RESULT_MAX,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._shards = shards
@@ -45,9 +49,12 @@ class Engine:
             postgres_namespaces=postgres_namespaces,
         )  # fmt: skip
         fetcher = Fetcher(shards, slots, waiters, metrics, clock)
-        settler = Settler(shards, committers, slots, metrics, jitter)
+        result_waiters = ResultWaiters()
+        settler = Settler(shards, committers, slots, metrics, jitter, result_waiters, result_max)
         dead_letters = DeadLetters(shards, slots, clock)
-        views = Views(shards)
+        workers = Workers(shards[0].store, clock)
+        views = Views(shards, workers.progress)
+        results = Results(shards, slots, result_waiters, views.message, clock)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)
         self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)
@@ -62,6 +69,10 @@ class Engine:
         self.delete_dead = dead_letters.delete
         self.topics = views.topics
         self.message = views.message
+        self.result = results.result
+        self.hear_worker = workers.hear
+        self.workers = workers.workers
+        self.workers_loop = workers.run
 
     def readiness(self) -> list[Readiness]:
         return [shard.readiness() for shard in self._shards]

@@ -35,6 +35,7 @@ POINTS: tuple[tuple[str, str], ...] = (
     ("wal.before_remove", "a flushed segment is about to be unlinked"),
     ("settle.before_redis", "a settle was read, nothing is changed"),
     ("settle.after_redis", "settled in Redis, not logged"),
+    ("settle.before_result", "settled and logged, its result is not in PostgreSQL"),
     ("settle.after_log", "settled and logged, the client does not know"),
     ("flush.before_copy", "a flush has read its batch, PostgreSQL has nothing of it"),
     ("flush.before_commit", "rows and positions are written, not committed"),

@@ -14,9 +14,12 @@ from mqueue.message import (
     NewMessage,
     Readiness,
     RequestKey,
+    ResultLook,
     Settle,
+    TopicName,
     TopicStats,
     Verdict,
+    WorkerReport,
 )  # fmt: skip
 from mqueue.schedule import Schedule
 
@@ -84,7 +87,7 @@ class Engine(Protocol):
         ...
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
-        """Verdicts in order. At most BATCH_MAX."""
+        """Verdicts in order. At most BATCH_MAX. Raises TooLarge for a result, before anything is settled."""
         ...
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]: ...
@@ -113,6 +116,18 @@ class Engine(Protocol):
         ...
 
     async def message(self, id: int) -> MessageStatus | None: ...
+
+    async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
+        """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to be seen."""
+        ...
+
+    async def hear_worker(self, report: WorkerReport, *, stopped: bool = False) -> None:
+        """What a worker tells; `stopped`: it is to be forgotten. Shown within a second."""
+        ...
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        """What each worker told last, and when (µs): of those with a topic in these namespaces (None: of all)."""
+        ...
 
     def readiness(self) -> list[Readiness]:
         """Of every shard."""

@@ -1,35 +1,56 @@
-"""Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`."""
+"""Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`.
+
+The result that an ack brings is kept once the ack was taken. For one that is `gone` too: it may be the repetition of an ack whose result
+PostgreSQL did not take, or whose answer got lost. (A sleeper's late ack is `stale`; where the message has gone meanwhile, the result of the
+later delivery stands, whichever comes first.)
+"""
 
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from mqueue.broker import failpoints
 from mqueue.broker.batch import delays
 from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.committer import Committer
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.result_waiters import ResultWaiters
+from mqueue.broker.result_writer import ResultWriter
 from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.cold import ColdStore
+from mqueue.errors import TooLarge
 from mqueue.lifecycle import GONE, State
-from mqueue.message import ERROR_MAX, Extend, Settle, TopicName, Verdict
+from mqueue.message import ERROR_MAX, Extend, Result, Settle, TopicName, Verdict
 
 VERDICTS: dict[str, Verdict] = {"o": "ok", "s": "stale", "g": "gone"}
 
 
 class Settler:
     def __init__(
-        self, shards: Sequence[Shard], committers: Sequence[Committer], slots: SlotMap, metrics: Metrics, jitter: Callable[[], float]
+        self,
+        shards: Sequence[Shard],
+        committers: Sequence[Committer],
+        slots: SlotMap,
+        metrics: Metrics,
+        jitter: Callable[[], float],
+        waiters: ResultWaiters,
+        result_max: int,
     ) -> None:
         self._shards = shards
         self._committers = committers
         self._slots = slots
         self._metrics = metrics
         self._jitter = jitter
+        self._waiters = waiters
+        self._result_max = result_max
+        self._writers = [ResultWriter(shard.store) for shard in shards]
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
+        """Raises TooLarge for a result, before anything is settled; Unavailable where one was not kept though its message is settled."""
+        self._check_results(settles)
         verdicts = await self._by_shard(settles, self._settle_shard)
         acked: dict[str, int] = defaultdict(int)
         nacked: dict[str, int] = defaultdict(int)
@@ -40,6 +61,8 @@ class Settler:
             self._metrics.acked(namespace, count)
         for namespace, count in nacked.items():
             self._metrics.nacked(namespace, count)
+        if results := [_result(s, v) for s, v in zip(settles, verdicts, strict=True) if s.result is not None and v != "stale"]:
+            await self._keep(results)
         return verdicts
 
     async def _by_shard(self, items: Sequence[Any], call: Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]) -> list[Verdict]:
@@ -63,6 +86,23 @@ class Settler:
             for namespace, count in namespaces.items():
                 count_in(namespace, count)
         return await self._verdicts(shard, settles, [VERDICTS[outcome.verdict.decode()] for outcome in outcomes])
+
+    def _check_results(self, settles: Sequence[Settle]) -> None:
+        for item, s in enumerate(settles):
+            if s.result is not None and len(s.result) > self._result_max:
+                raise TooLarge(f"a result may have {self._result_max} bytes, this one has {len(s.result)}", item=item, field="result")
+
+    async def _keep(self, results: Sequence[Result]) -> None:
+        await failpoints.ahit("settle.before_result")
+        by_shard: dict[int, list[Result]] = defaultdict(list)
+        for result in results:
+            by_shard[self._slots.shard(TopicName(result.namespace, result.topic))].append(result)
+        try:
+            await asyncio.gather(*(self._writers[number].keep(of_shard) for number, of_shard in by_shard.items()))
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        for number, of_shard in by_shard.items():
+            self._waiters.wake(number, (result.id for result in of_shard))
 
     def _settle_args(self, s: Settle) -> SettleArgs:
         retry = b""
@@ -128,6 +168,12 @@ class Settler:
             return False
         data, _, _ = await shard.cache.record(id.to_bytes(8))
         return data is not None and State(data[:1]) in GONE
+
+
+def _result(s: Settle, verdict: Verdict) -> Result:
+    """A settle without a receipt acts on the current lease, so no delivery can be later; one that comes too late is before all."""
+    anybody = b"\xff" * 12 if verdict == "ok" else b""
+    return Result(s.id, s.namespace, s.topic, anybody if s.receipt is None else _receipt(s.receipt), s.result or b"", s.result_ttl)
 
 
 def _receipt(text: str | None) -> bytes:

@@ -1,7 +1,8 @@
 """What can be seen: topics with their depths and counters, and one message by its id."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker import record
@@ -15,8 +16,11 @@ LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    """`progress`: of a message that runs, and its note."""
+
+    def __init__(self, shards: Sequence[Shard], progress: Callable[[int], Awaitable[tuple[float | None, str | None]]]) -> None:
         self._shards = shards
+        self._progress = progress
 
     async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
         try:
@@ -58,25 +62,41 @@ class Views:
         return found
 
     async def message(self, id: int) -> MessageStatus | None:
-        for shard in self._shards:
-            try:
-                data, body, error = (None,) * 3 if shard.mode == COLD else await shard.cache.record(id.to_bytes(8))
-                if data is not None:
-                    if State(data[:1]) in GONE or body is None:
-                        return None
-                    r, b = record.unpack(data), record.open_body(body)
-                    return MessageStatus(
-                        id, *r.topic_name, STATES[r.state.decode()], r.priority, r.attempts, r.max_retries, b.payload, b.metadata,  # type: ignore[arg-type]
-                        r.due, b.created_us, error.decode() if error is not None else None, bool(r.flags & record.CANCELLING),
-                    )  # fmt: skip
-                row = await shard.store.message_by_id(id)
-            except Fault as fault:
-                raise unavailable(fault) from fault
-            if row is not None:
-                namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling = row
-                metadata = None if text_of_metadata is None else text_of_metadata.encode()
-                state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= shard.now_us() else "delayed"
-                return MessageStatus(
-                    id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text, cancelling  # type: ignore[arg-type]
-                )  # fmt: skip
+        try:
+            for shard in self._shards:
+                found = await self._live(shard, id) or await self._done(shard, id)
+                if found is not None and found.state == "leased":
+                    progress, note = await self._progress(id)
+                    return replace(found, progress=progress, note=note)
+                if found is not None:
+                    return found
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        return None
+
+    async def _live(self, shard: Shard, id: int) -> MessageStatus | None:
+        """Waiting, running or dead."""
+        data, body, error = (None,) * 3 if shard.mode == COLD else await shard.cache.record(id.to_bytes(8))
+        if data is not None:
+            if State(data[:1]) in GONE or body is None:
+                return None
+            r, b = record.unpack(data), record.open_body(body)
+            return MessageStatus(
+                id, *r.topic_name, STATES[r.state.decode()], r.priority, r.attempts, r.max_retries, b.payload, b.metadata,  # type: ignore[arg-type]
+                r.due, b.created_us, error.decode() if error is not None else None, bool(r.flags & record.CANCELLING),
+            )  # fmt: skip
+        row = await shard.store.message_by_id(id)
+        if row is None:
+            return None
+        namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling = row
+        metadata = None if text_of_metadata is None else text_of_metadata.encode()
+        state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= shard.now_us() else "delayed"
+        return MessageStatus(
+            id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text, cancelling  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    async def _done(self, shard: Shard, id: int) -> MessageStatus | None:
+        """One whose result is kept: of the message there is nothing left but that. The times are when it came."""
+        for namespace, topic, stored_us, _ in await shard.store.results_of(id, values=False):
+            return MessageStatus(id, namespace, topic, "done", 0, 0, 0, b"", None, stored_us, stored_us)
         return None

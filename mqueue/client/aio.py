@@ -93,6 +93,12 @@ class AsyncClient:
     async def topics(self, namespace: str | None = None) -> list[wire.Topic]:
         return await self._call(protocol.topics(namespace))
 
+    async def workers(self, namespace: str | None = None) -> list[wire.Worker]:
+        return await self._call(protocol.workers(namespace))
+
+    async def tell(self, worker: wire.Worker) -> None:
+        await self._call(protocol.tell(worker))
+
     async def message(self, id: int) -> wire.Status | None:
         try:
             return await self._call(protocol.message(id))
@@ -104,6 +110,9 @@ class AsyncClient:
 
     async def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
         return await self._call(protocol.cancelled(namespaces, since, wait))
+
+    async def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+        return await self._call(protocol.result(id, topic, namespace, wait))
 
     async def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         found: list[wire.Schedule] = []

@@ -91,6 +91,8 @@ _read_deleted = msgspec.json.Decoder(wire.Deleted).decode
 _read_status = msgspec.json.Decoder(wire.Status).decode
 _read_cancel = msgspec.json.Decoder(wire.Cancel).decode
 _read_cancelled = msgspec.json.Decoder(wire.Cancelled).decode
+_read_result = msgspec.msgpack.Decoder(wire.Result).decode
+_read_workers = msgspec.json.Decoder(list[wire.Worker]).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
@@ -156,6 +158,14 @@ def topics(namespace: str | None) -> Call[list[wire.Topic]]:
     return Call("GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True)
 
 
+def workers(namespace: str | None) -> Call[list[wire.Worker]]:
+    return Call("GET", "/workers" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_workers, repeatable=True)
+
+
+def tell(worker: wire.Worker) -> Call[None]:
+    return Call("POST", "/workers", lambda body: None, _json(worker), repeatable=True)
+
+
 def message(id: int) -> Call[wire.Status]:
     return Call("GET", f"/messages/{id:d}", _read_status, repeatable=True)
 
@@ -167,6 +177,13 @@ def cancel(id: int) -> Call[wire.Cancel]:
 def cancelled(namespaces: Sequence[str], since: str | None, wait: float) -> Call[wire.Cancelled]:
     body = _json(wire.WaitCancelled(namespaces=list(namespaces), since=since, wait=wait))
     return Call("POST", "/cancelled", _read_cancelled, body, wait=wait, repeatable=True)
+
+
+def result(id: int, topic: str | None, namespace: str, wait: float) -> Call[bytes]:
+    """`topic`: tells the broker where to look."""
+    query = {**({"topic": topic, "namespace": namespace} if topic is not None else {}), **({"wait": wait} if wait else {})}
+    path = f"/messages/{id:d}/result" + (f"?{urlencode(query)}" if query else "")
+    return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, repeatable=True)
 
 
 def schedules(namespace: str, after: str, limit: int) -> Call[list[wire.Schedule]]:

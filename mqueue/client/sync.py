@@ -107,6 +107,14 @@ class Client:
     def topics(self, namespace: str | None = None) -> list[wire.Topic]:
         return self._call(protocol.topics(namespace))
 
+    def workers(self, namespace: str | None = None) -> list[wire.Worker]:
+        """Those heard of in the last 10 s, and what each runs."""
+        return self._call(protocol.workers(namespace))
+
+    def tell(self, worker: wire.Worker) -> None:
+        """A worker's word of itself, to be repeated every few seconds."""
+        self._call(protocol.tell(worker))
+
     def message(self, id: int) -> wire.Status | None:
         """What the broker knows of it; None when it is gone (acked, say) or never was."""
         try:
@@ -121,6 +129,13 @@ class Client:
     def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
         """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to `wait` seconds for one."""
         return self._call(protocol.cancelled(namespaces, since, wait))
+
+    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+        """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a search.
+
+        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has expired.
+        """
+        return self._call(protocol.result(id, topic, namespace, wait))
 
     def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         """By name, without their payloads."""

@@ -12,6 +12,8 @@
     middleware  what an app puts around enqueues and handlers
     heartbeat   renews its lease meanwhile, from a thread of its own                               watchdog: tells of a blocked loop
     reach       can it claim work? status: what it tells of itself                                 probe: shows that over HTTP
+    handle      what the enqueuer may ask: how it is, what it returned
+    presence    tells the broker who works here, at what, and how far it is
     outcome     what became of it → ack, nack, release or bury                                     retry: a task's policy
 
 There is no queue in the worker: what it holds, it runs.

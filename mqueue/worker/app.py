@@ -14,6 +14,7 @@ from mqueue import wire
 from mqueue.schedule import CatchUp
 from mqueue.worker import batch as batches
 from mqueue.worker import periodic
+from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
@@ -69,6 +70,8 @@ class MQueue:
         time_limit: float | None = ...,
         memory_limit_mb: float | None = ...,
         lease: float | None = ...,
+        result: bool = ...,
+        result_ttl: float | None = ...,
         cron: str | None = ...,
         timezone: str | None = ...,
         every: float | timedelta | None = ...,
@@ -106,6 +109,8 @@ class MQueue:
         time_limit: float | None = None,
         memory_limit_mb: float | None = None,
         lease: float | None = None,
+        result: bool = False,
+        result_ttl: float | None = None,
         cron: str | None = None,
         timezone: str | None = None,
         every: float | timedelta | None = None,
@@ -127,6 +132,9 @@ class MQueue:
         `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
         call of its own; its topic is its own.
 
+        `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is sent as JSON, in a
+        type that an argument could have too.
+
         `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
         times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
 
@@ -141,11 +149,15 @@ class MQueue:
         for limit in (time_limit, memory_limit_mb):
             if limit is not None and (executor is None or not 0 < limit < float("inf")):
                 raise ValueError("time_limit= and memory_limit_mb= are numbers above 0, and need executor='process'")
+        if result_ttl is not None and not (result and 0 < result_ttl <= m.RESULT_TTL_MAX_S):
+            raise ValueError(f"result_ttl= is a number of seconds up to {m.RESULT_TTL_MAX_S:,.0f}, and needs result=True")
         if retry is not None and retry.max is not None:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
         batch_wait = batches.check(batch, batch_wait, executor)
+        if batch is not None and result:
+            raise ValueError("batch= and result=True do not go together: what a batch's handler returns are verdicts")
         defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
@@ -160,6 +172,8 @@ class MQueue:
                 in_process=executor == "process",
                 time_limit=time_limit,
                 memory_limit_mb=memory_limit_mb,
+                keeps_result=result,
+                result_ttl=result_ttl or m.RESULT_TTL_S,
             )
             made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
             self._add(made)
@@ -167,20 +181,25 @@ class MQueue:
 
         return register if function is None else register(function)
 
-    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
-        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Their ids, in order.
+    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on them, in order.
 
         Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """
         items = list(messages)
         with around(self._enqueue_hooks, items):
-            return self.producer.enqueue_many(items)
+            ids = self.producer.enqueue_many(items)
+        return self._handles(ids, items)
 
-    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[int]:
+    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
         """`enqueue_many`, on an event loop."""
         items = list(messages)
         with around(self._enqueue_hooks, items):
-            return await self.producer.enqueue_many_async(items)
+            ids = await self.producer.enqueue_many_async(items)
+        return self._handles(ids, items)
+
+    def _handles(self, ids: Sequence[int], items: Sequence[wire.EnqueueItem]) -> list[Handle[Any]]:
+        return [handle_of(self, id, item, self._tasks) for id, item in zip(ids, items, strict=True)]
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)

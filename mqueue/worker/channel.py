@@ -34,6 +34,7 @@ class Ended(Struct, frozen=True, tag=True):
     kind: m.Kind
     error: str | None
     retry_after: float | None
+    result: bytes | None
 
 
 class Channel:

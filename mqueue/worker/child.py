@@ -12,57 +12,81 @@ import select
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 
 from mqueue import logs
 from mqueue.worker import codec
 from mqueue.worker.channel import Began, Channel, Ended, Run
 from mqueue.worker.handler import call, call_async
-from mqueue.worker.job import Job
+from mqueue.worker.job import Job, Progress
 from mqueue.worker.outcome import decide
 from mqueue.worker.task import Task, find
 
 ORPHANED = 70  # exit code
+PROGRESS_S = 0.25
 
 
 class Child:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._busy = False
+        self._busy = threading.Event()
+        self._sending = threading.Lock()
+        self._job: Job | None = None  # whose handler runs
 
     def serve(self) -> None:
         """Until the worker closes the channel."""
         threading.Thread(target=self._watch, name="mqueue-orphan", daemon=True).start()
+        threading.Thread(target=self._report, name="mqueue-progress", daemon=True).start()
         while (run := self._channel.receive(Run)) is not None:
-            self._busy = True
-            self._channel.send(self._run(run))
-            self._busy = False
+            self._busy.set()
+            ended = self._run(run)
+            with self._sending:
+                self._job = None
+                self._channel.send(ended)
+            self._busy.clear()
 
     def _run(self, run: Run) -> Ended:
         error: BaseException | None
-        retry = None
+        retry = result = None
         try:
             task = find(run.module, run.qualname)
             retry = task.retry
             connect(task, run)
-            error = self._call(task, run)
+            error, result = self._call(task, run)
         except BaseException as raised:
             error = raised
         sys.stdout.flush()
         outcome = decide(error, retry=retry, attempt=run.message.attempt, chance=random.random())
-        return Ended(outcome.kind, outcome.error, outcome.retry_after)
+        return Ended(outcome.kind, outcome.error, outcome.retry_after, result)
 
-    def _call(self, task: Task[..., object], run: Run) -> BaseException | None:
+    def _call(self, task: Task[..., object], run: Run) -> tuple[BaseException | None, bytes | None]:
         envelope = codec.decode(run.message.payload)
         args, kwargs = task.shape.fit(envelope.args, envelope.kwargs)
         job = Job(run.message, task, args, kwargs, run.message.lease)
         self._channel.send(Began())
-        return asyncio.run(call_async(job)) if task.is_async else call(job)
+        self._job = job
+        error = asyncio.run(call_async(job)) if task.is_async else call(job)
+        return error, job.result if error is None else None
+
+    def _report(self) -> None:
+        """What the handler says of how far it is, a few times a second at most."""
+        told: Progress | None = None
+        while True:
+            self._busy.wait()
+            time.sleep(PROGRESS_S)
+            with self._sending:
+                job = self._job
+                if job is not None and job.progress is not None and job.progress is not told:
+                    told = job.progress
+                    with suppress(OSError):  # the worker is gone
+                        self._channel.send(told)
 
     def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._channel.fileno(), 0)  # only that the other end is closed
         poll.poll()
-        if self._busy:
+        if self._busy.is_set():
             os._exit(ORPHANED)
 
 

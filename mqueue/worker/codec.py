@@ -1,7 +1,8 @@
 """A call of a task as bytes: JSON `{"task": name, "args": […], "kwargs": {…}}`.
 
 Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models; the worker
-turns each back into the type its parameter is annotated with. Data never chooses what is imported or built: only the annotations
+turns each back into the type its parameter is annotated with; a result is JSON as well, and comes back by the annotation of the
+return. Data never chooses what is imported or built: only the annotations
 do. What the worker would bury is refused where it is enqueued; the worker itself takes "5" for an int, from producers that are not
 Python.
 """
@@ -14,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from mqueue import message as m
+
 PLAIN: dict[Any, type] = {t: t for t in (str, int, float, bool, dict, list)}
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PYDANTIC = "__pydantic_serializer__"
@@ -21,6 +24,16 @@ PYDANTIC = "__pydantic_serializer__"
 
 class Misfit(Exception):
     """A payload that is no call of a task, or arguments that do not fit it. Trying again cannot help."""
+
+
+class BadResult(Exception):
+    """A return value that cannot be kept: it has no JSON form, is not what the annotation says, or is too large."""
+
+
+class Name(msgspec.Struct):
+    """Of an envelope its task alone."""
+
+    task: str
 
 
 class Envelope(msgspec.Struct):
@@ -31,14 +44,17 @@ class Envelope(msgspec.Struct):
 
 def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """Raises TypeError for a value that has no JSON form."""
-    call = Envelope(name, list(args), dict(kwargs))
+    return _as_json(Envelope(name, list(args), dict(kwargs)))
+
+
+def _as_json(value: Any) -> bytes:
     try:
-        payload = _encode(call)
-        if b"null" in payload:  # what NaN becomes, too
-            _refuse_nan(msgspec.to_builtins(call, str_keys=True, enc_hook=_or_none))
+        encoded = _encode(value)
+        if b"null" in encoded and value is not None:  # what NaN becomes, too
+            _refuse_nan(msgspec.to_builtins(value, str_keys=True, enc_hook=_or_none))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(str(error)) from error
-    return payload
+    return encoded
 
 
 def _plain(value: Any) -> Any:
@@ -61,6 +77,7 @@ def _build(target: type, value: Any) -> Any:
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _decode = msgspec.json.Decoder(Envelope).decode
+_decode_name = msgspec.json.Decoder(Name).decode
 
 
 def _refuse_nan(value: Any) -> None:
@@ -69,6 +86,14 @@ def _refuse_nan(value: Any) -> None:
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             _refuse_nan(part)
+
+
+def task_name(payload: bytes) -> str | None:
+    """Of the task that it is a call of, if it is one."""
+    try:
+        return _decode_name(payload).task
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode(payload: bytes) -> Envelope:
@@ -130,6 +155,7 @@ class Shape:
         self._rest: Any = None
         self._least = 0
         self._any_named: Any = None
+        self._returned: Any = hints.get("return", Any)
         needs_names = False
         for name, parameter in self.signature.parameters.items():
             kind, target = parameter.kind, _target(hints.get(name, Any))
@@ -174,6 +200,29 @@ class Shape:
             if target is not None and type(value) is not target:
                 kwargs[name] = self._convert(value, target, name, strict)
         return args, kwargs
+
+    def pack_result(self, value: Any) -> bytes:
+        """What the function has returned as bytes. Raises BadResult for what `unpack_result` could not give back."""
+        try:
+            packed = _as_json(value)
+            if type(value) is not _target(self.prepare()._returned):
+                self.unpack_result(packed, strict=True)
+        except Exception as error:
+            raise BadResult(f"the result of {self._function.__qualname__} cannot be kept: {error}") from error
+        if len(packed) > m.RESULT_MAX:
+            raise BadResult(f"the result of {self._function.__qualname__} takes {len(packed):,} bytes, {m.RESULT_MAX:,} are allowed")
+        return packed
+
+    def unpack_result(self, packed: bytes, *, strict: bool = False) -> Any:
+        """In the type that the function's return is annotated with. Raises TypeError for one of another form."""
+        target = _target(self.prepare()._returned)
+        try:
+            value = msgspec.json.decode(packed)
+            if target is None or type(value) is target:
+                return value
+            return msgspec.convert(value, target, strict=strict, str_keys=True, dec_hook=_build)
+        except Exception as error:  # a dataclass may raise anything as it is made
+            raise TypeError(f"the result is not what {self._function.__qualname__} returns: {error}") from error
 
     def _convert(self, value: Any, target: Any, where: int | str, strict: bool) -> Any:
         try:

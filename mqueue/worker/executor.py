@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Job
-from mqueue.worker.outcome import CANCELLED, DONE, Outcome, decide
+from mqueue.worker.outcome import CANCELLED, DONE, Outcome, decide, done
 from mqueue.worker.processes import Processes
 
 Ended = Callable[[Job, Outcome], None]
@@ -77,7 +77,7 @@ class Executor:
 
     def _decide(self, job: Job, error: BaseException | None) -> Outcome:
         if error is None:
-            return DONE
+            return done(job.result, job.task.result_ttl)
         return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
     def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:

@@ -27,6 +27,7 @@ import structlog
 from mqueue import message as m
 from mqueue import wire
 from mqueue.errors import Forbidden, Invalid, MQueueError, NotFound, TooLarge, Unauthorized, Unavailable
+from mqueue.worker import outcome
 from mqueue.worker.job import Job
 
 COLLECT_S = 0.0015
@@ -39,6 +40,7 @@ RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether
 REST_S = 0.05  # after a waiting poll that brought nothing
 END_S = 1.0  # for polls that wait to come back when the worker stops
 END_AGAIN_S = 0.2
+RESULT_BYTES = 4 * 1024 * 1024  # of results in one poll; one is always sent
 PAUSE_S = 0.1
 PAUSE_MAX_S = 3.0
 PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
@@ -261,7 +263,7 @@ class Fetcher:
     def _send_quick(self) -> None:
         alone = self._singly > 0
         self._singly -= alone
-        batch = [self._ends.popleft() for _ in range(min(len(self._ends), 1 if alone else m.BATCH_MAX))]
+        batch = self._next_ends(1 if alone else m.BATCH_MAX)
         self._collect_until = self._loop.time() + COLLECT_S
         lane, limit = (None, 0) if alone else self._next_fetch()
         if lane is not None:
@@ -271,6 +273,17 @@ class Fetcher:
         poll = self._loop.create_task(self._exchange(lane, limit, 0.0, batch))
         self._quick.add(poll)
         poll.add_done_callback(self._quick.discard)
+
+    def _next_ends(self, most: int) -> list[End]:
+        batch: list[End] = []
+        size = 0
+        while self._ends and len(batch) < most:
+            if (result := self._ends[0][0].result) is not None:
+                size += len(result)
+                if size > RESULT_BYTES and batch:
+                    break
+            batch.append(self._ends.popleft())
+        return batch
 
     def _next_fetch(self) -> tuple[Lane | None, int]:
         """The lane whose turn it is, the hungry first, and its share of the free slots."""
@@ -393,6 +406,9 @@ class Fetcher:
         """One of them is to blame, or what they went with. The lease of the one given up ends: it comes again."""
         if alone:
             [(settle, job)] = batch
+            if settle.result is not None and isinstance(error, TooLarge):  # for this broker: another run would give no other
+                self._ends.appendleft((outcome.too_large(settle, error.detail), job))
+                return None
             log.error("settle refused, given up", id=settle.id, kind=settle.kind, error=str(error))
             return self._settled(job, None)
         self._ends.extendleft(reversed(batch))

@@ -193,7 +193,7 @@ class Fleet:
             slot.signal(signal.SIGTERM)
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            body = msgspec.msgpack.encode(self._options)
+            body = msgspec.msgpack.encode(self._options_of(slot))
             writer.write(len(body).to_bytes(LENGTH) + body)
             await self._listen(reader, slot)
             return await process.wait()
@@ -201,6 +201,13 @@ class Fleet:
             self.ended.update(slot.told.counts if slot.told is not None else {})
             slot.process = None
             writer.close()
+
+    def _options_of(self, slot: Slot) -> Options:
+        """Each has a name of its own."""
+        name = self._options.name
+        if name is None or len(self._slots) == 1:
+            return self._options
+        return msgspec.structs.replace(self._options, name=f"{name}-{self._slots.index(slot) + 1}")
 
     async def _listen(self, reader: asyncio.StreamReader, slot: Slot) -> None:
         """What it tells, until it ends."""

@@ -1,4 +1,6 @@
-"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned."""
+"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned; what it returns
+is dropped, or is the job's result.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
@@ -34,10 +36,12 @@ async def call_async(job: Job) -> BaseException | None:
 
 
 def keep(job: Job, returned: Any) -> None:
-    """Raises NeverRan, BadVerdicts."""
+    """Raises NeverRan, BadVerdicts, BadResult."""
     refuse_unrun(job, returned)
     if job.batch is not None:
         job.verdicts = verdicts(returned, len(job.batch))
+    elif job.task.keeps_result:
+        job.result = job.task.shape.pack_result(returned)
 
 
 def refuse_unrun(job: Job, result: Any) -> None:

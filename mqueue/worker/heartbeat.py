@@ -51,8 +51,9 @@ class Heartbeat:
             self._wake.notify()
 
     def hold(self, job: Job) -> None:
-        """Renew this job's lease from now on."""
-        job.renew_at = self._clock.monotonic() + job.lease / 3
+        """It begins: renew its lease from now on."""
+        job.began = self._clock.monotonic()
+        job.renew_at = job.began + job.lease / 3
         with self._wake:
             self._held[job] = None
             if job.renew_at < self._next_look:

@@ -1,14 +1,28 @@
 """One delivery being run, and what its handler may ask about it."""
 
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
+from mqueue import message as m
 from mqueue import wire
 
 if TYPE_CHECKING:
     from mqueue.worker.outcome import Outcome
     from mqueue.worker.task import Task
+
+
+_SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot hold
+
+
+class Progress(Struct, frozen=True, tag=True):
+    """How far a handler says it is: 0 to 1."""
+
+    fraction: float
+    note: str | None = None
 
 
 class Job:
@@ -17,6 +31,7 @@ class Job:
     __slots__ = (
         "args",
         "batch",
+        "began",
         "cancel",
         "ended",
         "kwargs",
@@ -24,7 +39,9 @@ class Job:
         "lost",
         "message",
         "outcomes",
+        "progress",
         "renew_at",
+        "result",
         "stopping",
         "task",
         "unwanted",
@@ -37,10 +54,12 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.lease = lease  # seconds
-        self.renew_at = 0.0  # monotonic seconds
+        self.began = self.renew_at = 0.0  # monotonic seconds
         self.batch: tuple[Job, ...] | None = None  # its jobs, where this is a batch of them
         self.verdicts: list[BaseException | None] = []  # of a batch's handler that has returned
         self.outcomes: list[Outcome] | None = None  # of a batch that was run
+        self.progress: Progress | None = None
+        self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
@@ -92,6 +111,17 @@ class Current:
     def batch(self) -> "list[Current]":
         """The jobs of a batch, in the order of its items; empty where this is none."""
         return [Current(job) for job in self._job.batch or ()]
+
+    def progress(self, fraction: float, note: str | None = None) -> None:
+        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a second or so.
+
+        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or text.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress({fraction}): from 0 to 1")
+        if note is not None:
+            note = _SURROGATE_OR_NUL.sub("\N{REPLACEMENT CHARACTER}", note)[: m.NOTE_MAX]
+        self._job.progress = Progress(float(fraction), note)
 
     @property
     def metadata(self) -> dict[str, Any]:

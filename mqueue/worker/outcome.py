@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from msgspec import structs
+
 from mqueue import message as m
 from mqueue import wire
-from mqueue.worker.codec import Misfit
+from mqueue.worker.codec import BadResult, Misfit
 from mqueue.worker.retry import AFTER_MAX_S, Retry
 
 SUMMARY_MAX = 1024  # bytes of an error's type and message; the rest is the traceback's tail
@@ -63,6 +65,8 @@ class Outcome:
     kind: m.Kind
     error: str | None = None
     retry_after: float | None = None
+    result: bytes | None = None
+    result_ttl: float | None = None
 
     def settle(self, message: wire.Message) -> wire.PollSettle:
         return wire.PollSettle(
@@ -73,6 +77,8 @@ class Outcome:
             kind=self.kind,
             error=self.error,
             retry_after=self.retry_after,
+            result=self.result,
+            result_ttl=self.result_ttl,
         )
 
 
@@ -94,7 +100,7 @@ def decide(
             return DONE
         case asyncio.CancelledError() if stopping:
             return RELEASED
-        case Misfit() | NeverRan():
+        case Misfit() | NeverRan() | BadResult():
             return Outcome("bury", _cut(str(error)))
         case Bury():
             return Outcome("bury", describe(error))
@@ -115,6 +121,15 @@ def _failed(error: BaseException, retry: Retry | None, attempt: int, chance: flo
     except Exception:  # isinstance asks the classes: it is retried then
         pass
     return Outcome("nack", describe(error), retry.delay_s(attempt, chance))
+
+
+def done(result: bytes | None, ttl: float) -> Outcome:
+    return DONE if result is None else Outcome("ack", result=result, result_ttl=ttl)
+
+
+def too_large(settle: wire.PollSettle, detail: str) -> wire.PollSettle:
+    """In place of an ack whose result the broker does not keep."""
+    return structs.replace(settle, kind="bury", error=_cut(detail), result=None, result_ttl=None)
 
 
 def unknown(name: str) -> Outcome:

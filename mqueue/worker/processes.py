@@ -21,8 +21,8 @@ import structlog
 
 from mqueue.worker.app import module_name
 from mqueue.worker.channel import Began, Channel, Ended, Run
-from mqueue.worker.job import Job
-from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit
+from mqueue.worker.job import Job, Progress
+from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit, done
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
@@ -156,6 +156,8 @@ class Process:
             answer = self._wait(late, task.time_limit, task.memory_limit_mb)
         if not isinstance(answer, Ended):
             raise ProcessEnded("the process of the job began twice")
+        if answer.kind == "ack":
+            return done(answer.result, task.result_ttl)
         return Outcome(answer.kind, answer.error, answer.retry_after)
 
     def _cancel(self, job: Job) -> None:
@@ -203,13 +205,17 @@ class Process:
             return 0  # it has died meanwhile
 
     def _wait(self, late: ProcessEnded, time_limit: float | None, memory_limit_mb: float | None = None) -> Began | Ended:
-        """Its answer. Past `time_limit` it is put down and `late` is raised."""
+        """Its answer; the job hears of progress before. Past `time_limit` it is put down and `late` is raised."""
         deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
         look_s = LIFE_LOOK_S if memory_limit_mb is None else MEMORY_LOOK_S
         while True:
             left = min(look_s, max(0.0, deadline - time.monotonic()))
             if self._poll.poll(left * 1000) or self.died():
-                return self._answer()
+                answer = self._answer()
+                if not isinstance(answer, Progress):
+                    return answer
+                if (job := self._job) is not None:
+                    job.progress = answer
             if memory_limit_mb is not None and self.memory() > memory_limit_mb * MB:
                 self._put_down()
                 raise MemoryLimit(f"the job held more than its memory_limit_mb={memory_limit_mb}: its process was killed")
@@ -217,9 +223,9 @@ class Process:
                 self._put_down()
                 raise late
 
-    def _answer(self) -> Began | Ended:
+    def _answer(self) -> Began | Ended | Progress:
         if self._poll.poll(0):
-            answer: Began | Ended | None = self._channel.receive(Began | Ended)  # type: ignore[arg-type]
+            answer: Began | Ended | Progress | None = self._channel.receive(Began | Ended | Progress)  # type: ignore[arg-type]
             if answer is not None:
                 return answer
         code = self._put_down()

@@ -1,4 +1,4 @@
-"""Carries `task.enqueue` to the broker: one `Client` for the process, one `AsyncClient` for each event loop."""
+"""Carries `task.enqueue` to the broker, and what a handle asks: one `Client` for the process, one `AsyncClient` for each event loop."""
 
 import asyncio
 import threading
@@ -37,12 +37,12 @@ class Producer:
         return self._endpoint
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        return self._sync_client().enqueue_many(items)
+        return self.client().enqueue_many(items)
 
     async def enqueue_many_async(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        return await (await self._async_client()).enqueue_many(items)
+        return await (await self.async_client()).enqueue_many(items)
 
-    def _sync_client(self) -> "Client":
+    def client(self) -> "Client":
         from mqueue.client import Client
 
         with self._lock:
@@ -50,7 +50,7 @@ class Producer:
                 self._client = Client(*self._endpoint, batch=self._batch)
             return self._client
 
-    async def _async_client(self) -> "AsyncClient":
+    async def async_client(self) -> "AsyncClient":
         from mqueue.client import AsyncClient
 
         loop = asyncio.get_running_loop()

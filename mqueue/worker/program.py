@@ -70,6 +70,7 @@ class Options(Struct, frozen=True, kw_only=True):
     grace: float = 30.0
     max_jobs: int | None = None
     max_memory_mb: float | None = None
+    name: str | None = None
 
 
 Around = Callable[[Worker], AbstractContextManager[object]]
@@ -111,6 +112,7 @@ def work(options: Options, around: Around) -> int:
         grace=options.grace,
         max_jobs=options.max_jobs,
         max_memory_mb=options.max_memory_mb,
+        name=options.name,
     )
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(worker, around))

@@ -6,6 +6,7 @@ left (in a thread) and goes back; everything is settled; then the process ends. 
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from mqueue.worker.fetcher import Fetcher, Lane, lanes
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
+from mqueue.worker.presence import Presence, new_name
 from mqueue.worker.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
 from mqueue.worker.status import Status
@@ -36,6 +38,7 @@ from mqueue.worker.watchdog import Watchdog
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 10.0  # for the last settles
 RENEW_TIMEOUT_S = 5.0
+TELL_TIMEOUT_S = 5.0
 
 log = structlog.get_logger("mqueue.worker")
 
@@ -51,8 +54,8 @@ class Worker:
 
     `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say. `topics`: only
     from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get
-    when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have ended, or it holds more MiB than that.
-    `counts`: acked, nacked, … so far.
+    when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have ended, or it holds more MiB than that. `name`: what
+    it is called in the broker's list of workers, or one of its own. `counts`: acked, nacked, … so far.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Worker:
         grace: float = 30.0,
         max_jobs: int | None = None,
         max_memory_mb: float | None = None,
+        name: str | None = None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -77,6 +81,9 @@ class Worker:
             self._recycling = Recycling(max_jobs, max_memory_mb)
         except ValueError as error:
             raise WorkerError(str(error)) from error
+        self.name = name if name is not None else new_name()
+        if not re.fullmatch(m.NAME_PATTERN, self.name):
+            raise WorkerError(f"name {self.name!r}: 1 to {m.NAME_MAX} of letters, digits, _ . -")
         self._app = app
         own_url, own_token = app.producer.endpoint
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
@@ -123,6 +130,9 @@ class Worker:
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
         self._heartbeat = Heartbeat(renewer.extend, lambda job: self._from_thread(loop, job), self._clock)
+        teller = Client(url, token, retries=False, timeout=TELL_TIMEOUT_S)
+        names = sorted(task.name for task in self._app)
+        self._presence = Presence(teller.tell, self.name, self._sources, names, self._concurrency, self._jobs, self.counts, self._clock)
         self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
         async with AsyncClient(url, token, retries=False) as client:
             self._fetcher = Fetcher(
@@ -146,6 +156,7 @@ class Worker:
                 loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client))),
                 *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
             ]
+            self._presence.start()
             try:
                 self._fetcher.start()
                 self.started = True
@@ -161,7 +172,9 @@ class Worker:
                 self._heartbeat.stop()
                 watchdog.stop()
                 self._executor.stop()
+                self._presence.stop()
                 renewer.close()
+                teller.close()
                 self._cancel()  # for a run() that is itself cancelled
         log.info("stopped", **self.counts, unsettled=unsettled)
         if self._refusal is not None:
@@ -317,6 +330,7 @@ class Worker:
         self._fetcher.close()
         for jobs in self._gatherer.give_up():
             self._ended(job_of(jobs), outcome.RELEASED)
+        self._presence.stopping()
         await self._quiet(self._grace, self._hurry)
         self.cut_off = len(self._jobs)
         self._cancel()
@@ -351,7 +365,7 @@ class Worker:
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
-        log.info("started", broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
+        log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
 
 
 def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: Sequence[str] = ()) -> list[m.TopicName]:

@@ -2,20 +2,21 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import wire
 from mqueue.worker import codec
+from mqueue.worker.handle import Handle
 from mqueue.worker.retry import Retry
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 X = TypeVar("X")
+T = TypeVar("T")
 MEMORY_OF_SELF = Path("/proc/self/statm")
 Executor = Literal["loop", "thread", "process"]
 
 
 class Task(Generic[P, R]):
-    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns its id.
+    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a handle on it.
 
     `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its types, or
     have no JSON form, raise TypeError at once, and nothing is sent.
@@ -49,6 +51,8 @@ class Task(Generic[P, R]):
         in_process: bool,
         time_limit: float | None,
         memory_limit_mb: float | None,
+        keeps_result: bool,
+        result_ttl: float,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -60,9 +64,11 @@ class Task(Generic[P, R]):
         self.executor: Executor = "process" if in_process else "loop" if self.is_async else "thread"
         self.time_limit = time_limit
         self.memory_limit_mb = memory_limit_mb
+        self.keeps_result = keeps_result
+        self.result_ttl = result_ttl  # seconds
         self.shape = codec.Shape(function)
         self.periodic: wire.ScheduleItem | None = None
-        self._plain: Configured[P] = Configured(self, {})
+        self._plain: Configured[P, Any] = Configured(self, {})
 
     @property
     def topic(self) -> str:
@@ -85,17 +91,69 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
-        """Queue this call; the id of its message. Returns once the broker has made it durable."""
+    @overload
+    def enqueue(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> Handle[Any]:
+        """Queue this call; a handle on its message. Returns once the broker has made it durable."""
         return self._plain.enqueue(*args, **kwargs)
 
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
+    @overload
+    async def enqueue_async(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+
+    @overload
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+
+    async def enqueue_async(self, *args: Any, **kwargs: Any) -> Handle[Any]:
         """`enqueue`, on an event loop."""
         return await self._plain.enqueue_async(*args, **kwargs)
+
+    @overload
+    def handle(self: "Task[P, Coroutine[Any, Any, T]]", id: int) -> Handle[T]: ...
+
+    @overload
+    def handle(self, id: int) -> Handle[R]: ...
+
+    def handle(self, id: int) -> Handle[Any]:
+        """On a call that was queued before, by the id of its message; in another namespace: `task.options(namespace=…).handle(id)`."""
+        return self._plain.handle(id)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         """This call as an item for `enqueue_many`."""
         return self._plain.message(*args, **kwargs)
+
+    @overload
+    def options(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *,
+        priority: int | None = ...,
+        delay: float | None = ...,
+        at: datetime | None = ...,
+        ttl: float | None = ...,
+        idempotency_key: str | None = ...,
+        max_retries: int | None = ...,
+        lease: float | None = ...,
+        metadata: dict[str, Any] | None = ...,
+        namespace: str | None = ...,
+    ) -> "Configured[P, T]": ...
+
+    @overload
+    def options(
+        self,
+        *,
+        priority: int | None = ...,
+        delay: float | None = ...,
+        at: datetime | None = ...,
+        ttl: float | None = ...,
+        idempotency_key: str | None = ...,
+        max_retries: int | None = ...,
+        lease: float | None = ...,
+        metadata: dict[str, Any] | None = ...,
+        namespace: str | None = ...,
+    ) -> "Configured[P, R]": ...
 
     def options(
         self,
@@ -109,7 +167,7 @@ class Task(Generic[P, R]):
         lease: float | None = None,
         metadata: dict[str, Any] | None = None,
         namespace: str | None = None,
-    ) -> "Configured[P]":
+    ) -> "Configured[P, Any]":
         """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the task has it.
 
         `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds until it expires
@@ -163,17 +221,21 @@ def _attribute(module: ModuleType | None, qualname: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Configured(Generic[P]):
+class Configured(Generic[P, R]):
     """A task and the options its calls are queued with."""
 
     task: Task[P, Any]
     chosen: dict[str, Any]
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> int:
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
 
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         return (await self.task.app.enqueue_many_async([self.message(*args, **kwargs)]))[0]
+
+    def handle(self, id: int) -> Handle[R]:
+        task = self.task
+        return Handle(task.app, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         task = self.task

@@ -91,7 +91,9 @@ async def test_everything_goes_on_without_redis_and_comes_back(stage: Stage, cli
     assert [m.id for m in got] == [id for _, id in keys[:80]], "strict order, across what came before and since"
     assert len({m.receipt for m in got}) == 2
 
-    assert {v.status for v in await b.ack(got[:40])} == {"ok"}
+    kept = wire.SettleItem(id=got[39].id, topic="work", receipt=got[39].receipt, result=b"kept")
+    assert {v.status for v in await b.ack([*got[:39], kept])} == {"ok"}
+    assert await a.result(kept.id, topic="work", wait=10) == b"kept"
     assert {v.status for v in await a.ack(got[:40])} == {"gone"}, "a repeated ack is harmless"
     assert {v.status for v in await a.extend(got[40:50], lease=60)} == {"ok"}
     assert [v.status for v in await a.nack([got[50]], error="on purpose", retry_after=0)] == ["ok"]
@@ -105,6 +107,7 @@ async def test_everything_goes_on_without_redis_and_comes_back(stage: Stage, cli
     assert status is not None and status.state == "leased"
 
     await go_hot(stage)
+    assert await b.result(kept.id, topic="work") == b"kept"
     assert {v.status for v in await b.ack(got[40:50])} == {"ok"}, "a lease of the cold path is known"
     assert {v.status for v in await b.ack([again, *got[51:80]])} == {"ok"}
     rest = await fetched(a, ["work"], limit=100)

@@ -223,7 +223,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         with (tmp_path / name.removeprefix("# ")).open("a") as file:
             file.write(code + "\n")
     periodic, block = blocks(page, "bash")
-    worker, jobs, dead = [c.line for c in commands(block)]
+    worker, jobs, workers, dead = [c.line for c in commands(block)]
     [says] = blocks(page, "")
     out = tmp_path / "worker.out"
     inside = {**environment, "PYTHONUNBUFFERED": "1"}
@@ -233,6 +233,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
     try:
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
         until(lambda: sorted(out.read_text().splitlines()) == sorted(says.splitlines()), 90, "the worker prints what the page shows")
+        assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", "0.1.0"]]
         until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 30, "three dead letters below their head")
         until(
             lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), 10, "the worker has declared what is periodic"
@@ -270,6 +271,16 @@ def _with_a_real_message(line: str, says: str, http: Http) -> str:
         [dead] = http.put(b"x", max_retries=0)
         http.nack(http.get()[0], error="Processing failed")
         return line.replace(f'"id": {A_DEAD_ID},', f'"id": {dead},')
+    if "/workers" in line:
+        [worker] = json.loads(says)
+        del worker["seen_at"]
+        http.good(http.call("POST", "/workers", worker))
+        until(lambda: http.good(http.call("GET", "/workers")), what="it is heard of")
+        return line
+    if "/result" in line:
+        [id] = http.put(b"x")
+        http.ack(http.get()[0], result="eA==")
+        return line.replace(AN_ID, str(id))
     if "gone" in says or "/enqueue" in line:
         return line
     [id] = http.put(b"x")

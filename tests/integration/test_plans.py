@@ -59,6 +59,9 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "row_to_cancel": ("message_pkey", {"id": 7}),
     "prune_cancel_requests": ("message_pkey", {"age_s": 60.0, "limit": 10}),
     "cancel_requested": ("message_pkey", {"now": 0}),
+    "results_of": ("result_pkey", {"id": 7, "values": True}),
+    "ended": ("result_pkey", {"ids": [1, 2, 3]}),
+    "prune_results": ("result_expiry", {"limit": 10}),
     "schedule_is_due": ("schedule_due", {"now": 0}),
     "due_schedules": ("schedule_due", {"now": 0, "limit": 100}),
     "move_schedules": ("schedule_pkey", {"namespaces": ["n"], "names": ["a"], "nexts": [1], "lasts": [0]}),
@@ -74,6 +77,7 @@ WITHOUT = {
     "put_orphans",
     "keep_keys",
     "claim_keys",
+    "keep_results",
     "put_schedule",
 }  # they look into an index to see what is there already: EXPLAIN does not show it
 
@@ -97,11 +101,11 @@ def test_the_index_is_used_without_statistics(database: psycopg.Connection[Any],
     assert database.execute(never).fetchone() == (True,)
     plan = "\n".join(line for (line,) in database.execute(b"EXPLAIN " + sql(name), arguments))
     assert re.search(rf"{index}\b.*\n\s*Index Cond", plan), plan
-    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency|schedule)", plan), plan
+    assert not re.search(r"Seq Scan on (message|dead_letter|idempotency|schedule|result)", plan), plan
 
 
 def test_no_statement_with_an_index_is_left_out() -> None:
     folder = resources.files("mqueue.broker.store") / "sql"
-    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan|schedule)_")
+    of_many_rows = re.compile(r"Index: .*(message|dead_letter|idempotency|arrival|orphan|schedule|result)_")
     named = {file.name.removesuffix(".sql") for file in folder.iterdir() if of_many_rows.search(file.read_text())}
     assert named == ARGUMENTS.keys() | WITHOUT

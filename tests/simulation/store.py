@@ -32,6 +32,7 @@ TABLES = (
     "lease",
     "message",
     "dead_letter",
+    "result",
     "topic",
     "broker",
     "shard",

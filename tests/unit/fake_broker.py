@@ -60,6 +60,9 @@ class FakeBroker:
     token: str = TOKEN
     messages: dict[int, Stored] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    results: dict[int, bytes] = field(default_factory=dict)
+    told: list[wire.Worker] = field(default_factory=list)
+    result_max: int = 1 << 20
     request_keys: dict[str, list[int]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     polls: list[wire.Poll] = field(default_factory=list)
@@ -158,11 +161,15 @@ class FakeBroker:
     def settle(self, kind: str, item: wire.SettleItem) -> wire.Verdict:
         s = self.messages.get(item.id)
         if s is None or s.dead:
+            if s is None and item.result is not None:
+                self.results.setdefault(item.id, item.result)
             return wire.Verdict(item.id, "gone")
         if item.receipt is not None and (item.receipt != s.receipt or not s.leased):
             return wire.Verdict(item.id, "stale")
         s.receipt = None
         if kind in ("ack", "cancel"):
+            if kind == "ack" and item.result is not None:
+                self.results[item.id] = item.result
             del self.messages[item.id]
         elif kind in ("nack", "bury"):
             s.attempts, s.error = s.attempts + 1, item.error
@@ -206,6 +213,8 @@ class FakeBroker:
     async def on_poll(self, request: web.Request) -> web.StreamResponse:
         poll = decode(request, await request.read(), wire.Poll)
         self.polls.append(poll)
+        if any(len(item.result or b"") > self.result_max for item in poll.settle):
+            return problem(413, "too-large", f"a result may have {self.result_max} bytes")
         self.settled += poll.settle
         self.ended |= set(poll.end)
         verdicts = [self.settle(item.kind, item) for item in poll.settle]
@@ -284,6 +293,12 @@ class FakeBroker:
             ],
         )
 
+    async def on_workers(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            self.told.append(decode(request, await request.read(), wire.Worker))
+            return web.Response(text="OK")
+        return reply(request, self.told[-1:])
+
     async def on_message(self, request: web.Request) -> web.StreamResponse:
         s = self.messages.get(int(request.match_info["id"]))
         if s is None:
@@ -321,6 +336,20 @@ class FakeBroker:
         answer = reply(request, wire.Ready(status="ready" if serves else "not-ready", shards=[shard]))
         answer.set_status(200 if serves else 503)
         return answer
+
+    async def on_result(self, request: web.Request) -> web.StreamResponse:
+        id, until = int(request.match_info["id"]), time.monotonic() + float(request.query.get("wait", "0"))
+        self.waiting += 1
+        try:
+            while id not in self.results and (s := self.messages.get(id)) is not None and not s.dead and time.monotonic() < until:
+                await asyncio.sleep(0.002)
+        finally:
+            self.waiting -= 1
+        if id in self.results:
+            return reply(request, wire.Result(id=id, value=self.results[id]))
+        if (s := self.messages.get(id)) is None:
+            return problem(404, "not-found", "no message and no result")
+        return problem(410, "dead-letter", s.error or "") if s.dead else problem(404, "pending", "the message is ready")
 
     async def on_put_schedule(self, request: web.Request) -> web.StreamResponse:
         name, item = request.match_info["name"], decode(request, await request.read(), wire.ScheduleItem)
@@ -370,9 +399,12 @@ class FakeBroker:
         app.router.add_get("/dlq", self.on_dlq)
         app.router.add_post("/dlq/delete", self.on_dlq_delete)
         app.router.add_get("/topics", self.on_topics)
+        app.router.add_post("/workers", self.on_workers)
+        app.router.add_get("/workers", self.on_workers)
         app.router.add_get("/messages/{id}", self.on_message)
         app.router.add_post("/messages/{id}/cancel", self.on_cancel)
         app.router.add_post("/cancelled", self.on_cancelled)
+        app.router.add_get("/messages/{id}/result", self.on_result)
         app.router.add_put("/schedules/{name}", self.on_put_schedule)
         app.router.add_get("/health", self.on_health)
         app.router.add_get("/ready", self.on_ready)

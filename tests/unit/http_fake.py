@@ -14,7 +14,7 @@ from mqueue.broker.metrics import Metrics
 from mqueue.broker.schedules import declaration, replaced, resumed
 from mqueue.clock import SystemClock
 from mqueue.errors import NotFound
-from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, TopicStats
+from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, ResultLook, TopicStats
 from mqueue.schedule import Schedule
 
 SECRET = "a secret of thirty-two characters or more"
@@ -91,6 +91,8 @@ class FakeEngine:
         self.verdict: str = "ok"
         self.deliveries: list[Delivery] = [DELIVERY]
         self.status: MessageStatus | None = STATUS
+        self.look: ResultLook | None = ResultLook("done", b"[1]")
+        self.told: list[tuple[str, int]] = []
         self.health = {0: True, 1: True}
         self.waits = False
         self.waiting = asyncio.Event()  # a fetch waits
@@ -152,6 +154,20 @@ class FakeEngine:
     async def message(self, id: int) -> MessageStatus | None:
         self._called("message", id)
         return self.status
+
+    async def result(self, id: int, name: Any, wait: float = 0.0, namespaces: Any = None) -> ResultLook | None:
+        self._called("result", (id, name, wait, namespaces))
+        if self.waits:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        return self.look
+
+    async def hear_worker(self, report: Any, *, stopped: bool = False) -> None:
+        self._called("hear_worker", (report, stopped))
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        self._called("workers", namespaces)
+        return self.told
 
     def readiness(self) -> list[Readiness]:
         return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,25 @@ def note(file: str, text: str) -> None:
 @app.task(topic=TOPIC, executor="process")
 async def note_async(file: str, text: str) -> None:
     note(file, text)
+
+
+@app.task(topic=TOPIC, executor="process", result=True, max_retries=0)
+def total(numbers: list[Decimal]) -> dict[str, Decimal]:
+    return {"total": sum(numbers, Decimal())}
+
+
+@app.task(topic=TOPIC, executor="process")
+def steps(gate: str) -> None:
+    for n in range(5000):
+        current().progress(n / 10_000, f"step {n}")
+    current().progress(0.5, "last of many")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
+@app.task(topic=TOPIC, executor="process", result=True)
+async def long_text() -> str:
+    return "x" * 2_000_000
 
 
 @app.task(topic=TOPIC, executor="process", max_retries=0)

@@ -180,7 +180,7 @@ def test_worker_gets_everything(monkeypatch):
     program.run = lambda modules, **options: seen.append((tuple(modules), options)) or 0
     _stand_in(monkeypatch, "mqueue.worker", "program", program)
     assert run("worker", "a.b", "c", "--topic", "t", "--concurrency", "5", "--url", "http://b", "--grace", "1m").exit_code == 0
-    options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0}
+    options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0, "name": None}
     options |= {"exclude": (), "processes": None, "max_jobs": None, "max_memory_mb": None, "reload": False}
     options |= {"probe_host": "0.0.0.0", "probe_port": None}
     assert seen == [(("a.b", "c"), options)]

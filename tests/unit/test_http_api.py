@@ -1,7 +1,9 @@
 """Every endpoint's success, in JSON and msgpack, through a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +11,7 @@ from http_fake import DEAD, DELIVERY, Broker, bearer, broker
 
 from mqueue import wire
 from mqueue.broker.http import convert
-from mqueue.message import Extend, NewMessage, Settle
+from mqueue.message import Extend, NewMessage, ResultLook, Settle, TopicName
 
 MSGPACK = {"Content-Type": "application/msgpack"}
 
@@ -206,6 +208,89 @@ async def test_message(b: Broker) -> None:
     status, message, _ = await b.get("/messages/5")
     assert (status, message["id"], message["state"], message["payload"]) == (200, 5, "ready", "eA==")
     assert b.engine.calls == [("message", 5)]
+
+
+async def test_a_result(b: Broker) -> None:
+    assert (await b.get("/messages/5/result"))[:2] == (200, {"id": 5, "value": "WzFd"})
+    await b.get("/messages/5/result?topic=t&namespace=n&wait=2.5", headers=bearer(allowed_namespaces=["n"]))
+    assert [what for _, what in b.engine.calls] == [(5, None, 0.0, None), (5, TopicName("n", "t"), 2.5, frozenset({"n"}))]
+    for look, status, code, words in (
+        (ResultLook("leased"), 404, "pending", "the message is leased"),
+        (ResultLook("dead", error="E" * 4000), 410, "dead-letter", "E" * 4000),
+        (None, 404, "not-found", "no message 5"),
+    ):
+        b.engine.look = look
+        got = await b.get("/messages/5/result")
+        assert (got[0], got[1]["code"]) == (status, code) and words in got[1]["detail"]
+    calls = len(b.engine.calls)
+    for path in ("/messages/x/result", f"/messages/{2**63}/result"):
+        assert (await b.get(path))[0] == 404
+    assert (await b.get("/messages/5/result?topic=t&namespace=other", headers=bearer(allowed_namespaces=["n"])))[0] == 404
+    assert len(b.engine.calls) == calls
+
+
+async def test_a_wait_for_a_result_ends_when_the_broker_stops(b: Broker) -> None:
+    b.engine.waits = True
+    waiting = asyncio.create_task(b.get("/messages/5/result?wait=30"))
+    async with asyncio.timeout(10):
+        await b.engine.waiting.wait()
+        await b.server.stop(grace=2)
+        status, body, headers = await waiting
+    assert (status, body["code"], headers["retry-after"]) == (503, "unavailable", "1")
+
+
+async def test_an_ack_brings_a_result(b: Broker) -> None:
+    await b.post("/ack", {"id": 1, "topic": "t", "result": "eA==", "result_ttl": 5})
+    await b.post("/poll", {"settle": [{"id": 2, "topic": "t", "kind": "ack", "result": ""}]})
+    assert [(s.result, s.result_ttl) for _, [s] in b.engine.calls] == [(b"x", 5), (b"", 3600)]
+    b.engine.calls.clear()
+    for path, body, field in (
+        ("/nack", {"id": 1, "topic": "t", "result": "eA=="}, "result"),
+        ("/poll", {"settle": [{"id": 2, "topic": "t", "kind": "bury", "result": "eA=="}]}, "result"),
+        ("/ack", {"id": 1, "topic": "t", "result": "eA==", "result_ttl": 0}, "result_ttl"),
+        ("/ack", {"id": 1, "topic": "t", "result": "?"}, "result"),
+    ):
+        status, problem, _ = await b.post(path, body)
+        assert (status, problem["code"], problem["field"]) == (400, "invalid", field)
+    assert b.engine.calls == []
+
+
+WORKER = {
+    "name": "w", "host": "h", "pid": 1, "version": "1", "topics": ["a/t", "b/t"], "tasks": ["x"], "slots": 2, "busy": 2, "state": "running",
+    "started_at": "2030-01-01T00:00:00Z", "counts": {"ack": 3}, "running": [
+        {"id": 5, "namespace": "a", "topic": "t", "task": "x", "attempt": 1, "seconds": 2.5, "progress": 0.5, "note": "n"},
+        {"id": 6, "namespace": "b", "topic": "t", "task": "x", "attempt": 1, "seconds": 2.5},
+    ],
+}  # fmt: skip
+
+
+async def test_workers_tell_and_are_shown_as_far_as_the_token_may_see(b: Broker) -> None:
+    assert (await b.post("/workers", WORKER))[:2] == (200, b"OK")
+    assert (await b.post("/workers", WORKER | {"state": "stopped"}))[0] == 200
+    (_, (report, stopped)), (_, (_, again)) = b.engine.calls
+    assert (report.key, report.progressing, stopped, again) == (("w", ("a", "b")), (5,), False, True)
+    b.engine.told = [(report.text, 1_000_000)]
+    _, shown, _ = await b.get("/workers")
+    assert shown == [WORKER | {"seen_at": "1970-01-01T00:00:01Z"}]
+    _, [narrow], _ = await b.get("/workers", headers=bearer(allowed_namespaces=["b"]))
+    assert (narrow["topics"], [run["id"] for run in narrow["running"]]) == (["b/t"], [6])
+    await b.get("/workers?namespace=a")
+    assert [what for name, what in b.engine.calls if name == "workers"] == [None, ["b"], ["a"]]
+    assert (await b.get("/workers?namespace=a", headers=bearer(allowed_namespaces=["b"])))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"name": "a b"}, 400), ({"topics": []}, 400), ({"topics": ["t"]}, 400), ({"topics": ["a/t\n"]}, 400), ({"host": "h\0"}, 400),
+        ({"state": "asleep"}, 400), ({"seen_at": "2030-01-01T00:00:00Z"}, 400), ({"running": [WORKER["running"][0] | {"progress": 2}]}, 400),  # type: ignore[index]
+        ({"running": WORKER["running"] * 60}, 400), ({"running": [WORKER["running"][0] | {"note": "\ud800"}]}, 400),  # type: ignore[index, operator]
+    ],
+)  # fmt: skip
+async def test_a_workers_word_is_checked(b: Broker, change: dict[str, Any], status: int) -> None:
+    assert (await b.post("/workers", WORKER | change))[0] == status
+    assert (await b.post("/workers", WORKER, headers=bearer(allowed_namespaces=["a"])))[0] == 404
+    assert b.engine.calls == []
 
 
 async def test_health_needs_no_token(b: Broker) -> None:

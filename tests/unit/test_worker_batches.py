@@ -359,6 +359,7 @@ def test_an_item_is_checked_where_it_is_enqueued(app: MQueue, broker: FakeBroker
         ({"batch": 2, "batch_wait": 61}, "from 0 to 60"),
         ({"batch_wait": 1}, "needs batch="),
         ({"batch": 2, "executor": "process"}, "do not go together"),
+        ({"batch": 2, "result": True}, "do not go together"),
     ],
 )
 def test_options_of_a_batch_are_checked(app: MQueue, options: dict[str, Any], says: str) -> None:

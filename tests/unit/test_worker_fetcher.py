@@ -5,11 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from mqueue import wire
 from mqueue.errors import Invalid, MQueueError, TooLarge
 from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import Fetcher, lanes
+from mqueue.worker.fetcher import RESULT_BYTES, Fetcher, lanes
 from mqueue.worker.job import Job
 
 BAD = 7
@@ -117,3 +118,29 @@ async def test_a_poll_that_waits_as_the_worker_stops_is_ended_by_name_and_what_i
         assert await fetcher.drain(5) == 0
     assert set(names) == set(waits)
     assert taken == ([(1, "release")] if heard else [])
+
+
+async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> None:
+    sizes: list[list[int]] = []
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        sizes.append([len(settle.result or b"") for settle in request.settle])
+        return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
+
+    app = MQueue()
+    app.task(topic="t")(lambda: None)
+    ended: list[str | None] = []
+    fetcher = Fetcher(
+        poll, lanes(app.topics()), 400, arrived=lambda message: None, settled=lambda _, status: ended.append(status), refused=refused,
+        jitter=lambda: 0.0,
+    )  # fmt: skip
+    fetcher.close()
+    half = RESULT_BYTES // 2
+    fetcher._running = 7
+    for id, size in enumerate((half, half, 1, half, 2 * half + 1, 0, half)):
+        fetcher.finish(structs.replace(end(id), result=bytes(size)), None)
+    async with asyncio.timeout(5):
+        while len(ended) < 7:
+            await asyncio.sleep(0.001)
+    await fetcher.drain(5)
+    assert sizes == [[half, half], [1, half], [2 * half + 1], [0, half]]

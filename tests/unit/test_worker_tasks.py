@@ -295,8 +295,8 @@ def test_enqueue_from_a_thread_and_from_a_loop(broker: FakeBroker) -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
-    ids = [add.enqueue(1, b=2), asyncio.run(add.enqueue_async(3, 4)), asyncio.run(add.options(priority=9).enqueue_async(5, 6))]
-    assert [s.id for s in broker.live()] == ids
+    handles = [add.enqueue(1, b=2), asyncio.run(add.enqueue_async(3, 4)), asyncio.run(add.options(priority=9).enqueue_async(5, 6))]
+    assert [s.id for s in broker.live()] == [handle.id for handle in handles]
     assert [s.item.priority for s in broker.live()] == [0, 0, 9]
 
 
@@ -309,8 +309,9 @@ def test_many_are_enqueued_at_once(broker: FakeBroker) -> None:
     @app.task(topic="u")
     def two() -> None: ...
 
-    ids = app.enqueue_many([*(one.message(n) for n in range(1500)), two.options(priority=3).message()])
-    assert ids == [s.id for s in broker.live()] and broker.requests["/enqueue"] == 2
+    handles = app.enqueue_many([*(one.message(n) for n in range(1500)), two.options(priority=3).message()])
+    assert [handle.id for handle in handles] == [s.id for s in broker.live()] and broker.requests["/enqueue"] == 2
+    assert [handle.task for handle in handles] == [one] * 1500 + [two]
     assert len(asyncio.run(app.enqueue_many_async(one.message(n) for n in range(3)))) == 3
     assert app.enqueue_many([]) == []
     with pytest.raises(TypeError, match="argument 'n'"):

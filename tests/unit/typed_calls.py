@@ -2,10 +2,10 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
-from mqueue import Current, LogContext, Middleware, MQueue, Retry, enqueue_many, task
-from mqueue.wire import EnqueueItem
+from mqueue import Current, Handle, LogContext, Middleware, MQueue, Retry, enqueue_many, task
+from mqueue.wire import EnqueueItem, Status
 
 
 class Quiet(Middleware):
@@ -21,7 +21,7 @@ def send(to: str, *, subject: str = "") -> int:
     return len(to) + len(subject)
 
 
-@task
+@task(result=True, result_ttl=60)
 async def fetch(mailbox: str, limit: int = 10) -> list[str]:
     return [mailbox] * limit
 
@@ -35,9 +35,15 @@ def heavy(n: int) -> None: ...
 
 
 assert_type(send("ada", subject="hi"), int)
-assert_type(send.enqueue("ada", subject="hi"), int)
+assert_type(send.enqueue("ada", subject="hi"), Handle[int])
+assert_type(send.enqueue("ada").result(timeout=1), int)
+assert_type(send.handle(5), Handle[int])
+assert_type(send.options(namespace="n").handle(5).status(), Status | None)
+assert_type(fetch.enqueue("box"), Handle[list[str]])
+assert_type(fetch.handle(5).result(), list[str])
+assert_type(fetch.options(delay=1).enqueue("box").result(), list[str])
 assert_type(send.message("ada"), EnqueueItem)
-assert_type(enqueue_many([send.message("ada"), fetch.message("box", limit=3)]), list[int])
+assert_type(enqueue_many([send.message("ada"), fetch.message("box", limit=3)]), list[Handle[Any]])
 send.options(priority=1, delay=2.5, ttl=60, idempotency_key="k", max_retries=0, lease=5, metadata={"a": 1}, namespace="n").enqueue("ada")
 send.options(at=datetime(2030, 1, 1, tzinfo=UTC)).enqueue("ada", subject="later")
 plain.enqueue()
@@ -53,9 +59,10 @@ async def beat() -> None: ...
 
 async def on_a_loop() -> None:
     assert_type(await fetch("box"), list[str])
-    assert_type(await fetch.enqueue_async("box", limit=3), int)
-    assert_type(await send.options(delay=1).enqueue_async("ada"), int)
-    await fetch.enqueue_async("box", "3")  # error: arg-type
+    assert_type(await fetch.enqueue_async("box", limit=3), Handle[list[str]])
+    assert_type(await fetch.handle(5).result_async(), list[str])
+    assert_type(await send.options(delay=1).enqueue_async("ada"), Handle[int])
+    await fetch.enqueue_async("box", "3")  # error: call-overload
 
 
 send.enqueue()  # error: call-arg

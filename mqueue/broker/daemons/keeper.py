@@ -7,7 +7,7 @@ import structlog
 from mqueue.broker import tasks
 from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.daemons.pruner import REQUEST_KEPT_S
+from mqueue.broker.daemons.pruner import REQUEST_KEPT_S, UNHEARD_S
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.store.cold import ColdStore
 from mqueue.message import BATCH_MAX
@@ -65,6 +65,8 @@ class Keeper:
             if prunes and not expired:
                 await lead.store.prune_keys(clock, BATCH_MAX)
                 await lead.store.prune_cancel_requests(REQUEST_KEPT_S, BATCH_MAX)
+                await lead.store.prune_results(BATCH_MAX)
+                await lead.store.prune_workers(UNHEARD_S)
                 prune_at = now() + PRUNE_EVERY_S
             if now() >= schedule_at:
                 await self._scheduler.enqueue_due(lead, clock, announce=False)

@@ -1,5 +1,5 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself), idempotency keys whose time is over, and requests to
-cancel what is no more.
+"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results whose time is over;
+requests to cancel what is no more; workers that are gone.
 """
 
 from collections import Counter
@@ -10,6 +10,7 @@ from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
 REQUEST_KEPT_S = 600.0  # so long a worker may be without its broker, and hear of a cancellation all the same
+UNHEARD_S = 60.0  # of workers: long after nobody shows them any more
 PAGES_MAX = 20  # of each in one go, so that a flush gets its turn
 
 
@@ -20,7 +21,8 @@ class Pruner:
     async def prune(self, lead: Lead) -> bool:
         """Page after page. True when more is left."""
         more = False
-        for turn in (self._rows, self._keys, self._cancel_requests):
+        await lead.store.prune_workers(UNHEARD_S)
+        for turn in (self._rows, self._keys, self._cancel_requests, self._results):
             more = await turn(lead) or more
         return more
 
@@ -52,3 +54,9 @@ class Pruner:
 
     async def _cancel_requests(self, lead: Lead) -> bool:
         return await lead.store.prune_cancel_requests(REQUEST_KEPT_S, BATCH_MAX) == BATCH_MAX
+
+    async def _results(self, lead: Lead) -> bool:
+        for _ in range(PAGES_MAX):
+            if await lead.store.prune_results(BATCH_MAX) < BATCH_MAX:
+                return False
+        return True

@@ -23,7 +23,7 @@ POST = ("POST",)
 
 
 class Api:
-    """ASGI. `drain()` ends the waiting fetches with 503; the server calls it when it stops."""
+    """ASGI. `drain()` ends all that wait (fetches, results) with 503; the server calls it when it stops."""
 
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
         self._waits = waits = Waits()
@@ -42,7 +42,9 @@ class Api:
             [
                 Route("/dlq", Endpoint(frame, "/dlq", GET, "read", cold.dead_letters)),
                 Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
+                Route("/workers", Endpoint(frame, "/workers", ("GET", "POST"), "read", cold.workers)),
                 Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
+                Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", cold.result)),
                 Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
                 Route("/messages/{id}/cancel", Endpoint(frame, "/messages/cancel", POST, "read", cold.cancel)),
                 Route("/cancelled", Endpoint(frame, "/cancelled", POST, "read", cold.cancelled)),

@@ -1,7 +1,10 @@
-"""The endpoints people and dashboards use: dead letters, topics, one message, health; and how workers hear of cancellations."""
+"""The endpoints people and dashboards use: dead letters, topics, workers, one message and its result, health; and how workers hear of
+cancellations.
+"""
 
 import re
 from collections.abc import Awaitable
+from functools import partial
 
 from mqueue import message as m
 from mqueue import wire
@@ -9,9 +12,13 @@ from mqueue.broker.http import convert, decode
 from mqueue.broker.http.call import Call
 from mqueue.broker.http.waits import Waits
 from mqueue.broker.ports import Engine
-from mqueue.errors import NotFound
+from mqueue.errors import JobFailed, NotFound, Pending
 
 _ID = re.compile(r"[0-9]{1,19}")
+
+
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None and int(text) < 2**63
 
 
 class Cold:
@@ -52,10 +59,28 @@ class Cold:
             namespaces = [query.namespace]
         return [convert.topic(stats) for stats in await self._engine.topics(namespaces)]
 
+    async def workers(self, call: Call) -> str | list[wire.Worker]:
+        """POST: a worker tells of itself. GET: those with a topic in this namespace, or in any that the token may see."""
+        if call.scope["method"] == "POST":
+            told = await call.decode(decode.WORKER)
+            report = convert.worker_report(told)
+            for namespace in sorted({*report.key.namespaces, *(run.namespace for run in told.running)}):
+                call.caller.enter(namespace)
+            await self._engine.hear_worker(report, stopped=told.state == "stopped")
+            return "OK"
+        query = call.query(decode.TopicsQuery)
+        namespaces = call.caller.namespaces
+        if query.namespace is not None:
+            convert.check_names(query.namespace, ())
+            call.caller.enter(query.namespace)
+            namespaces = frozenset({query.namespace})
+        found = await self._engine.workers(None if namespaces is None else sorted(namespaces))
+        return [convert.worker(text, seen_us, namespaces) for text, seen_us in found]
+
     async def message(self, call: Call) -> wire.Status:
         call.query(decode.NoQuery)
         id: str = call.scope["path_params"]["id"]
-        found = await self._engine.message(int(id)) if _ID.fullmatch(id) and int(id) < 2**63 else None
+        found = await self._engine.message(int(id)) if _is_id(id) else None
         seen = call.caller.namespaces
         if found is None or (seen is not None and found.namespace not in seen):
             raise NotFound(f"no message {id[:32]}")
@@ -81,6 +106,28 @@ class Cold:
 
         since, ids = await self._waits.run(wait, call.receive, waits=body.wait > 0)
         return wire.Cancelled(since, ids)
+
+    async def result(self, call: Call) -> wire.Result:
+        """What the message left; waits for it. Raises Pending, JobFailed, NotFound."""
+        query = call.query(decode.ResultQuery)
+        await call.skip_body()  # so that what comes next can only be the client hanging up
+        name = None
+        if query.topic is not None:
+            convert.check_names(query.namespace, (query.topic,))
+            call.caller.enter(query.namespace)
+            name = m.TopicName(query.namespace, query.topic)
+        id: str = call.scope["path_params"]["id"]
+        found = None
+        if _is_id(id):
+            look = partial(self._engine.result, int(id), name, query.wait, call.caller.namespaces)
+            found = await self._waits.run(look, call.receive, waits=query.wait > 0)
+        if found is None:
+            raise NotFound(f"no message {id[:32]}, and no result of it: it left none, or its time is over")
+        if found.state == "dead":
+            raise JobFailed(found.error or "")
+        if found.state != "done":
+            raise Pending(f"the message is {found.state}")
+        return wire.Result(id=int(id), value=found.value)
 
     async def health(self, call: Call) -> str:
         """The process answers."""

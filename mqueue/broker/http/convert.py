@@ -15,6 +15,7 @@ from mqueue import message as m
 from mqueue import schedule as s
 from mqueue import wire
 from mqueue.broker.http.decode import NAME_RULE, TEXT_RULE, is_text, wrong
+from mqueue.errors import TooLarge
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -22,6 +23,7 @@ METADATA_DEPTH_MAX = 32
 
 _to_json = msgspec.json.Encoder().encode
 _from_json = msgspec.json.Decoder().decode
+_read_worker = msgspec.json.Decoder(wire.Worker).decode
 _to_msgpack = msgspec.msgpack.Encoder().encode
 
 
@@ -162,7 +164,10 @@ def settle(item: wire.SettleItem, kind: m.Kind, index: int | None = None) -> m.S
     check_names(item.namespace, (item.topic,), index)
     if kind == "cancel" and item.receipt is None:
         raise wrong("is required where a delivery ends as cancelled", index, "receipt")
-    return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after)
+    if item.result is not None and kind != "ack":
+        raise wrong("only an ack brings a result", index, "result")
+    ttl = m.RESULT_TTL_S if item.result_ttl is None else item.result_ttl
+    return m.Settle(item.id, item.namespace, item.topic, kind, item.receipt, _error(item.error), item.retry_after, item.result, ttl)
 
 
 def _error(text: str | None) -> str | None:
@@ -207,7 +212,35 @@ def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
         error=s.error,
         metadata=None if s.metadata is None else _raw(s.metadata, msgpack),
         cancelling=s.cancelling,
+        progress=s.progress,
+        note=s.note,
     )
+
+
+def worker_report(worker: wire.Worker) -> m.WorkerReport:
+    """Raises Invalid, TooLarge."""
+    if worker.seen_at is not None:
+        raise wrong("is for the answer", field="seen_at")
+    check_names("-", [worker.name, *worker.topics, *(name for run in worker.running for name in (run.namespace, run.topic))])
+    texts = [worker.host, worker.version, *worker.tasks, *worker.counts, *(run.task + (run.note or "") for run in worker.running)]
+    if not all(map(is_text, texts)):
+        raise wrong(TEXT_RULE)
+    encoded = _to_json(worker)
+    if len(encoded) > m.REPORT_MAX:
+        raise TooLarge(f"a worker's report may have {m.REPORT_MAX} bytes")
+    namespaces = {topic.partition("/")[0] for topic in worker.topics}
+    progressing = tuple(run.id for run in worker.running if run.progress is not None)
+    return m.WorkerReport(m.WorkerKey(worker.name, tuple(sorted(namespaces))), progressing, encoded.decode())
+
+
+def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.Worker:
+    """Of what it told, what is in these namespaces (None: all)."""
+    told = _read_worker(text)
+    told.seen_at = to_time(seen_us)
+    if namespaces is not None:
+        told.topics = [topic for topic in told.topics if topic.partition("/")[0] in namespaces]
+        told.running = [run for run in told.running if run.namespace in namespaces]
+    return told
 
 
 def new_schedule(item: wire.ScheduleItem, name: str) -> s.Schedule:

@@ -44,9 +44,17 @@ class DeadQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
 
 class TopicsQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """`GET /topics`."""
+    """`GET /topics`, `GET /workers`."""
 
     namespace: wire.Name | None = None
+
+
+class ResultQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`GET /messages/{id}/result`."""
+
+    topic: wire.Name | None = None
+    namespace: wire.Name = m.DEFAULT_NAMESPACE
+    wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
 
 
 class SchedulesQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -97,6 +105,7 @@ SETTLE: Body[wire.SettleItem | list[wire.SettleItem]] = Body(wire.SettleItem | A
 EXTEND: Body[wire.ExtendItem | list[wire.ExtendItem]] = Body(wire.ExtendItem | Annotated[list[wire.ExtendItem], Meta(max_length=m.BATCH_MAX)])
 POLL: Body[wire.Poll] = Body(wire.Poll)
 WAIT_CANCELLED: Body[wire.WaitCancelled] = Body(wire.WaitCancelled)
+WORKER: Body[wire.Worker] = Body(wire.Worker)
 DEAD_IDS: Body[wire.DeadId | list[wire.DeadId]] = Body(wire.DeadId | Annotated[list[wire.DeadId], Meta(max_length=m.BATCH_MAX)])
 SCHEDULE: Body[wire.ScheduleItem] = Body(wire.ScheduleItem)
 

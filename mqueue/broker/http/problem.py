@@ -5,7 +5,8 @@ import math
 import msgspec
 
 from mqueue import wire
-from mqueue.errors import MQueueError
+from mqueue.errors import JobFailed, MQueueError
+from mqueue.message import ERROR_MAX
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
@@ -43,7 +44,7 @@ def answer(error: MQueueError) -> Answer:
             title=error.title,
             status=error.status,
             code=error.code,
-            detail=error.detail[:DETAIL_MAX],
+            detail=error.detail[: ERROR_MAX if isinstance(error, JobFailed) else DETAIL_MAX],
             item=error.item,
             field=error.field,
             retry_after=error.retry_after,

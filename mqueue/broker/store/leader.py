@@ -148,6 +148,13 @@ class LeaderStore:
         """Returns how many went."""
         return len(await self.ask("prune_cancel_requests", age_s=age_s, limit=limit))
 
+    async def prune_results(self, limit: int) -> int:
+        """Returns how many went."""
+        return len(await self.ask("prune_results", limit=limit))
+
+    async def prune_workers(self, unheard_s: float) -> None:
+        await self.ask("prune_workers", unheard=unheard_s)
+
     async def overdue_page(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
         """Keys of rows above `after` and below the frontier that were due before then (µs)."""
         topic_id = (await self._store.topic_ids([topic]))[topic]

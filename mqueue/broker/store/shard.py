@@ -5,7 +5,7 @@ Raises StoreLost where no answer came: what was asked may have happened.
 
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,13 +20,14 @@ from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import row_to_cancel
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import TopicName
+from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
 CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
-# Connections by kind of work, so that none starves another: how the shard is; batches and replays, one at a time each; what is asked.
-POOLS = {"control": 2, "write": 2, "read": 8}
+# Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a time
+# each; what is asked.
+POOLS = {"control": 2, "write": 3, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
@@ -267,6 +268,45 @@ class ShardStore:
     async def last_cancel_request(self) -> int:
         """Its number; 0: there is none."""
         return int((await self._all("last_cancel_request"))[0][0])
+
+    async def keep_results(self, results: Sequence[Result]) -> None:
+        """All of them, in one statement. No two of one message."""
+        async with self._connection("write") as connection:
+            await connection.execute(
+                sql("keep_results"),
+                {
+                    "ids": [r.id for r in results], "namespaces": [r.namespace for r in results], "topics": [r.topic for r in results],
+                    "receipts": [r.receipt for r in results], "values": [r.value for r in results], "ttls": [r.ttl for r in results],
+                },
+            )  # fmt: skip
+
+    async def results_of(self, id: int, *, values: bool) -> list[tuple[str, str, int, bytes | None]]:
+        """Namespace, topic, µs when it was stored, and the value if asked for."""
+        return await self._all("results_of", id=id, values=values)
+
+    async def ended(self, ids: Sequence[int]) -> set[int]:
+        """Those that have a result, or are dead letters."""
+        return {id for (id,) in await self._all("ended", ids=list(ids))}
+
+    async def put_workers(self, reports: Sequence[WorkerReport]) -> None:
+        """All in one statement; no two of one worker."""
+        await self._do(
+            "put_workers", names=[r.key.name for r in reports], namespaces=[" ".join(r.key.namespaces) for r in reports],
+            progressing=[" ".join(map(str, r.progressing)) for r in reports], reports=[r.text for r in reports],
+        )  # fmt: skip
+
+    async def drop_workers(self, keys: Collection[WorkerKey]) -> None:
+        await self._do("drop_workers", names=[key.name for key in keys], namespaces=[" ".join(key.namespaces) for key in keys])
+
+    async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
+        """Reports, and when they came (µs)."""
+        return await self._all(
+            "workers", unheard=WORKER_UNHEARD_S, namespaces=None if namespaces is None else list(namespaces), limit=WORKERS_MAX
+        )
+
+    async def progress_of(self, id: int) -> list[str]:
+        """Reports that name this message with its progress."""
+        return [text for (text,) in await self._all("progress_of", id=id, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
