@@ -83,8 +83,8 @@ class MQueueBackend(BaseTaskBackend):
         return runner.message(task.module_path, result.args, result.kwargs)
 
     def _send(self, message: wire.EnqueueItem, result: TaskResult) -> None:
-        [id] = self.app.enqueue_many([message])
-        object.__setattr__(result, "id", str(id))
+        [handle] = self.app.enqueue_many([message])
+        object.__setattr__(result, "id", str(handle.id))
         object.__setattr__(result, "enqueued_at", timezone.now())
         task_enqueued.send(type(self), task_result=result)
 
