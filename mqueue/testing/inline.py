@@ -20,12 +20,14 @@ class Inline(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self._last_id = 0
+        self._results: dict[int, bytes] = {}
 
     def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
         ids = []
         for id, job in self._jobs(app, items):
             if (error := run(job)) is not None:
                 raise error
+            self._keep(id, job)
             ids.append(id)
         return ids
 
@@ -34,8 +36,20 @@ class Inline(Recorder):
         for id, job in self._jobs(app, items):
             if (error := await run_async(job)) is not None:
                 raise error
+            self._keep(id, job)
             ids.append(id)
         return ids
+
+    def state_of(self, id: int) -> wire.Status | None:
+        """All that were enqueued are over."""
+        return None
+
+    def result_of(self, id: int) -> bytes | None:
+        return self._results.get(id)
+
+    def _keep(self, id: int, job: Job) -> None:
+        if job.result is not None:
+            self._results[id] = job.result
 
     def _jobs(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> Iterator[tuple[int, Job]]:
         for item in items:

@@ -58,6 +58,7 @@ class Manual(Recorder):
         self.broker = MemoryBroker(clock)
         self._by_id: dict[int, tuple[MQueue, Enqueued]] = {}
         self._raised: dict[int, BaseException] = {}
+        self._results: dict[int, tuple[bytes, int]] = {}  # until when: µs since 1970
 
     # ── enqueue ──
 
@@ -83,6 +84,13 @@ class Manual(Recorder):
     @property
     def dead(self) -> list[DeadJob]:
         return [self._dead_job(s) for s in self.broker.dead() if s.id in self._by_id]
+
+    def state_of(self, id: int) -> wire.Status | None:
+        return self.broker.message(id)
+
+    def result_of(self, id: int) -> bytes | None:
+        value, until_us = self._results.get(id, (None, 0))
+        return value if until_us > self.clock.wall_us() else None
 
     # ── run ──
 
@@ -133,6 +141,8 @@ class Manual(Recorder):
                 if error is not None and handlers.is_of_the_test(error):
                     raise error
                 outcome = decide(error, retry=job.task.retry, attempt=message.attempt)
+                if error is None and job.result is not None:
+                    self._results[stored.id] = job.result, self.clock.wall_us() + int(job.task.result_ttl * 1e6)
             counts[self._settle(stored, message, outcome, error)] += 1
         fresh = [self._dead_job(s) for s in self.broker.dead() if s.id not in dead_before and s.id in self._by_id]
         if fresh and not dead_ok:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def mqueue_inline() -> "Iterator[Inline]":
     """Every enqueue of any app runs its handler at once; what it raises, the enqueue raises."""
     from mqueue.testing.inline import Inline
-    from mqueue.testing.redirect import redirect
+    from mqueue.testing.redirect import redirect_all
 
     inline = Inline()
-    with redirect(inline):
+    with redirect_all(inline):
         yield inline
 
 
@@ -36,10 +36,10 @@ def mqueue_clock() -> "ManualClock":
 def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
     """Enqueues of any app wait in memory: `assert_enqueued`, `refute_enqueued`, `drain()`."""
     from mqueue.testing.manual import Manual
-    from mqueue.testing.redirect import redirect
+    from mqueue.testing.redirect import redirect_all
 
     manual = Manual(mqueue_clock)
-    with redirect(manual):
+    with redirect_all(manual):
         yield manual
 
 

@@ -1,11 +1,12 @@
 """While a test has it so, what any app would send to its broker goes to the test."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 from unittest import mock
 
 from mqueue import wire
+from mqueue.testing.answers import Answers, Asked, AsyncAnswers
 from mqueue.worker import codec
 from mqueue.worker.app import MQueue, apps
 from mqueue.worker.producer import Producer
@@ -21,6 +22,19 @@ class Carrier(Protocol):
 
 
 _carrier: Carrier | None = None
+
+
+class Local(Carrier, Asked, Protocol):
+    """A carrier that answers what handles ask, too."""
+
+
+def redirect_all(local: Local) -> AbstractContextManager[None]:
+    """`redirect`, and handles ask `local`."""
+
+    async def async_client(producer: Producer) -> AsyncAnswers:
+        return AsyncAnswers(local)
+
+    return redirect(local, client=lambda producer: Answers(local), async_client=async_client)
 
 
 @contextmanager

@@ -269,6 +269,38 @@ def test_the_clock_never_goes_back() -> None:
     assert (clock.wall_us(), clock.monotonic()) == (3_601_000_000, 3601.0)
 
 
+# ── results ──
+
+
+@app.task(name="price", result=True, result_ttl=60, max_retries=0)
+def price(number: int) -> Decimal:
+    if number < 0:
+        raise LookupError(number)
+    return Decimal(number) / 2
+
+
+async def test_results_inline(mqueue_inline: Inline) -> None:
+    assert price.enqueue(3).result() == Decimal("1.5")
+    assert await (await price.enqueue_async(5)).result_async() == Decimal("2.5")
+
+
+async def test_results_of_what_was_drained(mqueue_manual: Manual, mqueue_clock: ManualClock) -> None:
+    handle, failing = price.enqueue(3), price.enqueue(-1)
+    status = handle.status()
+    assert status is not None
+    assert status.state == "ready"
+    with pytest.raises(RuntimeError, match="drain"):
+        handle.result()
+    mqueue_manual.drain(dead_ok=True)
+    assert handle.result() == await handle.result_async() == Decimal("1.5")
+    assert await handle.status_async() is None
+    with pytest.raises(mqueue.errors.JobFailed, match="LookupError"):
+        failing.result()
+    mqueue_clock.advance(60)
+    with pytest.raises(mqueue.errors.NotFound):
+        handle.result()
+
+
 # ── the plugin itself ──
 
 

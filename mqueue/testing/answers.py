@@ -1,0 +1,48 @@
+"""What handles ask in a test: of a job's state and result."""
+
+from typing import Protocol
+
+from mqueue import wire
+from mqueue.errors import JobFailed, NotFound
+
+
+class Asked(Protocol):
+    def state_of(self, id: int) -> wire.Status | None:
+        """None where nothing is known of it."""
+        ...
+
+    def result_of(self, id: int) -> bytes | None:
+        """None where it left none, or has not."""
+        ...
+
+
+class Answers:
+    """In place of a Client, for handles. Nobody waits: whoever asks too early is told so."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+
+    def message(self, id: int) -> wire.Status | None:
+        return self._asked.state_of(id)
+
+    def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
+        """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
+        if (value := self._asked.result_of(id)) is not None:
+            return value
+        status = self._asked.state_of(id)
+        if status is None:
+            raise NotFound(f"no message {id}, and no result of it: it left none, or its time is over")
+        if status.state == "dead":
+            raise JobFailed(status.error or "")
+        raise RuntimeError(f"the job is {status.state}: it runs when the test calls drain()")
+
+
+class AsyncAnswers:
+    def __init__(self, asked: Asked) -> None:
+        self._answers = Answers(asked)
+
+    async def message(self, id: int) -> wire.Status | None:
+        return self._answers.message(id)
+
+    async def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
+        return self._answers.result(id, topic=topic, namespace=namespace, wait=wait)
