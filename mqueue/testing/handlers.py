@@ -3,26 +3,41 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Any
 
+from mqueue import wire
+from mqueue.worker import batch
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Job
+from mqueue.worker.task import Task
+
+
+def job_of(message: wire.Message, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Job:
+    """A batch's handler gets a batch of one."""
+    job = Job(message, task, args, kwargs, message.lease)
+    return job if task.batch is None else batch.job_of([job])
+
+
+def verdict(job: Job, error: BaseException | None) -> BaseException | None:
+    """What became of it: of a batch of one, what its handler said of the one."""
+    return job.verdicts[0] if error is None and job.batch is not None else error
 
 
 def run(job: Job) -> BaseException | None:
     """An `async def` on an event loop of its own, beside one that runs here already."""
     if not job.task.is_async:
-        return call(job)
+        return verdict(job, call(job))
     if asyncio._get_running_loop() is None:
-        return asyncio.run(call_async(job))
+        return verdict(job, asyncio.run(call_async(job)))
     with ThreadPoolExecutor(1, "mqueue-test") as beside:
-        return beside.submit(copy_context().run, asyncio.run, call_async(job)).result()
+        return verdict(job, beside.submit(copy_context().run, asyncio.run, call_async(job)).result())
 
 
 async def run_async(job: Job) -> BaseException | None:
     """An `async def` on this loop, a `def` in a thread."""
     if job.task.is_async:
-        return await asyncio.create_task(call_async(job))
-    return await asyncio.to_thread(call, job)
+        return verdict(job, await asyncio.create_task(call_async(job)))
+    return verdict(job, await asyncio.to_thread(call, job))
 
 
 def is_of_the_test(error: BaseException | None) -> bool:

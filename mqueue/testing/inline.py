@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from mqueue import wire
 from mqueue.testing.clock import ManualClock
 from mqueue.testing.enqueued import Recorder
-from mqueue.testing.handlers import run, run_async
+from mqueue.testing.handlers import job_of, run, run_async
 from mqueue.testing.memory import MemoryBroker
 from mqueue.worker.app import MQueue
 from mqueue.worker.job import Job
@@ -56,7 +56,7 @@ class Inline(Recorder):
             self._last_id += 1
             made = self.record(app, self._last_id, item)
             [message] = _deliver(item, made.id)
-            yield made.id, Job(message, made.task, list(made.args), dict(made.kwargs), message.lease)
+            yield made.id, job_of(message, made.task, list(made.args), dict(made.kwargs))
 
 
 def _deliver(item: wire.EnqueueItem, id: int) -> list[wire.Message]:

@@ -133,7 +133,7 @@ class Manual(Recorder):
             message = self.broker.lease(stored, m.LEASE_MAX_S)  # a worker renews it: a handler may move the clock
             app, enqueued = self._by_id[stored.id]
             try:
-                job = Job(message, *task_of(app, enqueued.message), message.lease)
+                job = handlers.job_of(message, *task_of(app, enqueued.message))
             except (LookupError, Misfit) as misfit:
                 outcome, error = decide(misfit), misfit
             else:

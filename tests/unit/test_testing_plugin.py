@@ -301,6 +301,30 @@ async def test_results_of_what_was_drained(mqueue_manual: Manual, mqueue_clock: 
         handle.result()
 
 
+# ── batches ──
+
+
+@app.task(name="many", topic="many", batch=10, max_retries=0)
+def many(numbers: list[int]) -> list[BaseException | None]:
+    ran.append(numbers)
+    return [ValueError("odd") if number % 2 else None for number in numbers]
+
+
+def test_the_handler_of_a_batch_gets_a_batch_of_one(mqueue_manual: Manual) -> None:
+    many.enqueue(2)
+    many.enqueue(3)
+    mqueue_manual.assert_enqueued(many, args=[3], count=1)
+    assert mqueue_manual.drain(dead_ok=True) == Drained(done=1, dead=1)
+    assert ran == [[2], [3]]
+    assert [str(dead.raised) for dead in mqueue_manual.dead] == ["odd"]
+
+
+def test_a_batch_inline(mqueue_inline: Inline) -> None:
+    many.enqueue(2)
+    with pytest.raises(ValueError, match="odd"):
+        many.enqueue(3)
+
+
 # ── the plugin itself ──
 
 
