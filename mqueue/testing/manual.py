@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mqueue import message as m
 from mqueue import wire
@@ -10,11 +11,13 @@ from mqueue.testing import handlers
 from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
 from mqueue.testing.enqueued import Enqueued, Recorder
 from mqueue.testing.memory import MemoryBroker, Stored
+from mqueue.testing.periodic import Periodic
 from mqueue.testing.redirect import task_of
 from mqueue.worker.app import MQueue
 from mqueue.worker.codec import Misfit
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome, decide
+from mqueue.worker.task import Task
 
 JOBS_MAX = 10_000  # that one drain runs
 
@@ -59,6 +62,7 @@ class Manual(Recorder):
         self._by_id: dict[int, tuple[MQueue, Enqueued]] = {}
         self._raised: dict[int, BaseException] = {}
         self._results: dict[int, tuple[bytes, int]] = {}  # until when: µs since 1970
+        self._periodic: dict[str, Periodic] = {}
 
     # ── enqueue ──
 
@@ -73,6 +77,23 @@ class Manual(Recorder):
 
     async def carry_async(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
         return self.carry(app, items)
+
+    def schedule(self, *tasks: Task[..., Any]) -> None:
+        """From now on these periodic tasks are enqueued at their times, as `drain` finds the clock past them.
+
+        Raises ValueError for a task without `cron=` or `every=`.
+        """
+        for task in tasks:
+            if task.periodic is None:
+                raise ValueError(f"task {task.name} is not periodic: it has neither cron= nor every=")
+            self._periodic[task.name] = Periodic(task, task.periodic, self.clock.wall_us())
+
+    def _tick(self) -> None:
+        """What the broker's scheduler does; no middleware sees it."""
+        for periodic in self._periodic.values():
+            items = periodic.due(self.clock.wall_us())
+            for id, item in zip(self.broker.enqueue_many(items), items, strict=True):
+                self._by_id[id] = periodic.task.app, self.record(periodic.task.app, id, item)
 
     # ── look ──
 
@@ -151,11 +172,13 @@ class Manual(Recorder):
 
     def _next(self, to_the_end: bool) -> Stored | None:
         """The job to run now. The clock moves where nothing is due."""
+        self._tick()
         while not (due := [s for s in self.broker.due() if s.id in self._by_id]):
             waiting = [s.comes_us for s in self.broker.live() if s.id in self._by_id]
             if not waiting or not to_the_end:
                 return None
             self.clock.move_to(EPOCH + min(waiting) * MICROSECOND)
+            self._tick()
         return due[0]
 
     def _settle(self, stored: Stored, message: wire.Message, outcome: Outcome, error: BaseException | None) -> str:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -323,6 +323,36 @@ def test_a_batch_inline(mqueue_inline: Inline) -> None:
     many.enqueue(2)
     with pytest.raises(ValueError, match="odd"):
         many.enqueue(3)
+
+
+# ── periodic tasks ──
+
+
+@app.task(name="nightly", cron="0 3 * * *", timezone="Europe/Berlin")
+def nightly() -> None:
+    ran.append(current().metadata["tick"])
+
+
+@app.task(name="each-minute", every=60, catch_up="all")
+def each_minute() -> None:
+    ran.append("minute")
+
+
+def test_periodic_tasks_come_as_the_clock_moves(mqueue_manual: Manual, mqueue_clock: ManualClock) -> None:
+    mqueue_clock.move_to(datetime(2100, 6, 1, 0, 0, tzinfo=UTC))
+    mqueue_manual.schedule(nightly)
+    assert mqueue_manual.drain() == Drained()
+    mqueue_clock.advance(3600)
+    assert mqueue_manual.drain() == Drained(done=1)
+    assert ran == ["2100-06-01T01:00:00Z"]
+    mqueue_clock.advance(5 * 86400)  # missed: one of them comes
+    assert mqueue_manual.drain(to_the_end=True) == Drained(done=1)
+    mqueue_manual.assert_enqueued(nightly, count=2, metadata={"schedule": "nightly"})
+    mqueue_manual.schedule(each_minute)
+    mqueue_clock.advance(600)
+    assert mqueue_manual.drain() == Drained(done=10)
+    with pytest.raises(ValueError, match="not periodic"):
+        mqueue_manual.schedule(ship)
 
 
 # ── the plugin itself ──
