@@ -11,6 +11,7 @@ from pathlib import Path
 from mqueue.client import Client
 from mqueue.demo.processes import Broker, Worker, home
 from mqueue.demo.progress import Progress
+from mqueue.wire import DeadItem
 
 ROOT = Path(__file__).parents[1]
 LOOK_S = 0.1
@@ -39,6 +40,11 @@ class Stage:
         waiting = sum(topic.ready + topic.delayed + topic.waiting for topic in found)
         running, dead = sum(topic.leased for topic in found), sum(topic.dead for topic in found)
         return f"  {waiting:>4} wait  {running:>3} run  {dead:>3} dead  {time.monotonic() - began:>5.1f} s"
+
+
+def first_line(letter: DeadItem) -> str:
+    """Of its error; a traceback follows."""
+    return (letter.error or "no error").splitlines()[0]
 
 
 @contextmanager

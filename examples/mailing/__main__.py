@@ -6,7 +6,7 @@ import sys
 
 from examples.mailing.smtp import Mailbox, Server
 from examples.mailing.tasks import TOPIC, newsletter, send_code
-from examples.stage import stage
+from examples.stage import first_line, stage
 
 READERS = 40
 CODES = 3
@@ -31,7 +31,7 @@ def main() -> int:
     print(f"newsletters     {subjects('News'):>4}\ncodes           {subjects('Your code'):>4}\ndigests         {subjects('Digest'):>4}")
     print(f"busy, retried   {mailbox.busy:>4}\nsent twice      {mailbox.repeated:>4}\ndead letters    {len(dead):>4}")
     for letter in dead:
-        print(f"  {letter.error.splitlines()[0]}")
+        print(f"  {first_line(letter)}")
     return 0 if ended and len(dead) == 1 else 1
 
 
