@@ -245,8 +245,11 @@ def test_it_can_be_seen_that_what_runs_is_to_be_cancelled(world: World) -> None:
     cancel(world, first)
     shard = world.brokers[1].shard
 
+    async def no_progress(id: int) -> tuple[None, None]:
+        return None, None
+
     def seen() -> list[bool]:
-        told = [world.run(Views([shard]).message(id)) for id in (first, second)]
+        told = [world.run(Views([shard], no_progress).message(id)) for id in (first, second)]
         return [status is not None and status.cancelling for status in told]
 
     assert seen() == [True, False]

@@ -36,7 +36,7 @@ async def test_both_clients_cancel(app: MQueue, broker: FakeBroker) -> None:
     @app.task(topic="t")
     def job() -> None: ...
 
-    first, second = job.enqueue(), job.enqueue()
+    first, second = job.enqueue().id, job.enqueue().id
     with Client(broker.url, broker.token) as client:
         assert (client.cancel(first).status, client.cancel(first).status) == ("cancelled", "gone")
         assert client.cancelled(["default"]).ids == []
@@ -55,7 +55,7 @@ async def test_a_handler_on_the_loop_is_cancelled(app: MQueue, broker: FakeBroke
         finally:
             cleaned_up.set()
 
-    id = await job.enqueue_async()
+    id = (await job.enqueue_async()).id
     async with working(app, broker) as worker:
         await begun.wait()
         assert broker.cancel(id).status == "cancelling"
@@ -76,7 +76,7 @@ async def test_one_that_returns_all_the_same_is_done(app: MQueue, broker: FakeBr
         except asyncio.CancelledError:
             pass
 
-    id = await job.enqueue_async()
+    id = (await job.enqueue_async()).id
     async with working(app, broker):
         await begun.wait()
         broker.cancel(id)
@@ -94,7 +94,7 @@ async def test_a_thread_can_see_it(app: MQueue, broker: FakeBroker) -> None:
             time.sleep(0.005)
         raise InterruptedError("half done")
 
-    id = await job.enqueue_async()
+    id = (await job.enqueue_async()).id
     async with working(app, broker):
         await until(begun.is_set)
         broker.cancel(id)
@@ -106,7 +106,7 @@ async def test_a_thread_can_see_it(app: MQueue, broker: FakeBroker) -> None:
 async def test_a_process_is_asked_and_then_killed(broker: FakeBroker, tmp_path: Path, stubborn: bool) -> None:
     jobs.app.producer.connect(broker.url, broker.token)
     out = tmp_path / "out"
-    id = await jobs.until_interrupted.enqueue_async(str(out), stubborn)
+    id = (await jobs.until_interrupted.enqueue_async(str(out), stubborn)).id
     async with working(jobs.app, broker):
         await until(lambda: out.exists() and "begun" in out.read_text(), 30)
         broker.cancel(id)
@@ -123,7 +123,7 @@ async def test_other_jobs_go_on(app: MQueue, broker: FakeBroker) -> None:
         begun.append(current().id)
         await goes_on.wait()
 
-    first, second = await job.enqueue_async(), await job.enqueue_async()
+    first, second = (await job.enqueue_async()).id, (await job.enqueue_async()).id
     async with working(app, broker):
         await until(lambda: len(begun) == 2)
         broker.cancel(first)
@@ -143,7 +143,7 @@ async def test_a_batch_goes_on_for_its_other_items(app: MQueue, broker: FakeBrok
         seen.extend(each.cancelled for each in current().batch)
         return [ValueError("no"), None, None]
 
-    ids = [await job.enqueue_async(n) for n in range(3)]
+    ids = [(await job.enqueue_async(n)).id for n in range(3)]
     async with working(app, broker) as worker:
         await begun.wait()
         broker.cancel(ids[0])
@@ -162,7 +162,7 @@ async def test_a_batch_of_which_all_are_cancelled_is_cancelled(app: MQueue, brok
         begun.set()
         await asyncio.sleep(60)
 
-    ids = [await job.enqueue_async(n) for n in range(2)]
+    ids = [(await job.enqueue_async(n)).id for n in range(2)]
     async with working(app, broker):
         await begun.wait()
         for id in ids:
@@ -206,7 +206,7 @@ async def test_it_asks_again_when_the_broker_was_away(app: MQueue, broker: FakeB
         await asyncio.sleep(60)
 
     broker.refuse("/cancelled", times=3)
-    id = await job.enqueue_async()
+    id = (await job.enqueue_async()).id
     async with working(app, broker):
         await begun.wait()
         broker.cancel(id)

@@ -91,8 +91,8 @@ async def gather_async(items: list[str]) -> None: ...
 
 
 assert_type(gather([1, 2]), list[Exception | None])
-assert_type(gather.enqueue(1), int)
+assert_type(gather.enqueue(1), Handle[list[Exception | None]])
 gather_async.options(delay=1).enqueue("ada")
 gather.enqueue("ada")  # error: arg-type
 gather.enqueue([1])  # error: arg-type
-gather_async.enqueue(1)  # error: arg-type
+gather_async.enqueue(1)  # error: call-overload
