@@ -39,9 +39,8 @@ def main() -> int:
                 batches = table.execute("SELECT count(*), max(size) FROM batches").fetchone()
     for source, number, employees in rows:
         print(f"{source:<14} {number:>4} leads, {employees:,} employees")
-    print(
-        f"lookups        {directory.answered:>4}, and {directory.refused} that came too early\nbatches        {batches[0]:>4}, up to {batches[1]}"
-    )
+    print(f"lookups        {directory.answered:>4}, and {directory.refused} that came too early")
+    print(f"batches        {batches[0]:>4}, up to {batches[1]}")
     print(f"dead letters   {len(dead):>4}")
     for letter in dead:
         print(f"  {first_line(letter)}")
