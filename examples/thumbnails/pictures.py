@@ -13,7 +13,7 @@ def paint(folder: Path, count: int) -> list[Path]:
     good = [folder / f"picture{n:02d}.png" for n in range(count)]
     for n, path in enumerate(good):
         Image.radial_gradient("L").resize((640 + 16 * n, 480)).save(path)
-    return [*good, _broken(folder / "broken.png"), _huge(folder / "huge.png"), _endless(folder / "endless.png")]
+    return [_endless(folder / "endless.png"), _huge(folder / "huge.png"), _broken(folder / "broken.png"), *good]
 
 
 def _broken(path: Path) -> Path:
