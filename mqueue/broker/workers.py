@@ -14,7 +14,7 @@ from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.store.shard import ShardStore
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
-from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, WorkerKey, WorkerReport
+from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, TopicName, WorkerKey, WorkerReport
 
 WRITE_S = 0.5
 
@@ -53,10 +53,11 @@ class Workers:
         except Fault as fault:
             raise unavailable(fault) from fault
 
-    async def progress(self, id: int) -> tuple[float | None, str | None]:
-        """Of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt."""
+    async def progress(self, id: int, name: TopicName) -> tuple[float | None, str | None]:
+        """Of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt, and a worker of another's id."""
         try:
-            told = [run for text in await self._store.progress_of(id) for run in _read(text).running if run.id == id]
+            reports = await self._store.progress_of(id, name.namespace)
+            told = [run for text in reports for run in _read(text).running if (run.id, run.namespace, run.topic) == (id, *name)]
         except Fault:  # the message itself may be in Redis
             return None, None
         latest = max(told, key=lambda run: run.attempt, default=None)

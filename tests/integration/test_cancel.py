@@ -16,6 +16,7 @@ from mqueue.broker.metrics import Metrics
 from mqueue.broker.store.cold import ColdStore, failed
 from mqueue.broker.views import Views
 from mqueue.errors import Unavailable
+from mqueue.message import TopicName
 
 TOPIC = "t/a"
 
@@ -245,7 +246,7 @@ def test_it_can_be_seen_that_what_runs_is_to_be_cancelled(world: World) -> None:
     cancel(world, first)
     shard = world.brokers[1].shard
 
-    async def no_progress(id: int) -> tuple[None, None]:
+    async def no_progress(id: int, name: TopicName) -> tuple[None, None]:
         return None, None
 
     def seen() -> list[bool]:

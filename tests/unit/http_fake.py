@@ -151,9 +151,9 @@ class FakeEngine:
         self._called("topics", namespaces)
         return [STATS]
 
-    async def message(self, id: int) -> MessageStatus | None:
+    async def message(self, id: int, namespaces: Any = None) -> MessageStatus | None:
         self._called("message", id)
-        return self.status
+        return self.status if self.status is None or namespaces is None or self.status.namespace in namespaces else None
 
     async def result(self, id: int, name: Any, wait: float = 0.0, namespaces: Any = None) -> ResultLook | None:
         self._called("result", (id, name, wait, namespaces))

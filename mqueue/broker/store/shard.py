@@ -280,9 +280,15 @@ class ShardStore:
                 },
             )  # fmt: skip
 
-    async def results_of(self, id: int, *, values: bool) -> list[tuple[str, str, int, bytes | None]]:
-        """Namespace, topic, µs when it was stored, and the value if asked for."""
-        return await self._all("results_of", id=id, values=values)
+    async def result_of(
+        self, id: int, name: TopicName | None, namespaces: Collection[str] | None, *, values: bool
+    ) -> tuple[str, str, int, bytes | None] | None:
+        """Namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these namespaces (None: of any)."""
+        if name is not None:
+            namespaces = [name.namespace] if namespaces is None or name.namespace in namespaces else []
+        among = None if namespaces is None else list(namespaces)
+        rows = await self._all("result_of", id=id, namespaces=among, topic=None if name is None else name.topic, values=values)
+        return rows[0] if rows else None
 
     async def ended(self, ids: Sequence[int]) -> set[int]:
         """Those that have a result, or are dead letters."""
@@ -304,9 +310,9 @@ class ShardStore:
             "workers", unheard=WORKER_UNHEARD_S, namespaces=None if namespaces is None else list(namespaces), limit=WORKERS_MAX
         )
 
-    async def progress_of(self, id: int) -> list[str]:
-        """Reports that name this message with its progress."""
-        return [text for (text,) in await self._all("progress_of", id=id, unheard=WORKER_UNHEARD_S)]
+    async def progress_of(self, id: int, namespace: str) -> list[str]:
+        """Reports of workers of this namespace that name this message with its progress."""
+        return [text for (text,) in await self._all("progress_of", id=id, namespace=namespace, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
