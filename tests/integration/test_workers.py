@@ -1,7 +1,7 @@
 """The list of workers in PostgreSQL: written by one broker, seen by all; who is gone; how far a message is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -9,8 +9,10 @@ import pytest
 
 from mqueue import wire
 from mqueue.broker import tasks
+from mqueue.broker import workers as listed
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.http.convert import worker_report
+from mqueue.broker.store import shard
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.workers import Workers
@@ -110,3 +112,33 @@ async def test_a_worker_of_another_namespace_tells_nothing_of_a_message(store: S
     await workers._write()
     assert await workers.progress(1, HERE) == (0.1, "'\"{}")
     assert await workers.progress(1, TopicName("n", "another")) == (None, None)
+
+
+async def test_large_reports_are_written_in_several_statements_and_bounded(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = report("w")
+    monkeypatch.setattr(listed, "BODY_MAX", 3 * len(large.text))
+    monkeypatch.setattr(listed, "UNWRITTEN_MAX", 11 * len(large.text) - 1)
+    workers = Workers(store, SystemClock())
+    for _ in range(2):
+        for n in range(10):
+            await workers.hear(report(str(n)))
+    with pytest.raises(Unavailable):
+        await workers.hear(report("a"))
+    await workers.hear(report("9"), stopped=True)
+    await workers.hear(report("a"))
+    statements: list[int] = []
+    put = store.put_workers
+
+    async def counted(reports: Sequence[WorkerReport]) -> None:
+        statements.append(len(reports))
+        await put(reports)
+        await workers.hear(report("a", progress=0.5))  # tells anew meanwhile: that is written next
+
+    store.put_workers = counted  # type: ignore[method-assign]
+    await workers._write()
+    assert statements == [3, 3, 3, 1] and await names(workers) == [*"012345678", "a"]
+    store.put_workers = put  # type: ignore[method-assign]
+    await workers._write()
+    assert await workers.progress(1, HERE) == (0.5, "'\"{}") and workers._size == 0
+    monkeypatch.setattr(shard, "WORKERS_BYTES_MAX", 3 * len(large.text))
+    assert await names(workers) == ["0", "1", "2"]

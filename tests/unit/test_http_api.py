@@ -273,7 +273,7 @@ async def test_workers_tell_and_are_shown_as_far_as_the_token_may_see(b: Broker)
     _, shown, _ = await b.get("/workers")
     assert shown == [WORKER | {"seen_at": "1970-01-01T00:00:01Z"}]
     _, [narrow], _ = await b.get("/workers", headers=bearer(allowed_namespaces=["b"]))
-    assert (narrow["topics"], [run["id"] for run in narrow["running"]]) == (["b/t"], [6])
+    assert (narrow["topics"], [run["id"] for run in narrow["running"]], narrow["tasks"]) == (["b/t"], [6], [])
     await b.get("/workers?namespace=a")
     assert [what for name, what in b.engine.calls if name == "workers"] == [None, ["b"], ["a"]]
     assert (await b.get("/workers?namespace=a", headers=bearer(allowed_namespaces=["b"])))[0] == 404
@@ -284,6 +284,7 @@ async def test_workers_tell_and_are_shown_as_far_as_the_token_may_see(b: Broker)
     [
         ({"name": "a b"}, 400), ({"topics": []}, 400), ({"topics": ["t"]}, 400), ({"topics": ["a/t\n"]}, 400), ({"host": "h\0"}, 400),
         ({"state": "asleep"}, 400), ({"seen_at": "2030-01-01T00:00:00Z"}, 400), ({"running": [WORKER["running"][0] | {"progress": 2}]}, 400),  # type: ignore[index]
+        ({"counts": {"ack": 2**70}}, 400), ({"running": [WORKER["running"][0] | {"attempt": 2**70}]}, 400),  # type: ignore[index]
         ({"running": WORKER["running"] * 60}, 400), ({"running": [WORKER["running"][0] | {"note": "\ud800"}]}, 400),  # type: ignore[index, operator]
     ],
 )  # fmt: skip

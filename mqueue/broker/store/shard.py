@@ -20,7 +20,7 @@ from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import row_to_cancel
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
+from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
@@ -307,7 +307,11 @@ class ShardStore:
     async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
         """Reports, and when they came (µs)."""
         return await self._all(
-            "workers", unheard=WORKER_UNHEARD_S, namespaces=None if namespaces is None else list(namespaces), limit=WORKERS_MAX
+            "workers",
+            unheard=WORKER_UNHEARD_S,
+            namespaces=None if namespaces is None else list(namespaces),
+            limit=WORKERS_MAX,
+            bytes=WORKERS_BYTES_MAX,
         )
 
     async def progress_of(self, id: int, namespace: str) -> list[str]:
