@@ -12,10 +12,12 @@ from typing import NamedTuple
 from mqueue.broker.faults import Fault
 from mqueue.broker.shard import Shard
 from mqueue.clock import Clock
-from mqueue.errors import Invalid
+from mqueue.errors import Invalid, Unavailable
 from mqueue.message import BATCH_MAX
 
 LOOK_S = 0.25
+WAITERS_MAX = 2_000
+READS_MAX = 3  # at a time: all who wait read at once what is new, and others need connections, too
 
 
 class Place(NamedTuple):
@@ -32,10 +34,21 @@ class Cancellations:
         self._last: dict[int, Place] = {}  # request of each shard, when it was last looked at
         self._asked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._reads = asyncio.Semaphore(READS_MAX)
+        self._waiting = 0
 
     async def wait(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid."""
+        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when too many wait."""
         places = _parse(since, len(self._shards))
+        if self._waiting >= WAITERS_MAX:
+            raise Unavailable("too many wait for cancellations", retry_after=LOOK_S)
+        self._waiting += 1
+        try:
+            return await self._wait(places, namespaces, seconds)
+        finally:
+            self._waiting -= 1
+
+    async def _wait(self, places: list[Place], namespaces: Sequence[str], seconds: float) -> tuple[str, list[int]]:
         deadline = self._clock.monotonic() + seconds
         while True:
             ids: list[int] = []
@@ -59,7 +72,8 @@ class Cancellations:
         known = last.number if last is not None and last.epoch == epoch else 0
         if place.epoch == epoch and known <= after:
             return place
-        rows = await shard.store.cancel_requests(after, namespaces, BATCH_MAX)
+        async with self._reads:
+            rows = await shard.store.cancel_requests(after, namespaces, BATCH_MAX)
         ids += [id for _, id in rows]
         if len(rows) == BATCH_MAX:
             return Place(epoch, rows[-1][0])

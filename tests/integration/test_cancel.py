@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from stores import NODES, SECOND, World, message
 
-from mqueue.broker import record
+from mqueue.broker import cancellations, record
 from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.cancellations import Cancellations
 from mqueue.broker.canceller import Canceller
@@ -374,7 +374,7 @@ def test_past_redis_what_waits_goes_and_what_runs_ends_with_its_lease(world: Wor
     lead, cold, now = world.lead, ColdStore(world.store), world.brokers[1].shard.now_us()
     leased, _ = world.run(cold.fetch(lead.epoch, now, "t", ["a"], 4, 1000, 1 << 20))
     assert [record.unpack(data).id for data, _ in leased] == ids[:4]
-    there = world.run(cold.cancel(lead.epoch, now, [*ids[1:], 7]))
+    there = world.run(cold.cancel(lead.epoch, now, dict.fromkeys([*ids[1:], 7], TOPIC)))
     assert {id: bool(m.receipt) for id, m in there.items()} == {ids[1]: True, ids[2]: True, ids[3]: True, ids[4]: False}
     assert ids[4] not in world.run(world.rows())
     assert {id for _, id in world.run(world.store.cancel_requests(0, ["t"], 10))} == set(ids[1:4])
@@ -411,3 +411,51 @@ def test_past_redis_a_broker_answers_as_always(world: World) -> None:
             running.cancel()
 
     assert world.run(answers()) == ["cancelling", "cancelled", "gone", "cancelling", "gone"]
+
+
+def test_one_that_is_enqueued_between_look_and_script_stays_where_the_token_may_not_see_it(world: World) -> None:
+    broker, id = world.brokers[1], next(world.ids)
+
+    async def before() -> None:
+        broker.shard.next_sequence()
+        made, _ = message(broker, id, topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3)
+        await broker.batch([made], [], logged=True, repeated=False)
+
+    assert cancel(world, id, namespaces=["shop"], before=before) == "gone"
+    assert cancel(world, id, namespaces=["t"]) == "cancelled"
+
+
+def test_past_redis_one_of_another_topic_than_was_seen_stays(world: World) -> None:
+    [id] = enqueue(world)
+    go_cold(world)
+    lead, now = world.lead, world.brokers[1].shard.now_us()
+    assert world.run(ColdStore(world.store).cancel(lead.epoch, now, {id: "/"})) == {} and id in world.run(world.rows())
+
+
+def test_looks_of_many_who_wait_leave_others_their_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellations, "WAITERS_MAX", 50)
+    shard, reads, most = world.brokers[1].shard, [0], [0]
+    real = world.store.cancel_requests
+
+    async def counted(*args: Any) -> Any:
+        reads[0] += 1
+        most[0] = max(most[0], reads[0])
+        try:
+            return await real(*args)
+        finally:
+            reads[0] -= 1
+
+    async def heard() -> None:
+        told = Cancellations([shard], shard.clock)
+        since, _ = await told.wait(["t"], None, 0)
+        waiting = [asyncio.create_task(told.wait(["t"], since, 10)) for _ in range(50)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await told.wait(["t"], since, 10)
+        await world.store.request_cancel(5, "t")
+        assert [ids for _, ids in await asyncio.gather(*waiting)] == [[5]] * 50
+        await told.wait(["t"], since, 0)
+
+    monkeypatch.setattr(world.store, "cancel_requests", counted)
+    world.run(heard())
+    assert most[0] <= cancellations.READS_MAX
