@@ -166,6 +166,37 @@ async def test_poll_msgpack_only_settles(b: Broker) -> None:
     assert [name for name, _ in b.engine.calls] == ["settle"]
 
 
+async def test_a_poll_may_be_ended_while_it_still_settles(b: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    settling, go_on = asyncio.Event(), asyncio.Event()
+    settle = b.engine.settle
+
+    async def slow(settles: Any) -> Any:
+        settling.set()
+        await go_on.wait()
+        return await settle(settles)
+
+    monkeypatch.setattr(b.engine, "settle", slow)
+    ack = {"id": 1, "topic": "t", "kind": "ack"}
+    b.engine.waits = True
+    poll = asyncio.create_task(b.post("/poll", {"topics": ["a"], "limit": 1, "wait": 60, "name": "n", "settle": [ack]}))
+    await settling.wait()
+    assert (await b.post("/poll", {"end": ["n"]}))[0] == 200
+    go_on.set()
+    assert (await poll)[1] == {"verdicts": [{"id": 1, "status": "ok"}], "messages": []}
+    assert [name for name, _ in b.engine.calls] == ["settle"], "nothing is leased for whoever wants no more"
+
+
+async def test_a_poll_that_is_refused_ends_no_other(b: Broker) -> None:
+    b.engine.waits = True
+    poll = asyncio.create_task(b.post("/poll", {"topics": ["a"], "limit": 1, "wait": 60, "name": "n"}))
+    await b.engine.waiting.wait()
+    refused = {"end": ["n"], "settle": [{"id": 1, "topic": "t", "kind": "cancel"}]}
+    assert (await b.post("/poll", refused))[0] == 400
+    [named] = b.engine.enough
+    assert not named.said
+    poll.cancel()
+
+
 async def test_dead_letters(b: Broker) -> None:
     status, dead, _ = await b.get("/dlq?namespace=default&topic=leads&limit=10&after=4")
     assert status == 200
