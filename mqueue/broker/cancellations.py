@@ -54,7 +54,7 @@ class Cancellations:
             ids: list[int] = []
             for at, shard in enumerate(self._shards):
                 with suppress(Fault):  # what is away takes no requests either
-                    places[at] = await self._read(shard, places[at], namespaces, ids)
+                    places[at] = await self._read(shard, places[at], namespaces, ids, asks=seconds <= 0)
             left = deadline - self._clock.monotonic()
             if ids or left <= 0:
                 return ",".join(f"{place.epoch}-{place.number}" for place in places), ids
@@ -64,13 +64,14 @@ class Cancellations:
         """Now: there is a new one."""
         self._asked.set()
 
-    async def _read(self, shard: Shard, place: Place, namespaces: Sequence[str], ids: list[int]) -> Place:
+    async def _read(self, shard: Shard, place: Place, namespaces: Sequence[str], ids: list[int], *, asks: bool) -> Place:
+        """`asks`: though no look has seen anything new: whoever does not wait makes none."""
         epoch, last = shard.epoch, self._last.get(shard.number)
         if not epoch:
             return place
         after = place.number if place.epoch == epoch else 0
         known = last.number if last is not None and last.epoch == epoch else 0
-        if place.epoch == epoch and known <= after:
+        if place.epoch == epoch and known <= after and not asks:
             return place
         async with self._reads:
             rows = await shard.store.cancel_requests(after, namespaces, BATCH_MAX)

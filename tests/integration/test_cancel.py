@@ -459,3 +459,13 @@ def test_looks_of_many_who_wait_leave_others_their_connections(world: World, mon
     monkeypatch.setattr(world.store, "cancel_requests", counted)
     world.run(heard())
     assert most[0] <= cancellations.READS_MAX
+
+
+def test_whoever_never_waits_hears_of_it_too(world: World) -> None:
+    async def heard() -> list[int]:
+        shard = world.brokers[1].shard
+        since, _ = await Cancellations([shard], shard.clock).wait(["t"], None, 0)
+        await world.store.request_cancel(5, "t")
+        return (await Cancellations([shard], shard.clock).wait(["t"], since, 0))[1]
+
+    assert world.run(heard()) == [5]
