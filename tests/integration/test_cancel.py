@@ -469,3 +469,21 @@ def test_whoever_never_waits_hears_of_it_too(world: World) -> None:
         return (await Cancellations([shard], shard.clock).wait(["t"], since, 0))[1]
 
     assert world.run(heard()) == [5]
+
+
+def test_redis_may_be_lost_before_the_request_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    [id] = enqueue(world)
+    fetch(world)
+    flush(world)
+    real = world.store.request_cancel
+
+    async def late(*args: Any) -> None:
+        monkeypatch.setattr(world.store, "request_cancel", real)
+        await world.lose_redis(True, list(NODES))
+        serve(world)
+        await real(*args)
+
+    monkeypatch.setattr(world.store, "request_cancel", late)
+    assert cancel(world, id) == "cancelled"
+    flush(world)
+    assert fetch(world) == [] and world.run(world.rows()) == {}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from stores import World
 
+from mqueue.broker import result_writer
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
@@ -146,3 +147,22 @@ async def test_results_under_an_id_that_somebody_made_up_hide_none(store: ShardS
 
 def test_very_many_waiters_look_seldom() -> None:
     assert (look_every(1), look_every(WAITERS_MAX)) == (2.0, WAITERS_MAX / 250)
+
+
+async def test_a_postgres_that_does_nothing_holds_no_ack_up(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_writer, "FLUSH_WAIT_S", 0.05)
+    frozen, keep = asyncio.Event(), store.keep_results
+
+    async def slow(results: Any) -> None:
+        await frozen.wait()
+        await keep(results)
+
+    store.keep_results = slow  # type: ignore[method-assign]
+    writer = ResultWriter(store)
+    for id in (1, 2):
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable):
+                await writer.keep([result(id)])
+    frozen.set()
+    await writer.keep([result(3)])
+    assert [await values(store, id) for id in (1, 2, 3)] == [[b"1"]] * 3
