@@ -153,7 +153,7 @@ class Worker:
             self._heartbeat.start()
             watchdog.start()
             keeping = [
-                loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client))),
+                loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda answered: self._doubt(client, answered))),
                 *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
             ]
             self._presence.start()
@@ -186,9 +186,11 @@ class Worker:
         await client.poll(wire.Poll(namespace=self._sources[0].namespace))
         return fetchable(await client.ready())
 
-    async def _doubt(self, client: AsyncClient) -> None:
+    async def _doubt(self, client: AsyncClient, answered: bool) -> None:
         self._fetcher.doubt()
         await client.drop_old()
+        if answered:
+            self._fetcher.resume()
 
     # ── a message comes, a job ends ──
 
