@@ -10,8 +10,6 @@ from mqueue.worker.job import Job
 
 SIZE_MAX = 1000  # as many as one poll brings
 WAIT_MAX_S = 60.0
-
-
 WAIT_S = 0.2
 
 
@@ -57,7 +55,7 @@ def job_of(jobs: Sequence[Job]) -> Job:
     """One job of all these, of the same task: what it tells of itself is what the first does."""
     first = jobs[0]
     job = Job(first.message, first.task, [[item for each in jobs for item in each.args]], {}, first.lease)
-    job.batch = tuple(jobs)
+    job.batch, job.began = tuple(jobs), first.began
     return job
 
 
