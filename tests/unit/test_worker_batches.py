@@ -12,6 +12,7 @@ from fake_broker import FakeBroker, start
 from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
+from mqueue.worker import runtime
 from mqueue.worker.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker, WorkerError
 
@@ -228,6 +229,28 @@ async def test_a_stop_hands_a_batch_back_with_no_attempt_spent(app: MQueue, brok
     assert began.is_set() == (when == "running")
     assert broker.live() and not any(s.leased or s.attempts for s in broker.live())
     assert worker.counts == {"release": len(broker.live())}
+
+
+async def test_a_stop_waits_no_longer_than_for_the_poll_that_gathers(app: MQueue, broker: FakeBroker) -> None:
+    """Also where that one is the last to come back, after all is settled."""
+
+    class Deaf(set[str | None]):
+        def __ior__(self, names: object) -> "Deaf":  # type: ignore[override,misc]
+            return self
+
+    @app.task(topic="t", batch=3, batch_wait=FAR_S)
+    def take(items: list[int]) -> None: ...
+
+    broker.ended = Deaf()
+    broker.enqueue([take.message(n) for n in range(2)])
+    worker = Worker(app, url=broker.url, token=broker.token)
+    run = asyncio.create_task(worker.run())
+    await until(lambda: any(map(len, worker._gatherer._open.values())) and broker.waiting)
+    broker.messages.clear()  # else they would come back by that poll
+    worker.stop()
+    async with asyncio.timeout(runtime.SETTLE_S * 0.7):
+        assert await run == 0
+    assert worker.counts == {"release": 2}
 
 
 async def test_leases_are_renewed_while_a_batch_is_gathered(app: MQueue, broker: FakeBroker) -> None:
