@@ -10,17 +10,19 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_broker import FakeBroker, start
+from structlog.testing import capture_logs
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker import changes, recycling
+from mqueue.worker import changes, fleet, recycling
+from mqueue.worker.program import Options
 from mqueue.worker.recycling import Recycling, memory_mb
 from mqueue.worker.runtime import Worker, WorkerError, sources
 
@@ -43,6 +45,15 @@ JOBS = """
         while not Path(os.environ["OUT"] + ".end").exists():
             time.sleep(0.01)
         note("ended")
+
+    @task(topic="fleet")
+    def leave() -> None:
+        if os.fork() == 0:
+            until = time.monotonic() + 30
+            while not Path(os.environ["OUT"] + ".end").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            os._exit(0)
+        os._exit(9)
 """
 
 
@@ -129,6 +140,53 @@ def test_one_that_falls_is_started_again_and_a_signal_stops_all(place: Place) ->
         assert parent.wait(20) == 0
         assert place.lines("ended") == ["ended"]
     assert len(place.logged("stopped")) == 2
+
+
+def test_one_that_falls_and_leaves_a_process_behind_is_started_again(place: Place) -> None:
+    """What it has forked holds its channel open."""
+    with place.worker("--processes", "1") as parent:
+        until(place.ready, "it is ready")
+        place.enqueue("leave")
+        [fall] = until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
+        assert "exited with code 9" in fall["error"]
+        Path(f"{place.out}.end").touch()
+        until(place.ready, "another is there")
+        parent.terminate()
+        assert parent.wait(20) == 0
+
+
+async def test_a_machine_without_a_process_to_spare_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a worker has worked; before, it is told at once."""
+    tries = 0
+
+    async def full(*command: str, **options: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    monkeypatch.setattr(fleet, "PAUSE_S", 0.01)
+    with pytest.raises(fleet.FleetError, match=r"cannot be started: .* temporarily unavailable"):
+        await fleet.Fleet(Options(modules=("m",)), 1).run()
+    worked = fleet.Fleet(Options(modules=("m",)), 1)
+    worked._worked, tries = True, 0
+    run = asyncio.create_task(worked.run())
+    async with asyncio.timeout(10):
+        while tries < 3:
+            await asyncio.sleep(0.01)
+        worked.stop()
+        assert await run == 0
+
+
+async def test_an_end_of_the_watch_on_the_code_is_told() -> None:
+    async def broken() -> AsyncIterator[object]:
+        yield "a change"
+        raise OSError("no more watches")
+
+    with capture_logs() as logs:
+        await fleet.Fleet(Options(modules=("m",)), 1, changes=broken())._renew()
+    assert [log["event"] for log in logs] == ["code changed, worker processes are started anew", "changes of the code are not seen any more"]
+    assert logs[1]["error"] == "OSError: no more watches"
 
 
 def test_a_second_signal_is_passed_on_too(place: Place) -> None:
