@@ -37,7 +37,10 @@ class Recycling:
     def now(self) -> str | None:
         if self._max_memory_mb is None:
             return None
-        held = memory_mb()
+        try:
+            held = memory_mb()
+        except OSError:  # no file to spare now: the next look tells
+            return None
         return f"it holds {held:.0f} MiB, more than max_memory_mb={self._max_memory_mb:g}" if held > self._max_memory_mb else None
 
 

@@ -123,9 +123,12 @@ class Worker:
     async def run(self) -> int:
         """Until stopped: 0, or 1 when the broker did not take the last settles.
 
-        Raises WorkerError for a task whose annotations cannot be read, and what the broker said if it refuses the token.
+        Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb` already, and what the
+        broker said if it refuses the token.
         """
         prepare(self._app)
+        if (reason := self._recycling.now()) is not None:  # another in its place would be no better
+            raise WorkerError(f"{reason}, before its first job")
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
@@ -322,8 +325,8 @@ class Worker:
 
     async def _look_at_memory(self) -> None:
         while True:
-            self._recycle(self._recycling.now())
             await asyncio.sleep(LOOK_S)
+            self._recycle(self._recycling.now())
 
     async def _wind_down(self) -> int:
         """How many settles could not be told."""

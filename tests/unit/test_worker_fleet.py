@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker import changes, fleet, recycling
+from mqueue.worker import changes, fleet, recycling, runtime
 from mqueue.worker.program import Options
 from mqueue.worker.recycling import Recycling, memory_mb
 from mqueue.worker.runtime import Worker, WorkerError, sources
@@ -318,11 +318,34 @@ def test_a_limit_of_memory_needs_a_system_that_tells_it(tmp_path: Path, monkeypa
         Recycling(max_memory_mb=100)
 
 
-async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place) -> None:
+async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     app = MQueue(place.client.url, "fake-token")
     app.task(topic="t")(lambda: None)
+    held, looks = 10.0, 0
+
+    def memory() -> float:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise OSError(24, "Too many open files")
+        return held
+
+    monkeypatch.setattr(recycling, "memory_mb", memory)
+    monkeypatch.setattr(runtime, "LOOK_S", 0.01)
+    run = asyncio.create_task(Worker(app, max_memory_mb=20).run())
     async with asyncio.timeout(10):
-        assert await Worker(app, max_memory_mb=1).run() == 0
+        while looks < 5:
+            await asyncio.sleep(0.01)
+        assert not run.done()
+        held = 21.0
+        assert await run == 0
+
+
+def test_a_limit_that_no_worker_could_keep_is_told_at_once(place: Place) -> None:
+    """Workers that took each other's place without an end would run no job."""
+    with place.worker("--processes", "1", "--max-memory-mb", "5") as parent:
+        assert parent.wait(20) == 1
+    assert re.search(r"it holds \d+ MiB, more than max_memory_mb=5, before its first job", place.log.read_text())
 
 
 def test_topics_that_are_left_out() -> None:
