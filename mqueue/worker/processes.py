@@ -172,7 +172,10 @@ class Process:
                 self._process.send_signal(signal.SIGINT)
         timer = threading.Timer(CANCEL_S, self._cancel, (job,))
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # there is no thread to be had
+            self.kill()
 
     def kill(self) -> None:
         """It, and what it has started and left in its session's group."""
