@@ -60,9 +60,9 @@ def job_of(jobs: Sequence[Job]) -> Job:
 
 
 class Gatherer:
-    """The batches that are being gathered, at most one for each source. `begin(job)` is called with each one that is complete."""
+    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is complete."""
 
-    def __init__(self, begin: Callable[[Job], None]) -> None:
+    def __init__(self, begin: Callable[[Sequence[Job]], None]) -> None:
         self._begin = begin
         self._open: dict[Hashable, list[Job]] = {}
 
@@ -78,7 +78,7 @@ class Gatherer:
     def begin(self, source: Hashable) -> None:
         """With what there is."""
         if jobs := self._open.pop(source, []):
-            self._begin(job_of(jobs))
+            self._begin(jobs)
 
     def give_up(self) -> list[list[Job]]:
         """The batches that have not begun, and will not."""

@@ -89,7 +89,7 @@ class Worker:
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
         self._sources = sources(app, namespace, topics, exclude)
         self._batches = batches(app, namespace, self._sources)
-        self._gatherer = Gatherer(self._start)
+        self._gatherer = Gatherer(self._begin)
         self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
@@ -233,6 +233,16 @@ class Worker:
         self._cancellations.listen()
         self._executor.start(job)
 
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        """A batch, without what was lost as it was gathered."""
+        kept = [job for job in jobs if not job.lost]
+        if not kept:
+            return self._ended(job_of(jobs), outcome.RELEASED)
+        for job in jobs:
+            if job.lost:
+                self._finish(job, outcome.RELEASED, slots=0)
+        return self._start(job_of(kept))
+
     def _job(self, message: wire.Message) -> Job | None:
         """None: this worker does not know the task, and has said so. Raises Misfit."""
         call = codec.decode(message.payload)
@@ -262,13 +272,12 @@ class Worker:
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
         for index, (each, of_each) in enumerate(zip(members, results, strict=True)):
-            each.ended, slots = True, int(index == 0)
-            if each.lost:
-                self.counts["lost"] += 1
-                self._fetcher.finish(None, each, slots)
-            else:
-                self.counts[of_each.kind] += 1
-                self._fetcher.finish(of_each.settle(each.message), each, slots)
+            self._finish(each, of_each, slots=int(index == 0))
+
+    def _finish(self, job: Job, result: Outcome, slots: int) -> None:
+        job.ended = True
+        self.counts["lost" if job.lost else result.kind] += 1
+        self._fetcher.finish(None if job.lost else result.settle(job.message), job, slots)
 
     def _log_failure(self, job: Job, results: Sequence[Outcome]) -> None:
         failed = [each.error for each in results if each.error is not None]

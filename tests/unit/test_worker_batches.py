@@ -285,6 +285,27 @@ async def test_of_a_batch_only_what_is_lost_is_not_settled(app: MQueue, broker: 
     assert seen == [True, False] and [s.id for s in broker.settled] == [two]
 
 
+@pytest.mark.parametrize("all_of_it", [False, True])
+async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, broker: FakeBroker, all_of_it: bool) -> None:
+    batches: list[list[int]] = []
+
+    @app.task(topic="t", batch=2, batch_wait=1.5, lease=0.3)
+    async def take(items: list[int]) -> None:
+        batches.append(items)
+
+    [stolen] = broker.enqueue([take.message(0)])
+    async with working(app, broker, concurrency=1) as worker:
+        await until(lambda: broker.messages[stolen].leased)
+        broker.steal(stolen)
+        if not all_of_it:
+            await until(lambda: any(job.lost for gathered in worker._gatherer._open.values() for job in gathered))
+            broker.enqueue([take.message(1)])
+        await until(lambda: worker.counts["lost"] == 1)
+        if all_of_it:
+            broker.enqueue([take.message(1)])  # the slot is free
+        await until(lambda: batches == [[1]] and worker._fetcher._running == 0)
+
+
 async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
     began, cancelled = asyncio.Event(), asyncio.Event()
 
