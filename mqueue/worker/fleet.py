@@ -11,7 +11,6 @@ import asyncio
 import random
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ import msgspec
 import structlog
 
 from mqueue.worker import runtime
-from mqueue.worker.channel import LENGTH
+from mqueue.worker.channel import LENGTH, command
 from mqueue.worker.member import Refused
 from mqueue.worker.outcome import summary
 from mqueue.worker.processes import how
@@ -35,7 +34,6 @@ LAST_WORDS_S = 1.0  # to read what it has told before its end
 SILENT_S = 5.0  # without a report it counts as stuck
 KILL_S = 10.0  # beyond what a worker takes to stop
 RELOAD_GRACE_S = 2.0
-PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker.member import main; main(int(fd), logs == 'True')"
 
 log = structlog.get_logger("mqueue.worker")
 _report = msgspec.msgpack.Decoder(Status | Refused)
@@ -188,11 +186,13 @@ class Fleet:
         """From start to end of one process: its exit code, below 0 the signal that ended it."""
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(structlog.is_configured()), *sys.path]
             # A session of its own: a Ctrl-C is for the parent, who passes it on.
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                    *command("mqueue.worker.member", theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
                 )
             except OSError:
                 ours.close()

@@ -23,7 +23,7 @@ from mqueue import MQueue
 from mqueue.client import Client
 from mqueue.worker import changes, fleet, recycling, runtime
 from mqueue.worker.program import Options
-from mqueue.worker.recycling import Recycling, memory_mb
+from mqueue.worker.recycling import Recycling, memory
 from mqueue.worker.runtime import Worker, WorkerError, sources
 
 JOBS = """
@@ -304,7 +304,7 @@ def test_limits_of_a_worker() -> None:
     assert Recycling(max_memory_mb=1_000_000).now() is None
     told = Recycling(max_memory_mb=1).now()
     assert told is not None and told.endswith("more than max_memory_mb=1")
-    assert 5 < memory_mb() < 10_000
+    assert 5 < memory(recycling.MEMORY) / recycling.MB < 10_000
     for limits in ({"max_jobs": 0}, {"max_memory_mb": 0.5}, {"max_memory_mb": float("nan")}):
         with pytest.raises(ValueError, match="at least 1"):
             Recycling(**limits)
@@ -323,14 +323,14 @@ async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place, monkey
     app.task(topic="t")(lambda: None)
     held, looks = 10.0, 0
 
-    def memory() -> float:
+    def memory(statm: Path) -> int:
         nonlocal looks
         looks += 1
         if looks == 3:
             raise OSError(24, "Too many open files")
-        return held
+        return int(held * recycling.MB)
 
-    monkeypatch.setattr(recycling, "memory_mb", memory)
+    monkeypatch.setattr(recycling, "memory", memory)
     monkeypatch.setattr(runtime, "LOOK_S", 0.01)
     run = asyncio.create_task(Worker(app, max_memory_mb=20).run())
     async with asyncio.timeout(10):
