@@ -8,13 +8,23 @@ DJANGO := .venv-django
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check integration-test bench build clean
+.PHONY: help demo example-mailing example-thumbnails example-leads run test check integration-test bench build clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
 
 demo: $(STAMP)  ## broker, worker and a few jobs, in one terminal
 	$(BIN)/python -m mqueue.demo
+
+example-mailing: $(STAMP)  ## an e-mail pipeline: fan-out, retries, dead letters, a digest
+	$(BIN)/python -m examples.mailing
+
+example-thumbnails: $(STAMP)  ## thumbnails in a pool of processes, with limits
+	$(PIP) install --requirement examples/thumbnails/requirements.txt
+	$(BIN)/python -m examples.thumbnails
+
+example-leads: $(STAMP)  ## lead enrichment: priorities, a rate limit, batches
+	$(BIN)/python -m examples.leads
 
 run: $(STAMP)  ## a broker in the foreground, with its own PostgreSQL and Valkey
 	$(BIN)/mqueue broker

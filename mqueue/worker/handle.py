@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mqueue.worker.app import MQueue
     from mqueue.worker.task import Task
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 Cancelled = Literal["cancelled", "cancelling", "gone"]
 WAIT_S = 20.0  # of one request
 AWAY_S = 0.5  # between two tries while the broker is away
@@ -25,7 +25,7 @@ class NoResult(TypeError):
     """The task keeps no results: it has no `result=True`."""
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """Two handles on one message are equal. `task`: None for a message that is no call of a task of this app."""
 
     __slots__ = ("_app", "id", "name", "task")
@@ -43,7 +43,7 @@ class Handle(Generic[R]):
     async def status_async(self) -> wire.Status | None:
         return await (await self._app.producer.async_client()).message(self.id)
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for ever).
 
         Raises NoResult at once for a task without `result=True`; JobFailed for a dead letter, with its error; NotFound where nothing is
@@ -57,10 +57,10 @@ class Handle(Generic[R]):
             except MQueueError as error:
                 pause = wait.pause_s(error)
             else:
-                return cast(R, self._unpack(packed))
+                return cast(R_co, self._unpack(packed))
             time.sleep(pause)
 
-    async def result_async(self, timeout: float | None = None) -> R:
+    async def result_async(self, timeout: float | None = None) -> R_co:
         """`result`, on an event loop."""
         wait = Wait(self, timeout)
         client = await self._app.producer.async_client()
@@ -70,7 +70,7 @@ class Handle(Generic[R]):
             except MQueueError as error:
                 pause = wait.pause_s(error)
             else:
-                return cast(R, self._unpack(packed))
+                return cast(R_co, self._unpack(packed))
             await asyncio.sleep(pause)
 
     def cancel(self) -> Cancelled:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from mqueue.worker.app import MQueue
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 T = TypeVar("T")
 Executor = Literal["loop", "thread", "process"]
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a handle on it.
 
     `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its types, or
@@ -40,7 +40,7 @@ class Task(Generic[P, R]):
 
     def __init__(
         self,
-        function: Callable[P, R],
+        function: Callable[P, R_co],
         app: "MQueue",
         *,
         name: str,
@@ -83,7 +83,7 @@ class Task(Generic[P, R]):
         if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
             raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class Task(Generic[P, R]):
     def enqueue(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
 
     @overload
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     def enqueue(self, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Queue this call; a handle on its message. Returns once the broker has made it durable."""
@@ -103,7 +103,7 @@ class Task(Generic[P, R]):
     async def enqueue_async(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
 
     @overload
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     async def enqueue_async(self, *args: Any, **kwargs: Any) -> Handle[Any]:
         """`enqueue`, on an event loop."""
@@ -113,7 +113,7 @@ class Task(Generic[P, R]):
     def handle(self: "Task[P, Coroutine[Any, Any, T]]", id: int) -> Handle[T]: ...
 
     @overload
-    def handle(self, id: int) -> Handle[R]: ...
+    def handle(self, id: int) -> Handle[R_co]: ...
 
     def handle(self, id: int) -> Handle[Any]:
         """On a call that was queued before, by the id of its message; in another namespace: `task.options(namespace=…).handle(id)`."""
@@ -151,7 +151,7 @@ class Task(Generic[P, R]):
         lease: float | None = ...,
         metadata: dict[str, Any] | None = ...,
         namespace: str | None = ...,
-    ) -> "Configured[P, R]": ...
+    ) -> "Configured[P, R_co]": ...
 
     def options(
         self,
@@ -190,16 +190,16 @@ class Task(Generic[P, R]):
         return Configured(self, {option: value for option, value in given.items() if value is not None})
 
 
-class BatchTask(Task[[X], R], Generic[X, R]):
+class BatchTask(Task[[X], R_co], Generic[X, R_co]):
     """One whose handler takes a list of items. `enqueue` takes one item."""
 
-    def __init__(self, function: Callable[[list[X]], R], app: "MQueue", *, batch: int, batch_wait: float, **options: Any) -> None:
+    def __init__(self, function: Callable[[list[X]], R_co], app: "MQueue", *, batch: int, batch_wait: float, **options: Any) -> None:
         super().__init__(function, app, **options)  # type: ignore[arg-type]
         self.batch = batch
         self.batch_wait = batch_wait
         self.shape = codec.ItemShape(function)
 
-    def __call__(self, items: list[X], /) -> R:  # type: ignore[override]
+    def __call__(self, items: list[X], /) -> R_co:  # type: ignore[override]
         return self.function(items)  # type: ignore[arg-type]
 
 
@@ -219,19 +219,19 @@ def _attribute(module: ModuleType | None, qualname: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Configured(Generic[P, R]):
+class Configured(Generic[P, R_co]):
     """A task and the options its calls are queued with."""
 
     task: Task[P, Any]
     chosen: dict[str, Any]
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
 
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return (await self.task.app.enqueue_many_async([self.message(*args, **kwargs)]))[0]
 
-    def handle(self, id: int) -> Handle[R]:
+    def handle(self, id: int) -> Handle[R_co]:
         task = self.task
         return Handle(task.app, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
 

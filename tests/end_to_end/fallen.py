@@ -23,6 +23,7 @@ from .jobs import Crew, Load, Member, Note, acked, percentile, unfinished
 
 WAYS = ("killed", "asleep", "asleep and full", "out of memory")
 LEASE_S = 2.0
+FRESH = 2  # jobs that a worker begins just before it falls asleep
 LATE_S = 1.0
 RATE = 25.0  # jobs a second
 PREY, WITNESS = "prey", "witness"
@@ -143,14 +144,15 @@ class Round:
         return fell
 
     def _occupy(self, slots: int) -> None:
-        """So many run jobs that end soon after, in their first life; in their second they take long."""
+        """So many run; some of them are jobs that end soon after, in their first life, and take long in their second."""
         deadline, more = time.monotonic() + WAIT_S, 0.0
         while True:
             now = time.monotonic()
-            fresh = [job for job, note in self._crew.running(PREY).items() if job in self._long and note.at > now - 0.9 * FIRST_S]
-            if len(fresh) >= slots:
+            running = self._crew.running(PREY)
+            fresh = [job for job, note in running.items() if job in self._long and note.at > now - 0.9 * FIRST_S]
+            if len(running) >= slots and len(fresh) >= FRESH:
                 return
-            assert now < deadline, f"only {len(fresh)} of {slots} slots were busy"
+            assert now < deadline, f"{len(running)} of {slots} slots were busy, {len(fresh)} of them with jobs that are fresh"
             if now > more:
                 self._long.update(self._load.many([("again", (FIRST_S, 10.0))] * 2 * PREY_SLOTS, priority=-1))
                 more = now + FIRST_S / 2

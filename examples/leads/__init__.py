@@ -1,0 +1,1 @@
+"""Lead enrichment: an API with a rate limit, batches, priorities, idempotency. `python -m examples.leads` runs it."""

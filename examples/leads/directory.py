@@ -1,0 +1,73 @@
+"""A directory of companies to try things on: HTTP on loopback, so many requests in a second, 429 beyond."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+RATE = 20  # requests in WINDOW_S
+WINDOW_S = 0.5
+
+
+class Directory:
+    """Serves at `url` within a `with`. `answered`, `refused`: how often."""
+
+    def __init__(self) -> None:
+        self.answered = self.refused = 0
+        self._lock = threading.Lock()
+        self._window = 0
+
+        class Page(_Page):
+            directory = self
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._used = 0
+
+    def admit(self) -> bool:
+        """By windows of WINDOW_S."""
+        with self._lock:
+            window = int(time.monotonic() / WINDOW_S)
+            if window != self._window:
+                self._window, self._used = window, 0
+            self._used += 1
+            admitted = self._used <= RATE
+            self.answered += admitted
+            self.refused += not admitted
+            return admitted
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Page(BaseHTTPRequestHandler):
+    directory: Directory
+
+    def do_GET(self) -> None:
+        domain = self.path.rpartition("/")[2]
+        if not self.directory.admit():
+            self._answer(429, {"retry_after": WINDOW_S})
+        elif domain.startswith("unknown"):
+            self._answer(404, {})
+        else:
+            self._answer(200, {"company": domain.partition(".")[0].title(), "employees": sum(domain.encode()) % 500})
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Not to the terminal."""
+
+    def _answer(self, status: int, body: dict[str, object]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)

@@ -1,0 +1,87 @@
+"""A mail server to try things on: it listens on loopback, turns some away for a while, and keeps what it accepted in memory."""
+
+import socketserver
+import threading
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from types import TracebackType
+from typing import Self
+
+
+class Mailbox:
+    """`accepted`: by Message-ID, so that a mail that is sent twice is there once. `busy`: how often it said "later"."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, EmailMessage] = {}
+        self.busy = self.repeated = 0
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+
+    def answer(self, recipient: str) -> str:
+        """To RCPT: nobody@ does not exist, every third reader's server is busy the first time."""
+        name = recipient.partition("@")[0]
+        with self._lock:
+            if name == "nobody":
+                return "550 no such user"
+            if name.endswith(("0", "3", "6", "9")) and recipient not in self._seen:
+                self._seen.add(recipient)
+                self.busy += 1
+                return "451 busy, try again later"
+            return "250 ok"
+
+    def accept(self, data: bytes) -> None:
+        mail = message_from_bytes(data, _class=EmailMessage, policy=policy.default)
+        with self._lock:
+            self.repeated += mail["Message-ID"] in self.accepted
+            self.accepted[mail["Message-ID"]] = mail
+
+
+class Server:
+    """Serves `mailbox` at `port` within a `with`."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        class Session(_Session):
+            box = mailbox
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Session(socketserver.StreamRequestHandler):
+    box: Mailbox
+
+    def handle(self) -> None:
+        self._say("220 mail.example.org")
+        while line := self.rfile.readline(1000):
+            verb = line[:4].upper().strip()
+            if verb == b"RCPT":
+                self._say(self.box.answer(line.partition(b"<")[2].partition(b">")[0].decode()))
+            elif verb == b"DATA":
+                self._say("354 go on")
+                self.box.accept(self._data())
+                self._say("250 ok")
+            elif verb == b"QUIT":
+                self._say("221 bye")
+                return
+            else:
+                self._say("250 ok")
+
+    def _data(self) -> bytes:
+        lines = []
+        while (line := self.rfile.readline(1000)) not in (b".\r\n", b""):
+            lines.append(line.removeprefix(b"."))
+        return b"".join(lines)
+
+    def _say(self, text: str) -> None:
+        self.wfile.write(text.encode() + b"\r\n")
