@@ -166,6 +166,12 @@ class Fetcher:
         for poll in list(self._waiting):
             poll.cancel()
 
+    def resume(self) -> None:
+        """The broker answers again: no poll waits for its pause to end."""
+        if not self._closed:
+            self._resume_at = 0.0
+            self._look_by(self._loop.time())
+
     def close(self) -> None:
         """Fetch no more. What polls under way still bring arrives, to be released; settles go on."""
         self._closed = True

@@ -20,6 +20,7 @@ from mqueue.worker.fetcher import UNSENDABLE, Poll
 from mqueue.worker.outcome import summary
 
 CHECK_S = 2.0  # after the last answer
+AGAIN_S = 1.0  # after a check that failed
 CHECK_TIMEOUT_S = 2.0
 DOUBT_S = 5.0  # without an answer: the polls that wait are given up
 SILENT_S = 7.0  # without an answer: no longer ready
@@ -28,7 +29,8 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Reach:
-    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that are under way.
+    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that are under
+    way; `resume()`: there are good answers again.
     `problem` may be called from any thread.
     """
 
@@ -62,7 +64,13 @@ class Reach:
         silent = self._clock.monotonic() - self._good_at
         return f"no poll answered for {silent:.0f} s: {self._reason}" if silent >= SILENT_S else None
 
-    async def keep(self, check: Callable[[], Awaitable[str | None]], renew: Callable[[], None], doubt: Callable[[], Awaitable[None]]) -> None:
+    async def keep(
+        self,
+        check: Callable[[], Awaitable[str | None]],
+        renew: Callable[[], None],
+        doubt: Callable[[], Awaitable[None]],
+        resume: Callable[[], None],
+    ) -> None:
         """Until cancelled."""
         began = self._clock.monotonic()
         failed = unanswered = 0  # checks in a row
@@ -80,6 +88,7 @@ class Reach:
             if wrong is None:
                 if failed:
                     log.info("the broker answers checks again", failed=failed)
+                    resume()
                 failed = 0
                 if not self._failing:
                     self._good()
@@ -91,7 +100,7 @@ class Reach:
                     log.warning("no good answer to a check", error=wrong)
                 if unanswered == 1:
                     continue
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(CHECK_S if wrong is None else AGAIN_S)
 
     async def _ask(self, check: Callable[[], Awaitable[str | None]]) -> tuple[bool, str | None]:
         """Was there an answer, whatever it says? And what is wrong."""

@@ -156,7 +156,9 @@ class Worker:
             self._heartbeat.start()
             watchdog.start()
             keeping = [
-                loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client))),
+                loop.create_task(
+                    self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client), self._fetcher.resume)
+                ),
                 *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
             ]
             self._presence.start()

@@ -180,7 +180,7 @@ def test_shards_that_serve_no_fetch() -> None:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
     """The times are a tenth of the real ones."""
-    for name in ("CHECK_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
+    for name in ("CHECK_S", "AGAIN_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
         monkeypatch.setattr(reach, name, getattr(reach, name) / 10)
     with start() as broker:
         yield broker
