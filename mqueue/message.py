@@ -170,6 +170,7 @@ class ResultLook:
 
 WORKER_UNHEARD_S = 10.0  # after which a worker is gone
 WORKERS_MAX = 1_000  # of one broker, and in one answer
+WORKERS_BYTES_MAX = 32 * 1024 * 1024  # of their reports in one answer
 REPORT_MAX = 256 * 1024  # bytes of what one worker tells
 RUNNING_MAX = 100  # jobs in it
 NOTE_MAX = 200  # characters of a job's note

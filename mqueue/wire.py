@@ -275,7 +275,7 @@ class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tr
     namespace: Name
     topic: Name
     task: Annotated[str, Meta(max_length=m.NAME_MAX)]
-    attempt: Annotated[int, Meta(ge=1)]
+    attempt: Annotated[int, Meta(ge=1, lt=2**31)]
     seconds: Seconds
     progress: Annotated[float, Meta(ge=0, le=1)] | None = None
     note: Annotated[str, Meta(max_length=m.NOTE_MAX)] | None = None
@@ -298,7 +298,7 @@ class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
     busy: Annotated[int, Meta(ge=0, lt=2**31)]
     started_at: Annotated[datetime, Meta(tz=True)]
     state: Literal["running", "stopping", "stopped"]
-    counts: Annotated[dict[Annotated[str, Meta(max_length=32)], int], Meta(max_length=32)] = {}
+    counts: Annotated[dict[Annotated[str, Meta(max_length=32)], Id], Meta(max_length=32)] = {}
     running: Annotated[list[Running], Meta(max_length=m.RUNNING_MAX)] = []
     seen_at: datetime | None = None
 

@@ -12,10 +12,12 @@ from typing import NamedTuple
 from mqueue.broker.faults import Fault
 from mqueue.broker.shard import Shard
 from mqueue.clock import Clock
-from mqueue.errors import Invalid
+from mqueue.errors import Invalid, Unavailable
 from mqueue.message import BATCH_MAX
 
 LOOK_S = 0.25
+WAITERS_MAX = 2_000
+READS_MAX = 3  # at a time: all who wait read at once what is new, and others need connections, too
 
 
 class Place(NamedTuple):
@@ -32,16 +34,27 @@ class Cancellations:
         self._last: dict[int, Place] = {}  # request of each shard, when it was last looked at
         self._asked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._reads = asyncio.Semaphore(READS_MAX)
+        self._waiting = 0
 
     async def wait(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid."""
+        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when too many wait."""
         places = _parse(since, len(self._shards))
+        if self._waiting >= WAITERS_MAX:
+            raise Unavailable("too many wait for cancellations", retry_after=LOOK_S)
+        self._waiting += 1
+        try:
+            return await self._wait(places, namespaces, seconds)
+        finally:
+            self._waiting -= 1
+
+    async def _wait(self, places: list[Place], namespaces: Sequence[str], seconds: float) -> tuple[str, list[int]]:
         deadline = self._clock.monotonic() + seconds
         while True:
             ids: list[int] = []
             for at, shard in enumerate(self._shards):
                 with suppress(Fault):  # what is away takes no requests either
-                    places[at] = await self._read(shard, places[at], namespaces, ids)
+                    places[at] = await self._read(shard, places[at], namespaces, ids, asks=seconds <= 0)
             left = deadline - self._clock.monotonic()
             if ids or left <= 0:
                 return ",".join(f"{place.epoch}-{place.number}" for place in places), ids
@@ -51,15 +64,17 @@ class Cancellations:
         """Now: there is a new one."""
         self._asked.set()
 
-    async def _read(self, shard: Shard, place: Place, namespaces: Sequence[str], ids: list[int]) -> Place:
+    async def _read(self, shard: Shard, place: Place, namespaces: Sequence[str], ids: list[int], *, asks: bool) -> Place:
+        """`asks`: though no look has seen anything new: whoever does not wait makes none."""
         epoch, last = shard.epoch, self._last.get(shard.number)
         if not epoch:
             return place
         after = place.number if place.epoch == epoch else 0
         known = last.number if last is not None and last.epoch == epoch else 0
-        if place.epoch == epoch and known <= after:
+        if place.epoch == epoch and known <= after and not asks:
             return place
-        rows = await shard.store.cancel_requests(after, namespaces, BATCH_MAX)
+        async with self._reads:
+            rows = await shard.store.cancel_requests(after, namespaces, BATCH_MAX)
         ids += [id for _, id in rows]
         if len(rows) == BATCH_MAX:
             return Place(epoch, rows[-1][0])

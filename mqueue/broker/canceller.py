@@ -53,6 +53,7 @@ class Canceller:
             namespace, _, name = topic.partition("/")
             if topic and namespaces is not None and namespace not in namespaces:
                 return "gone"
+            epoch = shard.epoch
             outcome = await self._ask(shard, Settle(id, namespace, name, "cancel"), row)
             if (answer := ANSWERS.get(outcome.verdict)) is None:
                 continue
@@ -61,6 +62,8 @@ class Canceller:
             if answer == "cancelling":
                 if shard.mode != COLD:
                     await shard.store.request_cancel(id, namespace)
+                    if (await shard.store.row()).epoch != epoch:  # its flag may be lost, and the next epoch has not seen the request
+                        continue
                 self._told.look()
             return answer
         raise Unavailable(f"message {id} is being flushed again and again", retry_after=1)

@@ -124,7 +124,7 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
     if ids:
         await cold.settle(shard.epoch, shard.now_us(), ids, decide)
     settled = iter(outcomes)
-    to_cancel = [int.from_bytes(args.id) for args in asked if asks_to_cancel(args)]
+    to_cancel = {int.from_bytes(args.id): args.topic.decode() for args in asked if asks_to_cancel(args)}
     there = await cold.cancel(shard.epoch, shard.now_us(), to_cancel) if to_cancel else {}
     outcomes = [cancel_outcome(there.get(int.from_bytes(args.id))) if asks_to_cancel(args) else next(settled) for args in asked]
     at = 0

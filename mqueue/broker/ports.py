@@ -115,7 +115,9 @@ class Engine(Protocol):
         """All topics of these namespaces (None: of all)."""
         ...
 
-    async def message(self, id: int) -> MessageStatus | None: ...
+    async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
+        """Of these namespaces (None: of all) only."""
+        ...
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
         """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to be seen."""

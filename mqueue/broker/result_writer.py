@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mqueue.broker.shard import FLUSH_WAIT_S
 from mqueue.broker.store.shard import ShardStore
 from mqueue.errors import Unavailable
 from mqueue.message import BATCH_MAX, BODY_MAX, Result
@@ -26,7 +27,7 @@ class ResultWriter:
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, results: Sequence[Result]) -> None:
-        """Returns when PostgreSQL has them all. Raises StoreLost; Unavailable when too many wait."""
+        """Returns when PostgreSQL has them all. Raises StoreLost; Unavailable when too many wait, or it does not take them in FLUSH_WAIT_S."""
         size = sum(len(r.value) for r in results)
         if self._size and self._size + size > WAITING_MAX:
             raise Unavailable("too many results wait for PostgreSQL", retry_after=1)
@@ -35,7 +36,11 @@ class ResultWriter:
         self._size += size
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="results")
-        await request.done
+        try:
+            async with asyncio.timeout(FLUSH_WAIT_S):
+                await request.done
+        except TimeoutError:  # it may still write them; what else came with them must be told
+            raise Unavailable("PostgreSQL has not taken a result: it is settled, send it again", retry_after=1) from None
 
     async def _write(self) -> None:
         try:

@@ -6,6 +6,7 @@ not take it, the worker sends ack and result again: that is waited for, too, for
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.result_waiters import ResultWaiters
@@ -17,17 +18,23 @@ from mqueue.message import MessageStatus, ResultLook, TopicName
 UNKNOWN_S = 5.0
 GAP_S = 0.1  # whoever does not wait looks again after so long, before nothing is known
 LOOK_S = 2.0  # a waiter looks for itself: the message may have gone in another way
+LOOKS_MAX = 250  # of all waiters in a second, so that others who ask PostgreSQL get their turn
+
+
+def look_every(waiters: int) -> float:
+    """Seconds between two looks of one of so many."""
+    return max(LOOK_S, waiters / LOOKS_MAX)
 
 
 class Results:
-    """`status`: of a message by its id."""
+    """`status`: of a message by its id, of some namespaces (None: of all)."""
 
     def __init__(
         self,
         shards: Sequence[Shard],
         slots: SlotMap,
         waiters: ResultWaiters,
-        status: Callable[[int], Awaitable[MessageStatus | None]],
+        status: Callable[[int, Collection[str] | None], Awaitable[MessageStatus | None]],
         clock: Clock,
     ) -> None:
         self._shards = shards
@@ -41,19 +48,16 @@ class Results:
         `name`, or of no namespace among `namespaces` (None: all).
         """
         shards = self._shards if name is None else [self._shards[self._slots.shard(name)]]
-
-        def seen(namespace: str, topic: str) -> bool:
-            return (name is None or name == (namespace, topic)) and (namespaces is None or namespace in namespaces)
-
+        look = partial(self._look, shards, id, name, namespaces)
         if wait <= 0:
-            found = await self._look(shards, id, seen)
+            found = await look()
             if found is None:
                 await asyncio.sleep(GAP_S)
-                found = await self._look(shards, id, seen)
+                found = await look()
             return found
         waiter = self._waiters.add(id, [shard.store for shard in shards])
         try:
-            return await self._wait(waiter.event, lambda: self._look(shards, id, seen), wait)
+            return await self._wait(waiter.event, look, wait)
         finally:
             self._waiters.remove(waiter)
 
@@ -72,19 +76,18 @@ class Results:
             if left <= 0:
                 return last
             try:
-                await asyncio.wait_for(event.wait(), min(left, LOOK_S))
+                await asyncio.wait_for(event.wait(), min(left, look_every(self._waiters.count)))
             except TimeoutError:
                 continue
 
-    async def _look(self, shards: Sequence[Shard], id: int, seen: Callable[[str, str], bool]) -> ResultLook | None:
+    async def _look(self, shards: Sequence[Shard], id: int, name: TopicName | None, namespaces: Collection[str] | None) -> ResultLook | None:
         try:
             for shard in shards:
-                for namespace, topic, _, value in await shard.store.results_of(id, values=True):
-                    if value is not None and seen(namespace, topic):
-                        return ResultLook("done", bytes(value))
+                if (kept := await shard.store.result_of(id, name, namespaces, values=True)) is not None:
+                    return ResultLook("done", bytes(kept[-1] or b""))
         except Fault as fault:
             raise unavailable(fault) from fault
-        status = await self._status(id)
-        if status is None or not seen(status.namespace, status.topic) or status.state == "done":
+        status = await self._status(id, namespaces)
+        if status is None or name not in (None, (status.namespace, status.topic)) or status.state == "done":
             return None  # done: since the look before; another one finds it
         return ResultLook(status.state, error=status.error)

@@ -15,7 +15,7 @@ from mqueue.broker.shard import Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.broker.store.schedules import ScheduleStore, TooMany
 from mqueue.clock import Clock
-from mqueue.errors import Invalid, NotFound
+from mqueue.errors import Invalid, NotFound, Unavailable
 from mqueue.message import Accepted, NewMessage, RequestKey, TopicName
 from mqueue.schedule import SCHEDULES_MAX, SECOND_US, Schedule, next_after, tagged
 
@@ -131,8 +131,13 @@ def replaced(known: Schedule | None, wanted: Schedule, declared: bytes | None, n
 
 
 def resumed(known: Schedule, now_us: int) -> Schedule:
-    """What would have come while it was paused does not come now."""
-    return known._replace(paused=False, next_at_us=next_after(known.spec, now_us)) if known.paused else known
+    """What would have come while it was paused does not come now. Raises Unavailable."""
+    if not known.paused:
+        return known
+    try:
+        return known._replace(paused=False, next_at_us=next_after(known.spec, now_us))
+    except (KeyError, ValueError, OSError) as error:  # another broker took it, and knows more zones
+        raise Unavailable(f"this broker does not know when {known.name} comes: {error}", retry_after=1) from error
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What can be seen: topics with their depths and counters, and one message by its id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -9,7 +9,7 @@ from mqueue.broker import record
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.shard import COLD, Shard
 from mqueue.lifecycle import GONE, State
-from mqueue.message import MessageStatus, TopicStats
+from mqueue.message import MessageStatus, TopicName, TopicStats
 
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
@@ -18,7 +18,7 @@ LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 class Views:
     """`progress`: of a message that runs, and its note."""
 
-    def __init__(self, shards: Sequence[Shard], progress: Callable[[int], Awaitable[tuple[float | None, str | None]]]) -> None:
+    def __init__(self, shards: Sequence[Shard], progress: Callable[[int, TopicName], Awaitable[tuple[float | None, str | None]]]) -> None:
         self._shards = shards
         self._progress = progress
 
@@ -61,15 +61,21 @@ class Views:
             found.append(TopicStats(namespace, name, shard.number, 0, delayed, leased, max(0, pending - leased - delayed), dead, ledger))
         return found
 
-    async def message(self, id: int) -> MessageStatus | None:
+    async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
+        """Of these namespaces (None: of all) only."""
         try:
             for shard in self._shards:
-                found = await self._live(shard, id) or await self._done(shard, id)
-                if found is not None and found.state == "leased":
-                    progress, note = await self._progress(id)
+                if (found := await self._live(shard, id)) is None:
+                    continue
+                if namespaces is not None and found.namespace not in namespaces:
+                    return None
+                if found.state == "leased":
+                    progress, note = await self._progress(id, TopicName(found.namespace, found.topic))
                     return replace(found, progress=progress, note=note)
-                if found is not None:
-                    return found
+                return found
+            for shard in self._shards:
+                if (kept := await self._done(shard, id, namespaces)) is not None:
+                    return kept
         except Fault as fault:
             raise unavailable(fault) from fault
         return None
@@ -95,8 +101,10 @@ class Views:
             id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text, cancelling  # type: ignore[arg-type]
         )  # fmt: skip
 
-    async def _done(self, shard: Shard, id: int) -> MessageStatus | None:
+    async def _done(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
         """One whose result is kept: of the message there is nothing left but that. The times are when it came."""
-        for namespace, topic, stored_us, _ in await shard.store.results_of(id, values=False):
-            return MessageStatus(id, namespace, topic, "done", 0, 0, 0, b"", None, stored_us, stored_us)
-        return None
+        kept = await shard.store.result_of(id, None, namespaces, values=False)
+        if kept is None:
+            return None
+        namespace, topic, stored_us, _ = kept
+        return MessageStatus(id, namespace, topic, "done", 0, 0, 0, b"", None, stored_us, stored_us)

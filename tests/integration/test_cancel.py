@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from stores import NODES, SECOND, World, message
 
-from mqueue.broker import record
+from mqueue.broker import cancellations, record
 from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.cancellations import Cancellations
 from mqueue.broker.canceller import Canceller
@@ -16,6 +16,7 @@ from mqueue.broker.metrics import Metrics
 from mqueue.broker.store.cold import ColdStore, failed
 from mqueue.broker.views import Views
 from mqueue.errors import Unavailable
+from mqueue.message import TopicName
 
 TOPIC = "t/a"
 
@@ -245,7 +246,7 @@ def test_it_can_be_seen_that_what_runs_is_to_be_cancelled(world: World) -> None:
     cancel(world, first)
     shard = world.brokers[1].shard
 
-    async def no_progress(id: int) -> tuple[None, None]:
+    async def no_progress(id: int, name: TopicName) -> tuple[None, None]:
         return None, None
 
     def seen() -> list[bool]:
@@ -373,7 +374,7 @@ def test_past_redis_what_waits_goes_and_what_runs_ends_with_its_lease(world: Wor
     lead, cold, now = world.lead, ColdStore(world.store), world.brokers[1].shard.now_us()
     leased, _ = world.run(cold.fetch(lead.epoch, now, "t", ["a"], 4, 1000, 1 << 20))
     assert [record.unpack(data).id for data, _ in leased] == ids[:4]
-    there = world.run(cold.cancel(lead.epoch, now, [*ids[1:], 7]))
+    there = world.run(cold.cancel(lead.epoch, now, dict.fromkeys([*ids[1:], 7], TOPIC)))
     assert {id: bool(m.receipt) for id, m in there.items()} == {ids[1]: True, ids[2]: True, ids[3]: True, ids[4]: False}
     assert ids[4] not in world.run(world.rows())
     assert {id for _, id in world.run(world.store.cancel_requests(0, ["t"], 10))} == set(ids[1:4])
@@ -410,3 +411,79 @@ def test_past_redis_a_broker_answers_as_always(world: World) -> None:
             running.cancel()
 
     assert world.run(answers()) == ["cancelling", "cancelled", "gone", "cancelling", "gone"]
+
+
+def test_one_that_is_enqueued_between_look_and_script_stays_where_the_token_may_not_see_it(world: World) -> None:
+    broker, id = world.brokers[1], next(world.ids)
+
+    async def before() -> None:
+        broker.shard.next_sequence()
+        made, _ = message(broker, id, topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3)
+        await broker.batch([made], [], logged=True, repeated=False)
+
+    assert cancel(world, id, namespaces=["shop"], before=before) == "gone"
+    assert cancel(world, id, namespaces=["t"]) == "cancelled"
+
+
+def test_past_redis_one_of_another_topic_than_was_seen_stays(world: World) -> None:
+    [id] = enqueue(world)
+    go_cold(world)
+    lead, now = world.lead, world.brokers[1].shard.now_us()
+    assert world.run(ColdStore(world.store).cancel(lead.epoch, now, {id: "/"})) == {} and id in world.run(world.rows())
+
+
+def test_looks_of_many_who_wait_leave_others_their_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellations, "WAITERS_MAX", 50)
+    shard, reads, most = world.brokers[1].shard, [0], [0]
+    real = world.store.cancel_requests
+
+    async def counted(*args: Any) -> Any:
+        reads[0] += 1
+        most[0] = max(most[0], reads[0])
+        try:
+            return await real(*args)
+        finally:
+            reads[0] -= 1
+
+    async def heard() -> None:
+        told = Cancellations([shard], shard.clock)
+        since, _ = await told.wait(["t"], None, 0)
+        waiting = [asyncio.create_task(told.wait(["t"], since, 10)) for _ in range(50)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await told.wait(["t"], since, 10)
+        await world.store.request_cancel(5, "t")
+        assert [ids for _, ids in await asyncio.gather(*waiting)] == [[5]] * 50
+        await told.wait(["t"], since, 0)
+
+    monkeypatch.setattr(world.store, "cancel_requests", counted)
+    world.run(heard())
+    assert most[0] <= cancellations.READS_MAX
+
+
+def test_whoever_never_waits_hears_of_it_too(world: World) -> None:
+    async def heard() -> list[int]:
+        shard = world.brokers[1].shard
+        since, _ = await Cancellations([shard], shard.clock).wait(["t"], None, 0)
+        await world.store.request_cancel(5, "t")
+        return (await Cancellations([shard], shard.clock).wait(["t"], since, 0))[1]
+
+    assert world.run(heard()) == [5]
+
+
+def test_redis_may_be_lost_before_the_request_is_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    [id] = enqueue(world)
+    fetch(world)
+    flush(world)
+    real = world.store.request_cancel
+
+    async def late(*args: Any) -> None:
+        monkeypatch.setattr(world.store, "request_cancel", real)
+        await world.lose_redis(True, list(NODES))
+        serve(world)
+        await real(*args)
+
+    monkeypatch.setattr(world.store, "request_cancel", late)
+    assert cancel(world, id) == "cancelled"
+    flush(world)
+    assert fetch(world) == [] and world.run(world.rows()) == {}

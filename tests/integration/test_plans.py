@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "row_to_cancel": ("message_pkey", {"id": 7}),
     "prune_cancel_requests": ("message_pkey", {"age_s": 60.0, "limit": 10}),
     "cancel_requested": ("message_pkey", {"now": 0}),
-    "results_of": ("result_pkey", {"id": 7, "values": True}),
+    "result_of": ("result_pkey", {"id": 7, "namespaces": ["n"], "topic": None, "values": True}),
     "ended": ("result_pkey", {"ids": [1, 2, 3]}),
     "prune_results": ("result_expiry", {"limit": 10}),
     "schedule_is_due": ("schedule_due", {"now": 0}),

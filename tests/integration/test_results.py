@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from stores import World
 
+from mqueue.broker import result_writer
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.faults import StoreLost
-from mqueue.broker.result_waiters import LOOK_S, ResultWaiters
+from mqueue.broker.result_waiters import LOOK_S, WAITERS_MAX, ResultWaiters
 from mqueue.broker.result_writer import WAITING_MAX, ResultWriter
+from mqueue.broker.results import look_every
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.errors import Unavailable
-from mqueue.message import BODY_MAX, Result
+from mqueue.message import BODY_MAX, Result, TopicName
 
 
 def receipt(number: int, epoch: int = 1) -> bytes:
@@ -38,8 +40,9 @@ async def store(stores: StoreUrls) -> AsyncIterator[ShardStore]:
     await store.close()
 
 
-async def values(store: ShardStore, id: int) -> list[bytes | None]:
-    return [value for *_, value in await store.results_of(id, values=True)]
+async def values(store: ShardStore, id: int, topic: str = "t") -> list[bytes | None]:
+    kept = await store.result_of(id, TopicName("n", topic), None, values=True)
+    return [] if kept is None else [kept[-1]]
 
 
 async def test_the_result_of_the_later_delivery_stands(store: ShardStore) -> None:
@@ -51,7 +54,7 @@ async def test_the_result_of_the_later_delivery_stands(store: ShardStore) -> Non
     await store.keep_results([result(1, b"third", number=300)])
     assert await values(store, 1) == [b"third"]
     await store.keep_results([result(1, b"other", topic="u")])  # who makes up an id of another topic changes nothing there
-    assert {topic: value for _, topic, _, value in await store.results_of(1, values=True)} == {"t": b"third", "u": b"other"}
+    assert (await values(store, 1), await values(store, 1, "u")) == ([b"third"], [b"other"])
     assert await values(store, 2) == [] and await store.ended([1, 2]) == {1}
 
 
@@ -131,3 +134,35 @@ def test_results_expire_and_are_pruned(world: World) -> None:
         return seen, left
 
     assert world.run(story()) == (([], [b"1"], {5000}), 1)
+
+
+async def test_results_under_an_id_that_somebody_made_up_hide_none(store: ShardStore) -> None:
+    await store.keep_results([Result(9, "a", f"t{n}", receipt(1), b"forged", 60.0) for n in range(200)])
+    await store.keep_results([result(9, b"true")])
+    assert await values(store, 9) == [b"true"]
+    for name, namespaces, found in ((None, ["n"], "n"), (None, ["a"], "a"), (TopicName("n", "t"), ["a"], None), (None, [], None)):
+        kept = await store.result_of(9, name, namespaces, values=False)
+        assert (None if kept is None else kept[0]) == found
+
+
+def test_very_many_waiters_look_seldom() -> None:
+    assert (look_every(1), look_every(WAITERS_MAX)) == (2.0, WAITERS_MAX / 250)
+
+
+async def test_a_postgres_that_does_nothing_holds_no_ack_up(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_writer, "FLUSH_WAIT_S", 0.05)
+    frozen, keep = asyncio.Event(), store.keep_results
+
+    async def slow(results: Any) -> None:
+        await frozen.wait()
+        await keep(results)
+
+    store.keep_results = slow  # type: ignore[method-assign]
+    writer = ResultWriter(store)
+    for id in (1, 2):
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable):
+                await writer.keep([result(id)])
+    frozen.set()
+    await writer.keep([result(3)])
+    assert [await values(store, id) for id in (1, 2, 3)] == [[b"1"]] * 3

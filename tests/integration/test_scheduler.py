@@ -12,12 +12,12 @@ from stores import LIMITS, NODES, NUMBER, SECOND, World
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.daemons.scheduler import Scheduler
+from mqueue.broker.daemons.scheduler import SCHEDULES_MAX, Scheduler
 from mqueue.broker.faults import Deposed, StoreLost
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.schedules import ScheduleStore
+from mqueue.broker.store.schedules import ScheduleStore, Ticked
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
 from mqueue.message import BATCH_MAX
@@ -206,9 +206,10 @@ def test_one_transaction_is_bounded_and_the_rest_comes_next(world: World, leader
     async def counted() -> None:
         real = leaders.schedulers[0]._round
 
-        async def round(*args: Any) -> int:
-            sizes.append(await real(*args))
-            return sizes[-1]
+        async def round(*args: Any) -> list[Ticked]:
+            ticked = await real(*args)
+            sizes.append(sum(len(t.rows) for t in ticked))
+            return ticked
 
         leaders.schedulers[0]._round = round  # type: ignore[method-assign]
         while await leaders.turn(leaders.leads[-1]):
@@ -239,3 +240,15 @@ def test_a_clock_that_is_ahead_of_postgres_starts_nothing(world: World, leaders:
     put(world, made("a", every_s=60, next_at_us=now_us + 3_600 * SECOND))
     leaders.clock.now_us = now_us + 7_200 * SECOND
     assert world.run(leaders.turn(leaders.leads[-1])) == 0
+
+
+def test_a_schedule_whose_zone_its_leader_does_not_know_holds_up_nothing(world: World, leaders: Leaders) -> None:
+    put(world, *(made(f"lost-{n}", "0 0 1 1 *", next_at_us=BEGIN_US, timezone="Mars/Olympus") for n in range(SCHEDULES_MAX)))
+    put(world, made("lost", "* * * * *", next_at_us=BEGIN_US, timezone="Mars/Olympus"), made("good", every_s=60))
+    leaders.clock.now_us += 5 * MINUTE
+    for _ in range(2):  # however many they are
+        world.run(leaders.turn(leaders.leads[-1]))
+    assert enqueued(world) == expected([made("good", every_s=60)], leaders.clock.now_us)
+    put(world, made("lost", "* * * * *", next_at_us=BEGIN_US))  # the next leader knows it: nothing has been lost
+    world.run(leaders.turn(leaders.leads[-1]))
+    assert sum(count for (name, _), count in enqueued(world).items() if name == "lost") == 6

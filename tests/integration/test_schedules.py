@@ -196,3 +196,10 @@ def test_a_shard_that_is_away_is_told(place: Place) -> None:
     place.run(place.stores[1].close())
     with pytest.raises(Unavailable):
         place.run(place.one.page("n", "", 10))
+
+
+def test_a_zone_that_this_broker_does_not_know_is_said(place: Place) -> None:
+    known = place.wanted()._replace(timezone="Mars/Olympus", next_at_us=BEGIN_US)
+    assert use_case.resumed(known, BEGIN_US) == known, "it runs"
+    with pytest.raises(Unavailable, match="Mars/Olympus"):
+        use_case.resumed(known._replace(paused=True), BEGIN_US)

@@ -86,6 +86,7 @@ class FakeSchedules:
 class FakeEngine:
     def __init__(self) -> None:
         self.schedules = FakeSchedules(self)
+        self.enough: list[Any] = []  # what each fetch was given to end its wait
         self.calls: list[tuple[str, Any]] = []
         self.fails: Exception | None = None
         self.verdict: str = "ok"
@@ -111,6 +112,7 @@ class FakeEngine:
         self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Any = None
     ) -> Any:
         self._called("fetch", (namespace, list(topics), limit, wait, lease))
+        self.enough.append(enough)
         if self.waits:
             self.waiting.set()
             try:
@@ -151,9 +153,9 @@ class FakeEngine:
         self._called("topics", namespaces)
         return [STATS]
 
-    async def message(self, id: int) -> MessageStatus | None:
+    async def message(self, id: int, namespaces: Any = None) -> MessageStatus | None:
         self._called("message", id)
-        return self.status
+        return self.status if self.status is None or namespaces is None or self.status.namespace in namespaces else None
 
     async def result(self, id: int, name: Any, wait: float = 0.0, namespaces: Any = None) -> ResultLook | None:
         self._called("result", (id, name, wait, namespaces))

@@ -166,6 +166,37 @@ async def test_poll_msgpack_only_settles(b: Broker) -> None:
     assert [name for name, _ in b.engine.calls] == ["settle"]
 
 
+async def test_a_poll_may_be_ended_while_it_still_settles(b: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    settling, go_on = asyncio.Event(), asyncio.Event()
+    settle = b.engine.settle
+
+    async def slow(settles: Any) -> Any:
+        settling.set()
+        await go_on.wait()
+        return await settle(settles)
+
+    monkeypatch.setattr(b.engine, "settle", slow)
+    ack = {"id": 1, "topic": "t", "kind": "ack"}
+    b.engine.waits = True
+    poll = asyncio.create_task(b.post("/poll", {"topics": ["a"], "limit": 1, "wait": 60, "name": "n", "settle": [ack]}))
+    await settling.wait()
+    assert (await b.post("/poll", {"end": ["n"]}))[0] == 200
+    go_on.set()
+    assert (await poll)[1] == {"verdicts": [{"id": 1, "status": "ok"}], "messages": []}
+    assert [name for name, _ in b.engine.calls] == ["settle"], "nothing is leased for whoever wants no more"
+
+
+async def test_a_poll_that_is_refused_ends_no_other(b: Broker) -> None:
+    b.engine.waits = True
+    poll = asyncio.create_task(b.post("/poll", {"topics": ["a"], "limit": 1, "wait": 60, "name": "n"}))
+    await b.engine.waiting.wait()
+    refused = {"end": ["n"], "settle": [{"id": 1, "topic": "t", "kind": "cancel"}]}
+    assert (await b.post("/poll", refused))[0] == 400
+    [named] = b.engine.enough
+    assert not named.said
+    poll.cancel()
+
+
 async def test_dead_letters(b: Broker) -> None:
     status, dead, _ = await b.get("/dlq?namespace=default&topic=leads&limit=10&after=4")
     assert status == 200
@@ -273,7 +304,7 @@ async def test_workers_tell_and_are_shown_as_far_as_the_token_may_see(b: Broker)
     _, shown, _ = await b.get("/workers")
     assert shown == [WORKER | {"seen_at": "1970-01-01T00:00:01Z"}]
     _, [narrow], _ = await b.get("/workers", headers=bearer(allowed_namespaces=["b"]))
-    assert (narrow["topics"], [run["id"] for run in narrow["running"]]) == (["b/t"], [6])
+    assert (narrow["topics"], [run["id"] for run in narrow["running"]], narrow["tasks"]) == (["b/t"], [6], [])
     await b.get("/workers?namespace=a")
     assert [what for name, what in b.engine.calls if name == "workers"] == [None, ["b"], ["a"]]
     assert (await b.get("/workers?namespace=a", headers=bearer(allowed_namespaces=["b"])))[0] == 404
@@ -284,6 +315,7 @@ async def test_workers_tell_and_are_shown_as_far_as_the_token_may_see(b: Broker)
     [
         ({"name": "a b"}, 400), ({"topics": []}, 400), ({"topics": ["t"]}, 400), ({"topics": ["a/t\n"]}, 400), ({"host": "h\0"}, 400),
         ({"state": "asleep"}, 400), ({"seen_at": "2030-01-01T00:00:00Z"}, 400), ({"running": [WORKER["running"][0] | {"progress": 2}]}, 400),  # type: ignore[index]
+        ({"counts": {"ack": 2**70}}, 400), ({"running": [WORKER["running"][0] | {"attempt": 2**70}]}, 400),  # type: ignore[index]
         ({"running": WORKER["running"] * 60}, 400), ({"running": [WORKER["running"][0] | {"note": "\ud800"}]}, 400),  # type: ignore[index, operator]
     ],
 )  # fmt: skip

@@ -4,6 +4,8 @@ The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one t
 repeats nothing, since each schedule knows its next tick.
 """
 
+from collections import Counter
+
 import structlog
 
 from mqueue import schedule
@@ -19,6 +21,7 @@ from mqueue.schedule import Schedule
 
 SCHEDULES_MAX = 100  # in one transaction
 ROUNDS_MAX = 8  # transactions in one go, so that a flush gets its turn
+LOG_EVERY_S = 60.0
 
 logger = structlog.get_logger(__name__)
 
@@ -30,6 +33,8 @@ class Scheduler:
         self._ids = ids
         self._lease_ms = int(lease_s * 1000)
         self._max_retries = max_retries
+        self._unknown: Counter[int] = Counter()  # of each shard: schedules of its last round that this broker cannot read
+        self._log_after = float("-inf")
 
     async def enqueue_due(self, lead: Lead, stamp_us: int, *, announce: bool) -> int:
         """Returns how many messages it made. `stamp_us`, `announce`: as `schedules.enqueue`."""
@@ -38,34 +43,45 @@ class Scheduler:
             for _ in range(ROUNDS_MAX):
                 if not await schedules.is_due(lead.store, lead.shard.clock.wall_us()):
                     break
-                made += await self._round(lead, stamp_us, announce)
+                if not (ticked := await self._round(lead, stamp_us, announce)):
+                    break
+                made += sum(len(t.rows) for t in ticked)
         except WalFull as full:  # no ids: the ticks wait
             logger.warning("scheduled tasks wait for room on the disk", shard=lead.shard.number, reason=str(full))
         lead.shard.metrics.scheduled.inc(made)
         return made
 
-    async def _round(self, lead: Lead, stamp_us: int, announce: bool) -> int:
+    async def _round(self, lead: Lead, stamp_us: int, announce: bool) -> list[Ticked]:
         """One transaction."""
         connection = lead.store.connection
         async with lead.store.fenced(lead.epoch, lead.term, moves=announce):
-            due, now_us = await schedules.take_due(connection, lead.shard.clock.wall_us(), SCHEDULES_MAX)
-            ticked = self._decide(lead.shard.node, due, now_us, stamp_us)
+            due, now_us = await schedules.take_due(connection, lead.shard.clock.wall_us(), SCHEDULES_MAX + self._unknown[lead.shard.number])
+            ticked = self._decide(lead, due, now_us, stamp_us)
             await schedules.enqueue(lead.shard.store, connection, ticked, announce=announce, stamp_us=stamp_us)
         await failpoints.ahit("schedule.after_commit")
-        return sum(len(t.rows) for t in ticked)
+        return ticked
 
-    def _decide(self, node: int, due: list[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
-        """As much of it as fits one transaction."""
+    def _decide(self, lead: Lead, due: list[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
+        """As much of it as fits one transaction; without those whose zone or cron only other brokers know: they wait for such a leader."""
         ticked: list[Ticked] = []
+        unknown: list[str] = []
         count, size = BATCH_MAX, BODY_MAX
         for s in due:
             limit = min(count, max(1, size // (len(s.payload) + record.OVERHEAD)))
-            ticks, next_us = schedule.due(s.spec, s.catch_up, s.next_at_us or 0, now_us, limit)
-            rows = [self._row(node, s, id, tick, stamp_us) for id, tick in zip(self._ids.take(len(ticks)), ticks, strict=True)]
+            try:
+                ticks, next_us = schedule.due(s.spec, s.catch_up, s.next_at_us or 0, now_us, limit)
+            except Exception as error:  # whatever the libraries of times raise: one schedule must not end the leader
+                unknown.append(f"{s.namespace}/{s.name}: {error}")
+                continue
+            rows = [self._row(lead.shard.node, s, id, tick, stamp_us) for id, tick in zip(self._ids.take(len(ticks)), ticks, strict=True)]
             ticked.append(Ticked(s, rows, ticks[-1] if ticks else None, next_us))
             count, size = count - len(rows), size - sum(len(body) for _, body in rows)
             if count <= 0 or size <= 0:
                 break
+        self._unknown[lead.shard.number] = len(unknown)
+        if unknown and lead.shard.clock.monotonic() >= self._log_after:
+            self._log_after = lead.shard.clock.monotonic() + LOG_EVERY_S
+            logger.error("schedules that this broker cannot read wait", shard=lead.shard.number, count=len(unknown), first=unknown[0])
         return ticked
 
     def _row(self, node: int, s: Schedule, id: int, tick_us: int, stamp_us: int) -> Row:

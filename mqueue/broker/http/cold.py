@@ -80,9 +80,8 @@ class Cold:
     async def message(self, call: Call) -> wire.Status:
         call.query(decode.NoQuery)
         id: str = call.scope["path_params"]["id"]
-        found = await self._engine.message(int(id)) if _is_id(id) else None
-        seen = call.caller.namespaces
-        if found is None or (seen is not None and found.namespace not in seen):
+        found = await self._engine.message(int(id), call.caller.namespaces) if _is_id(id) else None
+        if found is None:
             raise NotFound(f"no message {id[:32]}")
         return convert.status(found, call.wants_msgpack)
 
@@ -91,7 +90,7 @@ class Cold:
         await call.skip_body()
         call.query(decode.NoQuery)
         id: str = call.scope["path_params"]["id"]
-        if not _ID.fullmatch(id) or int(id) >= 2**63:
+        if not _is_id(id):
             raise NotFound(f"no message {id[:32]}")
         return wire.Cancel(int(id), await self._engine.cancel(int(id), call.caller.namespaces))
 

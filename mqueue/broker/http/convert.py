@@ -238,6 +238,8 @@ def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.W
     told = _read_worker(text)
     told.seen_at = to_time(seen_us)
     if namespaces is not None:
+        if any(topic.partition("/")[0] not in namespaces for topic in told.topics):
+            told.tasks = []  # whose they are it does not tell
         told.topics = [topic for topic in told.topics if topic.partition("/")[0] in namespaces]
         told.running = [run for run in told.running if run.namespace in namespaces]
     return told

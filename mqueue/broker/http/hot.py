@@ -54,16 +54,16 @@ class Hot:
             raise Invalid("topics: at least one is needed to fetch", field="topics")
         convert.check_names(poll.namespace, poll.topics)
         call.caller.enter(poll.namespace)
-        self._waits.enough(poll.namespace, poll.end)
         settles = []
         for index, item in enumerate(poll.settle):
             call.caller.enter(item.namespace, index)
             settles.append(convert.settle(item, item.kind, index))
-        verdicts = await self._engine.settle(settles) if settles else []
+        self._waits.enough(poll.namespace, poll.end)
         messages: list[wire.Message] = []
-        if poll.limit:
-            fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
-            with self._waits.named(poll.namespace, poll.name) as enough:
+        with self._waits.named(poll.namespace, poll.name) as enough:  # from here on, since it may be ended while it settles
+            verdicts = await self._engine.settle(settles) if settles else []
+            if poll.limit and not (enough is not None and enough.said):
+                fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
                 messages = await self._fetch(call, fetch, enough)
         return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages)
 

@@ -5,7 +5,7 @@ holds the row of its message; whoever begins one holds it too, and the insert in
 leader moves: all of this epoch stands on one clock.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -129,11 +129,16 @@ class ColdStore:
             # what is not held was free; leased since, it is so after this settle
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
-    async def cancel(self, epoch: int, hint: int, ids: Sequence[int]) -> dict[int, Leased]:
-        """Those that were there: who had a receipt runs, and its cancellation is asked for; the others are no more."""
+    async def cancel(self, epoch: int, hint: int, topics: Mapping[int, str]) -> dict[int, Leased]:
+        """`topics`: `namespace/topic` by id. Those that were there: who had a receipt runs, and its cancellation is asked for; the others are
+        no more.
+        """
         async with self._holding(epoch, hint) as (connection, clocks):
-            await connection.execute(sql("lock_messages"), {"ids": list(ids)})  # a fetch passes them by: they go, unless one has them already
-            there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
+            await connection.execute(
+                sql("lock_messages"), {"ids": list(topics)}
+            )  # a fetch passes them by: they go, unless one has them already
+            rows = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(topics))]
+            there = [m for m in rows if m.topic == topics[m.id]]
             if running := [m for m in there if m.receipt]:
                 namespaces = [m.topic.partition("/")[0] for m in running]
                 await connection.execute(sql("request_cancel"), {"ids": [m.id for m in running], "namespaces": namespaces})

@@ -20,7 +20,7 @@ from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import row_to_cancel
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import WORKER_UNHEARD_S, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
+from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
@@ -280,9 +280,15 @@ class ShardStore:
                 },
             )  # fmt: skip
 
-    async def results_of(self, id: int, *, values: bool) -> list[tuple[str, str, int, bytes | None]]:
-        """Namespace, topic, µs when it was stored, and the value if asked for."""
-        return await self._all("results_of", id=id, values=values)
+    async def result_of(
+        self, id: int, name: TopicName | None, namespaces: Collection[str] | None, *, values: bool
+    ) -> tuple[str, str, int, bytes | None] | None:
+        """Namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these namespaces (None: of any)."""
+        if name is not None:
+            namespaces = [name.namespace] if namespaces is None or name.namespace in namespaces else []
+        among = None if namespaces is None else list(namespaces)
+        rows = await self._all("result_of", id=id, namespaces=among, topic=None if name is None else name.topic, values=values)
+        return rows[0] if rows else None
 
     async def ended(self, ids: Sequence[int]) -> set[int]:
         """Those that have a result, or are dead letters."""
@@ -301,12 +307,16 @@ class ShardStore:
     async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
         """Reports, and when they came (µs)."""
         return await self._all(
-            "workers", unheard=WORKER_UNHEARD_S, namespaces=None if namespaces is None else list(namespaces), limit=WORKERS_MAX
+            "workers",
+            unheard=WORKER_UNHEARD_S,
+            namespaces=None if namespaces is None else list(namespaces),
+            limit=WORKERS_MAX,
+            bytes=WORKERS_BYTES_MAX,
         )
 
-    async def progress_of(self, id: int) -> list[str]:
-        """Reports that name this message with its progress."""
-        return [text for (text,) in await self._all("progress_of", id=id, unheard=WORKER_UNHEARD_S)]
+    async def progress_of(self, id: int, namespace: str) -> list[str]:
+        """Reports of workers of this namespace that name this message with its progress."""
+        return [text for (text,) in await self._all("progress_of", id=id, namespace=namespace, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
         """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""

@@ -119,10 +119,11 @@ local function to_cancel(id, row)
   return sub(row, 17)
 end
 
-local function cancel(id, row) -- asked for by whoever has no lease
+local function cancel(id, name, row) -- asked for by whoever has no lease
   local r = to_cancel(id, row)
   if not r then return 'l' .. NOTHING end
   if r == '' then return 'g' .. NOTHING end
+  if topic_of(r) ~= name then return 'l' .. NOTHING end -- whether this namespace's may be cancelled nobody has looked at
   local state = state_of(r)
   if state == 'c' then return 'a' .. NOTHING end
   if state == 'x' or is_gone(state) then return 'g' .. NOTHING end
@@ -138,7 +139,7 @@ end
 for i = 1, settles do
   local id, name, kind, receipt, reason, delays = unpack(ARGV, at + 1, at + 6)
   local r = records[id]
-  if kind == 'cancel' and receipt == '' then outcomes[i] = cancel(id, delays)
+  if kind == 'cancel' and receipt == '' then outcomes[i] = cancel(id, name, delays)
   elseif not r or is_gone(state_of(r)) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
   elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
   else
