@@ -160,9 +160,11 @@ class AsyncClient:
 
     async def drop_old(self) -> None:
         """Close the connections of before `renew`: calls that are under way there raise Unavailable."""
-        old, self._old = self._old, []
-        for session in old:
+        while self._old:
+            session = self._old[0]
             await session.close()
+            if session in self._old:  # cancelled here, the next call closes it
+                self._old.remove(session)
 
     async def close(self) -> None:
         if self._sharing is not None:

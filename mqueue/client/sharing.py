@@ -19,7 +19,7 @@ from mqueue.errors import InFlight, Invalid, KeyReused, MQueueError, TooLarge, U
 
 LINGER_S = 0.001  # for callers that shared the last request and are not back yet
 LANES_KEPT = 64  # idle ones
-OF_AN_ITEM = (Invalid, KeyReused, InFlight, TooLarge)  # refusals that changed nothing where no key protects
+OF_AN_ITEM = (Invalid, KeyReused, TooLarge)  # refusals that changed nothing
 
 LaneKey = tuple[str, bool]  # namespace, with keys of their own?
 
@@ -95,12 +95,13 @@ def refused(callers: Sequence[Caller], error: MQueueError) -> None:
         caller.error = type(error)(error.detail, retry_after=error.retry_after, item=error.item, field=error.field)
 
 
-def divided(callers: Sequence[Caller], error: MQueueError) -> list[Sequence[Caller]]:
+def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:
     """What is sent again after `error`, in this order: the one to blame by itself, so that the error it gets is its own, and the others.
 
-    Where nobody is named, halves. Nothing: the error is everybody's.
+    Where nobody is named, halves. Nothing: the error is everybody's. InFlight without keys of their own (`keyed`) is about this very request:
+    it may be there already, and would be there twice under other keys.
     """
-    if len(callers) == 1 or not isinstance(error, OF_AN_ITEM):
+    if len(callers) == 1 or not isinstance(error, (*OF_AN_ITEM, InFlight) if keyed else OF_AN_ITEM):
         return []
     if error.item is not None and 0 <= error.item < len(callers):
         blamed = error.item

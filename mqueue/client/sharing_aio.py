@@ -62,7 +62,7 @@ class AsyncSharing:
                     call = protocol.enqueue_packed([c.item for c in part], keyed=lane.keyed, safe_retries=self._safe_retries)
                     ids = await self._call(call)
                 except MQueueError as error:
-                    again = sharing.divided(part, error)
+                    again = sharing.divided(part, error, keyed=lane.keyed)
                     todo += map(list, again)
                     if not again:
                         sharing.refused(part, error)

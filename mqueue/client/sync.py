@@ -217,7 +217,7 @@ class Client:
 
     def _send(self, call: Call[T]) -> T:
         if self._owner != os.getpid():  # a forked child must not share the parent's sockets
-            self._owner, self._pool = os.getpid(), self._open()
+            self._pool, self._owner = self._open(), os.getpid()  # in this order: another thread goes by the owner
         total = self._timeout + call.wait
         try:
             reply = self._pool.urlopen(

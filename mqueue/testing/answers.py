@@ -1,4 +1,4 @@
-"""What handles ask in a test: of a job's state and result."""
+"""What handles ask in a test: of a job's state and result, and its end."""
 
 from typing import Protocol
 
@@ -15,6 +15,8 @@ class Asked(Protocol):
         """None where it left none, or has not."""
         ...
 
+    def cancel(self, id: int) -> wire.Cancel: ...
+
 
 class Answers:
     """In place of a Client, for handles. Nobody waits: whoever asks too early is told so."""
@@ -24,6 +26,9 @@ class Answers:
 
     def message(self, id: int) -> wire.Status | None:
         return self._asked.state_of(id)
+
+    def cancel(self, id: int) -> wire.Cancel:
+        return self._asked.cancel(id)
 
     def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
         """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
@@ -43,6 +48,9 @@ class AsyncAnswers:
 
     async def message(self, id: int) -> wire.Status | None:
         return self._answers.message(id)
+
+    async def cancel(self, id: int) -> wire.Cancel:
+        return self._answers.cancel(id)
 
     async def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
         return self._answers.result(id, topic=topic, namespace=namespace, wait=wait)

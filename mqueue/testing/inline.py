@@ -47,6 +47,9 @@ class Inline(Recorder):
     def result_of(self, id: int) -> bytes | None:
         return self._results.get(id)
 
+    def cancel(self, id: int) -> wire.Cancel:
+        return wire.Cancel(id, "gone")
+
     def _keep(self, id: int, job: Job) -> None:
         if job.result is not None:
             self._results[id] = job.result

@@ -113,6 +113,9 @@ class Manual(Recorder):
         value, until_us = self._results.get(id, (None, 0))
         return value if until_us > self.clock.wall_us() else None
 
+    def cancel(self, id: int) -> wire.Cancel:
+        return self.broker.cancel(id)
+
     # ── run ──
 
     def drain(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:

@@ -45,6 +45,7 @@ class Stored:
     until_us: int = 0
     died_us: int | None = None
     error: str | None = None
+    cancelling: bool = False
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -151,6 +152,17 @@ class MemoryBroker:
         found = [s for s in self._look() if s.id == id]
         return self._status(found[0]) if found else None
 
+    def cancel(self, id: int) -> wire.Cancel:
+        """What is leased ends as its worker settles it, or its lease ends."""
+        found = next((s for s in self.live() if s.id == id), None)
+        if found is None:
+            return wire.Cancel(id, "gone")
+        if found.receipt is not None:
+            found.cancelling = True
+            return wire.Cancel(id, "cancelling")
+        del self._stored[id]
+        return wire.Cancel(id, "cancelled")
+
     def health(self) -> bool:
         return True
 
@@ -196,7 +208,7 @@ class MemoryBroker:
             return verdict
         now = self._clock.wall_us()
         s.receipt = None
-        if kind == "ack":
+        if kind in ("ack", "cancel") or s.cancelling:
             del self._stored[s.id]
         elif kind == "release":
             if item.retry_after:
@@ -227,9 +239,12 @@ class MemoryBroker:
     def _look(self) -> list[Stored]:
         """All there is, by id, once leases and TTLs that are over have ended."""
         now = self._clock.wall_us()
-        for s in self._stored.values():
+        for s in list(self._stored.values()):
             if s.receipt is not None and s.until_us <= now:
                 s.receipt = None
+                if s.cancelling:
+                    del self._stored[s.id]
+                    continue
                 self._fail(s, None)
                 if s.died_us is not None:
                     s.error = EXPIRED
@@ -282,6 +297,7 @@ class MemoryBroker:
             created_at=_moment(s.created_us),
             error=s.error,
             metadata=s.item.metadata,
+            cancelling=s.cancelling,
         )
 
 

@@ -10,8 +10,6 @@ from mqueue.worker.job import Job
 
 SIZE_MAX = 1000  # as many as one poll brings
 WAIT_MAX_S = 60.0
-
-
 WAIT_S = 0.2
 
 
@@ -57,14 +55,14 @@ def job_of(jobs: Sequence[Job]) -> Job:
     """One job of all these, of the same task: what it tells of itself is what the first does."""
     first = jobs[0]
     job = Job(first.message, first.task, [[item for each in jobs for item in each.args]], {}, first.lease)
-    job.batch = tuple(jobs)
+    job.batch, job.began = tuple(jobs), first.began
     return job
 
 
 class Gatherer:
-    """The batches that are being gathered, at most one for each source. `begin(job)` is called with each one that is complete."""
+    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is complete."""
 
-    def __init__(self, begin: Callable[[Job], None]) -> None:
+    def __init__(self, begin: Callable[[Sequence[Job]], None]) -> None:
         self._begin = begin
         self._open: dict[Hashable, list[Job]] = {}
 
@@ -80,7 +78,7 @@ class Gatherer:
     def begin(self, source: Hashable) -> None:
         """With what there is."""
         if jobs := self._open.pop(source, []):
-            self._begin(job_of(jobs))
+            self._begin(jobs)
 
     def give_up(self) -> list[list[Job]]:
         """The batches that have not begun, and will not."""

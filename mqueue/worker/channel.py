@@ -1,15 +1,20 @@
 """How a worker and a process of its own talk: msgpack over a socket, the length before each message."""
 
+import os
+import select
 import socket
+import sys
 from typing import TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 
+from mqueue import logs, wire
 from mqueue import message as m
-from mqueue import wire
 
 LENGTH = 4  # bytes of the length
+PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from {} import main; main(int(fd), logs == 'True')"
 
 T = TypeVar("T")
 
@@ -37,12 +42,22 @@ class Ended(Struct, frozen=True, tag=True):
     result: bytes | None
 
 
+def command(module: str, fd: int) -> list[str]:
+    """Of a process of our own, in which `main(fd, with_logs)` of `module` runs."""
+    return [sys.executable, "-c", PROGRAM.format(module), str(fd), str(structlog.is_configured()), *sys.path]
+
+
+def opened(fd: int, with_logs: bool) -> "Channel":
+    """In that process: its end."""
+    os.set_inheritable(fd, False)
+    if with_logs:
+        logs.configure()
+    return Channel(socket.socket(fileno=fd))
+
+
 class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
 
     def send(self, message: Struct) -> None:
         body = msgspec.msgpack.encode(message)
@@ -56,6 +71,12 @@ class Channel:
 
     def close(self) -> None:
         self._sock.close()
+
+    def wait_closed(self) -> None:
+        """Blocks until the other side is gone."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), 0)  # only that the other end is closed
+        poll.poll()
 
     def _read(self, size: int) -> bytes:
         """So many bytes, or none."""

@@ -8,16 +8,13 @@ import asyncio
 import faulthandler
 import os
 import random
-import select
-import socket
 import sys
 import threading
 import time
 from contextlib import suppress
 
-from mqueue import logs
 from mqueue.worker import codec
-from mqueue.worker.channel import Began, Channel, Ended, Run
+from mqueue.worker.channel import Began, Channel, Ended, Run, opened
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Job, Progress
 from mqueue.worker.outcome import decide
@@ -83,9 +80,7 @@ class Child:
                         self._channel.send(told)
 
     def _watch(self) -> None:
-        poll = select.poll()
-        poll.register(self._channel.fileno(), 0)  # only that the other end is closed
-        poll.poll()
+        self._channel.wait_closed()
         if self._busy.is_set():
             os._exit(ORPHANED)
 
@@ -99,7 +94,4 @@ def connect(task: Task[..., object], run: Run) -> None:
 
 def main(fd: int, with_logs: bool) -> None:
     faulthandler.enable()
-    os.set_inheritable(fd, False)
-    if with_logs:
-        logs.configure()
-    Child(Channel(socket.socket(fileno=fd))).serve()
+    Child(opened(fd, with_logs)).serve()

@@ -394,7 +394,7 @@ class Fetcher:
         lane.filling = False
         if not self._closed:
             self._complete(lane)
-            self._look_by(self._loop.time())
+        self._look_by(self._loop.time())  # closed, too: somebody may wait for the last poll to be back
 
     async def _gather(self, lane: Lane, room: int, name: str) -> None:
         deadline = self._loop.time() + lane.batch_wait

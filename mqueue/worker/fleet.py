@@ -11,7 +11,6 @@ import asyncio
 import random
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -21,8 +20,9 @@ import msgspec
 import structlog
 
 from mqueue.worker import runtime
-from mqueue.worker.channel import LENGTH
+from mqueue.worker.channel import LENGTH, command
 from mqueue.worker.member import Refused
+from mqueue.worker.outcome import summary
 from mqueue.worker.processes import how
 from mqueue.worker.program import Options
 from mqueue.worker.runtime import WorkerError
@@ -30,10 +30,10 @@ from mqueue.worker.status import Status
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 STEADY_S = 60.0  # one that lived so long begins with the least pause again
+LAST_WORDS_S = 1.0  # to read what it has told before its end
 SILENT_S = 5.0  # without a report it counts as stuck
 KILL_S = 10.0  # beyond what a worker takes to stop
 RELOAD_GRACE_S = 2.0
-PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker.member import main; main(int(fd), logs == 'True')"
 
 log = structlog.get_logger("mqueue.worker")
 _report = msgspec.msgpack.Decoder(Status | Refused)
@@ -145,7 +145,10 @@ class Fleet:
         while not self._stopping.is_set():
             self._changed.clear()
             began = time.monotonic()
-            code = await self._life(slot)
+            try:
+                code = await self._life(slot)
+            except OSError as no:  # this machine has no process, or no socket, to spare
+                code, slot.told, slot.refused = 1, None, Refused(f"a worker process cannot be started: {no}", 1)
             if self._stopping.is_set():
                 slot.code = 0 if code == -signal.SIGTERM else abs(code)  # SIGTERM ends one only before it has begun, or when all is done
                 return
@@ -183,11 +186,17 @@ class Fleet:
         """From start to end of one process: its exit code, below 0 the signal that ended it."""
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(structlog.is_configured()), *sys.path]
             # A session of its own: a Ctrl-C is for the parent, who passes it on.
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command("mqueue.worker.member", theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
         slot.begin(process)
         if self._stopping.is_set():
             slot.signal(signal.SIGTERM)
@@ -195,8 +204,11 @@ class Fleet:
         try:
             body = msgspec.msgpack.encode(self._options_of(slot))
             writer.write(len(body).to_bytes(LENGTH) + body)
-            await self._listen(reader, slot)
-            return await process.wait()
+            listening = asyncio.create_task(self._listen(reader, slot))
+            code = await process.wait()
+            await asyncio.wait([listening], timeout=LAST_WORDS_S)  # what it has started may hold the channel open
+            listening.cancel()
+            return code
         finally:
             self.ended.update(slot.told.counts if slot.told is not None else {})
             slot.process = None
@@ -222,9 +234,12 @@ class Fleet:
     async def _renew(self) -> None:
         if self._changes is None:
             return
-        async for _ in self._changes:
-            log.info("code changed, worker processes are started anew")
-            self._changed.set()
-            for slot in self._slots:
-                slot.renewed = True
-                slot.signal(signal.SIGTERM)
+        try:
+            async for _ in self._changes:
+                log.info("code changed, worker processes are started anew")
+                self._changed.set()
+                for slot in self._slots:
+                    slot.renewed = True
+                    slot.signal(signal.SIGTERM)
+        except Exception as error:  # no more of the system's watches to be had, say
+            log.error("changes of the code are not seen any more", error=summary(error))

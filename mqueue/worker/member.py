@@ -1,9 +1,7 @@
 """One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is gone."""
 
 import os
-import select
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,10 +9,9 @@ from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
-from mqueue import logs
 from mqueue.errors import MQueueError
 from mqueue.worker import program
-from mqueue.worker.channel import Channel
+from mqueue.worker.channel import Channel, opened
 from mqueue.worker.program import Options
 from mqueue.worker.runtime import Worker
 
@@ -59,17 +56,12 @@ class Reporter:
 
 def stop_with(channel: Channel) -> None:
     """Blocks until the parent is gone; then it is as if this process had been told to stop."""
-    poll = select.poll()
-    poll.register(channel.fileno(), 0)  # only that the other end is closed
-    poll.poll()
+    channel.wait_closed()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(fd: int, with_logs: bool) -> None:
-    os.set_inheritable(fd, False)
-    if with_logs:
-        logs.configure()
-    channel = Channel(socket.socket(fileno=fd))
+    channel = opened(fd, with_logs)
     options = channel.receive(Options)
     if options is None:
         return

@@ -10,19 +10,17 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from mqueue.worker.app import module_name
-from mqueue.worker.channel import Began, Channel, Ended, Run
+from mqueue.worker.channel import Began, Channel, Ended, Run, command
 from mqueue.worker.job import Job, Progress
 from mqueue.worker.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit, done
+from mqueue.worker.recycling import MB, memory
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
@@ -30,8 +28,6 @@ LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel
 CANCEL_S = 0.5  # for one that was asked to end
 IDLE_S = 30.0
 STOP_S = 3.0  # for an idle one to end
-MB = 1 << 20
-PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from mqueue.worker.child import main; main(int(fd), logs == 'True')"
 
 
 class Processes:
@@ -121,9 +117,10 @@ class Process:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(structlog.is_configured()), *sys.path]
             # A session of its own: a Ctrl-C is for the worker, and what the handler starts can be ended along with it.
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)
+            self._process = subprocess.Popen(
+                command("mqueue.worker.child", theirs.fileno()), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+            )
         self._channel = Channel(ours)
         self._poll = select.poll()
         self._poll.register(ours.fileno(), select.POLLIN)
@@ -172,7 +169,10 @@ class Process:
                 self._process.send_signal(signal.SIGINT)
         timer = threading.Timer(CANCEL_S, self._cancel, (job,))
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # there is no thread to be had
+            self.kill()
 
     def kill(self) -> None:
         """It, and what it has started and left in its session's group."""
@@ -200,7 +200,7 @@ class Process:
     def memory(self) -> int:
         """Bytes of memory that it holds."""
         try:
-            return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return memory(Path(f"/proc/{self._process.pid}/statm"))
         except (OSError, IndexError):
             return 0  # it has died meanwhile
 

@@ -4,8 +4,9 @@ A poll that waits tells nothing for 20 s, and a worker whose slots are all busy 
 check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards behind it). It does not
 count while polls fail: then the next answered poll is what says that work can be claimed again.
 
-A connection that the network has forgotten would be waited on for long, and a pool has several of them: after a check that failed the next
-one takes a new connection at once. If that is answered, what is under way on the old ones is given up.
+A connection that the network has forgotten would be waited on for long, and a pool has several of them: after a check without an answer the
+next one takes a new connection at once. If that is answered, what is under way on the old ones is given up. (An answer that says what is wrong,
+a shard that recovers say, has come over a good connection.)
 """
 
 import asyncio
@@ -28,8 +29,8 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Reach:
-    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt(answered)` gives up those that
-    are under way; `answered`: on new ones the broker answers again.
+    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that are under
+    way; `resume()`: there are good answers again.
     `problem` may be called from any thread.
     """
 
@@ -67,21 +68,27 @@ class Reach:
         self,
         check: Callable[[], Awaitable[str | None]],
         renew: Callable[[], None],
-        doubt: Callable[[bool], Awaitable[None]],
+        doubt: Callable[[], Awaitable[None]],
+        resume: Callable[[], None],
     ) -> None:
         """Until cancelled."""
         began = self._clock.monotonic()
-        failed = 0  # checks in a row
+        failed = unanswered = 0  # checks in a row
         while True:
             since = self._clock.monotonic() - (began if self._good_at is None else self._good_at)
             if since < CHECK_S and self._good_at is not None:
                 await asyncio.sleep(CHECK_S - since)
                 continue
-            wrong = await self._wrong(check)
+            answered, wrong = await self._ask(check)
+            if not answered:
+                renew()
+            if (answered and unanswered) or (not answered and since >= DOUBT_S):
+                await doubt()
+            unanswered = 0 if answered else unanswered + 1
             if wrong is None:
                 if failed:
                     log.info("the broker answers checks again", failed=failed)
-                    await doubt(True)
+                    resume()
                 failed = 0
                 if not self._failing:
                     self._good()
@@ -89,22 +96,21 @@ class Reach:
             else:
                 failed += 1
                 self._reason = wrong
-                renew()
-                if since >= DOUBT_S:
-                    await doubt(False)
                 if failed == 1:
                     log.warning("no good answer to a check", error=wrong)
+                if unanswered == 1:
                     continue
             await asyncio.sleep(CHECK_S if wrong is None else AGAIN_S)
 
-    async def _wrong(self, check: Callable[[], Awaitable[str | None]]) -> str | None:
+    async def _ask(self, check: Callable[[], Awaitable[str | None]]) -> tuple[bool, str | None]:
+        """Was there an answer, whatever it says? And what is wrong."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                return await check()
+                return True, await check()
         except TimeoutError:
-            return f"the broker did not answer a check within {CHECK_TIMEOUT_S:g} s"
+            return False, f"the broker did not answer a check within {CHECK_TIMEOUT_S:g} s"
         except Exception as error:
-            return summary(error)
+            return False, summary(error)
 
     def _good(self) -> None:
         self._good_at, self._reason = self._clock.monotonic(), "the broker does not answer"

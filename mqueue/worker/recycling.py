@@ -37,10 +37,13 @@ class Recycling:
     def now(self) -> str | None:
         if self._max_memory_mb is None:
             return None
-        held = memory_mb()
+        try:
+            held = memory(MEMORY) / MB
+        except OSError:  # no file to spare now: the next look tells
+            return None
         return f"it holds {held:.0f} MiB, more than max_memory_mb={self._max_memory_mb:g}" if held > self._max_memory_mb else None
 
 
-def memory_mb() -> float:
-    """MiB that this process holds."""
-    return int(MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MB
+def memory(statm: Path) -> int:
+    """Bytes that the process of this file holds. Raises OSError."""
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -89,7 +89,7 @@ class Worker:
         self._endpoint = discover(url or own_url, token or (None if url else own_token))
         self._sources = sources(app, namespace, topics, exclude)
         self._batches = batches(app, namespace, self._sources)
-        self._gatherer = Gatherer(self._start)
+        self._gatherer = Gatherer(self._begin)
         self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
         self._grace = grace
@@ -123,9 +123,12 @@ class Worker:
     async def run(self) -> int:
         """Until stopped: 0, or 1 when the broker did not take the last settles.
 
-        Raises WorkerError for a task whose annotations cannot be read, and what the broker said if it refuses the token.
+        Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb` already, and what the
+        broker said if it refuses the token.
         """
         prepare(self._app)
+        if (reason := self._recycling.now()) is not None:  # another in its place would be no better
+            raise WorkerError(f"{reason}, before its first job")
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
@@ -153,7 +156,9 @@ class Worker:
             self._heartbeat.start()
             watchdog.start()
             keeping = [
-                loop.create_task(self._reach.keep(lambda: self._check(client), client.renew, lambda answered: self._doubt(client, answered))),
+                loop.create_task(
+                    self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client), self._fetcher.resume)
+                ),
                 *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
             ]
             self._presence.start()
@@ -186,11 +191,9 @@ class Worker:
         await client.poll(wire.Poll(namespace=self._sources[0].namespace))
         return fetchable(await client.ready())
 
-    async def _doubt(self, client: AsyncClient, answered: bool) -> None:
+    async def _doubt(self, client: AsyncClient) -> None:
         self._fetcher.doubt()
         await client.drop_old()
-        if answered:
-            self._fetcher.resume()
 
     # ── a message comes, a job ends ──
 
@@ -232,6 +235,16 @@ class Worker:
         self._cancellations.listen()
         self._executor.start(job)
 
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        """A batch, without what was lost as it was gathered."""
+        kept = [job for job in jobs if not job.lost]
+        if not kept:
+            return self._ended(job_of(jobs), outcome.RELEASED)
+        for job in jobs:
+            if job.lost:
+                self._finish(job, outcome.RELEASED, slots=0)
+        return self._start(job_of(kept))
+
     def _job(self, message: wire.Message) -> Job | None:
         """None: this worker does not know the task, and has said so. Raises Misfit."""
         call = codec.decode(message.payload)
@@ -261,13 +274,12 @@ class Worker:
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
         for index, (each, of_each) in enumerate(zip(members, results, strict=True)):
-            each.ended, slots = True, int(index == 0)
-            if each.lost:
-                self.counts["lost"] += 1
-                self._fetcher.finish(None, each, slots)
-            else:
-                self.counts[of_each.kind] += 1
-                self._fetcher.finish(of_each.settle(each.message), each, slots)
+            self._finish(each, of_each, slots=int(index == 0))
+
+    def _finish(self, job: Job, result: Outcome, slots: int) -> None:
+        job.ended = True
+        self.counts["lost" if job.lost else result.kind] += 1
+        self._fetcher.finish(None if job.lost else result.settle(job.message), job, slots)
 
     def _log_failure(self, job: Job, results: Sequence[Outcome]) -> None:
         failed = [each.error for each in results if each.error is not None]
@@ -324,8 +336,8 @@ class Worker:
 
     async def _look_at_memory(self) -> None:
         while True:
-            self._recycle(self._recycling.now())
             await asyncio.sleep(LOOK_S)
+            self._recycle(self._recycling.now())
 
     async def _wind_down(self) -> int:
         """How many settles could not be told."""

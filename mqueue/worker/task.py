@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import update_wrapper
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -15,7 +14,7 @@ import msgspec
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.worker import codec
+from mqueue.worker import codec, recycling
 from mqueue.worker.handle import Handle
 from mqueue.worker.retry import Retry
 
@@ -26,7 +25,6 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 T = TypeVar("T")
-MEMORY_OF_SELF = Path("/proc/self/statm")
 Executor = Literal["loop", "thread", "process"]
 
 
@@ -80,8 +78,8 @@ class Task(Generic[P, R_co]):
 
     def check_process(self) -> None:
         """Raises TypeError where another process, having imported its module, would not find it there, or could not be watched."""
-        if self.memory_limit_mb is not None and not MEMORY_OF_SELF.exists():
-            raise TypeError(f"memory_limit_mb needs {MEMORY_OF_SELF}, which this system does not have")
+        if self.memory_limit_mb is not None and not recycling.MEMORY.exists():
+            raise TypeError(f"memory_limit_mb needs {recycling.MEMORY}, which this system does not have")
         if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
             raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
 

@@ -301,6 +301,11 @@ class FakeBroker:
 
     async def on_message(self, request: web.Request) -> web.StreamResponse:
         s = self.messages.get(int(request.match_info["id"]))
+        if s is None and (id := int(request.match_info["id"])) in self.results:
+            times = {"created_at": moment(0), "deliver_after": moment(0)}
+            return reply(
+                request, wire.Status(id=id, namespace="", topic="", state="done", priority=0, attempts=0, max_retries=0, payload=b"", **times)
+            )
         if s is None:
             return problem(404, "not-found", "no such message")
         state = "dead" if s.dead else "leased" if s.leased else "ready"

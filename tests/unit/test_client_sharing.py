@@ -176,22 +176,38 @@ def test_a_request_is_bounded_and_first_come_first_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "parts"),
+    ("error", "keyed", "parts"),
     [
-        (Invalid("", item=2), [[0, 1, 3, 4], [2]]),
-        (KeyReused("", item=0), [[1, 2, 3, 4], [0]]),
-        (KeyReused(""), [[0, 1], [2, 3, 4]]),
-        (InFlight(""), [[0, 1], [2, 3, 4]]),
-        (Invalid("", item=17), [[0, 1], [2, 3, 4]]),
-        (Unavailable(""), []),
-        (Unavailable("", item=1), []),
-        (QuotaExceeded(""), []),
+        (Invalid("", item=2), False, [[0, 1, 3, 4], [2]]),
+        (KeyReused("", item=0), True, [[1, 2, 3, 4], [0]]),
+        (KeyReused(""), True, [[0, 1], [2, 3, 4]]),
+        (InFlight(""), True, [[0, 1], [2, 3, 4]]),
+        (InFlight(""), False, []),
+        (Invalid("", item=17), False, [[0, 1], [2, 3, 4]]),
+        (Unavailable(""), True, []),
+        (Unavailable("", item=1), True, []),
+        (QuotaExceeded(""), False, []),
     ],
 )
-def test_what_is_sent_again_after_a_refusal(error: MQueueError, parts: list[list[int]]) -> None:
+def test_what_is_sent_again_after_a_refusal(error: MQueueError, keyed: bool, parts: list[list[int]]) -> None:
     all_of_them = callers(5)
-    assert divided(all_of_them, error) == [[all_of_them[n] for n in part] for part in parts]
-    assert divided(all_of_them[:1], error) == []
+    assert divided(all_of_them, error, keyed=keyed) == [[all_of_them[n] for n in part] for part in parts]
+    assert divided(all_of_them[:1], error, keyed=keyed) == []
+
+
+def test_a_request_that_may_be_there_already_is_not_sent_in_parts(broker: FakeBroker) -> None:
+    """Its repeats are told that the first is not durable yet: under other keys its messages would be there twice."""
+    with Client(broker.url, broker.token, batch=True, sleep=lambda _: None) as client:
+
+        def refuse() -> None:
+            broker.cut_after_work("/enqueue")
+            broker.refuse("/enqueue", times=3, status=409, code="in-flight")
+
+        made = together(client, broker, [wire.EnqueueItem(topic="t", payload=b"%d" % n) for n in range(4)], amid=refuse)
+        errors = [future.exception(20) for future in made]
+    assert {type(error) for error in errors} == {InFlight}
+    payloads = [s.item.payload for s in broker.messages.values()]
+    assert len(payloads) == len(set(payloads))
 
 
 def test_an_answer_of_the_wrong_length_is_nobodys() -> None:

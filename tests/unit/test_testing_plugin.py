@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import fake_broker
 import pytest
 
 import mqueue
 from mqueue import Bury, Middleware, MQueue, RateLimited, Retry, Snooze, current
-from mqueue.testing import DeadJobs, Drained, Inline, Manual, ManualClock
+from mqueue.client import Client
+from mqueue.testing import DeadJobs, Drained, Inline, Manual, ManualClock, TestBroker
 from mqueue.worker.producer import Producer
 
 BROKEN_URL = "http://127.0.0.1:9"
@@ -299,6 +301,52 @@ async def test_results_of_what_was_drained(mqueue_manual: Manual, mqueue_clock: 
     mqueue_clock.advance(60)
     with pytest.raises(mqueue.errors.NotFound):
         handle.result()
+
+
+async def test_results_of_jobs_that_a_real_broker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handle asks the test's broker, and the job's end is seen though its result stays."""
+    monkeypatch.delenv("MQUEUE_URL", raising=False)
+    nowhere = MQueue()
+    task = nowhere.task(name="price", result=True)(price.function)
+    with (
+        fake_broker.start() as broker,
+        Client(broker.url, broker.token) as client,
+        TestBroker(broker.url, broker.token, client).connected() as test,
+    ):
+        one = task.enqueue(3)
+        status = one.status()
+        assert status is not None and (status.namespace, status.state) == (test.namespace, "ready")
+        await test.run_until_idle_async(timeout=10)
+        assert one.result(timeout=10) == await one.result_async(timeout=10) == Decimal("1.5")
+        status = await one.status_async()
+        assert status is not None and status.state == "done"
+        other = task.enqueue(4)
+        assert other.cancel() == "cancelled" and await other.cancel_async() == "gone"
+
+
+# ── cancel ──
+
+
+@app.task(name="regret", max_retries=3)
+def regret() -> None:
+    job = current()
+    ran.append((regret.handle(job.id).cancel(), job.id))
+    raise LookupError
+
+
+async def test_cancel_inline(mqueue_inline: Inline) -> None:
+    handle = ship.enqueue(1)
+    assert handle.cancel() == await handle.cancel_async() == "gone"
+
+
+async def test_cancel_of_what_waits_and_of_what_runs(mqueue_manual: Manual) -> None:
+    handle, late = ship.enqueue(1), ship.options(delay=60).enqueue(2)
+    assert handle.cancel() == "cancelled" and await handle.cancel_async() == "gone"
+    assert await late.cancel_async() == "cancelled"
+    assert mqueue_manual.drain() == Drained() and ran == []
+    running = regret.enqueue()
+    mqueue_manual.drain(to_the_end=True)
+    assert ran == [("cancelling", running.id)] and running.status() is None and mqueue_manual.dead == []
 
 
 # ── batches ──

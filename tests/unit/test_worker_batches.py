@@ -12,6 +12,7 @@ from fake_broker import FakeBroker, start
 from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
+from mqueue.worker import runtime
 from mqueue.worker.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker, WorkerError
 
@@ -230,6 +231,28 @@ async def test_a_stop_hands_a_batch_back_with_no_attempt_spent(app: MQueue, brok
     assert worker.counts == {"release": len(broker.live())}
 
 
+async def test_a_stop_waits_no_longer_than_for_the_poll_that_gathers(app: MQueue, broker: FakeBroker) -> None:
+    """Also where that one is the last to come back, after all is settled."""
+
+    class Deaf(set[str | None]):
+        def __ior__(self, names: object) -> "Deaf":  # type: ignore[override,misc]
+            return self
+
+    @app.task(topic="t", batch=3, batch_wait=FAR_S)
+    def take(items: list[int]) -> None: ...
+
+    broker.ended = Deaf()
+    broker.enqueue([take.message(n) for n in range(2)])
+    worker = Worker(app, url=broker.url, token=broker.token)
+    run = asyncio.create_task(worker.run())
+    await until(lambda: any(map(len, worker._gatherer._open.values())) and broker.waiting)
+    broker.messages.clear()  # else they would come back by that poll
+    worker.stop()
+    async with asyncio.timeout(runtime.SETTLE_S * 0.7):
+        assert await run == 0
+    assert worker.counts == {"release": 2}
+
+
 async def test_leases_are_renewed_while_a_batch_is_gathered(app: MQueue, broker: FakeBroker) -> None:
     attempts: list[int] = []
 
@@ -260,6 +283,27 @@ async def test_of_a_batch_only_what_is_lost_is_not_settled(app: MQueue, broker: 
         gate.set()
         await until(lambda: worker.counts["lost"] == 1)
     assert seen == [True, False] and [s.id for s in broker.settled] == [two]
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, broker: FakeBroker, all_of_it: bool) -> None:
+    batches: list[list[int]] = []
+
+    @app.task(topic="t", batch=2, batch_wait=1.5, lease=0.3)
+    async def take(items: list[int]) -> None:
+        batches.append(items)
+
+    [stolen] = broker.enqueue([take.message(0)])
+    async with working(app, broker, concurrency=1) as worker:
+        await until(lambda: broker.messages[stolen].leased)
+        broker.steal(stolen)
+        if not all_of_it:
+            await until(lambda: any(job.lost for gathered in worker._gatherer._open.values() for job in gathered))
+            broker.enqueue([take.message(1)])
+        await until(lambda: worker.counts["lost"] == 1)
+        if all_of_it:
+            broker.enqueue([take.message(1)])  # the slot is free
+        await until(lambda: batches == [[1]] and worker._fetcher._running == 0)
 
 
 async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:

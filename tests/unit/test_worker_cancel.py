@@ -115,6 +115,26 @@ async def test_a_process_is_asked_and_then_killed(broker: FakeBroker, tmp_path: 
     assert ("cleaned up" in out.read_text()) is not stubborn
 
 
+async def test_a_process_that_cannot_be_given_time_is_killed(broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next cancellation is heard of."""
+
+    class None_(threading.Timer):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    jobs.app.producer.connect(broker.url, broker.token)
+    async with working(jobs.app, broker):
+        for number in range(2):
+            out = tmp_path / f"out{number}"
+            id = (await jobs.until_interrupted.enqueue_async(str(out), True)).id
+            await until(lambda out=out: out.exists() and "begun" in out.read_text(), 30)  # type: ignore[misc]
+            with monkeypatch.context() as patch:
+                patch.setattr(threading, "Timer", None_)
+                broker.cancel(id)
+                await until(lambda: not broker.live(), LIMIT_S)
+    assert kinds(broker) == ["cancel", "cancel"]
+
+
 async def test_other_jobs_go_on(app: MQueue, broker: FakeBroker) -> None:
     begun, goes_on = [], asyncio.Event()
 

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_broker import FakeBroker, start
+from structlog.testing import capture_logs
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker import changes, recycling
-from mqueue.worker.recycling import Recycling, memory_mb
+from mqueue.worker import changes, fleet, recycling, runtime
+from mqueue.worker.program import Options
+from mqueue.worker.recycling import Recycling, memory
 from mqueue.worker.runtime import Worker, WorkerError, sources
 
 JOBS = """
@@ -43,6 +45,15 @@ JOBS = """
         while not Path(os.environ["OUT"] + ".end").exists():
             time.sleep(0.01)
         note("ended")
+
+    @task(topic="fleet")
+    def leave() -> None:
+        if os.fork() == 0:
+            until = time.monotonic() + 30
+            while not Path(os.environ["OUT"] + ".end").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            os._exit(0)
+        os._exit(9)
 """
 
 
@@ -129,6 +140,53 @@ def test_one_that_falls_is_started_again_and_a_signal_stops_all(place: Place) ->
         assert parent.wait(20) == 0
         assert place.lines("ended") == ["ended"]
     assert len(place.logged("stopped")) == 2
+
+
+def test_one_that_falls_and_leaves_a_process_behind_is_started_again(place: Place) -> None:
+    """What it has forked holds its channel open."""
+    with place.worker("--processes", "1") as parent:
+        until(place.ready, "it is ready")
+        place.enqueue("leave")
+        [fall] = until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
+        assert "exited with code 9" in fall["error"]
+        Path(f"{place.out}.end").touch()
+        until(place.ready, "another is there")
+        parent.terminate()
+        assert parent.wait(20) == 0
+
+
+async def test_a_machine_without_a_process_to_spare_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a worker has worked; before, it is told at once."""
+    tries = 0
+
+    async def full(*command: str, **options: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    monkeypatch.setattr(fleet, "PAUSE_S", 0.01)
+    with pytest.raises(fleet.FleetError, match=r"cannot be started: .* temporarily unavailable"):
+        await fleet.Fleet(Options(modules=("m",)), 1).run()
+    worked = fleet.Fleet(Options(modules=("m",)), 1)
+    worked._worked, tries = True, 0
+    run = asyncio.create_task(worked.run())
+    async with asyncio.timeout(10):
+        while tries < 3:
+            await asyncio.sleep(0.01)
+        worked.stop()
+        assert await run == 0
+
+
+async def test_an_end_of_the_watch_on_the_code_is_told() -> None:
+    async def broken() -> AsyncIterator[object]:
+        yield "a change"
+        raise OSError("no more watches")
+
+    with capture_logs() as logs:
+        await fleet.Fleet(Options(modules=("m",)), 1, changes=broken())._renew()
+    assert [log["event"] for log in logs] == ["code changed, worker processes are started anew", "changes of the code are not seen any more"]
+    assert logs[1]["error"] == "OSError: no more watches"
 
 
 def test_a_second_signal_is_passed_on_too(place: Place) -> None:
@@ -246,7 +304,7 @@ def test_limits_of_a_worker() -> None:
     assert Recycling(max_memory_mb=1_000_000).now() is None
     told = Recycling(max_memory_mb=1).now()
     assert told is not None and told.endswith("more than max_memory_mb=1")
-    assert 5 < memory_mb() < 10_000
+    assert 5 < memory(recycling.MEMORY) / recycling.MB < 10_000
     for limits in ({"max_jobs": 0}, {"max_memory_mb": 0.5}, {"max_memory_mb": float("nan")}):
         with pytest.raises(ValueError, match="at least 1"):
             Recycling(**limits)
@@ -260,11 +318,34 @@ def test_a_limit_of_memory_needs_a_system_that_tells_it(tmp_path: Path, monkeypa
         Recycling(max_memory_mb=100)
 
 
-async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place) -> None:
+async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     app = MQueue(place.client.url, "fake-token")
     app.task(topic="t")(lambda: None)
+    held, looks = 10.0, 0
+
+    def memory(statm: Path) -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise OSError(24, "Too many open files")
+        return int(held * recycling.MB)
+
+    monkeypatch.setattr(recycling, "memory", memory)
+    monkeypatch.setattr(runtime, "LOOK_S", 0.01)
+    run = asyncio.create_task(Worker(app, max_memory_mb=20).run())
     async with asyncio.timeout(10):
-        assert await Worker(app, max_memory_mb=1).run() == 0
+        while looks < 5:
+            await asyncio.sleep(0.01)
+        assert not run.done()
+        held = 21.0
+        assert await run == 0
+
+
+def test_a_limit_that_no_worker_could_keep_is_told_at_once(place: Place) -> None:
+    """Workers that took each other's place without an end would run no job."""
+    with place.worker("--processes", "1", "--max-memory-mb", "5") as parent:
+        assert parent.wait(20) == 1
+    assert re.search(r"it holds \d+ MiB, more than max_memory_mb=5, before its first job", place.log.read_text())
 
 
 def test_topics_that_are_left_out() -> None:

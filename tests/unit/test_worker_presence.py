@@ -30,6 +30,24 @@ def of(broker: FakeBroker, note: str) -> list[wire.Running]:
     return [run for told in broker.told for run in told.running if run.note == note]
 
 
+async def test_a_batch_runs_since_its_first_message_came(broker: FakeBroker) -> None:
+    app, gate = MQueue(broker.url, broker.token), asyncio.Event()
+
+    @app.task(topic="t", batch=2)
+    async def take(items: list[int]) -> None:
+        current().progress(0.5, "half")
+        await gate.wait()
+
+    first, _ = broker.enqueue([take.message(n) for n in range(2)])
+    async with working(app, broker) as worker:
+        await until(lambda: of(broker, "half"))
+        assert broker.told[-1].busy == 1
+        [run] = broker.told[-1].running
+        [job] = worker._jobs
+        assert run.id == first and job.batch is not None and job.began == job.batch[0].began > 0
+        gate.set()
+
+
 async def test_a_worker_tells_who_it_is_what_it_runs_and_that_it_goes(broker: FakeBroker) -> None:
     app = MQueue(broker.url, broker.token, namespace="shop")
     go_on, cut = threading.Event(), asyncio.Event()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from fake_broker import FakeBroker, start
-from working import working
+from working import until, working
 
 from mqueue import wire
 from mqueue.errors import Invalid, Unavailable
@@ -180,7 +180,7 @@ def test_shards_that_serve_no_fetch() -> None:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
     """The times are a tenth of the real ones."""
-    for name in ("CHECK_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
+    for name in ("CHECK_S", "AGAIN_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
         monkeypatch.setattr(reach, name, getattr(reach, name) / 10)
     with start() as broker:
         yield broker
@@ -248,6 +248,23 @@ async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueu
         async with asyncio.timeout(10):
             while sum(poll.wait > 0 for poll in broker.polls) == waits:
                 await asyncio.sleep(0.01)
+    page.stop()
+
+
+async def test_polls_that_wait_go_on_where_the_broker_says_what_is_wrong(registry: MQueue, broker: FakeBroker) -> None:
+    """A shard that recovers, perhaps one that this worker needs not: the connections are good. A poll given up may lose a message."""
+    registry.task(topic="t")(lambda: None)
+    async with working(registry, broker) as worker:
+        page = page_of(worker)
+        await until_answer(page.port, 200)
+        waits = sum(poll.wait > 0 for poll in broker.polls)
+        broker.mode = "recovering"
+        assert "shard 0 is recovering" in await until_answer(page.port, 503)
+        checks = broker.requests["/ready"]
+        await until(lambda: broker.requests["/ready"] > checks + 2)
+        broker.mode = "hot"
+        await until_answer(page.port, 200)
+        assert sum(poll.wait > 0 for poll in broker.polls) == waits
     page.stop()
 
 

@@ -19,9 +19,10 @@ from fake_broker import FakeBroker, Stored, start
 from working import until, working
 
 from mqueue import MQueue
+from mqueue.worker.channel import PROGRAM
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
-from mqueue.worker.processes import PROGRAM, Process, Processes, how
+from mqueue.worker.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker, WorkerError
 
 
@@ -52,7 +53,7 @@ def children() -> list[psutil.Process]:
 
 def runs_jobs(child: psutil.Process) -> bool:
     try:
-        return PROGRAM in child.cmdline()
+        return PROGRAM.format("mqueue.worker.child") in child.cmdline()
     except psutil.ZombieProcess:
         return False
 
@@ -220,7 +221,7 @@ async def test_a_task_that_its_module_does_not_show_is_refused_at_the_start(brok
 
 
 def test_memory_that_cannot_be_watched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.task.MEMORY_OF_SELF", Path("/nowhere/statm"))
+    monkeypatch.setattr("mqueue.worker.recycling.MEMORY", Path("/nowhere/statm"))
     with pytest.raises(TypeError, match="memory_limit_mb needs /nowhere/statm"):
         jobs.modest.check_process()
 
