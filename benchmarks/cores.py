@@ -1,6 +1,11 @@
-"""Jobs a second of tasks that keep a processor busy (`executor="process"`): with one slot, and with one for each core."""
+"""Jobs a second of tasks that keep a processor busy (`executor="process"`): with one slot, and with one for each core.
+
+What a further core brings is the machine's affair (two may be threads of one): bare processes that do the same say how much that is.
+"""
 
 import os
+import subprocess
+import sys
 import time
 
 from benchmarks import tasks
@@ -10,21 +15,35 @@ from benchmarks.setting import Setting, until
 SECONDS = 6.0  # about, of jobs for one core
 RUNS = 3
 LOOK_S = 0.02
-SHARE = 0.75  # of a core, at least, that each further one must bring
+SHARE = 0.9  # of what bare processes gain by the further cores
+BARE = "import sys, time; from benchmarks.tasks import CRUNCH_S, crunch; [crunch() for _ in range(round(float(sys.argv[1]) / CRUNCH_S))]"
 
 
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
-    """The two in turn, so that what else the machine does meets both."""
+    """All in turn, so that what else the machine does meets each."""
     cores = os.cpu_count() or 1
     rates: dict[int, list[float]] = {1: [], cores: []}
+    bare: list[float] = []
     for _ in range(runs):
         for slots in rates:
             rates[slots].append(await _rate(place, slots))
+        bare.append(_bare_s(1) * cores / _bare_s(cores))
     rows = [Row("cores", f"process tasks, {slots} at a time", "jobs/s", of_slots) for slots, of_slots in rates.items()]
     if cores > 1:
         times = [many / one for one, many in zip(rates[1], rates[cores], strict=True)]
-        rows.append(Row("cores", f"how many times as many, {cores} cores", "times", times, 1 + SHARE * (cores - 1)))
+        rows.append(Row("cores", f"bare processes: how many times as many on {cores} cores", "times", bare))
+        rows.append(Row("cores", "process tasks: how many times as many", "times", times, SHARE * sorted(bare)[len(bare) // 2]))
     return rows
+
+
+def _bare_s(processes: int) -> float:
+    """Seconds in which so many processes do the same work each, side by side."""
+    command = [sys.executable, "-c", BARE, str(SECONDS / 2)]
+    began = time.perf_counter()
+    for process in [subprocess.Popen(command) for _ in range(processes)]:
+        if process.wait():
+            raise RuntimeError(f"a bare process ended with {process.returncode}")
+    return time.perf_counter() - began
 
 
 async def _rate(place: Setting, slots: int) -> float:
