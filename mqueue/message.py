@@ -8,7 +8,7 @@ from msgspec import Struct
 NAME_MAX = 128  # letters of a namespace or topic
 PAYLOAD_MAX = 256 * 1024  # bytes
 METADATA_MAX = 4 * 1024  # bytes of JSON
-KEY_MAX = 255  # characters of an idempotency key
+KEY_MAX = 255  # characters of an idempotency key, and of a unique key
 ERROR_MAX = 4 * 1024  # bytes kept of a nack's error text
 BATCH_MAX = 1_000  # items in one request, ids in one script call
 BODY_MAX = 8 * 1024 * 1024  # bytes of a request, of a script call
@@ -54,6 +54,7 @@ class NewMessage(Struct, frozen=True):
     idempotency_key: str | None = None
     max_retries: int | None = None
     lease: float | None = None
+    unique_key: str | None = None  # while a message of the topic waits under the same one, that is this message
 
 
 @dataclass(frozen=True, slots=True)

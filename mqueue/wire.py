@@ -33,6 +33,7 @@ class EnqueueItem(Struct, forbid_unknown_fields=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None
     max_retries: Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)] | None = None
     lease: Lease | None = None
+    unique_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None  # while one waits under it, that is this message
 
 
 class Message(Struct, omit_defaults=True, kw_only=True):

@@ -32,6 +32,8 @@ class Draft:
     key_hash: bytes = b""
     body_hash: bytes = b""
     key_ttl_us: int = 0
+    unique: bytes = b""
+    rows: bytes = b""  # what PostgreSQL has under that key (store/rows.py)
 
     @property
     def size(self) -> int:
@@ -52,11 +54,11 @@ class EnqueueRequest:
 
     @property
     def keyed(self) -> bool:
-        return bool(self.key_hash) or any(d.key_hash for d in self.drafts)
+        return bool(self.key_hash) or any(d.key_hash or d.unique for d in self.drafts)
 
 
 class LookAgain(Exception):
-    """The epoch has changed since the idempotency keys were looked for."""
+    """The epoch has changed since the keys were looked for; or a flush has come since the unique ones were."""
 
 
 class Repeated(Exception):
@@ -83,7 +85,7 @@ class Batch:
         self.enqueues = [request for request in self.enqueues if request.epoch in (0, epoch)]
 
     def refuse_keyed(self, error: Exception) -> None:
-        """Enqueues with an idempotency key, of their own or of a message."""
+        """Enqueues with an idempotency key, of their own or of a message, or with a unique key."""
         for request in self.enqueues:
             if request.keyed and not request.done.done():
                 request.done.set_exception(error)
@@ -118,22 +120,22 @@ def number(request: EnqueueRequest, ids: IdSource, stamp: Stamp) -> list[Enqueue
         body = created + d.body
         data = record.new(
             priority=d.priority, due=due, id=id, expires=now + d.ttl_us if d.ttl_us else 0, max_retries=d.max_retries,
-            lease_ms=d.lease_ms, node=node, sequence=sequence, size=len(body), topic=d.topic,
+            lease_ms=d.lease_ms, node=node, sequence=sequence, size=len(body), topic=d.topic, unique=bool(d.unique),
         )  # fmt: skip
         if d.key_hash:
             own = record.IDEMPOTENCY.pack(id, d.body_hash, node, sequence, now + d.key_ttl_us, 0, b"u")
-            messages.append(Enqueued(data, body, d.key_hash, own))
+            messages.append(Enqueued(data, body, d.key_hash, own, False, d.unique, d.rows))
             continue
         if key_hash:
             key = record.IDEMPOTENCY.pack(id, request.body_hash, node, sequence, now + int(REQUEST_KEY_S * 1e6), 0, b"r")
-        messages.append(Enqueued(data, body, key_hash, key, joins))
+        messages.append(Enqueued(data, body, key_hash, key, joins, d.unique, d.rows))
         joins, key_hash, key = bool(request.key_hash), b"", b""
     return messages
 
 
 def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
     """The messages of a request as `apply` takes them: the key of a request brings the ids with it."""
-    enqueues = [Enqueue(group, m.record, m.body, m.key_hash, m.key) for m in request]
+    enqueues = [Enqueue(group, m.record, m.body, m.key_hash, m.key, m.unique, m.rows) for m in request]
     if request[0].key[-1:] == b"r":
         ids = record.pack_runs([int.from_bytes(m.record[record.ID]) for m in request])
         enqueues[0] = enqueues[0]._replace(key=request[0].key + ids)
@@ -153,8 +155,8 @@ def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception |
         item = next(i for i, (letter, _) in enumerate(verdicts) if letter == b"m")
         return KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")
     if b"p" in letters:
-        return InFlight("the first request with this idempotency key is not durable yet", retry_after=1)
-    return None
+        return InFlight("the first request with this key is not durable yet", retry_after=1)
+    return LookAgain() if b"l" in letters else None
 
 
 def delays(jitter: float, retry_after: float | None) -> bytes:

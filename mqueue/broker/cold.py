@@ -45,20 +45,21 @@ async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
 async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Sequence[EnqueueRequest]) -> None:
     made: list[list[int]] = []
 
-    def make(clocks: Clocks) -> Fresh:
+    def make(clocks: Clocks, waiting: dict[bytes, int]) -> Fresh:
         ticked, now = clocks
         shard.saw_cold_clock(now)
         if shard.mode == APART:  # what it last heard of the clock in Redis
             ticked, now = max(ticked, shard.due_clock), max(now, shard.stamp_us())
         stamp = Stamp(shard.node, 0, now, ticked)
-        fresh = [fresh_of(number(request, ids, stamp)) for request in requests]
+        fresh = [fresh_of(number(request, ids, stamp), waiting) for request in requests]
         made[:] = [told for told, _ in fresh]
         keys = [key for _, one in fresh for key in one.keys]
         if len({key.key_hash for key in keys}) < len(keys):
             raise KeyTaken
         return Fresh([row for _, one in fresh for row in one.rows], keys)
 
-    await cold.enqueue(shard.epoch, shard.now_us(), "hot" if shard.mode == APART else "cold", make)
+    unique_keys = {d.unique for request in requests for d in request.drafts if d.unique}
+    await cold.enqueue(shard.epoch, shard.now_us(), "hot" if shard.mode == APART else "cold", make, sorted(unique_keys))
     if shard.mode == APART:
         await _until_placed(shard, [id for told in made for id in told])
     for request, told in zip(requests, made, strict=True):
@@ -73,13 +74,19 @@ async def _until_placed(shard: Shard, ids: Sequence[int]) -> None:
         await asyncio.sleep(PLACED_PAUSE_S)
 
 
-def fresh_of(messages: Sequence[Enqueued]) -> tuple[list[int], Fresh]:
-    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first. Raises KeyReused."""
+def fresh_of(messages: Sequence[Enqueued], waiting: dict[bytes, int]) -> tuple[list[int], Fresh]:
+    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first. Raises KeyReused.
+
+    `waiting`: who waits under a unique key; new messages go into it.
+    """
     told: list[int] = []
     rows: list[tuple[bytes, bytes]] = []
     keys: dict[bytes, Key] = {}
     for item, m in enumerate(messages):
         id = int.from_bytes(m.record[record.ID])
+        if m.unique in waiting and m.key_hash not in keys:
+            told.append(waiting[m.unique])
+            continue
         if m.key_hash:
             _, body_hash, _, _, expires, _, kind = record.IDEMPOTENCY.unpack(m.key)
             first = keys.setdefault(m.key_hash, Key(m.key_hash, body_hash, id, expires, b"" if kind == b"r" else None))
@@ -90,6 +97,8 @@ def fresh_of(messages: Sequence[Enqueued]) -> tuple[list[int], Fresh]:
                 continue
         told.append(id)
         rows.append((m.record, m.body))
+        if m.unique:
+            waiting[m.unique] = id
     return told, Fresh(rows, [key if key.runs is None else key._replace(runs=record.pack_runs(told)) for key in keys.values()])
 
 

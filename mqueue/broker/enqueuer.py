@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from mqueue.broker import record
 from mqueue.broker.batch import Draft, LookAgain, Repeated
@@ -14,9 +15,10 @@ from mqueue.broker.shard import APART, COLD, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.sharding import SlotMap
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
-from mqueue.message import TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
+from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
+NO_LOOK = bytes(16)  # as of no epoch: a script would have the broker look
 
 
 class Enqueuer:
@@ -51,14 +53,16 @@ class Enqueuer:
         ids: list[int] = [0] * len(messages)
         key_hash = _request_hash(messages, key.key) if key is not None else b""
         body_hash = key.body_hash if key is not None else b""
-        parts = [self._enqueue(shard, drafts, items, ids, key_hash, body_hash) for shard, items in by_shard.items()]
-        if len(parts) == 1:
-            await parts[0]
-        else:
-            results = await asyncio.gather(*parts, return_exceptions=True)
-            for error in results:
-                if isinstance(error, BaseException):
-                    raise error
+        shared = key is not None and any(d.unique for d in drafts)
+        if shared:
+            _share_key(drafts, key_hash, body_hash)
+            key_hash = body_hash = b""
+        try:
+            await _all([self._enqueue(shard, drafts, items, ids, key_hash, body_hash) for shard, items in by_shard.items()])
+        except KeyReused as error:
+            if not shared:
+                raise
+            raise KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key") from error
         namespaces = Counter([m.namespace for m in messages])
         if durability == "postgres" or not self._postgres_namespaces.isdisjoint(namespaces):
             await asyncio.gather(*(self._until_flushed(self._shards[number]) for number in by_shard))
@@ -77,12 +81,14 @@ class Enqueuer:
             raise Unavailable("PostgreSQL has not taken it yet: the messages are in the log, and will come", retry_after=1) from fault
 
     def _draft(self, m: NewMessage, item: int) -> Draft:
-        body = record.body(0, m.payload, m.metadata, m.idempotency_key)[record.CREATED.size :]
+        topic = f"{m.namespace}/{m.topic}".encode()
+        unique = _hash(topic + b"\0\0" + m.unique_key.encode()) if m.unique_key is not None else None
+        body = record.body(0, m.payload, m.metadata, m.idempotency_key, unique)[record.CREATED.size :]
         delay_us = int(m.delay * 1e6) if m.delay else 0
         if delay_us and self._clock.wall_us() + delay_us >= TIME_MAX_US:
             raise Invalid("delay: too far in the future", item=item, field="delay")
         draft = Draft(
-            topic=f"{m.namespace}/{m.topic}".encode(),
+            topic=topic,
             priority=m.priority,
             body=body,
             deliver_after_us=m.deliver_after_us,
@@ -90,6 +96,7 @@ class Enqueuer:
             ttl_us=int(m.ttl * 1e6) if m.ttl is not None else 0,
             max_retries=self._max_retries if m.max_retries is None else m.max_retries,
             lease_ms=self._lease_ms if m.lease is None else int(m.lease * 1000),
+            unique=unique or b"",
         )
         if m.idempotency_key is not None:
             draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
@@ -107,7 +114,7 @@ class Enqueuer:
         if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
             raise shard.keys_are_away()
         try:
-            epoch, known = await self._known_keys(shard, drafts, items)
+            epoch, known = await self._look(shard, drafts, items)
             new = [i for i in items if i not in known]
             size = sum(drafts[i].size for i in new)
             deadline = self._clock.monotonic() + ROOM_WAIT_S
@@ -116,7 +123,9 @@ class Enqueuer:
                 try:
                     made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
                 except LookAgain:  # keys that Redis knew may be PostgreSQL's now
-                    epoch, known = await self._known_keys(shard, drafts, items)
+                    if self._clock.monotonic() >= deadline:
+                        raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
+                    epoch, known = await self._look(shard, drafts, items)
                     new = [i for i in items if i not in known]
                     continue
                 except InFlight:  # at another broker, whose disk may not have it yet
@@ -140,6 +149,20 @@ class Enqueuer:
             raise unavailable(fault) from fault
         for i in items:
             ids[i] = known[i]
+
+    async def _look(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
+        """As `_known_keys`; the drafts with a unique key get what PostgreSQL has under it."""
+        epoch, known = await self._known_keys(shard, drafts, items)
+        unique = [drafts[i] for i in items if drafts[i].unique and i not in known]
+        if not unique:
+            return epoch, known
+        await shard.wait_serving()
+        epoch = epoch or shard.epoch
+        # on the cold path the transaction looks
+        found = {b"": NO_LOOK} if shard.mode == COLD else await shard.store.unique_rows([*{d.unique for d in unique}])
+        for d in unique:
+            d.rows = found.get(d.unique, found[b""])
+        return epoch, known
 
     async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
         """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And the epoch of this
@@ -191,6 +214,22 @@ class Enqueuer:
                 await asyncio.wait_for(shard.room.wait(), min(left, 0.1))
             except TimeoutError:
                 shard.buffer = (await shard.cache.gauges())["buffer"]
+
+
+async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Each runs to its end, whatever becomes of the others."""
+    if len(parts) == 1:
+        return await parts[0]
+    for error in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(error, BaseException):
+            raise error
+    return None
+
+
+def _share_key(drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes) -> None:
+    """A request's key stands for ids in a row, and of messages with unique keys some may be older ones: each message gets a key made of it."""
+    for item, d in enumerate(drafts):
+        d.key_hash, d.body_hash, d.key_ttl_us = _hash(key_hash + item.to_bytes(4)), body_hash, int(REQUEST_KEY_S * 1e6)
 
 
 def _hash(data: bytes) -> bytes:

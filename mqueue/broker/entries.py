@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from mqueue.broker.record import UNIQUE, UNIQUE_SIZE
+
 ENQUEUE, OUTCOME, VOID = 1, 2, 3
 
 _MESSAGE = struct.Struct(">HIB")
@@ -29,6 +31,8 @@ class Enqueued(NamedTuple):
     key_hash: bytes = b""  # empty: none
     key: bytes = b""
     joins: bool = False
+    unique: bytes = b""  # its unique key, which its body holds too
+    rows: bytes = b""  # what PostgreSQL had under it: not for the log
 
 
 class Settled(NamedTuple):
@@ -48,7 +52,7 @@ class Settled(NamedTuple):
 
 def pack_enqueued(messages: Iterable[Enqueued]) -> bytes:
     parts: list[bytes] = []
-    for record, body, key_hash, key, joins in messages:
+    for record, body, key_hash, key, joins, *_ in messages:
         flags = (KEYED if key_hash else 0) | (JOINS if joins else 0)
         parts += (_MESSAGE.pack(len(record), len(body), flags), record, body, key_hash, key)
     return b"".join(parts)
@@ -65,7 +69,8 @@ def unpack_enqueued(payload: bytes) -> Iterator[Enqueued]:
         at += body_size
         key = payload[at : at + KEY_SIZE] if flags & KEYED else b""
         at += len(key)
-        yield Enqueued(record, body, key[:16], key[16:], bool(flags & JOINS))
+        unique = body[-UNIQUE_SIZE:] if record[1] & UNIQUE else b""
+        yield Enqueued(record, body, key[:16], key[16:], bool(flags & JOINS), unique)
 
 
 def by_request(messages: Iterable[Enqueued]) -> list[list[Enqueued]]:

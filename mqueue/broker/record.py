@@ -2,7 +2,7 @@
 
 A *record* is what changes; the scripts (`cache/lua/lib/unit.lua`) know its offsets. Big-endian, so that its middle is the key as a sorted
 string: priority, rank, deliver_after, id. A *body* is what never changes, laid out as fields of a binary COPY row, so that the flusher
-copies it as it is: created_at, payload, metadata, idempotency key.
+copies it as it is: created_at, payload, metadata, idempotency key; and its unique key, where the record's flags say that it has one.
 
     record: state, flags, attempts, max_retries, version, flushed version, priority + 2^31, rank, due µs, id, expires µs (0 never),
             lease ms, origin node, origin sequence, receipt (epoch, number), lease end µs, buffer bytes, topic
@@ -21,13 +21,16 @@ KEY = slice(14, 38)
 ID = slice(30, 38)
 KEY_PARTS = Struct(">IIQQ")
 BIAS = 1 << 31
-IN_PG, CANCELLING = 1, 2  # flags
+IN_PG, CANCELLING, UNIQUE = 1, 2, 4  # flags
 OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/integration/test_memory.py)
 NO_RECEIPT = bytes(12)
 FIRST = b""  # frontier of a topic Redis knows nothing of
 LAST = b"\xff" * 24  # frontier of a topic that is wholly in Redis
 
-IDEMPOTENCY = Struct(">Q16sHQQBc")  # id, body hash, origin node, origin sequence, expiry µs, flushed, kind: u of a message, r of a request
+# id, body hash, origin node, origin sequence, expiry µs, flushed, kind: u of a message, r of a request;
+# w a unique key (no body hash, no expiry; other ids may follow, as runs)
+IDEMPOTENCY = Struct(">Q16sHQQBc")
+UNIQUE_SIZE = 16  # bytes: a hash of topic and key
 RUN = Struct(">QI")
 ID8 = Struct(">Q")
 LENGTH = Struct(">i")
@@ -36,7 +39,7 @@ CREATED = Struct(">iq")
 
 # One binary COPY row of `message`: these, then expires_at, error, then the body's fields.
 COPY_HEAD = Struct(">hiqiiiiiiiqiiiiiiiiiiiq")
-COPY_COLUMNS = 17
+COPY_COLUMNS = 18
 INT8 = Struct(">iq")
 
 
@@ -95,11 +98,12 @@ def new(
     sequence: int,
     size: int,
     topic: bytes,
+    unique: bool = False,
 ) -> bytes:
-    """The record of a message about to be enqueued. `size`: length of its body."""
+    """The record of a message about to be enqueued. `size`: length of its body. `unique`: it has a key of that kind."""
     return (
         RECORD.pack(
-            b"n", 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
+            b"n", UNIQUE if unique else 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
             buffered(size, len(topic)),
         )
         + topic
@@ -108,14 +112,14 @@ def new(
 
 def from_row(
     *, id: int, topic: str, priority: int, rank: int, due: int, attempts: int, max_retries: int, version: int, lease_ms: int,
-    node: int, sequence: int, expires: int | None, size: int,
+    node: int, sequence: int, expires: int | None, size: int, unique: bool = False,
 ) -> bytes:  # fmt: skip
     """The record of a row that PostgreSQL has: clean, `in_pg`."""
     name = topic.encode()
     return (
         RECORD.pack(
-            b"n", IN_PG, attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0, lease_ms, node,
-            sequence, NO_RECEIPT, 0, buffered(size, len(name)),
+            b"n", IN_PG | (UNIQUE if unique else 0), attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0,
+            lease_ms, node, sequence, NO_RECEIPT, 0, buffered(size, len(name)),
         )
         + name
     )  # fmt: skip
@@ -137,7 +141,7 @@ def key_parts(key: bytes) -> tuple[int, int, int, int]:
     return biased - BIAS, rank, due, id
 
 
-def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_key: str | None) -> bytes:
+def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_key: str | None, unique_key: bytes | None = None) -> bytes:
     parts = [CREATED.pack(8, created_us), LENGTH.pack(len(payload)), payload]
     if metadata is None:
         parts.append(NULL)
@@ -148,6 +152,8 @@ def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_ke
     else:
         encoded = idempotency_key.encode()
         parts += (LENGTH.pack(len(encoded)), encoded)
+    if unique_key is not None:
+        parts += (LENGTH.pack(UNIQUE_SIZE), unique_key)
     return b"".join(parts)
 
 
@@ -183,6 +189,7 @@ def copy_row(r: Record, topic_id: int, error: bytes | None, body: bytes) -> byte
         INT8.pack(8, r.expires) if r.expires else NULL,
         LENGTH.pack(len(error)) + error if error is not None else NULL,
         body,
+        b"" if r.flags & UNIQUE else NULL,
     ))  # fmt: skip
 
 
@@ -195,6 +202,11 @@ def pack_runs(ids: Sequence[int]) -> bytes:
         else:
             runs.append([id, 1])
     return b"".join(RUN.pack(*run) for run in runs)
+
+
+def unique_holders(key: bytes) -> list[bytes]:
+    """The ids that the key record of a unique key names."""
+    return [key[:8], *(key[at : at + 8] for at in range(IDEMPOTENCY.size, len(key), RUN.size))]
 
 
 def unpack_runs(data: bytes) -> list[int]:

@@ -18,7 +18,7 @@ from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
 from mqueue.worker.retry import Retry
-from mqueue.worker.task import BatchTask, Task
+from mqueue.worker.task import BatchTask, Task, Unique, check_unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,6 +78,7 @@ class MQueue:
         catch_up: CatchUp | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
+        unique: Unique | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     @overload
@@ -94,6 +95,7 @@ class MQueue:
         lease: float | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
+        unique: Unique | None = ...,
     ) -> Callable[[Callable[[list[X]], R]], BatchTask[X, R]]: ...
 
     def task(
@@ -117,6 +119,7 @@ class MQueue:
         catch_up: CatchUp | None = None,
         name: str | None = None,
         namespace: str | None = None,
+        unique: Unique | None = None,
         batch: int | None = None,
         batch_wait: float | None = None,
     ) -> Any:
@@ -138,6 +141,9 @@ class MQueue:
         `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
         times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
 
+        `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one, which keeps its
+        time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
+
         Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
@@ -155,6 +161,7 @@ class MQueue:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
+        check_unique(unique)
         batch_wait = batches.check(batch, batch_wait, executor)
         if batch is not None and result:
             raise ValueError("batch= and result=True do not go together: what a batch's handler returns are verdicts")
@@ -174,6 +181,7 @@ class MQueue:
                 memory_limit_mb=memory_limit_mb,
                 keeps_result=result,
                 result_ttl=result_ttl or m.RESULT_TTL_S,
+                unique=unique,
             )
             made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
             self._add(made)

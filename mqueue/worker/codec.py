@@ -11,6 +11,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -76,6 +77,7 @@ def _build(target: type, value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode_sorted = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
 _decode = msgspec.json.Decoder(Envelope).decode
 _decode_name = msgspec.json.Decoder(Name).decode
 
@@ -122,6 +124,12 @@ class Shape:
         except (TypeError, Misfit) as error:
             raise TypeError(f"task {name}: {self._culprit(args, kwargs)}{error}") from error
         return payload
+
+    def identity(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The same for calls that mean the same: given by place or by name, with a default or without. Of one that fits."""
+        bound = self.prepare().signature.bind(*args, **kwargs)
+        given = {**{n: p.default for n, p in self.signature.parameters.items() if _is_plain(p.default)}, **bound.arguments}
+        return blake2b(_encode_sorted([name, given]), digest_size=16).hexdigest()
 
     def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits: it was bound.)"""
@@ -256,6 +264,15 @@ class ItemShape(Shape):
         if kind not in (list, Sequence, Any):
             raise TypeError(f"{self._function.__qualname__}: a batch's handler takes a list of items, not {given}")
         return {"item": next(iter(typing.get_args(given)), Any)}
+
+
+def _is_plain(default: Any) -> bool:
+    """Could it be an argument?"""
+    try:
+        _encode(default)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return default is not inspect.Parameter.empty
 
 
 def _target(annotation: Any) -> Any:

@@ -26,6 +26,7 @@ R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 T = TypeVar("T")
 Executor = Literal["loop", "thread", "process"]
+Unique = Literal["waiting"]
 
 
 class Task(Generic[P, R_co]):
@@ -51,6 +52,7 @@ class Task(Generic[P, R_co]):
         memory_limit_mb: float | None,
         keeps_result: bool,
         result_ttl: float,
+        unique: Unique | None = None,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -66,7 +68,8 @@ class Task(Generic[P, R_co]):
         self.result_ttl = result_ttl  # seconds
         self.shape = codec.Shape(function)
         self.periodic: wire.ScheduleItem | None = None
-        self._plain: Configured[P, Any] = Configured(self, {})
+        self.unique = unique
+        self._plain: Configured[P, Any] = Configured(self, {}, unique)
 
     @property
     def topic(self) -> str:
@@ -136,6 +139,7 @@ class Task(Generic[P, R_co]):
         lease: float | None = ...,
         metadata: dict[str, Any] | None = ...,
         namespace: str | None = ...,
+        unique: Unique | None = ...,
     ) -> "Configured[P, T]": ...
 
     @overload
@@ -151,6 +155,7 @@ class Task(Generic[P, R_co]):
         lease: float | None = ...,
         metadata: dict[str, Any] | None = ...,
         namespace: str | None = ...,
+        unique: Unique | None = ...,
     ) -> "Configured[P, R_co]": ...
 
     def options(
@@ -165,12 +170,14 @@ class Task(Generic[P, R_co]):
         lease: float | None = None,
         metadata: dict[str, Any] | None = None,
         namespace: str | None = None,
+        unique: Unique | None = None,
     ) -> "Configured[P, Any]":
         """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the task has it.
 
         `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds until it expires
         unless it began. `idempotency_key`: the same key again is the same message. `lease`: seconds. `metadata`: a JSON object
-        that travels along. Raises ValueError for `delay` beside `at`, and for a time without a zone.
+        that travels along. `unique="waiting"`: while such a call with the same arguments waits, the handle is on that one, as it stands.
+        Raises ValueError for `delay` beside `at`, for a time without a zone, and for another `unique`.
         """
         if at is not None and delay is not None:
             raise ValueError("delay= and at= say the same in two ways: give one")
@@ -187,7 +194,8 @@ class Task(Generic[P, R_co]):
             "metadata": metadata,
             "namespace": namespace,
         }
-        return Configured(self, {option: value for option, value in given.items() if value is not None})
+        check_unique(unique)
+        return Configured(self, {option: value for option, value in given.items() if value is not None}, unique or self.unique)
 
 
 class BatchTask(Task[[X], R_co], Generic[X, R_co]):
@@ -201,6 +209,11 @@ class BatchTask(Task[[X], R_co], Generic[X, R_co]):
 
     def __call__(self, items: list[X], /) -> R_co:  # type: ignore[override]
         return self.function(items)  # type: ignore[arg-type]
+
+
+def check_unique(unique: str | None) -> None:
+    if unique not in (None, "waiting"):
+        raise ValueError(f"unique={unique!r}: 'waiting', or nothing")
 
 
 def find(module: str, qualname: str) -> Task[..., Any]:
@@ -224,6 +237,7 @@ class Configured(Generic[P, R_co]):
 
     task: Task[P, Any]
     chosen: dict[str, Any]
+    unique: Unique | None = None
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
@@ -240,4 +254,5 @@ class Configured(Generic[P, R_co]):
         payload = task.shape.pack(task.name, args, kwargs)
         if len(payload) > m.PAYLOAD_MAX:
             raise ValueError(f"task {task.name}: its arguments take {len(payload):,} bytes, {m.PAYLOAD_MAX:,} are allowed")
-        return msgspec.structs.replace(task.defaults, payload=payload, **self.chosen)
+        unique_key = task.shape.identity(task.name, args, kwargs) if self.unique is not None else None
+        return msgspec.structs.replace(task.defaults, payload=payload, unique_key=unique_key, **self.chosen)

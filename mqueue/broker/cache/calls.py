@@ -6,13 +6,18 @@ from typing import NamedTuple
 
 
 class Enqueue(NamedTuple):
-    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it."""
+    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it.
+
+    `unique` empty: no unique key. `rows`: what PostgreSQL has under it (store/rows.py); empty: it is in use by nobody.
+    """
 
     group: int
     record: bytes
     body: bytes
     key_hash: bytes
     key: bytes
+    unique: bytes = b""
+    rows: bytes = b""
 
 
 class SettleArgs(NamedTuple):

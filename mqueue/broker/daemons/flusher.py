@@ -4,7 +4,7 @@ import asyncio
 import math
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -104,7 +104,8 @@ class Flusher:
 
 
 def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, int]], list[bytes]]:
-    """What to write, the versions to report to Redis afterwards, and the idempotency keys written. Pure."""
+    """What to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are written, unique keys whose
+    messages are (with their ids). Pure."""
     batch = FlushBatch()
     latest: dict[bytes, tuple[bytes, bytes | None, bytes | None, bool]] = {}
     first: dict[bytes, int] = {}
@@ -118,11 +119,7 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, in
                 latest[id] = (data, body, error, known)
             elif id in latest:
                 del latest[id]  # it ended meanwhile, and without a row: its own entry counts it
-        for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
-            if key is not None:
-                id_of_key, body_hash, _, _, expires, _, _ = record.IDEMPOTENCY.unpack(key)
-                batch.keys.append(Key(key_hash, body_hash, id_of_key, expires))
-                key_hashes.append(key_hash)
+        key_hashes += _gather_keys(page, batch, first)
     versions: list[tuple[bytes, int]] = []
     for id, (data, body, error, in_pg) in latest.items():
         r = record.unpack(data)
@@ -136,6 +133,19 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, in
             (batch.again if in_pg else batch.fresh).append((r, error, body))
         versions.append((id, r.version))
     return batch, versions, key_hashes
+
+
+def _gather_keys(page: FlushPage, batch: FlushBatch, ids: Container[bytes]) -> Iterator[bytes]:
+    """What to report of the keys: an idempotency key when it is written, a unique key with each of `ids` that waits under it."""
+    for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
+        if key is None:
+            continue
+        id_of_key, body_hash, _, _, expires, _, kind = record.IDEMPOTENCY.unpack_from(key)
+        if kind == b"w":  # a message of a later entry brings the key again
+            yield from (key_hash + id for id in record.unique_holders(key) if id in ids)
+        else:
+            batch.keys.append(Key(key_hash, body_hash, id_of_key, expires))
+            yield key_hash
 
 
 def _read_entry(entry: bytes, batch: FlushBatch, first: dict[bytes, int]) -> None:

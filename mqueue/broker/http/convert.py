@@ -49,6 +49,8 @@ def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
     check_names(item.namespace, (item.topic,), index)
     if item.idempotency_key is not None and not is_text(item.idempotency_key):
         raise wrong(TEXT_RULE, index, "idempotency_key")
+    if item.unique_key is not None and not is_text(item.unique_key):
+        raise wrong(TEXT_RULE, index, "unique_key")
     deliver_after_us = None
     if item.deliver_after is not None:
         deliver_after_us = _deliver_after(item, index)
@@ -64,6 +66,7 @@ def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
         idempotency_key=item.idempotency_key,
         max_retries=item.max_retries,
         lease=item.lease,
+        unique_key=item.unique_key,
     )
 
 

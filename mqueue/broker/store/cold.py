@@ -93,10 +93,16 @@ class ColdStore:
             ticked, now = rows[0]
             yield connection, Clocks(ticked, max(now, min(hint, ticked + HINT_MAX_US)))
 
-    async def enqueue(self, epoch: int, hint: int, mode: str, make: Callable[[Clocks], Fresh]) -> None:
-        """`make`: the messages, given the clocks. Raises KeyTaken, and nothing is written."""
+    async def enqueue(
+        self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
+    ) -> None:
+        """`make`: the messages, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken, and nothing is written."""
         async with self._holding(epoch, hint, mode) as (connection, clocks):
-            fresh = make(clocks)
+            waiting: dict[bytes, int] = {}
+            if unique_keys:
+                await connection.execute(sql("one_unique"))
+                waiting = dict(await _all(connection, "unique_waiting", unique_keys=list(unique_keys), now=clocks.now))
+            fresh = make(clocks, waiting)
             if fresh.keys:
                 await _claim(connection, fresh.keys, clocks.now)
             rows = [(record.unpack(data), None, body) for data, body in fresh.rows]
@@ -119,7 +125,7 @@ class ColdStore:
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
             args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
-        return [leased_row(row[:16], epoch, number, row[16]) for row in rows], now
+        return [leased_row(row[:17], epoch, number, row[17]) for row in rows], now
 
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
         """`decide`: what changes, given those messages that are there, and the clocks."""

@@ -173,7 +173,7 @@ class LeaderStore:
     async def live_leases(self, after: int, limit: int, now: int) -> list[tuple[int, bytes, bytes]]:
         """Messages whose lease still runs: id, leased record, body; by id, above `after`."""
         rows = await self.ask("live_leases", after=after, limit=limit, now=now)
-        return [(row[0], *leased_row(row[:16], *row[16:])) for row in rows]
+        return [(row[0], *leased_row(row[:17], *row[17:])) for row in rows]
 
     async def request_keys(self, now: int, limit: int) -> list[tuple[bytes, bytes]]:
         """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued past Redis."""

@@ -27,12 +27,13 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
         payload,
         metadata,
         key,
-    ) = row[:15]
-    body = record.body(created, payload, None if metadata is None else metadata.encode(), key)
+        unique_key,
+    ) = row[:16]
+    body = record.body(created, payload, None if metadata is None else metadata.encode(), key, unique_key)
     return (
         record.from_row(
             id=id, topic=topic, priority=priority, rank=rank, due=due, attempts=attempts, max_retries=max_retries, version=version,
-            lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=len(body),
+            lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=len(body), unique=unique_key is not None,
         ),
         body,
     )  # fmt: skip
@@ -49,6 +50,16 @@ def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
         lease_ms=lease_ms, node=node, sequence=sequence, expires=expires, size=0,
     )  # fmt: skip
     return topic, seen + data
+
+
+def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
+    """What `cache/lua/apply.lua` takes of that statement's answer, by unique key; `b""`: of keys that are not there."""
+    seen = FLUSHED.pack(rows[0][0], rows[0][1])
+    found: dict[bytes, bytes] = {b"": seen}
+    for _, _, key, id, expires in rows:
+        if key is not None:
+            found[key] = found.get(key, seen) + FLUSHED.pack(id, expires)
+    return found
 
 
 def leased_row(row: Sequence[Any], epoch: int, number: int, until: int, cancelling: bool = False) -> Row:

@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import row_to_cancel
+from mqueue.broker.store.rows import row_to_cancel, unique_rows
 from mqueue.clock import Clock, SystemClock
 from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
@@ -32,6 +32,7 @@ CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
+UNIQUE_ROWS_MAX = 16  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.
@@ -257,6 +258,10 @@ class ShardStore:
     async def row_to_cancel(self, id: int) -> tuple[str, bytes]:
         """Topic (`namespace/topic`; empty: PostgreSQL does not have it alive), and what a cancel must bring along."""
         return row_to_cancel(id, (await self._all("row_to_cancel", id=id))[0])
+
+    async def unique_rows(self, unique_keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What an enqueue under each of these unique keys must bring along; `b""`: where there is nothing."""
+        return unique_rows(await self._all("unique_rows", unique_keys=list(unique_keys), limit=UNIQUE_ROWS_MAX))
 
     async def request_cancel(self, id: int, namespace: str) -> None:
         await self._do("request_cancel", ids=[id], namespaces=[namespace])

@@ -22,7 +22,7 @@ from mqueue.broker.wal.errors import WalCorrupt, WalNewer
 from mqueue.broker.wal.record import PREFIX_SIZE, Record, decode, frame_size
 
 MAGIC = b"MQWAL\0"
-VERSION = 1
+VERSION = 2  # 2: a message may have a unique key (mqueue/broker/record.py)
 SEGMENT_MAX = 64 * 1024 * 1024  # bytes; a segment ends with the record that exceeds it
 _FIELDS = struct.Struct("<6sHI16sQ")
 _CHECKSUM = struct.Struct("<I")
@@ -36,6 +36,7 @@ class Header:
     shard: int
     identity: uuid.UUID
     first: int
+    version: int = VERSION
 
     def encode(self) -> bytes:
         return self._fields + _CHECKSUM.pack(self.seed)
@@ -46,7 +47,7 @@ class Header:
 
     @property
     def _fields(self) -> bytes:
-        return _FIELDS.pack(MAGIC, VERSION, self.shard, self.identity.bytes, self.first)
+        return _FIELDS.pack(MAGIC, self.version, self.shard, self.identity.bytes, self.first)
 
     @classmethod
     def decode(cls, data: bytes, path: Path) -> "Header":
@@ -58,9 +59,9 @@ class Header:
             raise WalCorrupt(path, 0, "not a segment: wrong magic")
         if _CHECKSUM.unpack_from(data, _FIELDS.size)[0] != google_crc32c.value(data[: _FIELDS.size]):
             raise WalCorrupt(path, 0, "the header's checksum is wrong")
-        if version != VERSION:
-            raise WalNewer(path, len(MAGIC), f"format version {version}; this broker reads version {VERSION}")
-        return cls(shard, uuid.UUID(bytes=identity), first)
+        if version > VERSION:
+            raise WalNewer(path, len(MAGIC), f"format version {version}; this broker reads versions up to {VERSION}")
+        return cls(shard, uuid.UUID(bytes=identity), first, version)
 
 
 def name(number: int) -> str:

@@ -2,15 +2,18 @@
 -- uses: unit settle
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
---       then per enqueue: group, record, body, key hash ('' none), key record;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
+--       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before):
+--       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
 --       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
---       reused, p in flight, f buffer full);
+--       reused, p in flight, f buffer full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
+-- A unique key is in use while a message that has it waits. Until its messages are flushed `keys` has a record of kind w of it; then rows tell of
+-- them, which are true while Redis has no record of their message and no flush has come since they were read.
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
 local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -43,19 +46,72 @@ local function is_doubtful(old)
   return false
 end
 
--- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet
-local at, bytes, keyed = 7, 0, {}
+local seen_keys = {}
+
+-- Does a message wait? Not one that its time to live is over for: it will never run.
+local function waits(r)
+  local state = state_of(r)
+  return (state == 'r' or state == 'd' or state == 's') and not has_expired(unpack1('>I8', r, 39))
+end
+
+local function load_named(uniques) -- the records that their keys and rows name
+  local ids = {}
+  for i = 1, #uniques do
+    local known, rows = seen_keys[ARGV[uniques[i] + 6]], ARGV[uniques[i] + 7]
+    if known then for _, id in ipairs(holders_in(known)) do ids[#ids + 1] = id end end
+    for row = 17, #rows, 16 do ids[#ids + 1] = sub(rows, row, row + 7) end
+    if #ids >= CALL_MAX / 2 then load(ids); ids = {} end
+  end
+  if #ids > 0 then load(ids) end
+end
+
+-- Who waits under a unique key? -> id; or nil and why that cannot be told: p not durable yet, l a flush may have dropped its record; nil: nobody.
+local function holder(unique, rows)
+  local known = seen_keys[unique]
+  for _, id in ipairs(known and holders_in(known) or {}) do
+    local r = records[id]
+    if r and waits(r) then
+      if flushed_of(r) == 0 and is_doubtful(of_unique(r)) then return nil, 'p' end
+      return id
+    end
+  end
+  local of_epoch, flushed = unpack1('>I8I8', rows)
+  local is_true = whole(of_epoch) == epoch and tonumber(call('HGET', shard_key, 'flushed') or 0) <= flushed
+  for row = 17, #rows, 16 do
+    local id = sub(rows, row, row + 7)
+    if records[id] then
+      if waits(records[id]) then return id end
+    elseif is_true and not has_expired(unpack1('>I8', rows, row + 8)) then return id end
+  end
+  return nil, not is_true and 'l' or nil
+end
+
+-- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again
+local at, bytes, keyed, uniques = 7, 0, {}, {}
 for i = 1, enqueues do
-  local record, hash = ARGV[at + 2], ARGV[at + 4]
+  local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
   bytes = bytes + size_of(record)
   if hash ~= '' then keyed[#keyed + 1] = hash end
-  at = at + 5
+  if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
+  at = at + 7
 end
+local holders = {} -- unique key -> id of the message that waits under it
 local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
-local seen_keys, verdicts, refused_groups = {}, {}, {}
+local verdicts, refused_groups = {}, {}
 if #keyed > 0 then
-  local got = call('HMGET', prefix .. 'keys', unpack(keyed))
-  for i = 1, #keyed do seen_keys[keyed[i]] = got[i] or nil end
+  for from = 1, #keyed, CALL_MAX do
+    local upto = math.min(#keyed, from + CALL_MAX - 1)
+    local got = call('HMGET', prefix .. 'keys', unpack(keyed, from, upto))
+    for i = from, upto do seen_keys[keyed[i]] = got[i - from + 1] or nil end
+  end
+  load_named(uniques)
+  for i = 1, #uniques do
+    local group, unique, rows = ARGV[uniques[i] + 1], ARGV[uniques[i] + 6], ARGV[uniques[i] + 7]
+    if rows ~= '' then
+      local id, why = holder(unique, rows)
+      if id then holders[unique] = id else refused_groups[group] = refused_groups[group] or why end
+    end
+  end
   at = 7
   local mine = {}
   for i = 1, enqueues do
@@ -69,7 +125,7 @@ if #keyed > 0 then
       end
       if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end
     end
-    at = at + 5
+    at = at + 7
   end
 end
 
@@ -77,12 +133,13 @@ end
 local fresh_keys, of_requests = {}, {}
 at = 7
 for i = 1, enqueues do
-  local group, r, body, hash, key = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local group, r, body, hash, key, unique = unpack(ARGV, at + 1, at + 6)
   local id = id_of(r)
   local old = hash ~= '' and seen_keys[hash]
   if full then verdicts[i] = 'f' .. id
   elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
   elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
+  elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]
   else
     verdicts[i] = 'o' .. id
     dirty_ids[#dirty_ids + 1] = id
@@ -95,9 +152,15 @@ for i = 1, enqueues do
       if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
       else dirty_keys[#dirty_keys + 1] = hash end
     end
+    if unique ~= '' then
+      holders[unique] = id
+      fresh_keys[#fresh_keys + 1] = unique
+      fresh_keys[#fresh_keys + 1] = with_holder(ARGV[at + 7] == '' and seen_keys[unique], r)
+      dirty_keys[#dirty_keys + 1] = unique
+    end
     place_or_delay(r)
   end
-  at = at + 5
+  at = at + 7
 end
 changed.buffer = enqueues > 0 or nil
 
@@ -156,7 +219,7 @@ for i = 1, settles do
           r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', delays))
           dirty_ids[#dirty_ids + 1] = id
         end
-        place_or_delay(r)
+        wait_again(r)
       else
         local attempt = unpack1('>I2', r, 3)
         local nth = math.min(attempt, #delays / 8 - 1)

@@ -1,7 +1,8 @@
 -- flush_done: PostgreSQL has committed: note the versions it has, drop what is clean and not needed here, trim the dirty list.
 -- uses: unit
 -- keys  prefix
--- args  epoch, term, number flushed, trim up to it (1) or not yet (0), versions, key hashes, then per version: id, version (>I4);  then the hashes
+-- args  epoch, term, number flushed, trim up to it (1) or not yet (0), versions, key hashes, then per version: id, version (>I4);  then the hashes:
+--       of a unique key with the id that it stood for: a row tells of that now
 -- returns {'ok', entries left, buffer bytes} | {'epoch' | 'term', …}     may be repeated
 local KEY_KEEP = 60000000
 local no = refused(true)
@@ -36,13 +37,27 @@ for i = 1, versions do
     end
   end
 end
+local function without_holder(unique, known, flushed)
+  local rest = nil
+  local ids = holders_in(known)
+  load(ids)
+  for i = 1, #ids do
+    local r = records[ids[i]]
+    if ids[i] ~= flushed and r and not is_gone(state_of(r)) then rest = with_holder(rest, r) end
+  end
+  if rest then call('HSET', prefix .. 'keys', unique, rest) else call('HDEL', prefix .. 'keys', unique) end
+end
+
 local at = 6 + 2 * versions
 if hashes > 0 then
   local asked = {}
-  for i = 1, hashes do asked[i] = ARGV[at + i] end
+  for i = 1, hashes do asked[i] = sub(ARGV[at + i], 1, 16) end
   local got = call('HMGET', prefix .. 'keys', unpack(asked))
   for i = 1, hashes do
-    if got[i] then
+    local of = sub(ARGV[at + i], 17)
+    if of ~= '' then
+      if got[i] then without_holder(asked[i], got[i], of) end
+    elseif got[i] then
       call('HSET', prefix .. 'keys', asked[i], sub(got[i], 1, 42) .. '\1' .. sub(got[i], 44))
       zadd(prefix .. 'key_ends', now + KEY_KEEP, asked[i])
     end

@@ -1,3 +1,3 @@
 -- copy_staging: rows that PostgreSQL may have, of some version.
 COPY staging (id, topic_id, priority, rank, deliver_after_us, attempts, max_retries, version, lease_ms, origin_node, origin_sequence,
-              expires_at_us, error, created_at_us, payload, metadata, idempotency_key) FROM STDIN (FORMAT BINARY)
+              expires_at_us, error, created_at_us, payload, metadata, idempotency_key, unique_key) FROM STDIN (FORMAT BINARY)

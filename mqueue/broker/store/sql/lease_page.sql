@@ -16,5 +16,5 @@ leased AS (
   SELECT id, %(epoch)s, %(number)s, %(now)s + coalesce(nullif(%(lease_ms)s, 0), lease_ms)::bigint * 1000 FROM sized WHERE total <= %(bytes)s OR nth = 1
   ON CONFLICT (id) DO NOTHING RETURNING l.id, l.until_us)
 SELECT p.id, t.namespace || '/' || t.name, p.priority, p.rank, p.deliver_after_us, p.attempts, p.max_retries, p.version, p.lease_ms, p.origin_node,
-       p.origin_sequence, p.expires_at_us, p.created_at_us, p.payload, p.metadata::text, p.idempotency_key, l.until_us
+       p.origin_sequence, p.expires_at_us, p.created_at_us, p.payload, p.metadata::text, p.idempotency_key, p.unique_key, l.until_us
 FROM leased l JOIN picked p USING (id) JOIN topic t ON t.id = p.topic_id ORDER BY p.priority, p.rank, p.deliver_after_us, p.id

@@ -44,6 +44,19 @@ local function take_away(r)
   return finish(r, 'c')
 end
 
+-- A message that was leased waits again. Its unique key may be another's meanwhile; of what is flushed a row tells.
+local function wait_again(r)
+  if is_unique(r) and flushed_of(r) == 0 then
+    local id = id_of(r)
+    local unique = sub(call('HGET', prefix .. 'body', id), -16)
+    local known = call('HGET', prefix .. 'keys', unique)
+    call('HSET', prefix .. 'keys', unique, with_holder(known, r))
+    dirty_ids[#dirty_ids + 1] = id
+    dirty_keys[#dirty_keys + 1] = unique
+  end
+  place_or_delay(r)
+end
+
 local function bury(r, reason)
   local id = id_of(r)
   put(id, with_state(r, 'x'))
@@ -65,7 +78,7 @@ local function fail(r, due, reason, dead)
   end
   if due then r = with_due(r, due) end
   if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
-  place_or_delay(r)
+  wait_again(r)
   return r
 end
 

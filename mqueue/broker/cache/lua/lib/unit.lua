@@ -1,7 +1,7 @@
 -- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
 --
 -- A record (mqueue/broker/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
---   1 state  2 flags (1 in_pg, 2 cancelling)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
+--   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
 local prefix = KEYS[1]
 local call, sub, rep, pack, unpack1 = redis.call, string.sub, string.rep, struct.pack, struct.unpack
@@ -87,10 +87,11 @@ local function version_of(r) return (unpack1('>I4', r, 7)) end
 local function flushed_of(r) return (unpack1('>I4', r, 11)) end
 local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
 local function in_pg(r) return string.byte(r, 2) % 2 == 1 end
-local function is_cancelling(r) return string.byte(r, 2) >= 2 end -- only what is leased ever is
+local function is_cancelling(r) return string.byte(r, 2) % 4 >= 2 end -- only what is leased ever is
 local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(string.byte(r, 2) + flag) .. sub(r, 3) end
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
+local function has_expired(expires) return expires ~= 0 and expires <= now end
 local function is_gone(state) return state == 'a' or state == 'e' or state == 'p' or state == 'c' end
 
 local function is_due(r)
@@ -102,6 +103,25 @@ local function count(topic, kind) -- an end that no row will show: counted by th
   local t = tally[topic]
   if not t then t = {}; tally[topic] = t end
   t[kind] = (t[kind] or 0) + 1
+end
+
+-- ---- unique keys: who may wait under one and is not flushed, the newest first ----------------------------------------------------
+local HOLDERS_MAX = 16
+local function is_unique(r) return string.byte(r, 2) >= 4 end
+local function of_unique(r) return id_of(r) .. rep('\0', 16) .. sub(r, 51, 60) .. rep('\0', 9) .. 'w' end -- as record.IDEMPOTENCY
+
+local function holders_in(known)
+  local ids = { sub(known, 1, 8) }
+  for run = 45, #known, 12 do ids[#ids + 1] = sub(known, run, run + 7) end
+  return ids
+end
+
+local function with_holder(known, r)
+  if not known then return of_unique(r) end
+  local ids = holders_in(known)
+  for i = 1, #ids do if ids[i] == id_of(r) then return known end end
+  if #ids >= HOLDERS_MAX then return known end
+  return known .. id_of(r) .. pack('>I4', 1)
 end
 
 -- ---- zsets, gathered and written in commit() -------------------------------------------------------------------------------
