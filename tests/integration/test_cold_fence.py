@@ -98,7 +98,7 @@ def test_a_settle_of_what_nobody_has_does_not_hide_it_from_a_fetch(world: World,
     e, r = message(world.brokers[1], next(world.ids), topic="t/a", priority=0, delay_us=0, ttl_us=0, max_retries=3)
 
     async def fetched() -> list[int]:
-        await cold.enqueue(world.lead.epoch, 0, "cold", lambda _: Fresh([(e.record, e.body)]))
+        await cold.enqueue(world.lead.epoch, 0, "cold", lambda *_: Fresh([(e.record, e.body)]))
         async with connected(world) as connection, connection.transaction():
             assert await (await connection.execute(sql("lock_leased"), {"ids": [r.id]})).fetchall() == []
             rows, _ = await cold.fetch(world.lead.epoch, 2**60, "t", ["a"], 10, 30_000, 1 << 20)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -13,7 +14,8 @@ from stores import NODES, SECOND, World
 from mqueue.broker import record
 from mqueue.broker.batch import Draft, EnqueueRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import SettleArgs
+from mqueue.broker.cache.calls import FlushPage, SettleArgs
+from mqueue.broker.daemons.flusher import gather
 from mqueue.broker.enqueuer import Enqueuer
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
@@ -297,3 +299,12 @@ def test_random_walk(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -
             serve(world)
             truth.waits |= truth.runs.keys()
             truth.runs.clear()
+
+
+def test_a_flush_reports_only_keys_of_messages_that_it_writes() -> None:
+    """A key's record may name a message of a later entry, which is not read yet."""
+    entry = struct.pack(">QQHQHHH", 7, 1, 1, 1, 0, 1, 1) + b"message1" + b"k" * 16
+    key = record.IDEMPOTENCY.pack(int.from_bytes(b"message2"), bytes(16), 1, 2, 0, 0, b"w") + b"message1" + struct.pack(">I", 1)
+    page = FlushPage([entry], [b"message1"], [None], b"0", [None], [None], [b"k" * 16], [key])
+    batch, versions, reported = gather([page])
+    assert (batch.keys, versions, reported) == ([], [], [b"k" * 16 + b"message1"])

@@ -86,12 +86,12 @@ def enqueued(id: int, key: bytes = b"", body_hash: bytes = bytes(16), kind: byte
 
 
 def test_messages_without_keys_are_all_new() -> None:
-    told, fresh = fresh_of([enqueued(1), enqueued(2)])
+    told, fresh = fresh_of([enqueued(1), enqueued(2)], {})
     assert (told, len(fresh.rows), fresh.keys) == ([1, 2], 2, [])
 
 
 def test_of_two_under_one_key_the_first_counts() -> None:
-    told, fresh = fresh_of([enqueued(1, b"k"), enqueued(2, b"k"), enqueued(3)])
+    told, fresh = fresh_of([enqueued(1, b"k"), enqueued(2, b"k"), enqueued(3)], {})
     assert told == [1, 1, 3]
     assert [int.from_bytes(data[record.ID]) for data, _ in fresh.rows] == [1, 3]
     assert [(key.key_hash, key.id, key.runs) for key in fresh.keys] == [(b"k", 1, None)]
@@ -99,13 +99,27 @@ def test_of_two_under_one_key_the_first_counts() -> None:
 
 def test_one_key_for_two_bodies_is_refused() -> None:
     with pytest.raises(KeyReused) as refused:
-        fresh_of([enqueued(1, b"k"), enqueued(2, b"k", body_hash=b"\1" * 16)])
+        fresh_of([enqueued(1, b"k"), enqueued(2, b"k", body_hash=b"\1" * 16)], {})
     assert refused.value.item == 1
 
 
 def test_the_key_of_a_request_stands_for_all_its_ids() -> None:
-    told, fresh = fresh_of([enqueued(1, b"r", kind=b"r"), enqueued(2, joins=True), enqueued(9, joins=True)])
+    told, fresh = fresh_of([enqueued(1, b"r", kind=b"r"), enqueued(2, joins=True), enqueued(9, joins=True)], {})
     assert told == [1, 2, 9]
     [key] = fresh.keys
     assert key.runs is not None
     assert record.unpack_runs(key.runs) == [1, 2, 9]
+
+
+def test_who_waits_under_a_unique_key_is_the_message() -> None:
+    waiting = {b"x" * 16: 77}
+    messages = [
+        enqueued(1)._replace(unique=b"x" * 16),
+        enqueued(2)._replace(unique=b"y" * 16),
+        enqueued(3)._replace(unique=b"y" * 16),
+        enqueued(4),
+    ]
+    told, fresh = fresh_of(messages, waiting)
+    assert told == [77, 2, 2, 4]
+    assert [int.from_bytes(data[record.ID]) for data, _ in fresh.rows] == [2, 4]
+    assert fresh_of([enqueued(5)._replace(unique=b"y" * 16)], waiting)[0] == [2], "the next request of the batch finds it"

@@ -21,7 +21,7 @@ from mqueue.broker.wal.errors import WalBroken, WalError, WalFull, is_full, refu
 from mqueue.broker.wal.quarantine import finish
 from mqueue.broker.wal.record import Record, encode
 from mqueue.broker.wal.recovery import inspect, mend
-from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, Header, Segment, Writer, name
+from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, VERSION, Header, Segment, Writer, name
 
 ROOM_MIN = 1024 * 1024  # bytes
 KEEP_S = 60.0  # seconds a flushed segment stays: PostgreSQL may fail over to a copy that lags
@@ -68,7 +68,10 @@ class ShardLog:
             writer = mend(disk, directory, found, Header(shard, identity, 0))
         except OSError as error:
             raise refusal(error, f"cannot open the log in {directory}") from error
-        return cls(directory, writer, found.sealed, segment_max=segment_max, keep_s=keep_s, disk=disk)
+        opened = cls(directory, writer, found.sealed, segment_max=segment_max, keep_s=keep_s, disk=disk)
+        if writer.segment.header.version < VERSION:  # what this broker writes an older one must not take for its own
+            opened._rotate()
+        return opened
 
     # -- writing
 
