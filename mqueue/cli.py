@@ -150,6 +150,7 @@ def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> Non
 @click.option("--delay", type=DURATION, help="Deliver after this time: 10s, 5m, 1h, 2d.")
 @click.option("--ttl", type=DURATION, help="Forget it when it was not delivered within this time.")
 @click.option("--key", "idempotency_key", help="Idempotency key: the same key again enqueues nothing.")
+@click.option("--unique-key", help="While a message of TOPIC waits under the same one, print its id instead.")
 @click.option("--max-retries", type=click.IntRange(0, 1000), help="Retries before it becomes a dead letter.")
 @broker_options
 def enqueue(topic: str, payload: str, url: str | None, token: str | None, **options: Any) -> None:

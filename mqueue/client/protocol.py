@@ -39,6 +39,7 @@ class EnqueueOptions(TypedDict, total=False):
     deliver_after: datetime | None
     ttl: float | None
     idempotency_key: str | None
+    unique_key: str | None
     max_retries: int | None
     lease: float | None
     metadata: dict[str, Any] | None

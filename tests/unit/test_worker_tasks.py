@@ -58,6 +58,26 @@ def test_a_task_is_still_its_function(registry: MQueue) -> None:
     assert registry.get(double.name) is double
 
 
+def test_calls_that_mean_the_same_have_one_unique_key(registry: MQueue) -> None:
+    @registry.task(unique="waiting")
+    def count(product: int, store: str = "main", *, box: Box | None = None, marks: dict[str, int] | None = None) -> None: ...
+
+    box = Box(Point(1, 2.0), datetime(2026, 1, 1, tzinfo=UTC))
+    same = [count.message(7), count.message(product=7), count.message(7, store="main"), count.message(7, box=None)]
+    assert len({item.unique_key for item in same}) == 1
+    others = [count.message(8), count.message(7, "x"), count.message(7, box=box), count.message(7, marks={"a": 1, "b": 2})]
+    assert len({item.unique_key for item in [*same, *others]}) == 5
+    assert count.message(7, marks={"b": 2, "a": 1}).unique_key == others[-1].unique_key
+
+    @registry.task
+    def plain(product: int) -> None: ...
+
+    assert plain.message(7).unique_key is None
+    assert plain.options(unique="waiting").message(7).unique_key not in {item.unique_key for item in same}
+    with pytest.raises(ValueError, match="'waiting', or nothing"):
+        plain.options(unique="running")  # type: ignore[call-overload]
+
+
 def test_what_enqueue_sends(registry: MQueue) -> None:
     @registry.task(topic="emails", priority=5, max_retries=7, lease=60, name="send", namespace="shop")
     def send(to: str, *, subject: str = "") -> None: ...
