@@ -17,9 +17,7 @@ Settles that cannot be sent, or are refused, go again one by one, so that only t
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import uuid4
 
 import structlog
@@ -29,6 +27,7 @@ from mqueue import wire
 from mqueue.errors import Forbidden, Invalid, MQueueError, NotFound, TooLarge, Unauthorized, Unavailable
 from mqueue.worker import outcome
 from mqueue.worker.job import Job
+from mqueue.worker.lane import Lane, taken
 
 COLLECT_S = 0.0015
 QUICK_MAX = 4  # quick polls under way
@@ -50,45 +49,6 @@ log = structlog.get_logger("mqueue.worker")
 
 End = tuple[wire.PollSettle, Job | None]  # no job: the message never became one
 Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
-
-
-class Batched(Protocol):
-    batch: int | None
-    batch_wait: float
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """Topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches of so many."""
-
-    namespace: str
-    topics: list[str]
-    batch: int | None = None
-    batch_wait: float = 0.0  # seconds
-    filling: bool = False
-    hungry: bool = False
-    waiting: bool = False
-    asked: int = 0  # quick polls under way that fetch
-    rest_until: float = 0.0  # loop time: no waiting poll before
-
-
-def lanes(topics: Sequence[m.TopicName], batches: Mapping[m.TopicName, Batched] | None = None) -> list[Lane]:
-    """`batches`: which topics are for batches, and how these are gathered. Each of them has a lane of its own."""
-    batches = batches or {}
-    by_namespace: dict[str, list[str]] = {}
-    for name in topics:
-        if name not in batches:
-            by_namespace.setdefault(name.namespace, []).append(name.topic)
-    return [Lane(name.namespace, [name.topic], batches[name].batch, batches[name].batch_wait) for name in topics if name in batches] + [
-        Lane(namespace, names[start : start + m.TOPICS_MAX])
-        for namespace, names in by_namespace.items()
-        for start in range(0, len(names), m.TOPICS_MAX)
-    ]
-
-
-def taken(lane: Lane | None, messages: int) -> int:
-    """Slots that so many messages of it take: a batch takes one."""
-    return min(1, messages) if lane is not None and lane.batch is not None else messages
 
 
 def pause_s(failed: int, asked: float | None, jitter: float) -> float:

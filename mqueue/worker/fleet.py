@@ -25,7 +25,7 @@ from mqueue.worker.member import Refused
 from mqueue.worker.outcome import summary
 from mqueue.worker.processes import how
 from mqueue.worker.program import Options
-from mqueue.worker.runtime import WorkerError
+from mqueue.worker.sources import WorkerError
 from mqueue.worker.status import Status
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0

@@ -17,7 +17,8 @@ from msgspec import Struct
 from mqueue.worker import outcome, status
 from mqueue.worker.app import DuplicateTask, MQueue, default
 from mqueue.worker.probe import Probe
-from mqueue.worker.runtime import Worker, WorkerError
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError
 
 PROBE_HOST = "0.0.0.0"  # an orchestrator asks from outside, at the pod's address
 

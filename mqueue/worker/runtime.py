@@ -9,7 +9,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 
@@ -24,15 +23,16 @@ from mqueue.worker.app import MQueue, default
 from mqueue.worker.batch import Gatherer, job_of
 from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
-from mqueue.worker.fetcher import Fetcher, Lane, lanes
+from mqueue.worker.fetcher import Fetcher
 from mqueue.worker.heartbeat import Heartbeat
 from mqueue.worker.job import Job
+from mqueue.worker.lane import Lane, lanes
 from mqueue.worker.outcome import Outcome
 from mqueue.worker.presence import Presence, new_name
 from mqueue.worker.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
+from mqueue.worker.sources import WorkerError, batches, prepare, sources
 from mqueue.worker.status import Status
-from mqueue.worker.task import Task
 from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
@@ -41,12 +41,6 @@ RENEW_TIMEOUT_S = 5.0
 TELL_TIMEOUT_S = 5.0
 
 log = structlog.get_logger("mqueue.worker")
-
-
-class WorkerError(MQueueError):
-    """The worker cannot start; `detail` says why."""
-
-    code, title = "worker", "The worker cannot start"
 
 
 class Worker:
@@ -380,46 +374,3 @@ class Worker:
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
         log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
-
-
-def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: Sequence[str] = ()) -> list[m.TopicName]:
-    """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
-    known = app.topics(namespace)
-    if not known:
-        raise WorkerError("no tasks found: is there a function with @task in the modules named?")
-    if unknown := {*topics, *exclude} - {name.topic for name in known}:
-        of_tasks = ", ".join(sorted({name.topic for name in known}))
-        raise WorkerError(f"no task has topic {', '.join(sorted(unknown))}; there are: {of_tasks}")
-    if both := set(topics) & set(exclude):
-        raise WorkerError(f"asked for and excluded at once: {', '.join(sorted(both))}")
-    found = [name for name in known if (not topics or name.topic in topics) and name.topic not in exclude]
-    if not found:
-        raise WorkerError("every topic of the tasks is excluded")
-    return found
-
-
-def batches(app: MQueue, namespace: str | None, topics: Sequence[m.TopicName]) -> dict[m.TopicName, Task[..., Any]]:
-    """The tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch could be asked for there."""
-    users: dict[m.TopicName, list[Task[..., Any]]] = {}
-    for task in app:
-        users.setdefault(m.TopicName(namespace or task.namespace, task.topic), []).append(task)
-    found = {}
-    for name in topics:
-        batched = [task for task in users[name] if task.batch is not None]
-        if batched and len(users[name]) > 1:
-            others = ", ".join(task.name for task in users[name] if task is not batched[0])
-            raise WorkerError(f"task {batched[0].name} takes batches, so it needs a topic of its own: {name} is also that of {others}")
-        if batched:
-            found[name] = batched[0]
-    return found
-
-
-def prepare(app: MQueue) -> None:
-    """Can its tasks be run? Raises WorkerError, naming the task: an annotation that cannot be resolved, no way into a process."""
-    for task in app:
-        try:
-            task.shape.prepare()
-            if task.executor == "process":
-                task.check_process()
-        except TypeError as error:
-            raise WorkerError(f"task {task.name}: {error}") from error

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from mqueue import MQueue
 from mqueue.contrib.opentelemetry import OpenTelemetry
 from mqueue.testing import TestBroker, embedded
-from mqueue.worker.runtime import WorkerError
+from mqueue.worker.sources import WorkerError
 
 seen: list[object] = []
 app = MQueue("http://127.0.0.1:9", namespace="not-this-one")

@@ -14,7 +14,8 @@ from working import until, working
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.worker import runtime
 from mqueue.worker.batch import BadVerdicts, verdicts
-from mqueue.worker.runtime import Worker, WorkerError
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError
 
 FAR_S = 50.0  # a batch_wait that no test waits for
 

@@ -10,8 +10,9 @@ from msgspec import structs
 from mqueue import wire
 from mqueue.errors import Invalid, MQueueError, TooLarge
 from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import RESULT_BYTES, Fetcher, lanes
+from mqueue.worker.fetcher import RESULT_BYTES, Fetcher
 from mqueue.worker.job import Job
+from mqueue.worker.lane import lanes
 
 BAD = 7
 

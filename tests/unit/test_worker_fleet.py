@@ -24,7 +24,8 @@ from mqueue.client import Client
 from mqueue.worker import changes, fleet, recycling, runtime
 from mqueue.worker.program import Options
 from mqueue.worker.recycling import Recycling, memory
-from mqueue.worker.runtime import Worker, WorkerError, sources
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError, sources
 
 JOBS = """
     import os, time

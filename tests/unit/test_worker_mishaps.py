@@ -15,7 +15,8 @@ from working import until, working
 from mqueue import RateLimited, wire
 from mqueue.worker import executor
 from mqueue.worker.app import MQueue
-from mqueue.worker.runtime import Worker, WorkerError
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError
 
 TOPIC = "mishaps"
 

@@ -17,7 +17,7 @@ from mqueue import message as m
 from mqueue.clock import SystemClock
 from mqueue.worker.job import Job, Progress
 from mqueue.worker.presence import Presence, new_name
-from mqueue.worker.runtime import WorkerError
+from mqueue.worker.sources import WorkerError
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from mqueue.worker.channel import PROGRAM
 from mqueue.worker.job import Job
 from mqueue.worker.outcome import Outcome
 from mqueue.worker.processes import Process, Processes, how
-from mqueue.worker.runtime import Worker, WorkerError
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError
 
 
 @pytest.fixture

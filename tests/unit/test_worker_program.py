@@ -17,7 +17,8 @@ from mqueue import MQueue
 from mqueue.client import Client
 from mqueue.worker import program
 from mqueue.worker.program import gather, load, union
-from mqueue.worker.runtime import Worker, WorkerError
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError
 
 
 @pytest.fixture

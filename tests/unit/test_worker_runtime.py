@@ -15,8 +15,10 @@ from mqueue import Bury, RateLimited, Retry, Snooze, current
 from mqueue.client import AsyncClient
 from mqueue.errors import Unauthorized
 from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import lanes, pause_s
-from mqueue.worker.runtime import Worker, WorkerError, sources
+from mqueue.worker.fetcher import pause_s
+from mqueue.worker.lane import lanes
+from mqueue.worker.runtime import Worker
+from mqueue.worker.sources import WorkerError, sources
 
 
 @pytest.fixture
