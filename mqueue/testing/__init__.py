@@ -1,7 +1,7 @@
 """For the tests of whoever has tasks: pytest fixtures (`plugin.py`), and what they are made of.
 
     clock.py      a clock that tests move
-    memory.py     a broker in memory, with the methods of `Client`
+    memory.py     a broker in memory, with the methods of `Client`; results.py: what acks left there
     enqueued.py   what was enqueued, and what a test claims of it
     redirect.py   enqueues of every app go to the test instead of a broker
     inline.py     … and run at once

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from mqueue import wire
-from mqueue.errors import JobFailed, NotFound
+from mqueue.errors import Pending
 
 
 class Asked(Protocol):
@@ -11,8 +11,8 @@ class Asked(Protocol):
         """None where nothing is known of it."""
         ...
 
-    def result_of(self, id: int) -> bytes | None:
-        """None where it left none, or has not."""
+    def result_of(self, id: int) -> bytes:
+        """Raises Pending, JobFailed, NotFound."""
         ...
 
     def cancel(self, id: int) -> wire.Cancel: ...
@@ -32,14 +32,10 @@ class Answers:
 
     def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
         """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
-        if (value := self._asked.result_of(id)) is not None:
-            return value
-        status = self._asked.state_of(id)
-        if status is None:
-            raise NotFound(f"no message {id}, and no result of it: it left none, or its time is over")
-        if status.state == "dead":
-            raise JobFailed(status.error or "")
-        raise RuntimeError(f"the job is {status.state}: it runs when the test calls drain()")
+        try:
+            return self._asked.result_of(id)
+        except Pending as early:
+            raise RuntimeError(f"{early.detail}: it runs when the test calls drain()") from None
 
 
 class AsyncAnswers:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from mqueue import wire
+from mqueue.errors import NotFound
 from mqueue.testing.clock import ManualClock
 from mqueue.testing.enqueued import Recorder
 from mqueue.testing.handlers import job_of, run, run_async
@@ -44,8 +45,10 @@ class Inline(Recorder):
         """All that were enqueued are over."""
         return None
 
-    def result_of(self, id: int) -> bytes | None:
-        return self._results.get(id)
+    def result_of(self, id: int) -> bytes:
+        if id not in self._results:
+            raise NotFound(f"no message {id}, and no result of it: it left none")
+        return self._results[id]
 
     def cancel(self, id: int) -> wire.Cancel:
         return wire.Cancel(id, "gone")

@@ -16,7 +16,7 @@ from mqueue.testing.redirect import task_of
 from mqueue.worker.app import MQueue
 from mqueue.worker.codec import Misfit
 from mqueue.worker.job import Job
-from mqueue.worker.outcome import Outcome, decide
+from mqueue.worker.outcome import Outcome, decide, done
 from mqueue.worker.task import Task
 
 JOBS_MAX = 10_000  # that one drain runs
@@ -61,7 +61,6 @@ class Manual(Recorder):
         self.broker = MemoryBroker(clock)
         self._by_id: dict[int, tuple[MQueue, Enqueued]] = {}
         self._raised: dict[int, BaseException] = {}
-        self._results: dict[int, tuple[bytes, int]] = {}  # until when: µs since 1970
         self._periodic: dict[str, Periodic] = {}
 
     # ── enqueue ──
@@ -109,9 +108,8 @@ class Manual(Recorder):
     def state_of(self, id: int) -> wire.Status | None:
         return self.broker.message(id)
 
-    def result_of(self, id: int) -> bytes | None:
-        value, until_us = self._results.get(id, (None, 0))
-        return value if until_us > self.clock.wall_us() else None
+    def result_of(self, id: int) -> bytes:
+        return self.broker.result(id)
 
     def cancel(self, id: int) -> wire.Cancel:
         return self.broker.cancel(id)
@@ -164,9 +162,10 @@ class Manual(Recorder):
                 error = yield job
                 if error is not None and handlers.is_of_the_test(error):
                     raise error
-                outcome = decide(error, retry=job.task.retry, attempt=message.attempt)
-                if error is None and job.result is not None:
-                    self._results[stored.id] = job.result, self.clock.wall_us() + int(job.task.result_ttl * 1e6)
+                if error is None:
+                    outcome = done(job.result, job.task.result_ttl)
+                else:
+                    outcome = decide(error, retry=job.task.retry, attempt=message.attempt)
             counts[self._settle(stored, message, outcome, error)] += 1
         fresh = [self._dead_job(s) for s in self.broker.dead() if s.id not in dead_before and s.id in self._by_id]
         if fresh and not dead_ok:
@@ -191,7 +190,7 @@ class Manual(Recorder):
             self._raised[stored.id] = error
         if outcome.kind == "ack":
             return "done"
-        if stored.died_us is not None:
+        if stored.dead:
             return "dead"
         return "snoozed" if outcome.kind == "release" else "failed"
 

@@ -1,8 +1,8 @@
 """A broker in memory, with the methods of `Client`, on a clock that is passed in.
 
 It keeps what users of the API can see: strict key order, delays, leases and receipts, attempts and backoff, dead letters, TTL,
-idempotency keys. It keeps nothing for long, and knows no durability, quotas or waiting: a fetch that finds nothing says so at once.
-`tests/conformance` holds it against the real broker.
+idempotency keys, results. It keeps nothing for long, and knows no durability, quotas or waiting: a fetch that finds nothing says so
+at once. `tests/conformance` holds it against the real broker.
 """
 
 import hashlib
@@ -18,8 +18,9 @@ from mqueue import message as m
 from mqueue.client import protocol
 from mqueue.client.protocol import EnqueueOptions, Extended, Settled
 from mqueue.clock import Clock
-from mqueue.errors import BufferFull, Invalid, KeyReused
+from mqueue.errors import BufferFull, Invalid, JobFailed, KeyReused, NotFound, Pending
 from mqueue.testing.clock import EPOCH, MICROSECOND
+from mqueue.testing.results import Kept, Results
 
 LEASE_S = 30.0  # as `mqueue broker` has them by default
 RETRIES = 3
@@ -53,9 +54,17 @@ class Stored:
         return self.item.priority, self.due_us, self.id
 
     @property
+    def leased(self) -> bool:
+        return self.receipt is not None
+
+    @property
+    def dead(self) -> bool:
+        return self.died_us is not None
+
+    @property
     def comes_us(self) -> int:
         """When it is there to be fetched, unless its lease is renewed."""
-        return self.due_us if self.receipt is None else max(self.due_us, self.until_us)
+        return max(self.due_us, self.until_us) if self.leased else self.due_us
 
     @property
     def name(self) -> m.TopicName:
@@ -73,11 +82,12 @@ class Stored:
 class MemoryBroker:
     """Not for several threads. Everything happens at the time that `clock` shows; backoff is not shortened by chance."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, first_id: int = 1) -> None:
         self._clock = clock
         self._stored: dict[int, Stored] = {}
         self._keys: dict[tuple[m.TopicName, str], tuple[int, bytes]] = {}  # id, and hash of the message that had it first
-        self._last_id = 0
+        self._results = Results(clock)
+        self._last_id = first_id - 1
         self._receipts = 0
 
     # ── the methods of Client ──
@@ -149,15 +159,28 @@ class MemoryBroker:
         ]  # fmt: skip
 
     def message(self, id: int) -> wire.Status | None:
-        found = [s for s in self._look() if s.id == id]
-        return self._status(found[0]) if found else None
+        if (found := self._find(id)) is not None:
+            return self._status(found)
+        return None if (kept := self._results.find(id)) is None else _done(id, kept)
+
+    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+        """`wait` counts for nothing, as in `fetch`. Raises Pending, JobFailed, NotFound."""
+        name = None if topic is None else m.TopicName(namespace, topic)
+        kept, found = self._results.find(id), self._find(id)
+        if kept is not None and name in (None, kept.name):
+            return kept.value
+        if found is None or name not in (None, found.name):
+            raise NotFound(f"no message {id}, and no result of it: it left none, or its time is over")
+        if found.dead:
+            raise JobFailed(found.error or "")
+        raise Pending(f"the message is {self._state(found)}")
 
     def cancel(self, id: int) -> wire.Cancel:
         """What is leased ends as its worker settles it, or its lease ends."""
-        found = next((s for s in self.live() if s.id == id), None)
-        if found is None:
+        found = self._find(id)
+        if found is None or found.dead:
             return wire.Cancel(id, "gone")
-        if found.receipt is not None:
+        if found.leased:
             found.cancelling = True
             return wire.Cancel(id, "cancelling")
         del self._stored[id]
@@ -177,10 +200,10 @@ class MemoryBroker:
 
     def live(self) -> list[Stored]:
         """What has not ended, by id."""
-        return [s for s in self._look() if s.died_us is None]
+        return [s for s in self._look() if not s.dead]
 
     def dead(self) -> list[Stored]:
-        return [s for s in self._look() if s.died_us is not None]
+        return [s for s in self._look() if s.dead]
 
     def lease(self, s: Stored, lease: float | None = None) -> wire.Message:
         self._receipts += 1
@@ -204,6 +227,8 @@ class MemoryBroker:
 
     def settle(self, kind: m.Kind, item: wire.SettleItem) -> wire.Verdict:
         s, verdict = self._held(item.id, item.namespace, item.topic, item.receipt)
+        if kind == "ack":
+            self._results.keep(item, verdict)
         if s is None:
             return verdict
         now = self._clock.wall_us()
@@ -238,21 +263,25 @@ class MemoryBroker:
 
     def _look(self) -> list[Stored]:
         """All there is, by id, once leases and TTLs that are over have ended."""
+        return [s for s in list(self._stored.values()) if self._stays(s)]
+
+    def _find(self, id: int) -> Stored | None:
+        s = self._stored.get(id)
+        return s if s is not None and self._stays(s) else None
+
+    def _stays(self, s: Stored) -> bool:
+        """Ends its lease and its TTL where they are over: is it there still?"""
         now = self._clock.wall_us()
-        for s in list(self._stored.values()):
-            if s.receipt is not None and s.until_us <= now:
-                s.receipt = None
-                if s.cancelling:
-                    del self._stored[s.id]
-                    continue
+        if s.leased and s.until_us <= now:
+            s.receipt = None
+            if not s.cancelling:
                 self._fail(s, None)
-                if s.died_us is not None:
-                    s.error = EXPIRED
-        over = [s.id for s in self._stored.values() if s.expires_us is not None and s.expires_us <= now]
-        for id in over:
-            if self._stored[id].receipt is None and self._stored[id].died_us is None:
-                del self._stored[id]
-        return list(self._stored.values())
+                s.error = EXPIRED if s.dead else s.error
+        expired = s.expires_us is not None and s.expires_us <= now
+        if s.leased or s.dead or not (expired or s.cancelling):
+            return True
+        del self._stored[s.id]
+        return False
 
     def _fail(self, s: Stored, error: str | None, dead: bool = False) -> None:
         """A delivery ended without an ack: the attempt counts."""
@@ -263,12 +292,12 @@ class MemoryBroker:
 
     def _held(self, id: int, namespace: str, topic: str, receipt: str | None) -> tuple[Stored | None, wire.Verdict]:
         """The message, if it is leased under that receipt."""
-        found = [s for s in self._look() if s.id == id and s.name == (namespace, topic)]
-        if not found:
+        found = self._find(id)
+        if found is None or found.name != (namespace, topic):
             return None, wire.Verdict(id, "gone")
-        if found[0].receipt is None or receipt not in (None, found[0].receipt):
+        if not found.leased or receipt not in (None, found.receipt):
             return None, wire.Verdict(id, "stale")
-        return found[0], wire.Verdict(id, "ok")
+        return found, wire.Verdict(id, "ok")
 
     def _extend(self, item: wire.ExtendItem) -> wire.Verdict:
         s, verdict = self._held(item.id, item.namespace, item.topic, item.receipt)
@@ -277,9 +306,9 @@ class MemoryBroker:
         return verdict
 
     def _state(self, s: Stored) -> State:
-        if s.died_us is not None:
+        if s.dead:
             return "dead"
-        if s.receipt is not None:
+        if s.leased:
             return "leased"
         return "delayed" if s.due_us > self._clock.wall_us() else "ready"
 
@@ -328,6 +357,23 @@ def _dead_item(s: Stored) -> wire.DeadItem:
         died_at=_moment(s.died_us or 0),
         error=s.error,
         metadata=s.item.metadata,
+    )
+
+
+def _done(id: int, kept: Kept) -> wire.Status:
+    """Of the message there is nothing left but its result. The times are when that came."""
+    at = _moment(kept.stored_us)
+    return wire.Status(
+        id=id,
+        namespace=kept.name.namespace,
+        topic=kept.name.topic,
+        state="done",
+        priority=0,
+        attempts=0,
+        max_retries=0,
+        payload=b"",
+        deliver_after=at,
+        created_at=at,
     )
 
 

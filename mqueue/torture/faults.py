@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from mqueue.broker.failpoints import NAMES
-from mqueue.torture.stage import Broker, Proxy, Stage
+from mqueue.torture.proxy import Proxy
+from mqueue.torture.stage import Broker, Stage
 
 OF_LEADERS = ("flush.", "refill.", "recovery.before_open")  # only a leader comes there: the other broker is stopped
 # not reached within seconds, or not at all: nothing is scheduled there

@@ -21,11 +21,11 @@ from mqueue.broker.verify import ledgers
 from mqueue.clock import SystemClock
 from mqueue.demo.processes import SETTINGS
 from mqueue.errors import MQueueError
+from mqueue.torture.proxy import Proxy
 
 READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
 START_S = 60.0
 STOP_S = 35.0
-CHUNK = 1 << 16
 SETTLE_S = 60.0  # after a fault everything must serve again within it
 
 
@@ -33,68 +33,6 @@ class TortureError(MQueueError):
     """The run itself cannot go on; `detail` says why."""
 
     code, title = "torture", "The run failed"
-
-
-class Proxy:
-    """TCP on loopback to a unix socket. `cut` breaks and refuses connections, `stall` holds every byte back."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._refuses = False
-        self.port = 0
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def cut(self) -> None:
-        self._refuses = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def stall(self) -> None:
-        self._flows.clear()
-
-    def heal(self) -> None:
-        self._refuses = False
-        self._flows.set()
-
-    async def close(self) -> None:
-        self.cut()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = {writer}
-        self._writers |= writers
-        try:
-            if self._refuses:
-                return
-            up_reader, up_writer = await asyncio.open_unix_connection(self._target)
-            writers.add(up_writer)
-            self._writers.add(up_writer)
-            pumps = [asyncio.create_task(self._pump(reader, up_writer)), asyncio.create_task(self._pump(up_reader, writer))]
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for pump in pumps:
-                pump.cancel()
-        except OSError:
-            pass
-        finally:
-            self._writers -= writers
-            for each in writers:
-                each.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(CHUNK):
-                await self._flows.wait()
-                writer.write(data)
-                await writer.drain()
 
 
 class Broker:

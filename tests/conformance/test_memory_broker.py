@@ -11,7 +11,7 @@ import pytest
 
 from mqueue import MQueue, Retry, Snooze, current, wire
 from mqueue.client import Client
-from mqueue.errors import Invalid, KeyReused
+from mqueue.errors import Invalid, JobFailed, KeyReused, NotFound, Pending
 from mqueue.testing import Manual, ManualClock, MemoryBroker, TestBroker
 
 LATER = ("delayed", "waiting")  # the latter where the real one has it in PostgreSQL alone
@@ -203,6 +203,39 @@ def test_what_expires_is_gone_unless_a_worker_has_it(world: World) -> None:
     assert world.broker.message(id) is None
     assert world.settle(leased, "ack") == "ok"
     assert world.dead() == []
+
+
+def test_results(world: World) -> None:
+    [id, dead, none, short] = world.put(b"x", b"dead", b"none", b"short", max_retries=0)
+    here = {"topic": "t", "namespace": world.namespace}
+    with pytest.raises(Pending, match=r"ready|waiting"):
+        world.broker.result(id, **here)
+    x, d, n, s = world.get()
+    assert world.settle(msgspec.structs.replace(x, receipt="1-999999"), "ack", result=b"no") == "stale"
+    with pytest.raises(Pending, match="leased"):
+        world.broker.result(id)
+    assert world.settle(x, "ack", result=b"[1]") == "ok"
+    assert world.settle(x, "ack", result=b"[2]") == "gone"  # a repetition
+    assert world.broker.result(id, **here) == world.broker.result(id) == b"[1]"
+    with pytest.raises(NotFound):
+        world.broker.result(id, **{**here, "topic": "u"})
+    status = world.broker.message(id)
+    assert status is not None
+    assert (status.state, status.topic, status.payload, status.attempts) == ("done", "t", b"", 0)
+    assert [each.status for each in (world.broker.cancel(id), *world.broker.extend([x]))] == ["gone", "gone"]
+    assert world.settle(d, "nack", error="why") == "ok"
+    with pytest.raises(JobFailed, match="why"):
+        world.broker.result(dead, **here)
+    assert world.settle(n, "ack") == "ok"
+    with pytest.raises(NotFound):
+        world.broker.result(none, **here)
+    assert world.settle(s, "ack", result=b"[3]", result_ttl=0.2) == "ok"
+    world.later(0.2)
+    deadline = time.monotonic() + LONG_S
+    while world.broker.message(short) is not None:
+        assert time.monotonic() < deadline
+    with pytest.raises(NotFound):
+        world.broker.result(short, **here)
 
 
 def test_idempotency_keys(world: World) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.load import LEASE_S, Load
+from mqueue.torture.proxy import Proxy
 from mqueue.torture.run import details
 from mqueue.torture.scene import new_history, staged, under_load
-from mqueue.torture.stage import Broker, Proxy, Stage
+from mqueue.torture.stage import Broker, Stage
 
 from .rates import longest_gap, rate, said, told
 

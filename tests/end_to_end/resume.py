@@ -146,7 +146,7 @@ def _lose(way: str, broker: Broker, network: Network, seconds: float) -> Loss:
     harm: Callable[[], None] = network.cut if way == "cut" else network.stall
     harm()
     time.sleep(seconds)
-    network.heal(forgets=way == "forgotten")
+    network.heal("forgotten" if way == "forgotten" else "reset")
     return Loss(way, lost, time.monotonic())
 
 

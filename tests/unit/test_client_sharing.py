@@ -71,6 +71,11 @@ def together(
     return futures
 
 
+def payloads(broker: FakeBroker, ids: Sequence[int]) -> list[bytes]:
+    there = broker.messages
+    return [there[id].item.payload for id in ids]
+
+
 def test_sixteen_threads_share_their_requests(broker: FakeBroker) -> None:
     with Client(broker.url, broker.token, batch=True, connections=THREADS) as client:
         each = 20
@@ -87,7 +92,7 @@ def test_what_comes_while_a_request_is_under_way_is_the_next_one(broker: FakeBro
         futures = together(client, broker, [wire.EnqueueItem(topic="t", payload=b"%d" % n) for n in range(THREADS)])
         ids = [future.result(10) for future in futures]
     assert broker.requests["/enqueue"] == 2
-    assert [broker.messages[id].item.payload for id in ids] == [b"%d" % n for n in range(THREADS)]
+    assert payloads(broker, ids) == [b"%d" % n for n in range(THREADS)]
     assert len(broker.request_keys) == 2
     assert all(s.item.idempotency_key is None for s in broker.live())
 
@@ -95,7 +100,7 @@ def test_what_comes_while_a_request_is_under_way_is_the_next_one(broker: FakeBro
 async def test_coroutines_share_a_request(broker: FakeBroker) -> None:
     async with AsyncClient(broker.url, broker.token, batch=True) as client:
         ids = await asyncio.gather(*(client.enqueue("t", b"%d" % n) for n in range(1500)))
-    assert [broker.messages[id].item.payload for id in ids] == [b"%d" % n for n in range(1500)]
+    assert payloads(broker, ids) == [b"%d" % n for n in range(1500)]
     assert broker.requests["/enqueue"] == 2
 
 
@@ -206,8 +211,8 @@ def test_a_request_that_may_be_there_already_is_not_sent_in_parts(broker: FakeBr
         made = together(client, broker, [wire.EnqueueItem(topic="t", payload=b"%d" % n) for n in range(4)], amid=refuse)
         errors = [future.exception(20) for future in made]
     assert {type(error) for error in errors} == {InFlight}
-    payloads = [s.item.payload for s in broker.messages.values()]
-    assert len(payloads) == len(set(payloads))
+    there = [s.item.payload for s in broker.messages.values()]
+    assert len(there) == len(set(there))
 
 
 def test_an_answer_of_the_wrong_length_is_nobodys() -> None:

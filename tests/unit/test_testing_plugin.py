@@ -295,12 +295,14 @@ async def test_results_of_what_was_drained(mqueue_manual: Manual, mqueue_clock: 
         handle.result()
     mqueue_manual.drain(dead_ok=True)
     assert handle.result() == await handle.result_async() == Decimal("1.5")
-    assert await handle.status_async() is None
+    status = await handle.status_async()
+    assert status is not None and status.state == "done"
     with pytest.raises(mqueue.errors.JobFailed, match="LookupError"):
         failing.result()
     mqueue_clock.advance(60)
     with pytest.raises(mqueue.errors.NotFound):
         handle.result()
+    assert handle.status() is None
 
 
 async def test_results_of_jobs_that_a_real_broker_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,11 +204,11 @@ async def test_one_that_is_cancelled_while_its_delivery_is_on_the_way_does_not_b
     async def late() -> None:
         ran.append(1)
 
-    await job.enqueue_async()
+    following = (await job.enqueue_async()).id + 1
     async with working(app, broker) as worker:
         await begun.wait()
-        broker.cancels.append((broker._last_id + 1, "default"))
-        await until(lambda: worker._cancellations.has(broker._last_id + 1))
+        broker.tell_cancelled(following)
+        await until(lambda: worker._cancellations.has(following))
         await late.enqueue_async()
         await until(lambda: len(broker.live()) == 1)
         goes_on.set()

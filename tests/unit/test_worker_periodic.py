@@ -109,11 +109,11 @@ async def test_it_runs_jobs_before_the_broker_takes_its_schedules(app: MQueue, b
 
 async def test_a_worker_that_is_away_from_its_broker_stops_all_the_same(app: MQueue, broker: FakeBroker) -> None:
     app.task(name="beat", topic="a", every=5)(simple)
-    broker.server.down()  # type: ignore[attr-defined]
+    broker.server.down()
     worker = Worker(app, url=broker.url, token=broker.token)
     run = asyncio.create_task(worker.run())
     await asyncio.sleep(0)
     worker.stop()
     async with asyncio.timeout(10):
         assert await run == 0
-    broker.server.up()  # type: ignore[attr-defined]
+    broker.server.up()

@@ -213,10 +213,10 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, 
         assert "shard 0 is recovering" in await until_answer(page.port, 503)
         broker.mode = "hot"
         await until_answer(page.port, 200)
-        await asyncio.to_thread(broker.server.down)  # type: ignore[attr-defined]
+        await asyncio.to_thread(broker.server.down)
         assert "cannot reach the broker" in await until_answer(page.port, 503)
         assert ask(page.port, "/live")[0] == 200
-        await asyncio.to_thread(broker.server.up)  # type: ignore[attr-defined]
+        await asyncio.to_thread(broker.server.up)
         await until_answer(page.port, 200)
         gate.set()
     assert ask(page.port, "/ready") == (503, "not ready: the worker stops\n")
@@ -228,9 +228,9 @@ async def test_an_idle_worker_is_ready_soon_after_its_broker_is_back(registry: M
     async with working(registry, broker) as worker:
         page = page_of(worker)
         await until_answer(page.port, 200)
-        await asyncio.to_thread(broker.server.down)  # type: ignore[attr-defined]
+        await asyncio.to_thread(broker.server.down)
         await until_answer(page.port, 503)
-        await asyncio.to_thread(broker.server.up)  # type: ignore[attr-defined]
+        await asyncio.to_thread(broker.server.up)
         await until_answer(page.port, 200)  # before a poll that waits would be answered
     page.stop()
 

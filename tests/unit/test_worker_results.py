@@ -14,10 +14,12 @@ import pytest
 from fake_broker import FakeBroker, start
 from working import until, working
 
-from mqueue import Handle, JobFailed, MQueue, NoResult
+from mqueue import Handle, JobFailed, MQueue, NoResult, wire
+from mqueue.client import Client
 from mqueue.errors import NotFound, Pending, Unavailable
 from mqueue.worker.codec import BadResult, Shape
 from mqueue.worker.handle import AWAY_S, Wait
+from mqueue.worker.outcome import Outcome
 
 
 @dataclass
@@ -69,8 +71,8 @@ async def test_results_come_back_in_the_type_of_the_annotation(broker: FakeBroke
 async def test_results_of_processes_come_back_too(broker: FakeBroker) -> None:
     [id, much] = broker.enqueue([jobs.total.message([Decimal("1.5"), Decimal(2)]), jobs.long_text.message()])
     async with working(jobs.app, broker):
-        await until(lambda: broker.results and broker.dead())
-    assert broker.results == {id: b'{"total":"3.5"}'}
+        await until(lambda: not broker.live())
+    assert broker.result(id) == b'{"total":"3.5"}'
     assert broker.messages[much].error == "the result of long_text takes 2,000,002 bytes, 1,048,576 are allowed"
 
 
@@ -94,7 +96,7 @@ async def test_a_result_that_cannot_be_kept_fails_the_job_at_once(broker: FakeBr
         for handle, words in zip(handles, ("has no JSON form", "Expected `int`, got `str`", "nan has no JSON form"), strict=True):
             with pytest.raises(JobFailed, match=words):
                 await handle.result_async(10)
-    assert [s.attempts for s in broker.dead()] == [1, 1, 1] and not broker.results
+    assert [s.attempts for s in broker.dead()] == [1, 1, 1] and not any(s.result for s in broker.settled)
 
 
 async def test_a_result_too_large_for_this_broker_makes_a_dead_letter_that_says_so(broker: FakeBroker) -> None:
@@ -143,7 +145,7 @@ def test_a_handle_waits_and_says_why_there_is_nothing(broker: FakeBroker) -> Non
     def dropped() -> int:
         return 1
 
-    handle = kept.enqueue()
+    handle, failing = kept.enqueue(), kept.enqueue()
     with pytest.raises(TimeoutError, match=r"no result after 0\.05 s"):
         handle.result(timeout=0.05)
     with pytest.raises(NoResult, match="result=True"):
@@ -153,12 +155,13 @@ def test_a_handle_waits_and_says_why_there_is_nothing(broker: FakeBroker) -> Non
     status = handle.status()
     assert status is not None and (status.state, status.topic) == ("ready", "t")
     assert kept.handle(5).status() is None
-    threading.Timer(0.1, lambda: broker.results.update({handle.id: b"41"})).start()
-    assert handle.result(10) == 41
-    broker.messages[handle.id].dead, broker.messages[handle.id].error = True, "ValueError: no"
-    del broker.results[handle.id]
+    with Client(broker.url, broker.token) as client:
+        done, failed = client.fetch("t", limit=2)
+        threading.Timer(0.1, lambda: client.poll(wire.Poll(settle=[Outcome("ack", result=b"41").settle(done)]))).start()
+        assert handle.result(10) == 41
+        client.poll(wire.Poll(settle=[Outcome("bury", "ValueError: no").settle(failed)]))
     with pytest.raises(JobFailed, match="ValueError: no"):
-        handle.result(10)
+        failing.result(10)
 
 
 def test_a_handle_waits_for_a_broker_that_is_away() -> None:
