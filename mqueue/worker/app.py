@@ -76,6 +76,8 @@ class MQueue:
         timezone: str | None = ...,
         every: float | timedelta | None = ...,
         catch_up: CatchUp | None = ...,
+        args: tuple[Any, ...] | list[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -115,6 +117,8 @@ class MQueue:
         timezone: str | None = None,
         every: float | timedelta | None = None,
         catch_up: CatchUp | None = None,
+        args: tuple[Any, ...] | list[Any] = (),
+        kwargs: dict[str, Any] | None = None,
         name: str | None = None,
         namespace: str | None = None,
         batch: int | None = None,
@@ -136,9 +140,10 @@ class MQueue:
         type that an argument could have too.
 
         `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
-        times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
+        times, always with `args` and `kwargs` (64 KiB at most). `catch_up`: what becomes of a time when nobody could: *skip* it, run
+        *one* for all, or *all*.
 
-        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments, a batch's handler that takes no list.
+        Raises DuplicateTask, ValueError; TypeError for `args` and `kwargs` that do not fit, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -175,7 +180,7 @@ class MQueue:
                 keeps_result=result,
                 result_ttl=result_ttl or m.RESULT_TTL_S,
             )
-            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
+            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up, args=args, kwargs=kwargs)
             self._add(made)
             return made
 
