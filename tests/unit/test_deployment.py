@@ -21,7 +21,7 @@ from mqueue.broker.embedded import postgres, valkey
 from mqueue.broker.http import app as api
 from mqueue.broker.wal.errors import WalBroken, WalCorrupt, WalFull, WalLocked
 from mqueue.cli import DURATION, main
-from mqueue.worker import fleet, runtime
+from mqueue.worker import fleet, program, runtime
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
@@ -241,9 +241,9 @@ def test_probes_ask_for_pages_that_there_are() -> None:
 
 
 def test_the_pages_are_served() -> None:
-    """That of the probe: tests/unit/test_worker_probe.py."""
-    source = Path(api.__file__).read_text()
-    assert all(f'"{page}"' in source for page in BROKER_PAGES)
+    for module, pages in ((api, BROKER_PAGES), (program, PROBE_PAGES)):
+        source = Path(module.__file__).read_text()
+        assert all(f'"{page}"' in source for page in pages)
 
 
 def test_services_and_budgets_find_their_pods() -> None:
@@ -270,7 +270,7 @@ def test_secrets_come_from_where_the_readme_puts_them() -> None:
             else:
                 assert not re.search("SECRET|TOKEN|PASSWORD|DATABASE", name)
     assert asked == {"mqueue-broker": {"DATABASE_URLS", "REDIS_ADDRS", "REDIS_PASSWORD", "JWT_SECRET"}, "mqueue-worker": {"token"}}
-    assert "create secret generic mqueue-broker --from-env-file=broker.env" in README
+    assert "create secret generic mqueue-broker --from-env-file=.env" in README
     assert "create secret generic mqueue-worker --from-file=token" in README
     for command in re.findall(r"mqueue (token .+?)(?: >|\n|`)", README):
         assert parsed(["mqueue", *command.split()])["scopes"] == ("read", "write")
