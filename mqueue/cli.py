@@ -118,6 +118,16 @@ def migrate() -> None:
 
 
 @main.command()
+def settings() -> None:
+    """Print every setting of a broker at its default: a file for .env, or for systemd's EnvironmentFile."""
+    try:
+        from mqueue.broker.config import example
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    click.echo(example(), nl=False)
+
+
+@main.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
 @click.option("--namespace", help="Fetch from this namespace. [default: the tasks' own]")
 @click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
@@ -256,8 +266,12 @@ def _settings(flags: dict[str, Any]) -> "Settings":
     try:
         from mqueue.broker.config import load
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'") from error
+        raise _not_installed(error) from error
     return load(flags)
+
+
+def _not_installed(error: ModuleNotFoundError) -> click.ClickException:
+    return click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'")
 
 
 def _json(text: str) -> bytes:

@@ -243,6 +243,16 @@ def reference() -> list[Option]:
     return options
 
 
+def example() -> str:
+    """A file with every option at its default, commented out: for `.env`, or an EnvironmentFile of systemd."""
+    lines = ["# The settings of `mqueue broker` at their defaults, as `mqueue settings` prints them. An empty value counts as not set."]
+    for option in reference():
+        unit = f" ({option.unit})" if option.unit else ""
+        default, by_user = ("", f" (default: {option.default})") if option.field == "data_dir" else (option.default, "")
+        lines += ["", f"# {option.help}{unit}{by_user}", f"#{option.name}={default}"]
+    return "\n".join(lines) + "\n"
+
+
 def _default_text(name: str, default: object) -> str:
     if name == "data_dir":
         return "~/.local/share/mqueue; as root /var/lib/mqueue"

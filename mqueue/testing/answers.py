@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from mqueue import message as m
 from mqueue import wire
 from mqueue.errors import Pending
 
@@ -17,9 +18,11 @@ class Asked(Protocol):
 
     def cancel(self, id: int) -> wire.Cancel: ...
 
+    def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]: ...
+
 
 class Answers:
-    """In place of a Client, for handles. Nobody waits: whoever asks too early is told so."""
+    """In place of a Client, for handles and Django's results. Nobody waits: whoever asks too early is told so."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -30,7 +33,10 @@ class Answers:
     def cancel(self, id: int) -> wire.Cancel:
         return self._asked.cancel(id)
 
-    def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
+    def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]:
+        return self._asked.dead_letters(topic, namespace=namespace, limit=limit, after=after)
+
+    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
         """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
         try:
             return self._asked.result_of(id)

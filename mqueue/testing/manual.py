@@ -114,6 +114,9 @@ class Manual(Recorder):
     def cancel(self, id: int) -> wire.Cancel:
         return self.broker.cancel(id)
 
+    def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]:
+        return self.broker.dead_letters(topic, namespace=namespace, limit=limit, after=after)
+
     # ── run ──
 
     def drain(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:

@@ -76,6 +76,8 @@ class MQueue:
         timezone: str | None = ...,
         every: float | timedelta | None = ...,
         catch_up: CatchUp | None = ...,
+        args: tuple[Any, ...] | list[Any] = ...,
+        kwargs: dict[str, Any] | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
         unique: Unique | None = ...,
@@ -117,6 +119,8 @@ class MQueue:
         timezone: str | None = None,
         every: float | timedelta | None = None,
         catch_up: CatchUp | None = None,
+        args: tuple[Any, ...] | list[Any] = (),
+        kwargs: dict[str, Any] | None = None,
         name: str | None = None,
         namespace: str | None = None,
         unique: Unique | None = None,
@@ -139,12 +143,13 @@ class MQueue:
         type that an argument could have too.
 
         `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
-        times, without arguments. `catch_up`: what becomes of a time when nobody could: *skip* it, run *one* for all, or *all*.
+        times, always with `args` and `kwargs` (64 KiB at most). `catch_up`: what becomes of a time when nobody could: *skip* it, run
+        *one* for all, or *all*.
 
         `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one, which keeps its
         time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
 
-        Raises DuplicateTask, ValueError; TypeError for a periodic task that needs arguments, a batch's handler that takes no list.
+        Raises DuplicateTask, ValueError; TypeError for `args` and `kwargs` that do not fit, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
         for given in (topic, namespace):
@@ -183,7 +188,7 @@ class MQueue:
                 result_ttl=result_ttl or m.RESULT_TTL_S,
                 unique=unique,
             )
-            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up)
+            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up, args=args, kwargs=kwargs)
             self._add(made)
             return made
 

@@ -43,14 +43,14 @@ class Envelope(msgspec.Struct):
     kwargs: dict[str, Any] = {}
 
 
-def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """Raises TypeError for a value that has no JSON form."""
-    return _as_json(Envelope(name, list(args), dict(kwargs)))
+def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, steady: bool = False) -> bytes:
+    """Raises TypeError for a value that has no JSON form. `steady`: the same bytes in every process, whatever order a set has there."""
+    return _as_json(Envelope(name, list(args), dict(kwargs)), _encode_steadily if steady else None)
 
 
-def _as_json(value: Any) -> bytes:
+def _as_json(value: Any, encode: Callable[[Any], bytes] | None = None) -> bytes:
     try:
-        encoded = _encode(value)
+        encoded = (encode or _encode)(value)
         if b"null" in encoded and value is not None:  # what NaN becomes, too
             _refuse_nan(msgspec.to_builtins(value, str_keys=True, enc_hook=_or_none))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -77,7 +77,7 @@ def _build(target: type, value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_encode_sorted = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
+_encode_steadily = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
 _decode = msgspec.json.Decoder(Envelope).decode
 _decode_name = msgspec.json.Decoder(Name).decode
 
@@ -129,7 +129,7 @@ class Shape:
         """The same for calls that mean the same: given by place or by name, with a default or without. Of one that fits."""
         bound = self.prepare().signature.bind(*args, **kwargs)
         given = {**{n: p.default for n, p in self.signature.parameters.items() if _is_plain(p.default)}, **bound.arguments}
-        return blake2b(_encode_sorted([name, given]), digest_size=16).hexdigest()
+        return blake2b(_encode_steadily([name, given]), digest_size=16).hexdigest()
 
     def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits: it was bound.)"""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -87,6 +88,15 @@ class Current:
     @property
     def topic(self) -> str:
         return self._job.message.topic
+
+    @property
+    def priority(self) -> int:
+        return self._job.message.priority
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was enqueued, by the broker's clock; UTC."""
+        return self._job.message.created_at
 
     @property
     def task(self) -> str:

@@ -17,12 +17,19 @@ _NAME = re.compile(m.NAME_PATTERN)
 
 
 def plan(
-    task: "Task[..., Any]", *, cron: str | None, timezone: str | None, every: float | timedelta | None, catch_up: schedule.CatchUp | None
+    task: "Task[..., Any]",
+    *,
+    cron: str | None,
+    timezone: str | None,
+    every: float | timedelta | None,
+    catch_up: schedule.CatchUp | None,
+    args: tuple[Any, ...] | list[Any],
+    kwargs: dict[str, Any] | None,
 ) -> wire.ScheduleItem | None:
-    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for a task that needs arguments."""
+    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments that do not fit."""
     if cron is None and every is None:
-        if timezone is not None or catch_up is not None:
-            raise ValueError(f"task {task.name}: timezone= and catch_up= are for a task with cron= or every=")
+        if timezone is not None or catch_up is not None or args or kwargs:
+            raise ValueError(f"task {task.name}: timezone=, catch_up=, args= and kwargs= are for a task with cron= or every=")
         return None
     if timezone is not None and cron is None:
         raise ValueError(f"task {task.name}: timezone= is for cron=")
@@ -35,15 +42,36 @@ def plan(
         schedule.check(cron, timezone or "UTC", seconds)
     except schedule.BadSchedule as bad:
         raise ValueError(f"task {task.name}: {bad.field}=: {bad}") from None
-    try:
-        task.shape.signature.bind()
-    except TypeError as error:
-        raise TypeError(f"task {task.name} is periodic, and runs without arguments: {error}") from None
     message = task.defaults
     return wire.ScheduleItem(
         topic=message.topic, namespace=message.namespace, cron=cron, timezone=timezone or "UTC", every=seconds, catch_up=catch_up or "one",
-        priority=message.priority, payload=codec.encode(task.name, (), {}), max_retries=message.max_retries, lease=message.lease, declared=True,
+        priority=message.priority, payload=_call(task, args, kwargs or {}), max_retries=message.max_retries, lease=message.lease, declared=True,
     )  # fmt: skip
+
+
+def _call(task: "Task[..., Any]", args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
+    """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too large."""
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"task {task.name}: args={args!r} is no tuple: like args=({args!r},)")
+    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+        raise TypeError(f"task {task.name}: kwargs={kwargs!r} is no dict by parameter names")
+    if not (args or kwargs):  # nothing but its defaults: annotations need not be readable yet
+        try:
+            task.shape.signature.bind()
+        except TypeError as error:
+            raise TypeError(f"task {task.name} is periodic: give its ticks args= or kwargs=: {error}") from None
+        return codec.encode(task.name, (), {})
+    try:
+        task.shape.prepare()
+    except TypeError as error:
+        raise TypeError(
+            f"task {task.name}: the arguments of its ticks are checked here: define what its annotations name above it: {error}"
+        ) from None
+    task.shape.pack(task.name, args, kwargs)
+    payload = codec.encode(task.name, args, kwargs, steady=True)
+    if len(payload) > schedule.PAYLOAD_MAX:
+        raise ValueError(f"task {task.name}: its args= and kwargs= take {len(payload):,} bytes, {schedule.PAYLOAD_MAX:,} are allowed")
+    return payload
 
 
 def of(tasks: "list[Task[..., Any]]", namespace: str | None, sources: set[m.TopicName]) -> dict[str, wire.ScheduleItem]:

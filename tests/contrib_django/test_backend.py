@@ -1,23 +1,15 @@
 """The backend of Django's tasks: what is enqueued, when, and how it runs."""
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mqueue.paths import Endpoint
 from mqueue.testing import Drained, Inline, Manual
-
-ROOT = Path(__file__).parents[2]
 
 
 def notes() -> list[str]:
@@ -162,16 +154,13 @@ def test_a_message_cannot_name_what_is_no_task_of_this_worker(tasks: Any, mqueue
     assert "antigravity" not in sys.modules
 
 
-def test_results_are_not_kept(tasks: Any, mqueue_manual: Manual) -> None:
+def test_the_backend_says_what_it_supports(tasks: Any) -> None:
     from django.tasks import default_task_backend as backend
 
-    result = tasks.send.enqueue("ada")
-    assert not backend.supports_get_result
-    with pytest.raises(NotImplementedError):
-        tasks.send.get_result(result.id)
     assert backend.supports_defer
     assert backend.supports_priority
     assert backend.supports_async_task
+    assert backend.supports_get_result
 
 
 def test_all_threads_share_one_app(tasks: Any) -> None:
@@ -190,6 +179,7 @@ def test_all_threads_share_one_app(tasks: Any) -> None:
         ({"QUEUES": []}, "QUEUES is empty"),
         ({"QUEUES": ["a b"]}, "'a b' is no topic"),
         ({"OPTIONS": {"URLS": "x"}}, "OPTIONS has URLS; there are"),
+        ({"OPTIONS": {"RESULT_TTL": 0}}, "result_ttl= is a number of seconds up to"),
     ],
 )
 def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: str) -> None:
@@ -220,40 +210,3 @@ def test_connections_are_not_kept_beyond_a_job(tasks: Any, mqueue_manual: Manual
     tasks.send_async.enqueue("ada")
     asyncio.run(mqueue_manual.drain_async())
     assert len(notes()) == 2
-
-
-# ── a worker of its own, on a real broker ──
-
-
-def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db import transaction
-    from django.tasks import default_task_backend
-
-    app = default_task_backend.app
-    app.producer.connect(mqueue_endpoint.url, mqueue_endpoint.token)
-    monkeypatch.setenv("MQUEUE_URL", mqueue_endpoint.url)
-    monkeypatch.setenv("MQUEUE_TOKEN", mqueue_endpoint.token or "")
-    with transaction.atomic():
-        tasks.send.enqueue("ada")
-    tasks.send_async.enqueue("bob")
-    failing = tasks.attempt_async.enqueue()
-    command = [sys.executable, "-m", "mqueue.cli", "worker", "mqueue.contrib.django.worker", "--concurrency", "4"]
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    worker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 40
-        while len(notes()) < 2 or dead(mqueue_endpoint) != [failing.id]:
-            assert worker.poll() is None
-            assert time.monotonic() < deadline, (notes(), dead(mqueue_endpoint))
-            time.sleep(0.05)
-        assert sorted(notes()) == ["sent async to bob", "sent to ada"]
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(40) == 0
-
-
-def dead(endpoint: Endpoint) -> list[str]:
-    from mqueue.client import Client
-
-    with Client(endpoint.url, endpoint.token) as client:
-        return [str(each.id) for each in client.dead_letters("default", namespace="django")]

@@ -34,7 +34,7 @@ def test_the_site_of_the_page(tmp_path: Path, mqueue_endpoint: Endpoint) -> None
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.DEVNULL)
     try:
         said = subprocess.run([sys.executable, *buy[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-        assert said.stdout == "enqueued True\n", said.stderr
+        assert said.stdout == "enqueued True\nSUCCESSFUL order 7\n", said.stderr
         deadline = time.monotonic() + 40
         while out.read_text() != "confirmed 7\n":
             assert process.poll() is None

@@ -241,7 +241,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         told = [sh(c.line, environment, broker) for c in commands(periodic)]
         assert [line.split()[0] for line in told[0].splitlines()] == ["name", "shop.report", "shop.sweep"]
         assert told[1] == "shop.sweep paused\n"
-        until(lambda: "reported yesterday" in out.read_text().splitlines(), 10, "what was run by hand")
+        until(lambda: "reported yesterday to ada" in out.read_text().splitlines(), 10, "what was run by hand")
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

@@ -1,11 +1,13 @@
-"""`@task(every=1)`: each tick is enqueued once and run, through a Redis that goes away and a leader that dies."""
+"""`@task(every=1)`: each tick is enqueued once and run, through a Redis that goes away and a leader that dies, with what its code says."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from mqueue import wire
 from mqueue.client import Client
 
 from .broker import Broker, until
@@ -80,3 +82,50 @@ def test_each_tick_runs_once_whoever_leads(stores: Stores, tmp_path: Path) -> No
         assert all(len(ids) == 1 for ids in ticks.values()), ticks
         begin = min(ticks)
         assert sorted(ticks) == [begin + timedelta(seconds=n) for n in range(len(ticks))], "none is missing"
+
+
+GREETS = """
+import os
+from pathlib import Path
+
+from mqueue import current, task
+
+
+@task(every=1, topic="ticks", name="greet", args=({words},), kwargs={{"to": {to}}})
+def greet(words: list[str], *, to: set[str]) -> None:
+    with Path(os.environ["OUT"]).open("a") as file:
+        file.write(f"{{' '.join(words)}}, {{' and '.join(sorted(to))}} {{current().metadata['tick']}}\\n")
+"""
+
+
+def test_other_arguments_in_the_code_change_the_schedule_and_not_its_ticks(tmp_path: Path) -> None:
+    with Broker() as broker, Client(broker.url, broker.token) as client:
+
+        def greeted(words: list[str], to: set[str]) -> list[str]:
+            """The ticks of a deploy with these arguments."""
+            said = f"{' '.join(words)}, {' and '.join(sorted(to))} "
+            place = Place(tmp_path, broker, GREETS.format(words=words, to=to))
+            before = len(place.lines())
+            worker = place.worker()
+            try:
+                until(lambda: sum(line.startswith(said) for line in place.lines()[before:]) >= 2, 40, "it greets")
+                return [line.removeprefix(said) for line in place.lines() if line.startswith(said)]
+            finally:
+                worker.terminate()
+                assert worker.wait(40) == 0
+
+        first = greeted(["good", "morning"], {"ada", "bob"})
+        kept = client.schedule("greet")
+        assert kept is not None
+        client.put_schedule("greet", wire.ScheduleItem(topic="ticks", every=1, payload=kept.payload, priority=3))
+        assert set(first) <= set(greeted(["good", "morning"], {"bob", "ada"})), "a deploy that says the same"
+        edited = client.schedule("greet")
+        assert edited is not None
+        assert (edited.priority, edited.payload) == (3, kept.payload), "what was edited stays"
+        last = greeted(["good", "night"], {"eve"})
+        changed = client.schedule("greet")
+        assert changed is not None
+        assert changed.priority == 0
+        assert msgspec.json.decode(changed.payload) == {"task": "greet", "args": [["good", "night"]], "kwargs": {"to": ["eve"]}}
+        offsets = {(datetime.fromisoformat(b) - datetime.fromisoformat(first[0])) % timedelta(seconds=1) for b in last}
+        assert offsets == {timedelta(0)}, "they go on from the same beginning"

@@ -1,10 +1,12 @@
 """Periodic tasks: what a decorator refuses, and what a worker declares."""
 
 import asyncio
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import msgspec
@@ -44,6 +46,9 @@ def simple(n: int = 1, *, to: str = "ada") -> None: ...
         ({"every": 5, "catch_up": "some"}, "'skip', 'one' or 'all'"),
         ({"timezone": "UTC"}, "for a task with cron= or every="),
         ({"catch_up": "all"}, "for a task with cron= or every="),
+        ({"args": (1,)}, "for a task with cron= or every="),
+        ({"kwargs": {"to": "eve"}}, "for a task with cron= or every="),
+        ({"every": 5, "kwargs": {"to": "x" * 70_000}}, "take 70,0.. bytes, 65,536 are allowed"),
         ({"every": 5, "name": "two words"}, "give it a name="),
     ],
 )
@@ -54,12 +59,80 @@ def test_what_is_no_schedule_is_an_error_where_it_is_written(options: dict[str, 
     assert not len(app)
 
 
-def test_it_must_run_without_arguments() -> None:
+def test_what_it_needs_must_be_given() -> None:
     app = MQueue("http://unused")
     for needs in (lambda n: None, lambda *, to: None):
-        with pytest.raises(TypeError, match="runs without arguments"):
+        with pytest.raises(TypeError, match=r"task t is periodic: give its ticks args= or kwargs=: missing a required"):
             app.task(name="t", every=5)(needs)
     app.task(name="t", every=5)(simple)
+
+
+@dataclass
+class Order:
+    number: int
+    to: set[str]
+
+
+def typed(order: Order, day: date = date(2025, 1, 1), *, tags: frozenset[str] = frozenset()) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "says"),
+    [
+        (simple, {"args": ("1",)}, r"task t: argument 'n' does not fit: Expected `int`, got `str`"),
+        (simple, {"kwargs": {"to": 5}}, r"task t: argument 'to' does not fit: Expected `str`, got `int`"),
+        (simple, {"args": (1, 2)}, "too many positional arguments"),
+        (simple, {"kwargs": {"too": "eve"}}, "unexpected keyword argument 'too'"),
+        (simple, {"args": (object(),)}, "argument 'n': a object has no JSON form"),
+        (typed, {"args": ({"number": 5},)}, "argument 'order' does not fit"),
+        (typed, {"kwargs": {"day": date(2025, 1, 1)}}, "missing a required argument: 'order'"),
+        (simple, {"args": "ada"}, r"args='ada' is no tuple: like args=\('ada',\)"),
+        (simple, {"args": 5}, "is no tuple"),
+        (simple, {"kwargs": [("to", "eve")]}, "is no dict by parameter names"),
+        (simple, {"kwargs": {1: "eve"}}, "is no dict by parameter names"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_an_error_where_they_are_written(
+    function: Callable[..., None], options: dict[str, Any], says: str
+) -> None:
+    app = MQueue("http://unused")
+    with pytest.raises(TypeError, match=says):
+        app.task(name="t", every=5, **options)(function)
+    assert not len(app)
+
+
+def test_with_arguments_the_annotations_must_be_readable_there() -> None:
+    app = MQueue("http://unused")
+
+    def later(order: "Later" = None) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    app.task(name="without", every=5)(later)
+    with pytest.raises(TypeError, match=r"define what its annotations name above it: .*'Later' is not defined"):
+        app.task(name="with", every=5, args=(None,))(later)
+
+
+def test_ticks_have_what_the_decorator_said_then() -> None:
+    app, given = MQueue("http://unused"), {"eve"}
+    task = app.task(name="t", cron="0 4 * * *", args=[Order(7, given)], kwargs={"tags": frozenset("b"), "day": date(2025, 6, 1)})(typed)
+    given.add("mallory")
+    assert task.periodic is not None
+    call = msgspec.json.decode(task.periodic.payload)
+    assert call == {"task": "t", "args": [{"number": 7, "to": ["eve"]}], "kwargs": {"day": "2025-06-01", "tags": ["b"]}}
+    assert task.shape.fit(call["args"], call["kwargs"]) == ([Order(7, {"eve"})], {"day": date(2025, 6, 1), "tags": frozenset("b")})
+
+
+def test_every_process_declares_the_same() -> None:
+    """A set has another order in each, and what is not the same changes the schedule."""
+    code = (
+        "from mqueue import MQueue\n"
+        "def f(names: set[str]) -> None: ...\n"
+        "print(MQueue('http://unused').task(name='t', every=5, args=({'ada', 'bob', 'eve', 'mallory'},))(f).periodic.payload.decode())"
+    )
+    said = {
+        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert said == {'{"task":"t","args":[["ada","bob","eve","mallory"]],"kwargs":{}}\n'}
 
 
 def test_without_cronsim_the_broker_checks() -> None:

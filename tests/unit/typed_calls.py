@@ -57,6 +57,10 @@ def often(n: int = 3) -> None: ...
 async def beat() -> None: ...
 
 
+@app.task(cron="0 4 * * *", args=("ada",), kwargs={"subject": "morning"})
+def greet(to: str, *, subject: str) -> None: ...
+
+
 async def on_a_loop() -> None:
     assert_type(await fetch("box"), list[str])
     assert_type(await fetch.enqueue_async("box", limit=3), Handle[list[str]])
@@ -75,6 +79,7 @@ send.options(dealy=1)  # error: call-arg
 send.options(priority="high")  # error: arg-type
 send("ada", subject=3)  # error: arg-type
 plain.enqueue(1)  # error: call-arg
+app.task(every=5, args="ada")  # error: call-overload
 app.task(executor="thread")  # error: call-overload
 Retry(on=(3,))  # error: arg-type
 app.task(topic=3)  # error: call-overload

@@ -3,32 +3,39 @@
 URL, TOKEN          the broker; without them it is found as ever
 NAMESPACE           of its messages
 MAX_RETRIES, LEASE  (seconds) of its messages; the broker's defaults
+RESULT_TTL          seconds that results are kept (3,600); None: not at all
 ENQUEUE_ON_COMMIT   True: inside a transaction a task is enqueued when it commits, and not if it rolls back
 DATABASE            whose transactions those are; "default"
 MIDDLEWARE          dotted paths of middleware without arguments; ["mqueue.LogContext"]
 """
 
+import re
 import threading
 from functools import partial
 from typing import Any
 
+import msgspec
 from django.core.checks import Error
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.base import Task, TaskResult, TaskResultStatus
-from django.tasks.exceptions import InvalidTask
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued
 from django.utils import timezone
 from django.utils.crypto import get_random_string
-from django.utils.module_loading import import_string
+from django.utils.module_loading import autodiscover_modules, import_string
 
 from mqueue import MQueue, wire
 from mqueue import message as m
+from mqueue.contrib.django import results
 from mqueue.contrib.django.runner import Runners
+from mqueue.errors import JobFailed, NotFound, Pending, Unavailable
 
-OPTIONS = {"URL", "TOKEN", "NAMESPACE", "MAX_RETRIES", "LEASE", "ENQUEUE_ON_COMMIT", "DATABASE", "MIDDLEWARE"}
+OPTIONS = {"URL", "TOKEN", "NAMESPACE", "MAX_RETRIES", "LEASE", "RESULT_TTL", "ENQUEUE_ON_COMMIT", "DATABASE", "MIDDLEWARE"}
+LOOKS_MAX = 5
 
+_ID = re.compile("[1-9][0-9]{0,18}")
 _lock = threading.Lock()
 _made: dict[str, tuple[dict[str, Any], MQueue, Runners]] = {}  # by alias: Django makes a backend for each thread
 
@@ -36,16 +43,18 @@ _made: dict[str, tuple[dict[str, Any], MQueue, Runners]] = {}  # by alias: Djang
 class MQueueBackend(BaseTaskBackend):
     """`queue_name` is the topic. Django's larger priority is more urgent, ours is the lesser: −priority.
 
-    A result's id is that of its message; inside a transaction it is made up until the commit. Results are not kept.
+    A result's id is that of its message; inside a transaction it is made up until the commit.
     """
 
     supports_defer = True
     supports_async_task = True
     supports_priority = True
-    supports_get_result = False
+    supports_get_result = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
+        self.supports_get_result = self.options.get("RESULT_TTL", m.RESULT_TTL_S) is not None
+        self._namespace = self.options.get("NAMESPACE", m.DEFAULT_NAMESPACE)
         self.app, self._runners = _app(alias, params, sorted(self.queues), self.options, type(self))
         self._on_commit = self.options.get("ENQUEUE_ON_COMMIT", True)
         self._database = self.options.get("DATABASE", "default")
@@ -57,7 +66,7 @@ class MQueueBackend(BaseTaskBackend):
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
         """Raises InvalidTask for a call that cannot be sent, before any transaction ends."""
         self.validate_task(task)
-        result = _result(task, args, kwargs, self.alias)
+        result = results.made(task, f"uncommitted-{get_random_string(32)}", self.alias, args, kwargs, TaskResultStatus.READY)
         try:
             message = self._message(result)
         except (TypeError, ValueError) as error:
@@ -68,6 +77,53 @@ class MQueueBackend(BaseTaskBackend):
         else:
             self._send(message, result)
         return result
+
+    def get_result(self, result_id: str) -> TaskResult:
+        """As far as mqueue knows it: see `results.py`. Raises TaskResultDoesNotExist, mqueue.errors.Unavailable.
+
+        What has neither message nor result does not exist: it was cancelled, has expired, or its result has.
+        """
+        if not self.supports_get_result:
+            return super().get_result(result_id)
+        id, client = _message_id(result_id), self.app.producer.client()
+        for _ in range(LOOKS_MAX):
+            status = client.message(id)
+            if status is not None and status.state != "done":
+                return self._of_status(status)
+            try:
+                return self._of_kept(id, client.result(id))
+            except NotFound as error:
+                raise TaskResultDoesNotExist(result_id) from error
+            except (Pending, JobFailed):  # since the look before
+                continue
+        raise Unavailable(f"message {id} has neither state nor result that stays: ask again", retry_after=1)
+
+    def _of_status(self, status: wire.Status) -> TaskResult:
+        call = self._runners.call_of(status.payload)
+        if call is None or status.namespace != self._namespace or status.topic not in self.queues:
+            raise TaskResultDoesNotExist(str(status.id))
+        died_at = None
+        if status.state == "dead":
+            page = self.app.producer.client().dead_letters(status.topic, namespace=status.namespace, limit=1, after=status.id - 1)
+            died_at = next((dead.died_at for dead in page if dead.id == status.id), None)
+        return results.of_status(status, call, self._task(call.path), self.alias, died_at)
+
+    def _of_kept(self, id: int, packed: bytes) -> TaskResult:
+        try:
+            left = msgspec.json.decode(packed, type=results.Kept)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # of a task that is not Django's
+            raise TaskResultDoesNotExist(str(id)) from error
+        if left.namespace != self._namespace or left.queue not in self.queues:
+            raise TaskResultDoesNotExist(str(id))
+        return results.of_kept(left, self._task(left.task), id, self.alias)
+
+    def _task(self, path: str) -> Task:
+        """A message's word imports nothing but what the worker imports, too."""
+        if self._runners.find(path) is None:
+            autodiscover_modules("tasks")
+        if (task := self._runners.find(path)) is None:
+            raise TaskResultDoesNotExist(f"it is of {path}, which no module imported here defines: is it a tasks.py of an installed app?")
+        return task
 
     def check(self, **kwargs: Any) -> list[Error]:
         if self._on_commit and self._database not in connections:
@@ -89,6 +145,12 @@ class MQueueBackend(BaseTaskBackend):
         task_enqueued.send(type(self), task_result=result)
 
 
+def _message_id(result_id: str) -> int:
+    if not _ID.fullmatch(str(result_id)):
+        raise TaskResultDoesNotExist(result_id)
+    return int(result_id)
+
+
 def _app(alias: str, params: dict[str, Any], queues: list[str], options: dict[str, Any], sender: type) -> tuple[MQueue, Runners]:
     """The app of an alias, which all threads share; another one where the settings are others (in tests). Raises ImproperlyConfigured."""
     with _lock:
@@ -107,23 +169,14 @@ def _make(alias: str, queues: list[str], options: dict[str, Any], sender: type) 
     middleware = [import_string(path)() for path in options.get("MIDDLEWARE", ["mqueue.LogContext"])]
     app = MQueue(options.get("URL"), options.get("TOKEN"), namespace=options.get("NAMESPACE", m.DEFAULT_NAMESPACE), middleware=middleware)
     try:
-        return app, Runners(app, alias, queues, sender, max_retries=options.get("MAX_RETRIES"), lease=options.get("LEASE"))
+        return app, Runners(
+            app,
+            alias,
+            queues,
+            sender,
+            max_retries=options.get("MAX_RETRIES"),
+            lease=options.get("LEASE"),
+            result_ttl=options.get("RESULT_TTL", m.RESULT_TTL_S),
+        )
     except ValueError as error:
         raise ImproperlyConfigured(f"{where}: {error}") from error
-
-
-def _result(task: Task, args: Any, kwargs: Any, alias: str) -> TaskResult:
-    return TaskResult(
-        task=task,
-        id=f"uncommitted-{get_random_string(32)}",
-        status=TaskResultStatus.READY,
-        enqueued_at=None,
-        started_at=None,
-        finished_at=None,
-        last_attempted_at=None,
-        args=list(args),
-        kwargs=kwargs,
-        backend=alias,
-        errors=[],
-        worker_ids=[],
-    )

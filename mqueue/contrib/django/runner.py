@@ -2,21 +2,27 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import iscoroutinefunction
 from traceback import format_exception
 from typing import Any
 
+import msgspec
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, reset_queries
 from django.tasks.base import Task as DjangoTask
 from django.tasks.base import TaskContext, TaskError, TaskResult, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 from django.utils import timezone
+from django.utils.json import normalize_json
 
 from mqueue import Bury, MQueue, Snooze, Task, current
+from mqueue.contrib.django import results
+from mqueue.contrib.django.results import Kept
+from mqueue.worker import codec
+from mqueue.worker.codec import BadResult
 
-Runner = Task[[str, list[Any], dict[str, Any]], Any]
+Runner = Task[[str, list[Any], dict[str, Any]], Kept]
 
 
 class UnknownTask(LookupError):
@@ -24,56 +30,86 @@ class UnknownTask(LookupError):
 
 
 class Runners:
-    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals."""
+    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals.
+    `result_ttl`: seconds that results are kept; None: not at all.
+    """
 
-    def __init__(self, app: MQueue, alias: str, queues: Sequence[str], sender: type, *, max_retries: int | None, lease: float | None) -> None:
+    def __init__(
+        self,
+        app: MQueue,
+        alias: str,
+        queues: Sequence[str],
+        sender: type,
+        *,
+        max_retries: int | None,
+        lease: float | None,
+        result_ttl: float | None,
+    ) -> None:
         self._alias = alias
         self._sender = sender
+        self._keeps = result_ttl is not None
         self._known: dict[str, DjangoTask] = {}
         self._runners: dict[tuple[str, bool], Runner] = {}
         for queue in queues:
-            declare = app.task(topic=queue, name=f"django.{alias}.{queue}", max_retries=max_retries, lease=lease)
-            self._runners[queue, False] = declare(self._run)
-            declare = app.task(topic=queue, name=f"django.{alias}.{queue}.async", max_retries=max_retries, lease=lease)
-            self._runners[queue, True] = declare(self._run_async)
+            kinds: dict[bool, Callable[..., Any]] = {False: self._run, True: self._run_async}
+            for is_async, run in kinds.items():
+                self._runners[queue, is_async] = app.task(
+                    topic=queue,
+                    name=f"django.{alias}.{queue}{'.async' if is_async else ''}",
+                    max_retries=max_retries,
+                    lease=lease,
+                    result=self._keeps,
+                    result_ttl=result_ttl,
+                )(run)
 
     def know(self, task: DjangoTask) -> None:
         self._known[task.module_path] = task
 
+    def find(self, path: str) -> DjangoTask | None:
+        return self._known.get(path)
+
     def of(self, task: DjangoTask) -> Runner:
         return self._runners[task.queue_name, iscoroutinefunction(task.func)]
 
-    def _run(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def call_of(self, payload: bytes) -> results.Call | None:
+        """What one of these tasks was asked for; None for a message of anybody else."""
+        try:
+            call = codec.decode(payload)
+            if call.task in {runner.name for runner in self._runners.values()}:
+                return msgspec.convert(call.args, results.Call)
+        except (codec.Misfit, msgspec.ValidationError):
+            pass
+        return None
+
+    def _run(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
         _freshen()
         try:
             result = self._begin(path, args, kwargs)
             task_started.send(self._sender, task_result=result)
             try:
-                value = result.task.call(*_arguments(result), **kwargs)
+                kept = self._succeeded(result, result.task.call(*_arguments(result), **kwargs))
             except Exception as error:
                 if _failed(result, error):
                     task_finished.send(self._sender, task_result=result)
                 raise
-            _succeeded(result, value)
             task_finished.send(self._sender, task_result=result)
-            return value
+            return kept
         finally:
             close_old_connections()
 
-    async def _run_async(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _run_async(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
         await sync_to_async(_freshen)()
         try:
             result = self._begin(path, args, kwargs)
             await task_started.asend(self._sender, task_result=result)
             try:
-                value = await result.task.acall(*_arguments(result), **kwargs)
+                kept = self._succeeded(result, await result.task.acall(*_arguments(result), **kwargs))
             except Exception as error:
                 if _failed(result, error):
                     await task_finished.asend(self._sender, task_result=result)
                 raise
-            _succeeded(result, value)
             await task_finished.asend(self._sender, task_result=result)
-            return value
+            return kept
         finally:
             await sync_to_async(close_old_connections)()
 
@@ -82,20 +118,23 @@ class Runners:
         if task is None:
             raise UnknownTask(f"no module that this worker has imported defines {path}: is it a tasks.py of an installed app?")
         job, now = current(), timezone.now()
-        return TaskResult(
-            task=task,
-            id=str(job.id),
-            status=TaskResultStatus.RUNNING,
-            enqueued_at=None,
-            started_at=now,
-            finished_at=None,
-            last_attempted_at=now,
-            args=args,
-            kwargs=kwargs,
-            backend=self._alias,
-            errors=[],
+        return results.made(
+            results.as_queued(task, job.topic, -job.priority), str(job.id), self._alias, args, kwargs, TaskResultStatus.RUNNING,
+            enqueued_at=results.local(job.created_at), started_at=now, last_attempted_at=now,
             worker_ids=[f"{socket.gethostname()}-{os.getpid()}"] * job.attempt,  # their number is what Django calls attempts
-        )
+        )  # fmt: skip
+
+    def _succeeded(self, result: TaskResult, value: Any) -> Kept:
+        """Raises BadResult for a value that cannot be kept."""
+        kept = results.kept(result, current().namespace, value)
+        if self._keeps:
+            try:
+                kept.value = normalize_json(value)
+                self.of(result.task).shape.pack_result(kept)
+            except (TypeError, ValueError, RecursionError, BadResult) as error:
+                raise BadResult(f"{result.task.module_path}: {error}") from error
+        _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=kept.finished_at, _return_value=kept.value)
+        return kept
 
 
 def _freshen() -> None:
@@ -108,10 +147,6 @@ def _arguments(result: TaskResult) -> list[Any]:
     return [TaskContext(task_result=result), *result.args] if result.task.takes_context else result.args
 
 
-def _succeeded(result: TaskResult, value: Any) -> None:
-    _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now(), _return_value=value)
-
-
 def _failed(result: TaskResult, error: Exception) -> bool:
     """Was it the last attempt? A Snooze is none, and no failure."""
     if isinstance(error, Snooze):
@@ -119,7 +154,7 @@ def _failed(result: TaskResult, error: Exception) -> bool:
     kind = type(error)
     result.errors.append(TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback="".join(format_exception(error))))
     job = current()
-    if not isinstance(error, Bury) and job.attempt <= job.max_retries:
+    if not isinstance(error, Bury | BadResult) and job.attempt <= job.max_retries:
         return False
     _set(result, status=TaskResultStatus.FAILED, finished_at=timezone.now())
     return True

@@ -1,5 +1,7 @@
 """Tasks as Django has them."""
 
+import time
+
 from django.tasks import task
 
 from mqueue import RateLimited, Snooze
@@ -29,3 +31,20 @@ def attempt(context, fail: str = "") -> None:
 @task(takes_context=True)
 async def attempt_async(context) -> None:
     raise ValueError(f"attempt {context.attempt}")
+
+
+@task(queue_name="emails")
+def add(a: int, b: int = 1) -> dict[str, object]:
+    return {"sum": (a + b,), "note": None}
+
+
+@task
+def returns(what: str) -> object:
+    return {"set": {1}, "nan": float("nan"), "long": "x" * 1_100_000}[what]
+
+
+@task
+def hold(name: str) -> None:
+    """Until there is a note of that name."""
+    while not Note.objects.filter(text=name).exists():
+        time.sleep(0.02)

@@ -1,0 +1,80 @@
+"""A worker of its own that runs what a site enqueues, on a real broker; and what the site, and another program, hear of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqueue.paths import Endpoint
+
+ROOT = Path(__file__).parents[2]
+LOOK = """
+import django
+
+django.setup()
+
+from django.tasks import default_task_backend
+
+result = default_task_backend.get_result({id!r})
+print(result.status.name, result.task.module_path, result.return_value, result.attempts, result.enqueued_at <= result.started_at)
+"""
+
+
+def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.db import transaction
+    from django.tasks import default_task_backend
+    from django.tasks.exceptions import TaskResultDoesNotExist
+    from shop.models import Note
+
+    app = default_task_backend.app
+    app.producer.connect(mqueue_endpoint.url, mqueue_endpoint.token)
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    told = {"MQUEUE_URL": mqueue_endpoint.url, "MQUEUE_TOKEN": mqueue_endpoint.token or "", "PYTHONPATH": path}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with transaction.atomic():
+        sent = tasks.send.enqueue("ada")
+    sent_async = tasks.send_async.enqueue("bob")
+    failing = tasks.attempt_async.enqueue()
+    held = tasks.hold.enqueue("let go")
+    for result in (sent, sent_async, failing, held):
+        result.refresh()
+        assert (result.status.name, result.attempts) == ("READY", 0)
+    command = [sys.executable, "-m", "mqueue.cli", "worker", "mqueue.contrib.django.worker", "--concurrency", "4"]
+    worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until(sent, "SUCCESSFUL", worker)
+        until(sent_async, "SUCCESSFUL", worker)
+        until(held, "RUNNING", worker)
+        assert (held.attempts, held.worker_ids) == (1, ["unknown"])
+        Note.objects.create(text="let go")
+        until(held, "SUCCESSFUL", worker)
+        until(failing, "FAILED", worker)
+        assert (sent.return_value, sent_async.return_value, held.return_value) == ("ada", None, None)
+        assert sent.worker_ids == sent_async.worker_ids == held.worker_ids
+        assert (failing.attempts, failing.errors[0].exception_class) == (2, ValueError)
+        assert failing.errors[0].traceback.endswith("ValueError: attempt 2")
+        assert failing.enqueued_at <= failing.finished_at
+        assert sorted(Note.objects.values_list("text", flat=True)) == ["let go", "sent async to bob", "sent to ada"]
+        looked = subprocess.run([sys.executable, "-c", LOOK.format(id=sent.id)], capture_output=True, text=True, check=False, timeout=60)
+        assert looked.stdout == "SUCCESSFUL shop.tasks.send ada 1 True\n", looked.stderr
+        for nothing in (int(sent.id) + 1, 2**63 - 1, 2**63, 10**19 - 1):
+            with pytest.raises(TaskResultDoesNotExist):
+                tasks.send.get_result(str(nothing))
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(40) == 0
+
+
+def until(result: Any, status: str, worker: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 40
+    while result.status.name != status:
+        assert worker.poll() is None
+        assert time.monotonic() < deadline, (result.status, status)
+        time.sleep(0.02)
+        result.refresh()
