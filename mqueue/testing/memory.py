@@ -248,10 +248,12 @@ class MemoryBroker:
     # ── inside ──
 
     def _put(self, item: wire.EnqueueItem) -> int:
-        """A message, unless its idempotency key has one."""
+        """A message, unless its idempotency key has one, or one waits under its unique key."""
         key = None if item.idempotency_key is None else (m.TopicName(item.namespace, item.topic), item.idempotency_key)
         if key is not None and (known := self._keys.get(key)) is not None:
             return known[0]
+        if item.unique_key is not None and (waiting := self._waiting(item)) is not None:
+            return waiting.id
         self._last_id += 1
         now = self._clock.wall_us()
         due = now + int((item.delay or 0) * 1e6) if item.deliver_after is None else (item.deliver_after - EPOCH) // MICROSECOND
@@ -260,6 +262,11 @@ class MemoryBroker:
         if key is not None:
             self._keys[key] = self._last_id, _digest(item)
         return self._last_id
+
+    def _waiting(self, item: wire.EnqueueItem) -> Stored | None:
+        """Who waits under its unique key."""
+        of_key = (s for s in self._look() if s.item.unique_key == item.unique_key and s.name == (item.namespace, item.topic))
+        return next((s for s in of_key if not s.leased and not s.dead), None)
 
     def _look(self) -> list[Stored]:
         """All there is, by id, once leases and TTLs that are over have ended."""

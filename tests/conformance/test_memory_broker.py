@@ -238,6 +238,22 @@ def test_results(world: World) -> None:
         world.broker.result(short, **here)
 
 
+def test_one_waits_under_a_unique_key(world: World) -> None:
+    [first] = world.put(b"x", unique_key="k", priority=2)
+    [other] = world.put(b"y", unique_key="other", priority=5)
+    assert world.put(b"z", b"z", unique_key="k", priority=1) == [first, first]
+    assert world.put(b"z", unique_key="k", idempotency_key="i") == [first]
+    [running] = world.get(1)
+    assert (running.id, running.payload, running.priority) == (first, b"x", 2)
+    [second] = world.put(b"x", unique_key="k")
+    assert second not in (first, other)
+    assert world.settle(running, "release") == "ok"
+    assert world.put(b"x", unique_key="k")[0] in (first, second)
+    assert {m.id for m in world.get()} == {first, second, other}
+    [third] = world.put(b"x", unique_key="k")
+    assert third not in (first, second, other)
+
+
 def test_idempotency_keys(world: World) -> None:
     [first] = world.put(b"x", idempotency_key="k")
     assert world.put(b"x", idempotency_key="k") == [first]
