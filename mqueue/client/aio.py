@@ -1,7 +1,9 @@
 """`AsyncClient`: the API for asyncio, over aiohttp. It belongs to the event loop that first uses it."""
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, Unpack
 
@@ -111,8 +113,10 @@ class AsyncClient:
     async def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
         return await self._call(protocol.cancelled(namespaces, since, wait))
 
-    async def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
-        return await self._call(protocol.result(id, topic, namespace, wait))
+    async def result(
+        self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
+    ) -> bytes:
+        return await self._call(protocol.result(id, topic, namespace, wait, within))
 
     async def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         found: list[wire.Schedule] = []
@@ -184,21 +188,21 @@ class AsyncClient:
         return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
 
     async def _call(self, call: Call[T]) -> T:
-        failed = 0
+        failed, until = 0, time.monotonic() + call.within
         while True:
             try:
-                return await self._send(call)
+                return await self._send(call, until - time.monotonic())
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
-                if pause is None:
+                if pause is None or time.monotonic() + pause >= until:
                     raise
             await self._sleep(pause)
 
-    async def _send(self, call: Call[T]) -> T:
+    async def _send(self, call: Call[T], left: float) -> T:
         if self._session is None:
             self._session = self._open()
-        timeout = aiohttp.ClientTimeout(total=self._timeout + call.wait, sock_connect=protocol.CONNECT_S)
+        timeout = aiohttp.ClientTimeout(total=protocol.total_s(call, self._timeout, left), sock_connect=protocol.CONNECT_S)
         try:
             async with self._session.request(
                 call.method, self._url(call.path), data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False

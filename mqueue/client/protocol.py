@@ -3,6 +3,7 @@
 Enqueue and poll speak msgpack (payloads travel as they are), the rest JSON.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +23,7 @@ Settled = wire.SettleItem | wire.Message  # what ack and nack take; a message br
 Extended = wire.ExtendItem | wire.Message
 
 CONNECT_S = 5.0
+LEAST_S = 0.05  # for an answer, whatever time is left
 TOTAL_S = 30.0  # beyond the call's own wait
 BATCH_BYTES = 7 * 1024 * 1024  # payload bytes in one enqueue, leaving room for the rest of the body
 ITEM_BYTES = 1024  # what an item takes beside payload and metadata
@@ -47,7 +49,9 @@ class EnqueueOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose."""
+    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose. `within`: seconds that
+    it may take in all, with what is sent again.
+    """
 
     method: str
     path: str
@@ -55,6 +59,7 @@ class Call(Generic[T]):
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     wait: float = 0.0
+    within: float = math.inf
     repeatable: bool = False
     answers: tuple[int, ...] = (HTTPStatus.OK,)  # statuses that have a result
 
@@ -97,6 +102,11 @@ _read_workers = msgspec.json.Decoder(list[wire.Worker]).decode
 _read_problem = msgspec.json.Decoder(wire.Problem).decode
 _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
+
+
+def total_s(call: Call[Any], timeout: float, left: float) -> float:
+    """For one try. `timeout`: of the client; `left`: of the time that the call has in all."""
+    return min(timeout + call.wait, max(left, LEAST_S))
 
 
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
@@ -180,11 +190,11 @@ def cancelled(namespaces: Sequence[str], since: str | None, wait: float) -> Call
     return Call("POST", "/cancelled", _read_cancelled, body, wait=wait, repeatable=True)
 
 
-def result(id: int, topic: str | None, namespace: str, wait: float) -> Call[bytes]:
+def result(id: int, topic: str | None, namespace: str, wait: float, within: float) -> Call[bytes]:
     """`topic`: tells the broker where to look."""
     query = {**({"topic": topic, "namespace": namespace} if topic is not None else {}), **({"wait": wait} if wait else {})}
     path = f"/messages/{id:d}/result" + (f"?{urlencode(query)}" if query else "")
-    return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, repeatable=True)
+    return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, within=within, repeatable=True)
 
 
 def schedules(namespace: str, after: str, limit: int) -> Call[list[wire.Schedule]]:

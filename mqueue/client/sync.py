@@ -1,5 +1,6 @@
 """`Client`: the API for threads. urllib3 with a keep-alive pool; safe to share between threads, and over a fork."""
 
+import math
 import os
 import random
 import ssl
@@ -130,12 +131,15 @@ class Client:
         """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to `wait` seconds for one."""
         return self._call(protocol.cancelled(namespaces, since, wait))
 
-    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+    def result(
+        self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
+    ) -> bytes:
         """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a search.
+        `within`: seconds for all of it, where the broker does not answer.
 
         Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has expired.
         """
-        return self._call(protocol.result(id, topic, namespace, wait))
+        return self._call(protocol.result(id, topic, namespace, wait, within))
 
     def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
         """By name, without their payloads."""
@@ -204,21 +208,21 @@ class Client:
         return self._sharing.get(here) or self._sharing.setdefault(here, Sharing(self._call, safe_retries=self._safe_retries))
 
     def _call(self, call: Call[T]) -> T:
-        failed = 0
+        failed, until = 0, time.monotonic() + call.within
         while True:
             try:
-                return self._send(call)
+                return self._send(call, until - time.monotonic())
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
-                if pause is None:
+                if pause is None or time.monotonic() + pause >= until:
                     raise
             self._sleep(pause)
 
-    def _send(self, call: Call[T]) -> T:
+    def _send(self, call: Call[T], left: float) -> T:
         if self._owner != os.getpid():  # a forked child must not share the parent's sockets
             self._pool, self._owner = self._open(), os.getpid()  # in this order: another thread goes by the owner
-        total = self._timeout + call.wait
+        total = protocol.total_s(call, self._timeout, left)
         try:
             reply = self._pool.urlopen(
                 call.method,

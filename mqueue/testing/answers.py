@@ -1,5 +1,6 @@
 """What handles ask in a test: of a job's state and result, and its end."""
 
+import math
 from typing import Protocol
 
 from mqueue import message as m
@@ -36,7 +37,9 @@ class Answers:
     def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]:
         return self._asked.dead_letters(topic, namespace=namespace, limit=limit, after=after)
 
-    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
+    def result(
+        self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
+    ) -> bytes:
         """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
         try:
             return self._asked.result_of(id)
@@ -54,5 +57,5 @@ class AsyncAnswers:
     async def cancel(self, id: int) -> wire.Cancel:
         return self._answers.cancel(id)
 
-    async def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
-        return self._answers.result(id, topic=topic, namespace=namespace, wait=wait)
+    async def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
+        return self._answers.result(id, topic=topic, namespace=namespace, wait=wait, within=within)

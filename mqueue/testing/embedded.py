@@ -155,8 +155,8 @@ class Here:
     def cancel(self, id: int) -> wire.Cancel:
         return self._client.cancel(id)
 
-    def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
-        return self._client.result(id, wait=wait)
+    def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
+        return self._client.result(id, wait=wait, within=within)
 
 
 class AsyncHere:
@@ -174,9 +174,9 @@ class AsyncHere:
         async with AsyncClient(self._url, self._token) as client:
             return await client.cancel(id)
 
-    async def result(self, id: int, *, topic: str, namespace: str, wait: float) -> bytes:
+    async def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
         async with AsyncClient(self._url, self._token) as client:
-            return await client.result(id, wait=wait)
+            return await client.result(id, wait=wait, within=within)
 
 
 def _is_far(status: wire.Status, horizon: float) -> bool:

@@ -19,6 +19,7 @@ R_co = TypeVar("R_co", covariant=True)
 Cancelled = Literal["cancelled", "cancelling", "gone"]
 WAIT_S = 20.0  # of one request
 AWAY_S = 0.5  # between two tries while the broker is away
+ANSWER_S = 1.0  # beyond the caller's time, for the broker's last answer
 
 
 class NoResult(TypeError):
@@ -44,16 +45,17 @@ class Handle(Generic[R_co]):
         return await (await self._app.producer.async_client()).message(self.id)
 
     def result(self, timeout: float | None = None) -> R_co:
-        """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for ever).
+        """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for ever), and a second
+        more where the broker does not answer.
 
         Raises NoResult at once for a task without `result=True`; JobFailed for a dead letter, with its error; NotFound where nothing is
         known of it: its result has expired, or it was taken away; TimeoutError; TypeError for a result of another form.
         """
         wait = Wait(self, timeout)
-        client = self._app.producer.client()
+        client, of = self._app.producer.client(), {"topic": self.name.topic, "namespace": self.name.namespace}
         while True:
             try:
-                packed = client.result(self.id, topic=self.name.topic, namespace=self.name.namespace, wait=wait.next_s())
+                packed = client.result(self.id, **of, wait=wait.next_s(), within=wait.within_s())
             except MQueueError as error:
                 pause = wait.pause_s(error)
             else:
@@ -63,10 +65,10 @@ class Handle(Generic[R_co]):
     async def result_async(self, timeout: float | None = None) -> R_co:
         """`result`, on an event loop."""
         wait = Wait(self, timeout)
-        client = await self._app.producer.async_client()
+        client, of = await self._app.producer.async_client(), {"topic": self.name.topic, "namespace": self.name.namespace}
         while True:
             try:
-                packed = await client.result(self.id, topic=self.name.topic, namespace=self.name.namespace, wait=wait.next_s())
+                packed = await client.result(self.id, **of, wait=wait.next_s(), within=wait.within_s())
             except MQueueError as error:
                 pause = wait.pause_s(error)
             else:
@@ -106,6 +108,10 @@ class Wait:
     def next_s(self) -> float:
         """For the broker to wait."""
         return max(0.0, min(WAIT_S, self._until - time.monotonic()))
+
+    def within_s(self) -> float:
+        """For the request, with what is sent again."""
+        return max(0.0, self._until - time.monotonic()) + ANSWER_S
 
     def pause_s(self, error: MQueueError) -> float:
         """Before the next try. Raises `error` where that is an answer, or the broker was away until the end; TimeoutError."""

@@ -1,7 +1,9 @@
 """Results: typed there and back, from loop, threads and processes; what cannot be kept; what a handle says while there is none."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from mqueue import Handle, JobFailed, MQueue, NoResult, wire
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending, Unavailable
 from mqueue.worker.codec import BadResult, Shape
-from mqueue.worker.handle import AWAY_S, Wait
+from mqueue.worker.handle import ANSWER_S, AWAY_S, Wait
 from mqueue.worker.outcome import Outcome
 
 
@@ -221,3 +223,24 @@ async def test_a_task_without_result_sends_none(broker: FakeBroker) -> None:
         await until(lambda: broker.settled)
         await asyncio.sleep(0)
     assert [s.result for s in broker.settled] == [None]
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The URL of a broker that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+async def test_a_broker_that_does_not_answer_costs_a_second_at_most(mute: str) -> None:
+    app = MQueue(mute, "token")
+
+    @app.task(result=True)
+    def unheard() -> None: ...
+
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await unheard.handle(7).result_async(0.1)
+    with pytest.raises(Unavailable):
+        await asyncio.to_thread(unheard.handle(7).result, 0.1)
+    assert time.monotonic() - began < 2 * (0.1 + ANSWER_S) + 1

@@ -44,7 +44,7 @@ local function take(key)          -- leases one; true when the call is full
   local t = topic(topic_of(r))
   t.size = t.size - 1
   local expires = unpack1('>I8', r, 39)
-  if expires > 0 and expires <= now then finish(r, 'e'); expired = expired + 1; return false end
+  if has_expired(expires) then finish(r, 'e'); expired = expired + 1; return false end
   local until_ = now + (lease_ms > 0 and lease_ms or unpack1('>I4', r, 47)) * 1000
   r = 'l' .. sub(r, 2, 60) .. pack('>I4I8I8', tonumber(epoch), lease_no, until_) .. sub(r, 81)
   put(id, r)
