@@ -388,19 +388,6 @@ def each_minute() -> None:
     ran.append("minute")
 
 
-@app.task(name="weekly", every=7 * 86400, args=(Order(7, Decimal("1.50")),), kwargs={"note": "due"})
-def weekly(order: Order, *, note: str) -> None:
-    ran.append((order, note))
-
-
-def test_ticks_bring_their_arguments(mqueue_manual: Manual, mqueue_clock: ManualClock) -> None:
-    mqueue_manual.schedule(weekly)
-    mqueue_clock.advance(7 * 86400)
-    assert mqueue_manual.drain() == Drained(done=1)
-    assert ran == [(Order(7, Decimal("1.50")), "due")]
-    mqueue_manual.assert_enqueued(weekly, args=[Order(7, Decimal("1.50"))], kwargs={"note": "due"})
-
-
 def test_periodic_tasks_come_as_the_clock_moves(mqueue_manual: Manual, mqueue_clock: ManualClock) -> None:
     mqueue_clock.move_to(datetime(2100, 6, 1, 0, 0, tzinfo=UTC))
     mqueue_manual.schedule(nightly)

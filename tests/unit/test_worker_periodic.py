@@ -15,6 +15,7 @@ from fake_broker import FakeBroker, start
 from working import until, working
 
 from mqueue import Retry
+from mqueue.testing import Drained, Manual, ManualClock
 from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker
 
@@ -119,6 +120,20 @@ def test_ticks_have_what_the_decorator_said_then() -> None:
     call = msgspec.json.decode(task.periodic.payload)
     assert call == {"task": "t", "args": [{"number": 7, "to": ["eve"]}], "kwargs": {"day": "2025-06-01", "tags": ["b"]}}
     assert task.shape.fit(call["args"], call["kwargs"]) == ([Order(7, {"eve"})], {"day": date(2025, 6, 1), "tags": frozenset("b")})
+
+
+def test_ticks_bring_their_arguments(mqueue_manual: Manual, mqueue_clock: ManualClock) -> None:
+    app, ran = MQueue("http://unused"), []
+
+    @app.task(name="t", every=60, args=(Order(7, {"eve"}),), kwargs={"tags": frozenset("b")})
+    def note(order: Order, *, tags: frozenset[str]) -> None:
+        ran.append((order, tags))
+
+    mqueue_manual.schedule(note)
+    mqueue_clock.advance(60)
+    assert mqueue_manual.drain() == Drained(done=1)
+    assert ran == [(Order(7, {"eve"}), frozenset("b"))]
+    mqueue_manual.assert_enqueued(note, args=[Order(7, {"eve"})], kwargs={"tags": frozenset("b")})
 
 
 def test_every_process_declares_the_same() -> None:
