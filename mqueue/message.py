@@ -65,8 +65,7 @@ class RequestKey:
     body_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """A leased message. `attempt` counts from 1; `receipt` fences every settle and extend of this delivery."""
 
     id: int
@@ -84,8 +83,7 @@ class Delivery:
     lease_us: int  # how long that was when it was leased
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(Struct, frozen=True):
     """The end of one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or cancel (no more of it)."""
 
     id: int
@@ -99,8 +97,7 @@ class Settle:
     result_ttl: float = RESULT_TTL_S  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(Struct, frozen=True):
     """Renewal of a lease: it ends `lease` seconds from now (None: the message's own lease)."""
 
     id: int
