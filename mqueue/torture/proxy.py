@@ -22,7 +22,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._refuses = False
-        self._flows = _set()  # of the connections that begin now
+        self._flow = Flow()  # of the connections that begin now
         self.port = 0
 
     async def start(self) -> None:
@@ -34,15 +34,16 @@ class Proxy:
         self._reset()
 
     def stall(self) -> None:
-        self._flows.clear()
+        self._flow.passes.clear()
 
     def heal(self, stalled: Healed = "flow") -> None:
         self._refuses = False
         if stalled == "reset":
             self._reset()
+        self._flow.passes.set()
         if stalled == "forgotten":
-            self._flows = _set()
-        self._flows.set()
+            self._flow.forgotten = True
+            self._flow = Flow()
 
     async def close(self) -> None:
         self.cut()
@@ -60,7 +61,7 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        connection = Connection((reader, writer), there, self._flows)
+        connection = Connection((reader, writer), there, self._flow)
         self._connections.add(connection)
         if self._refuses:  # since it has connected
             connection.reset()
@@ -77,12 +78,21 @@ class Proxy:
         return await asyncio.open_connection("127.0.0.1", self._target)
 
 
-class Connection:
-    """Both directions of one. Bytes pass while `flows` is set."""
+class Flow:
+    """What becomes of the bytes of the connections that began with it."""
 
-    def __init__(self, here: End, there: End, flows: asyncio.Event) -> None:
+    def __init__(self) -> None:
+        self.passes = asyncio.Event()
+        self.passes.set()
+        self.forgotten = False
+
+
+class Connection:
+    """Both directions of one."""
+
+    def __init__(self, here: End, there: End, flow: Flow) -> None:
         self._writers = here[1], there[1]
-        self._pumps = [asyncio.create_task(_pump(here[0], there[1], flows)), asyncio.create_task(_pump(there[0], here[1], flows))]
+        self._pumps = [asyncio.create_task(_pump(here[0], there[1], flow)), asyncio.create_task(_pump(there[0], here[1], flow))]
 
     def reset(self) -> None:
         for pump in self._pumps:
@@ -98,15 +108,10 @@ class Connection:
             self.reset()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: Flow) -> None:
     with suppress(OSError):
         while data := await reader.read(CHUNK):
-            await flows.wait()
-            writer.write(data)
-            await writer.drain()
-
-
-def _set() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
+            await flow.passes.wait()
+            if not flow.forgotten:
+                writer.write(data)
+                await writer.drain()

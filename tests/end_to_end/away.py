@@ -5,22 +5,20 @@
 Every broker's way to Redis is cut. Judged as `mqueue torture` is: nothing lost, acks stick, order strict.
 """
 
-import argparse
 import asyncio
 import time
 from dataclasses import dataclass, field
 
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
-from mqueue.torture.load import Load
 from mqueue.torture.run import details
-from mqueue.torture.scene import BROKERS, new_history, staged, under_load
+from mqueue.torture.scene import BROKERS, new_history
 from mqueue.torture.stage import Stage
 
-from .rates import longest_gap, rate, said, told
+from .campaign import finish, options, table, violations
+from .rates import CALLS, answers_told, longest_gap, rate
+from .steady import steady
 
-PRODUCERS, WORKERS = 2, 16
-CALLS = ("enqueue", "fetch", "ack")
 COLD_S = 10.0  # within which PostgreSQL serves
 GAP_MAX_S = 10.0  # the longest that no call of a kind was answered
 
@@ -39,11 +37,7 @@ class Away:
 
 async def run(seconds: float, calm_s: float, seed: int = 1) -> Away:
     found = Away(new_history())
-    async with (
-        staged(lambda urls, token: Load(found.history, urls, token, seed)) as (stage, load),
-        under_load(stage, load, PRODUCERS, WORKERS),
-    ):
-        await asyncio.sleep(1.0 + calm_s)
+    async with steady(found.history, calm_s, seed) as stage:
         await _cut(stage, found, seconds)
         await asyncio.sleep(calm_s)
     found.verdict = judge(found.history)
@@ -86,11 +80,8 @@ def report(found: Away, calm_s: float) -> list[str]:
         rows[f"{call}: longest gap, s"] = f"{gap(found, call):.1f}"
     rows["fetches whose order was judged"] = found.verdict.judged
     rows["delivered after an acknowledged ack, allowed"] = len(found.verdict.allowed_after_ack)
-    rows |= {name.replace("_", " "): count for name, count in found.verdict.bad().items()}
-    lines = [f"{name:48}{value!s:>10}" for name, value in rows.items()]
-    lines += ["answered from PostgreSQL:"]
-    lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, found.cold, found.end).items()]
-    return lines
+    rows |= violations(found.verdict)
+    return [*table(rows), "answered from PostgreSQL:", *answers_told(answers, found.cold, found.end)]
 
 
 def good(found: Away) -> bool:
@@ -99,16 +90,10 @@ def good(found: Away) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--calm", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, seconds=30.0, calm=10.0, seed=1)
     found = asyncio.run(run(given.seconds, given.calm, given.seed))
-    print("\n".join(report(found, given.calm)))
-    print("judged:", "good" if good(found) else "NOT good")
-    print("\n".join(details(found.verdict, found.history)))
-    return 0 if good(found) else 1
+    claim = f"cold and hot again within {COLD_S:g} s, every call goes on, nothing lost, acks stick, order strict"
+    return finish(good(found), report(found, given.calm), claim, details(found.verdict, found.history))
 
 
 if __name__ == "__main__":

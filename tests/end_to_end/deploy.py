@@ -6,7 +6,6 @@ One worker has grace for its jobs of two seconds, and ends them; the other's gra
 begins again. Neither may cost an attempt.
 """
 
-import argparse
 import random
 import signal
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from mqueue.client import Client
 
 from .broker import Broker, until
+from .campaign import finish, options, table
 from .jobs import Crew, Load, Member, acked, percentile, unfinished
 
 GRACES = {"patient": "30s", "hasty": "0.5s"}
@@ -48,9 +48,10 @@ class Found:
 def run(restarts: int, job_s: float = JOB_S, seed: int = 1) -> Found:
     found = Found()
     with Broker() as broker, tempfile.TemporaryDirectory() as folder, Client(broker.url, broker.token, batch=True) as client:
-        crew = Crew(Path(folder), broker.url, broker.token)
-        load = Load(client, RATE, lambda chance: _job(chance, job_s), LEASE_S, seed)
-        try:
+        with (
+            Crew(Path(folder), broker.url, broker.token) as crew,
+            Load(client, RATE, lambda chance: _job(chance, job_s), LEASE_S, seed) as load,
+        ):
             workers = {name: _start(crew, name) for name in GRACES}
             for worker in workers.values():
                 worker.wait_started()
@@ -68,9 +69,6 @@ def run(restarts: int, job_s: float = JOB_S, seed: int = 1) -> Found:
             found.jobs = len(load.known())
             until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
             found.acked = acked(client)
-        finally:
-            load.stop()
-            crew.close()
         notes = crew.notes()
         found.lost = len(set(load.known()) - {note.job for note in notes if note.what == "ended"})
         found.spent = sum(note.what == "began" and note.attempt != 1 for note in notes)
@@ -99,18 +97,13 @@ def report(found: Found) -> list[str]:
         "attempts spent": found.spent,
         "exit codes other than 0": sum(found.codes.values()) - found.codes[0],
     }
-    return lines + [f"{name:28}{value:>10,}" for name, value in rows.items()]
+    return lines + table(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--restarts", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, restarts=20, seed=1)
     found = run(given.restarts, seed=given.seed)
-    print("\n".join(report(found)))
-    print(f"judged: {'good' if found.good() else 'NOT good'} (no attempt spent, nothing lost, each job acked once)")
-    return 0 if found.good() else 1
+    return finish(found.good(), report(found), "no attempt spent, nothing lost, each job acked once")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ poll that waits may be handed a message, its own too, as long as nobody knows th
 time, and is told by its attempts.
 """
 
-import argparse
 import random
 import signal
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from mqueue.client import Client
 
 from .broker import Broker, until
+from .campaign import finish, options, table
 from .jobs import Crew, Load, Member, Note, acked, percentile, unfinished
 
 WAYS = ("killed", "asleep", "asleep and full", "out of memory")
@@ -82,9 +82,7 @@ def run(rounds: int, ways: Sequence[str] = WAYS, lease: float = LEASE_S, seed: i
     """So many rounds of each way."""
     found, chance = Found(lease), random.Random(seed)
     with Broker() as broker, tempfile.TemporaryDirectory() as folder, Client(broker.url, broker.token, batch=True) as client:
-        crew = Crew(Path(folder), broker.url, broker.token)
-        load = Load(client, RATE, _short_job, lease, seed)
-        try:
+        with Crew(Path(folder), broker.url, broker.token) as crew, Load(client, RATE, _short_job, lease, seed) as load:
             crew.start(WITNESS, "--concurrency", str(WITNESS_SLOTS)).wait_started()
             load.start()
             for _ in range(rounds):
@@ -94,9 +92,6 @@ def run(rounds: int, ways: Sequence[str] = WAYS, lease: float = LEASE_S, seed: i
             found.jobs = len(load.known())
             until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
             found.acked = acked(client)
-        finally:
-            load.stop()
-            crew.close()
         _judge(found, crew.notes(), load.known())
     return found
 
@@ -220,19 +215,14 @@ def report(found: Found) -> list[str]:
         "the sleeper was not told": len(found.untold),
         "falls that showed nothing": len(found.showed_nothing()),
     }
-    return lines + [f"{name:26}{value:>12,}" for name, value in rows.items()]
+    return lines + table(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, rounds=20, seed=1)
     found = run(given.rounds, seed=given.seed)
-    print("\n".join(report(found)))
-    print(f"judged: {'good' if found.good() else 'NOT good'} (elsewhere within the lease and {LATE_S:g} s, nothing settled runs again)")
-    print("\n".join([*found.untold, *found.showed_nothing(), *map(str, found.ran_again)]))
-    return 0 if found.good() else 1
+    claim = f"elsewhere within the lease and {LATE_S:g} s, nothing settled runs again"
+    return finish(found.good(), report(found), claim, [*found.untold, *found.showed_nothing(), *map(str, found.ran_again)])
 
 
 if __name__ == "__main__":

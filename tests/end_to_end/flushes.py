@@ -5,26 +5,24 @@
 Judged as `mqueue torture` is. A broker that missed an epoch's barrier, as its log tells, may let its unflushed acks come back.
 """
 
-import argparse
 import asyncio
 import time
 from dataclasses import dataclass, field
 
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
-from mqueue.torture.load import Load
 from mqueue.torture.run import details
-from mqueue.torture.scene import new_history, staged, under_load
+from mqueue.torture.scene import new_history
 from mqueue.torture.stage import Stage
 
-from .rates import back_after, rate, said, told
+from .campaign import finish, options, table, violations
+from .rates import CALLS, answers_told, back_after, rate
+from .steady import steady
 
 EVERY_S = 0.2
 BACK_S = 10.0  # after the end
 SHARE = 0.95
 WINDOW_S = 3.0  # over which a rate is taken
-PRODUCERS, WORKERS = 2, 16  # the workers keep up: what is measured is not how a backlog grows
-CALLS = ("enqueue", "fetch", "ack")
 
 
 @dataclass
@@ -46,12 +44,10 @@ class Flushed:
 async def run(seconds: float, calm_s: float, seed: int = 1) -> Flushed:
     """`calm_s`: how long the load goes on before and after."""
     found = Flushed(new_history())
-    async with staged(lambda urls, token: Load(found.history, urls, token, seed)) as (stage, load):
-        async with under_load(stage, load, PRODUCERS, WORKERS):
-            await asyncio.sleep(1.0 + calm_s)
-            await _flush(stage, found, seconds)
-            await asyncio.sleep(calm_s)
-            found.epochs = int(await stage.metric(stage.brokers[0], "mqueue_epoch") or 0)
+    async with steady(found.history, calm_s, seed) as stage:
+        await _flush(stage, found, seconds)
+        await asyncio.sleep(calm_s)
+        found.epochs = int(await stage.metric(stage.brokers[0], "mqueue_epoch") or 0)
         found.late = sum(broker.log.read_text().count('"late": true') for broker in stage.brokers)
     found.verdict = judge(found.history)
     return found
@@ -80,11 +76,8 @@ def report(found: Flushed, calm_s: float) -> list[str]:
         rows[f"{call}: {SHARE:.0%} of before again after, s"] = "never" if back is None else f"{back:.1f}"
     rows["delivered after an acknowledged ack, allowed"] = len(found.verdict.allowed_after_ack)
     rows["fetches whose order was judged"] = found.verdict.judged
-    rows |= {name.replace("_", " "): count for name, count in found.verdict.bad().items()}
-    lines = [f"{name:48}{value!s:>10}" for name, value in rows.items()]
-    lines += ["answered meanwhile:"]
-    lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, found.start, found.end).items()]
-    return lines
+    rows |= violations(found.verdict)
+    return [*table(rows), "answered meanwhile:", *answers_told(answers, found.start, found.end)]
 
 
 def recovered(found: Flushed, calm_s: float) -> bool:
@@ -97,18 +90,15 @@ def recovered(found: Flushed, calm_s: float) -> bool:
     )
 
 
+def good(found: Flushed, calm_s: float) -> bool:
+    return found.verdict.good() and found.epochs > 2 and recovered(found, calm_s)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--calm", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, seconds=60.0, calm=20.0, seed=1)
     found = asyncio.run(run(given.seconds, given.calm, given.seed))
-    print("\n".join(report(found, given.calm)))
-    good = found.verdict.good() and found.epochs > 2 and recovered(found, given.calm)
-    print("judged:", "good" if good else "NOT good")
-    print("\n".join(details(found.verdict, found.history)))
-    return 0 if good else 1
+    claim = f"nothing lost, acks stick, order strict, {SHARE:.0%} of the former rates within {BACK_S:g} s after the end"
+    return finish(good(found, given.calm), report(found, given.calm), claim, details(found.verdict, found.history))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The monotonic clock is the machine's: what jobs note and what a campaign sees ar
 """
 
 import itertools
-import os
 import random
 import resource
 import signal
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Note:
 
 
 class Crew:
-    """A folder with the tasks above, and workers that run them."""
+    """A folder with the tasks above, and workers that run them; at the end they are killed."""
 
     def __init__(self, folder: Path, url: str, token: str) -> None:
         (folder / "e2e_jobs.py").write_text(TASKS)
@@ -136,7 +136,10 @@ class Crew:
                 open_[note.job] = note
         return {job: note for job, note in open_.items() if note.what == "began"}
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for member in self.workers:
             member.kill()
 
@@ -227,6 +230,12 @@ class Load:
         with self._lock:
             return dict(self.ids)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -263,7 +272,3 @@ def unfinished(client: Client) -> int:
 def percentile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
-
-
-def cores() -> int:
-    return os.cpu_count() or 1

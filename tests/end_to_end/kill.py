@@ -5,7 +5,6 @@
 An answer that never came says nothing: such an enqueue may exist, such an ack may have counted.
 """
 
-import argparse
 import asyncio
 import random
 import statistics
@@ -18,6 +17,7 @@ from mqueue.client import AsyncClient
 from mqueue.errors import Unavailable
 
 from .broker import Broker
+from .campaign import finish, options, table
 
 TOPICS = ("kill-a", "kill-b")
 PRODUCERS, CONSUMERS = 16, 4
@@ -111,25 +111,25 @@ async def _consume_once(client: AsyncClient, ledger: Ledger, limit: int) -> set[
     return acked
 
 
+def report(ledger: Ledger) -> list[str]:
+    return table(
+        {
+            "acknowledged": len(ledger.enqueued),
+            "delivered": len(ledger.delivered),
+            "requests cut": ledger.unanswered,
+            "restart, median, s": round(statistics.median(ledger.restart_s), 2),
+            "restart, slowest, s": round(max(ledger.restart_s), 2),
+            "lost": len(ledger.lost()),
+            "came back after its ack": len(ledger.came_back),
+        }
+    )
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, rounds=200, seed=1)
     with Broker(env=ENV) as broker:
         ledger = asyncio.run(run(broker, given.rounds, given.seed))
-    rows = {
-        "rounds": given.rounds,
-        "acknowledged": len(ledger.enqueued),
-        "delivered": len(ledger.delivered),
-        "requests cut": ledger.unanswered,
-        "restart, median, s": round(statistics.median(ledger.restart_s), 2),
-        "restart, slowest, s": round(max(ledger.restart_s), 2),
-        "lost": len(ledger.lost()),
-        "came back after its ack": len(ledger.came_back),
-    }
-    print("\n".join(f"{name:26}{value:>12}" for name, value in rows.items()))
-    return 0 if ledger.good() else 1
+    return finish(ledger.good(), report(ledger), "what was acknowledged is delivered, what was acked stays away")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python -m tests.end_to_end.memory --messages 1000000
 """
 
-import argparse
 import asyncio
 import time
 from contextlib import suppress
@@ -12,6 +11,7 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 
 from .broker import Broker
+from .campaign import finish, options, table
 
 BATCH = 1_000
 REDIS_MAX, RSS_MAX = 100, 300  # MB
@@ -81,18 +81,13 @@ async def run(broker: Broker, messages: int, producers: int) -> int:
         "looks": watch.looks,
         f"Redis, MB (below {REDIS_MAX})": round(watch.redis / MB, 1),
         f"broker, MB (below {RSS_MAX})": round(watch.rss / MB, 1),
-        "in order afterwards": str(ordered),
-        "judged": "bounded" if good else "NOT bounded",
+        "in order afterwards": "yes" if ordered else "no",
     }
-    print("\n".join(f"{name:26}{value:>12}" for name, value in rows.items()))
-    return 0 if good else 1
+    return finish(good, table(rows), "what Redis and the broker hold is bounded, and order is kept")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--producers", type=int, default=4)
-    given = parser.parse_args()
+    given = options(__doc__, messages=1_000_000, producers=4)
     with Broker() as broker:
         return asyncio.run(run(broker, given.messages, given.producers))
 

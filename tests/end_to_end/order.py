@@ -3,7 +3,6 @@
 python -m tests.end_to_end.order --messages 200000
 """
 
-import argparse
 import asyncio
 import random
 import time
@@ -15,6 +14,7 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 
 from .broker import Broker
+from .campaign import finish, options, table
 from .history import Delivery, Fetch, History, Key, Verdict, judge
 
 TOPIC = "order"
@@ -114,7 +114,7 @@ def _delivery(m: wire.Message) -> Delivery:
     return Delivery(Key(m.priority, (due.days * 86400 + due.seconds) * 1_000_000 + due.microseconds, m.id), m.attempt)
 
 
-def report(campaign: Campaign, history: History, verdict: Verdict, seconds: float, broker: Broker) -> str:
+def report(campaign: Campaign, history: History, verdict: Verdict, seconds: float, broker: Broker) -> list[str]:
     got = sum(len(f.got) for f in history.fetches)
     rows = {
         "messages": campaign.messages,
@@ -127,28 +127,21 @@ def report(campaign: Campaign, history: History, verdict: Verdict, seconds: floa
         "refills": int(broker.metric("mqueue_refill_total")),
         "rows refilled": int(broker.metric("mqueue_refill_rows_total")),
         **verdict.counts(),
-        "judged": "strict" if verdict.good() else "NOT strict",
     }
-    return "\n".join(f"{name:22}{value:>12}" for name, value in rows.items())
+    return table(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--ready-max", type=int, default=READY_MAX)
-    given = parser.parse_args()
+    given = options(__doc__, messages=200_000, seed=1, ready_max=READY_MAX)
     campaign = Campaign(given.messages, given.seed, timeout_s=120 + given.messages / 100)
     with Broker(env={"MQUEUE_READY_MAX": str(given.ready_max)}) as broker:
         began = time.monotonic()
         history = asyncio.run(run(campaign, broker.url, broker.token))
         seconds = time.monotonic() - began
         verdict = judge(history)
-        print(report(campaign, history, verdict, seconds, broker))
-    for name, found in vars(verdict).items():
-        for each in list(found)[:3]:
-            print(name, each)
-    return 0 if verdict.good() else 1
+        lines = report(campaign, history, verdict, seconds, broker)
+    some = [f"{name} {each}" for name, found in vars(verdict).items() for each in list(found)[:3]]
+    return finish(verdict.good(), lines, "the order is strict", some)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Twice: *stopped*, it does not run; *frozen*, no process of it does anything, and
 connections again. Judged as `mqueue torture` is.
 """
 
-import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator
@@ -21,9 +20,10 @@ from mqueue.torture.run import details
 from mqueue.torture.scene import BROKERS, new_history, staged, under_load
 from mqueue.torture.stage import Stage
 
+from .campaign import finish, options, table, violations
 from .frozen import frozen
 from .paced import Paced
-from .rates import back_after, longest_gap, rate, said, told
+from .rates import CALLS, answers_told, back_after, longest_gap, rate
 
 PRODUCERS, WORKERS = 4, 4
 WAYS = ("stopped", "frozen")
@@ -32,7 +32,6 @@ SHARE = 0.95
 WINDOW_S = 1.0  # over which a rate is taken
 DRAIN_S = 60.0
 LOOK_S = 0.02
-CALLS = ("enqueue", "fetch", "ack")
 
 
 @dataclass
@@ -151,29 +150,24 @@ def report(found: Found) -> list[str]:
         rows["batches buffered when it is back"] = o.buffered
         rows["flushed, s after it is back"] = _seconds(o.drained_s)
         rows["recovered, s after it is back"] = _seconds(o.recovery_s())
-        lines += [f"  {name:48}{value!s:>10}" for name, value in rows.items()]
-        lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, o.start, o.end).items()]
-    lines += [f"{name.replace('_', ' '):50}{count:>10}" for name, count in found.verdict.bad().items()]
-    return lines
+        lines += [*table(rows, indent="  "), *answers_told(answers, o.start, o.end)]
+    return lines + table(violations(found.verdict))
 
 
 def _seconds(value: float | None) -> str:
     return "never" if value is None or value == INFINITE else f"{value:.1f}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--calm", type=float, default=15.0)
-    parser.add_argument("--rate", type=float, default=2000.0)
-    given = parser.parse_args()
-    found = asyncio.run(run(given.seconds, given.calm, given.rate))
-    print("\n".join(report(found)))
+def good(found: Found) -> bool:
     served = all(o.former[call] > 0 and rate(found.history.answers, call, o.start, o.end) > 0 for o in found.outages for call in CALLS)
-    good = found.verdict.good() and served and all(o.recovery_s() <= BACK_S for o in found.outages)
-    print(f"judged: {'good' if good else 'NOT good'} (recovered within {BACK_S:g} s, nothing lost)")
-    print("\n".join(details(found.verdict, found.history)))
-    return 0 if good else 1
+    return found.verdict.good() and served and all(o.recovery_s() <= BACK_S for o in found.outages)
+
+
+def main() -> int:
+    given = options(__doc__, seconds=30.0, calm=15.0, rate=2000.0)
+    found = asyncio.run(run(given.seconds, given.calm, given.rate))
+    claim = f"recovered within {BACK_S:g} s, nothing lost"
+    return finish(good(found), report(found), claim, details(found.verdict, found.history))
 
 
 if __name__ == "__main__":

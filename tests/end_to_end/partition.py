@@ -6,7 +6,6 @@
 answered meanwhile is told.
 """
 
-import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +19,8 @@ from mqueue.torture.run import details
 from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Broker, Stage
 
-from .rates import longest_gap, rate, said, told
+from .campaign import finish, options, table, violations
+from .rates import CALLS, answers_told, longest_gap, rate
 
 WORKERS = 12  # they keep up
 CALM_S = LEASE_S + 4.0
@@ -144,26 +144,20 @@ def report(found: Found) -> list[str]:
         lines.append(f"{a.name}, {a.end - a.start:.1f} s: broker {a.to}, which {'led' if a.led else 'did not lead'}")
         if a.led:
             lines.append(f"  another leads after {'never' if a.leader_s == NEVER else f'{a.leader_s:.1f} s'}")
-        rates = ", ".join(f"{call} {rate(answers, call, a.start, a.end):.0f}" for call in ("enqueue", "fetch", "ack"))
-        gaps = ", ".join(f"{call} {longest_gap(answers, call, 1 - a.to, a.start, a.end):.1f}" for call in ("enqueue", "fetch", "ack"))
+        rates = ", ".join(f"{call} {rate(answers, call, a.start, a.end):.0f}" for call in CALLS)
+        gaps = ", ".join(f"{call} {longest_gap(answers, call, 1 - a.to, a.start, a.end):.1f}" for call in CALLS)
         lines.append(f"  messages a second: {rates}; longest time without an ok of broker {1 - a.to}, s: {gaps}")
         lines.append(f"  all serve again {a.settled_s:.1f} s after its end")
-        lines += [f"  {call:8} broker {broker}: {said(counter)}" for (call, broker), counter in told(answers, a.start, a.end).items()]
+        lines += answers_told(answers, a.start, a.end)
     lines.append(f"fetches whose order was judged: {found.verdict.judged:,} of {len(found.history.fetches):,}")
-    lines += [f"{name.replace('_', ' '):20}{count:>10}" for name, count in found.verdict.bad().items()]
-    return lines
+    return lines + table(violations(found.verdict))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, seconds=20.0, seed=1)
     found = asyncio.run(run(given.seconds, seed=given.seed))
-    print("\n".join(report(found)))
-    print(f"judged: {'good' if found.good() else 'NOT good'} (a new leader within {LEADER_S:g} s of a kill, nothing lost, nothing doubled)")
-    print("\n".join(details(found.verdict, found.history)))
-    return 0 if found.good() else 1
+    claim = f"a new leader within {LEADER_S:g} s of a kill, nothing lost, nothing doubled"
+    return finish(found.good(), report(found), claim, details(found.verdict, found.history))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 from mqueue.torture.history import OK, Answer
 
+CALLS = ("enqueue", "fetch", "ack")
 STEP_S = 0.1
 
 
@@ -40,5 +41,10 @@ def told(answers: Iterable[Answer], start: float, end: float) -> dict[tuple[str,
     return dict(sorted(found.items()))
 
 
-def said(counter: Counter[str]) -> str:
+def answers_told(answers: Iterable[Answer], start: float, end: float) -> list[str]:
+    """`told`, a line each."""
+    return [f"  {call:8} broker {broker}: {_said(counter)}" for (call, broker), counter in told(answers, start, end).items()]
+
+
+def _said(counter: Counter[str]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counter.most_common())

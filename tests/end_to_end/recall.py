@@ -6,7 +6,6 @@ Once its enqueue is answered, no fetch may take another before it. What a fetch 
 first: that is told apart by when each was leased.
 """
 
-import argparse
 import random
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from mqueue.client import Client
 
 from .broker import Broker, until
+from .campaign import finish, options, table
 from .jobs import Crew, Load, Note, percentile
 
 SLOTS = 50
@@ -60,9 +60,8 @@ class Found:
 def run(urgent: int, backlog: int = BACKLOG, seed: int = 1) -> Found:
     found, chance = Found(), random.Random(seed)
     with Broker() as broker, tempfile.TemporaryDirectory() as folder, Client(broker.url, broker.token) as client:
-        crew = Crew(Path(folder), broker.url, broker.token)
-        load = Load(client, 0.0, lambda _: ("rest", [0]), LEASE_S, seed)
-        try:
+        with Crew(Path(folder), broker.url, broker.token) as crew:
+            load = Load(client, 0.0, lambda _: ("rest", [0]), LEASE_S, seed)
             backlog_jobs = set(_fill(load, backlog, chance))
             crew.start("worker", "--concurrency", str(SLOTS)).wait_started()
             until(lambda: len(crew.running("worker")) >= SLOTS - 1, WAIT_S, "all slots are busy")
@@ -75,8 +74,6 @@ def run(urgent: int, backlog: int = BACKLOG, seed: int = 1) -> Found:
                 time.sleep(chance.random() * PAUSE_S)
             until(lambda: enqueued.keys() <= {n.job for n in crew.notes()}, WAIT_S, "all urgent ones have begun")
             found.left = len(backlog_jobs - {n.job for n in crew.notes()})
-        finally:
-            crew.close()
         _judge(found, crew.notes(), enqueued)
     return found
 
@@ -111,21 +108,18 @@ def report(found: Found) -> list[str]:
         "until it started, median, ms": round(percentile(times, 0.5) * 1000, 1),
         "until it started, most, ms": round(max(times, default=0) * 1000, 1),
     }
-    return [f"{name:30}{value:>10,}" for name, value in rows.items()]
+    return table(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--urgent", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, urgent=200, seed=1)
     found = run(given.urgent, seed=given.seed)
-    print("\n".join(report(found)))
-    print(f"judged: {'good' if found.good() else 'NOT good'} (an urgent message is the next to start)")
-    for each in found.urgent:
-        for note in each.overtook:
-            print(f"  job {note.job} was leased before it, and began {(each.began - note.at) * 1000:.1f} ms before it")
-    return 0 if found.good() else 1
+    overtook = [
+        f"  job {note.job} was leased before it, and began {(each.began - note.at) * 1000:.1f} ms before it"
+        for each in found.urgent
+        for note in each.overtook
+    ]
+    return finish(found.good(), report(found), "an urgent message is the next to start", overtook)
 
 
 if __name__ == "__main__":

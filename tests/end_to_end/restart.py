@@ -6,7 +6,6 @@ The flush stands still because a transaction of our own holds the shard's row, a
 whole log beyond the position goes into PostgreSQL before the broker is ready.
 """
 
-import argparse
 import asyncio
 import json
 import time
@@ -23,6 +22,7 @@ from mqueue.broker.wal.segment import HEADER_SIZE
 from mqueue.client import AsyncClient
 
 from .broker import Broker, until
+from .campaign import finish, options, table
 from .memory import fill
 
 ENV = {"MQUEUE_BUFFER_MAX_MB": "2048"}  # all that is unflushed has room
@@ -152,7 +152,7 @@ def _until_flushed(broker: Broker) -> None:
     until(flushed, FLUSH_WAIT_S, "all is flushed")
 
 
-def report(found: list[Restart]) -> str:
+def report(found: list[Restart]) -> list[str]:
     lines = []
     for r in found:
         rows = {
@@ -163,21 +163,16 @@ def report(found: list[Restart]) -> str:
             "exec to a message served, s": round(r.served_s, 2),
             "messages missing": r.missing,
         }
-        lines += [f"Redis {r.redis}", *(f"  {name:32}{value:>12}" for name, value in rows.items())]
-    return "\n".join(lines)
+        lines += [f"Redis {r.redis}", *table(rows, indent="  ")]
+    return lines
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--records", type=int, default=100_000)
-    given = parser.parse_args()
+    given = options(__doc__, messages=1_000_000, records=100_000)
     with Broker(env=ENV) as broker:
         found = list(run(broker, given.messages, given.records))
-    print(report(found))
     good = all(r.ready_s <= READY_MAX_S and not r.missing and r.records >= given.records for r in found)
-    print(f"judged: {'good' if good else 'NOT good'} (ready within {READY_MAX_S:g} s, nothing missing)")
-    return 0 if good else 1
+    return finish(good, report(found), f"ready within {READY_MAX_S:g} s, nothing missing")
 
 
 if __name__ == "__main__":

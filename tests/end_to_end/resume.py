@@ -8,7 +8,6 @@ of each worker's probe) is looked at all the time: red within ten seconds of the
 a loss.
 """
 
-import argparse
 import random
 import tempfile
 import threading
@@ -18,10 +17,12 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from mqueue.client import Client
 
 from .broker import Broker, free_ports, until
+from .campaign import finish, options, table
 from .jobs import Crew, Load, Note, percentile, unfinished
 from .network import Network
 
@@ -72,11 +73,12 @@ class Watch:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._look, args=each, daemon=True) for each in ports.items()]
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(10)
@@ -105,35 +107,30 @@ def run(times: int, ways: Sequence[str] = WAYS, away_s: tuple[float, float] = (0
         Network(port) as network,
         Client(broker.url, broker.token, batch=True) as client,
     ):
-        crew = Crew(Path(folder), network.url, broker.token)
-        load = Load(client, RATE, lambda chance: (chance.choice(("rest", "block")), [round(chance.uniform(0.01, 0.3), 3)]), LEASE_S, seed)
-        watch = Watch(dict(zip(WORKERS, probes, strict=True)))
-        try:
-            for name, probe in zip(WORKERS, probes, strict=True):
-                options = ("--concurrency", str(SLOTS), "--probe-port", str(probe), "--probe-host", "127.0.0.1")
-                crew.start(name, *options).wait_started()
-            watch.start()
-            load.start()
-            for _ in range(times):
-                for way in ways:
+        ports = dict(zip(WORKERS, probes, strict=True))
+        with Crew(Path(folder), network.url, broker.token) as crew, Load(client, RATE, _job, LEASE_S, seed) as load:
+            for name, probe in ports.items():
+                crew.start(name, "--concurrency", str(SLOTS), "--probe-port", str(probe), "--probe-host", "127.0.0.1").wait_started()
+            with Watch(ports) as watch:
+                load.start()
+                for way in [*ways] * times:
                     until(lambda: all(_begins(crew, name) for name in WORKERS), WAIT_S, "both work")
                     until(lambda: all(_green(watch, name) for name in WORKERS), WAIT_S, "both say so")
                     time.sleep(chance.random() * CALM_S)
                     loss = _lose(way, broker, network, chance.uniform(*away_s))
                     _resume(loss, crew, watch)
                     found.losses.append(loss)
-            load.stop()
-            until(lambda: unfinished(client) == 0, WAIT_S, "all is done")
-            watch.stop()
-        finally:
-            load.stop()
-            watch.stop()
-            crew.close()
+                load.stop()
+                until(lambda: unfinished(client) == 0, WAIT_S, "all is done")
         found.jobs = len(load.known())
         ended = {note.job for note in crew.notes() if note.what == "ended"}
         found.lost = len(set(load.known()) - ended)
         _judge(found, crew.notes(), watch)
     return found
+
+
+def _job(chance: random.Random) -> tuple[str, Sequence[object]]:
+    return chance.choice(("rest", "block")), [round(chance.uniform(0.01, 0.3), 3)]
 
 
 def _lose(way: str, broker: Broker, network: Network, seconds: float) -> Loss:
@@ -209,19 +206,14 @@ def report(found: Found) -> list[str]:
         "looks at readiness": found.looks,
         "of which untrue": len(found.untrue),
     }
-    return lines + [f"{name:26}{value:>10,}" for name, value in rows.items()]
+    return lines + table(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+    given = options(__doc__, times=20, seed=1)
     found = run(given.times, seed=given.seed)
-    print("\n".join(report(found)))
-    print(f"judged: {'good' if found.good() else 'NOT good'} (work claimed and ready within {RESUME_S:g} s of the return, nothing lost)")
-    print("\n".join(found.untrue[:20]))
-    return 0 if found.good() else 1
+    claim = f"work claimed and ready within {RESUME_S:g} s of the return, nothing lost"
+    return finish(found.good(), report(found), claim, found.untrue[:20])
 
 
 if __name__ == "__main__":

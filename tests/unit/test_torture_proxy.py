@@ -123,7 +123,7 @@ async def test_what_was_stalled_is_reset(proxy: Proxy) -> None:
     assert await (await Way.through(proxy)).echoes()
 
 
-async def test_what_was_stalled_is_forgotten(proxy: Proxy) -> None:
+async def test_what_was_stalled_is_forgotten(proxy: Proxy, echo: Echo) -> None:
     way = await Way.through(proxy)
     assert await way.echoes()
     proxy.stall()
@@ -133,9 +133,11 @@ async def test_what_was_stalled_is_forgotten(proxy: Proxy) -> None:
     assert await way.silent()
     proxy.stall()
     proxy.heal()
+    await way.said(b"hello?")
     assert await way.silent()  # for ever
-    proxy.cut()
-    assert await way.broken()
+    way.close()
+    async with asyncio.timeout(LIMIT_S):
+        await echo.ended.wait()
 
 
 async def test_the_end_of_one_side_is_the_others(proxy: Proxy, echo: Echo) -> None:
