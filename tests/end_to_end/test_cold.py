@@ -243,3 +243,25 @@ async def apart(client: AsyncClient) -> bool:
 
 async def flushed(stage: Stage) -> bool:
     return await stage.metric(await stage.leader(), "mqueue_buffer_bytes") == 0
+
+
+async def test_one_waits_under_a_unique_key_whichever_store_serves(stage: Stage, clients: list[AsyncClient]) -> None:
+    async def enqueued(key: str) -> int:
+        """By every broker, several times at once: the one id that they say."""
+        told = await asyncio.gather(*(client.enqueue("work", b"", unique_key=key) for client in clients for _ in range(5)))
+        assert len(set(told)) == 1, told
+        return told[0]
+
+    a, b = await enqueued("a"), await enqueued("b")
+    await go_cold(stage)
+    assert [await enqueued(key) for key in "ab"] == [a, b]
+    [running] = await fetched(clients[1], ["work"], limit=1)
+    assert running.id == a
+    again, c = await enqueued("a"), await enqueued("c")
+    assert len({a, b, c, again}) == 4
+    await go_hot(stage)
+    assert [await enqueued(key) for key in "abc"] == [again, b, c], "the first one still runs"
+    assert [v.status for v in await clients[0].nack([running], retry_after=60)] == ["ok"]
+    assert await enqueued("a") in (a, again)
+    assert {m.id for m in await fetched(clients[0], ["work"], limit=10)} == {again, b, c}
+    assert await enqueued("a") == a, "it waits for its retry"
