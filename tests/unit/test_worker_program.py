@@ -6,25 +6,18 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 
 from mqueue import MQueue
 from mqueue.client import Client
 from mqueue.worker import program
 from mqueue.worker.program import gather, load, union
 from mqueue.worker.runtime import Worker, WorkerError
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
-
 
 PROGRAM = """
     import sys

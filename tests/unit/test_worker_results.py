@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,7 +10,7 @@ from uuid import UUID
 
 import process_jobs as jobs
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Handle, JobFailed, MQueue, NoResult, wire
@@ -31,12 +30,6 @@ class Invoice:
 
 
 INVOICE = Invoice(7, Decimal("19.90"), datetime(2030, 1, 1, tzinfo=UTC), [b"\x00\xff"])
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 async def test_results_come_back_in_the_type_of_the_annotation(broker: FakeBroker) -> None:
