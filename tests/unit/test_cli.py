@@ -297,8 +297,8 @@ def nasty_worker() -> wire.Worker:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     run = wire.Running(id=7, namespace="default", topic="mails", task=STEERS, attempt=1, seconds=2.5, note=STEERS)
     return wire.Worker(
-        name="one", host="h", pid=1, version=STEERS, topics=["default/mails"], tasks=[STEERS], slots=2, busy=1, started_at=at, state="running",
-        running=[run],
+        name="one", host="h", pid=1, version=STEERS, topics=["default/mails"], tasks=[STEERS], slots=2, busy=1,
+        started_at=at, state="running", running=[run],
     )  # fmt: skip
 
 
