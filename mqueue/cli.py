@@ -5,12 +5,13 @@ Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wr
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqueue.cli_client import broker_options, connected, namespace_option, table
+from mqueue.cli_client import broker_options, connected, harmless, namespace_option, table
 from mqueue.cli_schedules import schedules
 from mqueue.cli_wal import wal
 from mqueue.cli_workers import workers
@@ -31,7 +32,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except MQueueError as error:
-            click.echo(f"Error: {error.detail}", err=True)
+            click.echo("\n".join(map(harmless, f"Error: {error.detail}".split("\n"))), err=True)
             ctx.exit(getattr(error, "exit_code", 1))
 
 
@@ -178,7 +179,7 @@ def topics(namespace: str | None, url: str | None, token: str | None) -> None:
     """List topics and how many messages each holds, by state."""
     columns = ("namespace", "topic", "shard", "ready", "delayed", "leased", "waiting", "dead")
     with connected(url, token) as client:
-        table(columns, ([str(getattr(each, column)) for column in columns] for each in client.topics(namespace)))
+        table(columns, map(attrgetter(*columns), client.topics(namespace)))
 
 
 @main.group()
@@ -198,7 +199,7 @@ def dlq_list(*, topic: str, namespace: str, limit: int, after: int, url: str | N
         dead = client.dead_letters(topic, namespace=namespace, limit=limit, after=after)
     table(
         ("id", "attempts", "died_at", "error"),
-        ([str(each.id), str(each.attempts), each.died_at.isoformat(timespec="seconds"), _first_line(each.error)] for each in dead),
+        ((each.id, each.attempts, each.died_at.isoformat(timespec="seconds"), _first_line(each.error)) for each in dead),
     )
 
 
@@ -226,7 +227,7 @@ def verify(data_dir: Path | None) -> None:
     urls = settings.database_urls or embedded.database_urls(settings.data_dir)
     lines = asyncio.run(verify.ledgers(urls))
     columns = ("topic", "shard", "enqueued", "acked", "dead", "expired", "purged", "cancelled", "rows", "drift")
-    table(columns, ([str(getattr(line, column)) for column in columns] for line in lines))
+    table(columns, map(attrgetter(*columns), lines))
     if any(line.drift for line in lines):
         raise click.ClickException("the ledger does not add up where drift is not 0: messages were lost, or counted twice")
 

@@ -34,8 +34,14 @@ def connected(url: str | None, token: str | None) -> "Iterator[Client]":
             raise click.ClickException(f"an argument cannot be sent: {error}") from error
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    lines = [columns, *rows]
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A row each, below the names of the columns. None is left empty; what stands in a row steers no terminal."""
+    lines = [columns, *(["" if cell is None else harmless(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+
+
+def harmless(text: str) -> str:
+    """What somebody else has written, for a terminal: control characters, and all else that has no shape, are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

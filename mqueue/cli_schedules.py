@@ -5,7 +5,12 @@ from datetime import datetime
 
 import click
 
-from mqueue.cli_client import broker_options, connected, namespace_option, table
+from mqueue.cli_client import Command, broker_options, connected, namespace_option, table
+
+
+def names_argument(command: Command) -> Command:
+    """Of which schedules."""
+    return click.argument("names", nargs=-1, required=True, metavar="NAME...")(namespace_option(broker_options(command)))
 
 
 @click.group()
@@ -25,7 +30,7 @@ def list_(namespace: str, url: str | None, token: str | None) -> None:
         (
             [
                 each.name, each.topic, f"every {each.every:g} s" if each.every else f"{each.cron} {each.timezone}", each.catch_up,
-                "paused" if each.paused else "active", "" if each.paused else _time(each.next_at), _time(each.last_at),
+                "paused" if each.paused else "active", None if each.paused else _time(each.next_at), _time(each.last_at),
             ]
             for each in found
         ),
@@ -33,9 +38,7 @@ def list_(namespace: str, url: str | None, token: str | None) -> None:
 
 
 @schedules.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@namespace_option
-@broker_options
+@names_argument
 def pause(names: Sequence[str], namespace: str, url: str | None, token: str | None) -> None:
     """Enqueue NAME no more until it is resumed, whatever is deployed meanwhile."""
     with connected(url, token) as client:
@@ -45,9 +48,7 @@ def pause(names: Sequence[str], namespace: str, url: str | None, token: str | No
 
 
 @schedules.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@namespace_option
-@broker_options
+@names_argument
 def resume(names: Sequence[str], namespace: str, url: str | None, token: str | None) -> None:
     """Go on with NAME. What would have come meanwhile does not come now."""
     with connected(url, token) as client:
@@ -66,9 +67,7 @@ def run(name: str, namespace: str, url: str | None, token: str | None) -> None:
 
 
 @schedules.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@namespace_option
-@broker_options
+@names_argument
 def delete(names: Sequence[str], namespace: str, url: str | None, token: str | None) -> None:
     """Delete NAME. A worker whose code still has it makes it again when it starts."""
     with connected(url, token) as client:
@@ -76,5 +75,5 @@ def delete(names: Sequence[str], namespace: str, url: str | None, token: str | N
             click.echo(f"{name} {'deleted' if client.delete_schedule(name, namespace=namespace) else 'gone'}")
 
 
-def _time(time: datetime | None) -> str:
-    return "" if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")

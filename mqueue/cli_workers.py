@@ -1,5 +1,6 @@
 """`mqueue workers`: who works, and at what."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -26,11 +27,11 @@ def workers(namespace: str | None, jobs: bool, url: str | None, token: str | Non
     table(columns, (_worker(each) for each in found))
 
 
-def _worker(each: "wire.Worker") -> list[str]:
+def _worker(each: "wire.Worker") -> Sequence[object]:
     done, failed = each.counts.get("ack", 0), each.counts.get("nack", 0) + each.counts.get("bury", 0)
-    return [each.name, each.state, each.version, str(each.slots), str(each.busy), str(done), str(failed), ",".join(each.topics)]
+    return each.name, each.state, each.version, each.slots, each.busy, done, failed, ",".join(each.topics)
 
 
-def _job(worker: str, run: "wire.Running") -> list[str]:
-    progress = "" if run.progress is None else f"{run.progress:.0%}"
-    return [worker, str(run.id), f"{run.namespace}/{run.topic}", run.task, str(run.attempt), f"{run.seconds:g}", progress, run.note or ""]
+def _job(worker: str, run: "wire.Running") -> Sequence[object]:
+    progress = None if run.progress is None else f"{run.progress:.0%}"
+    return worker, run.id, f"{run.namespace}/{run.topic}", run.task, run.attempt, f"{run.seconds:g}", progress, run.note

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from mqueue import wire
+from mqueue import backoff, wire
 from mqueue.errors import Forbidden, Invalid, MQueueError, TooLarge
 
 PAUSE_S = 0.5
@@ -38,4 +38,4 @@ async def declare(
                 del left[name]
         if left:
             failed += 1
-            await asyncio.sleep(min(PAUSE_S * 2 ** min(failed - 1, 10), PAUSE_MAX_S) * (1.0 + jitter()) / 2)
+            await asyncio.sleep(backoff.pause_s(failed, jitter(), PAUSE_S, PAUSE_MAX_S))

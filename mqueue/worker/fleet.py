@@ -19,6 +19,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from mqueue import backoff
 from mqueue.worker import runtime
 from mqueue.worker.channel import LENGTH, command
 from mqueue.worker.member import Refused
@@ -175,7 +176,7 @@ class Fleet:
             log.error("worker process fell, waits for a change", error=error)
             pause = None
         else:
-            pause = min(PAUSE_S * 2 ** min(falls - 1, 10), PAUSE_MAX_S) * (1.0 + self._jitter()) / 2
+            pause = backoff.pause_s(falls, self._jitter(), PAUSE_S, PAUSE_MAX_S)
             log.error("worker process fell, is started again", error=error, pause=round(pause, 1))
         waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._changed)]
         await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED)

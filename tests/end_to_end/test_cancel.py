@@ -1,10 +1,7 @@
 """A running job is cancelled within a second, wherever it runs; one that waits never runs."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from mqueue.client import Client
 
@@ -14,19 +11,17 @@ from .place import Place
 WITHIN_S = 1.0
 TASKS = """
 import asyncio
-import os
 import time
-from pathlib import Path
+
+import e2e_notes
 
 from mqueue import MQueue, current
 
-OUT = Path(os.environ["OUT"])
 app = MQueue()
 
 
 def note(text: str) -> None:
-    with OUT.open("a") as file:
-        file.write(f"{text} {time.time()}\\n")
+    e2e_notes.note(f"{text} {time.time()}")
 
 
 @app.task(topic="jobs")
@@ -63,17 +58,10 @@ def waits() -> None:
 """
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
 def test_running_jobs_are_cancelled_within_a_second(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
-    worker = place.worker()
     names = ("on_loop", "in_thread", "in_process")
-    try:
+    with place.worker() as worker:
         place.python(f"import e2e_tasks as t; [getattr(t, name).enqueue() for name in {names}]; t.waits.options(delay=3600).enqueue()")
         until(lambda: sum("begins" in line for line in place.lines()) == 3, 30, "all three run")
         with Client(broker.url, broker.token) as client:
@@ -90,9 +78,5 @@ def test_running_jobs_are_cancelled_within_a_second(broker: Broker, tmp_path: Pa
             counters = client.topics()[0].counters
             until(lambda: client.topics()[0].counters.get("cancelled") == 4, 10, f"the ledger has them: {counters}")
             assert client.dead_letters("jobs") == []
-        worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.stop() == 0
         assert not any("waits" in line for line in place.lines())
-    finally:
-        worker.kill()
-        worker.wait()

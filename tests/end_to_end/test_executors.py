@@ -1,10 +1,7 @@
 """Loop, threads and processes of one `mqueue worker` against a real broker: limits, accidents, a blocked loop, a stop."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from mqueue.client import Client
 
@@ -14,17 +11,12 @@ from .place import Place
 TASKS = """
 import os
 import time
-from pathlib import Path
+
+from e2e_notes import note
 
 from mqueue import MQueue, current
 
-OUT = Path(os.environ["OUT"])
 app = MQueue()
-
-
-def note(text: str) -> None:
-    with OUT.open("a") as file:
-        file.write(text + "\\n")
 
 
 @app.task(topic="jobs", lease=1)
@@ -69,16 +61,9 @@ def long() -> None:
 """
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
 def test_a_process_that_ends_ends_alone_and_says_why(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
-    worker = place.worker()
-    try:
+    with place.worker() as worker:
         place.python("import e2e_tasks as t; t.endless.enqueue(), t.hungry.enqueue(), t.crash.enqueue(), t.chain.enqueue()")
         place.python("import e2e_tasks as t; t.app.enqueue_many(t.crunch.message(1000) for _ in range(20))")
         with Client(broker.url, broker.token) as client:
@@ -91,44 +76,26 @@ def test_a_process_that_ends_ends_alone_and_says_why(broker: Broker, tmp_path: P
             "TimeLimit: the job ran longer than its time_limit=1 s: its process was killed",
         ]
         assert [each.attempts for each in dead] == [1, 1, 1]
-        worker.terminate()
-        assert worker.wait(20) == 0
-    finally:
-        worker.kill()
-        worker.wait()
+        assert worker.stop() == 0
 
 
 def test_a_blocked_loop_keeps_its_leases_and_is_told_of(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
-    worker = place.worker()
-    try:
+    with place.worker() as worker:
         place.python("import e2e_tasks as t; t.blocks.enqueue()")
         until(lambda: "blocked" in place.lines(), 30, "it has run")
         until(lambda: "no longer blocked" in place.log(), 10, "the log has it")
         [told] = [line for line in map(json.loads, place.log().splitlines()) if line["event"] == "event loop blocked"]
         assert "in blocks" in told["stack"] and "time.sleep(5)" in told["stack"]
-        worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.stop() == 0
         assert place.lines() == ["blocks 1", "blocked"]
-    finally:
-        worker.kill()
-        worker.wait()
 
 
 def test_a_process_that_outlives_the_grace_is_ended_and_its_job_goes_back_unharmed(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
-    first = place.worker("--grace", "1s")
-    try:
+    with place.worker("--grace", "1s") as first:
         place.python("import e2e_tasks as t; t.long.enqueue()")
         until(lambda: place.lines() == ["long 1"], 20, "it runs")
-        first.terminate()
-        assert first.wait(20) == 0
-        second = place.worker("--grace", "1s")
-        try:
-            until(lambda: place.lines() == ["long 1", "long 1"], 20, "it runs again, and no attempt was counted")
-        finally:
-            second.kill()
-            second.wait()
-    finally:
-        first.kill()
-        first.wait()
+        assert first.stop() == 0
+    with place.worker("--grace", "1s"):
+        until(lambda: place.lines() == ["long 1", "long 1"], 20, "it runs again, and no attempt was counted")

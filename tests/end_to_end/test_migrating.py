@@ -23,12 +23,6 @@ GUIDES = ROOT / "docs" / "migrating"
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
-
-
-@pytest.fixture(scope="module")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The socket of a Valkey for the others' queues."""
     socket = tmp_path_factory.mktemp("v") / "s"

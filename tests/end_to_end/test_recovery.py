@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import redis
 
 from mqueue.broker.embedded import StoreUrls
@@ -15,13 +14,6 @@ from mqueue.broker.embedded.binaries import find_valkey
 from .api import Http, Reply
 from .broker import Broker, asleep, until
 from .stores import Stores, environment
-
-
-@pytest.fixture
-def stores(data_dir: Path) -> Iterator[Stores]:
-    stores = Stores(data_dir)
-    yield stores
-    stores.close()
 
 
 def client(stores: Stores) -> "redis.Redis[bytes]":

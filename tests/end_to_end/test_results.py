@@ -4,7 +4,6 @@ import base64
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,6 @@ except JobFailed as error:
 else:
     raise AssertionError("it has failed")
 """
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with Broker() as broker:
-        yield broker
 
 
 def text(value: bytes) -> str:
@@ -170,13 +163,10 @@ def test_namespaces_do_not_see_each_others_results(broker: Broker) -> None:
 
 def test_a_worker_on_one_broker_and_whoever_waits_on_another(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
-    worker = place.worker()
-    try:
+    with place.worker() as worker:
         with Broker("--join", str(broker.data_dir), own_data_dir=False) as second:
             place.python(f"import e2e_tasks as t; t.app.producer.connect({second.url!r}, {broker.token!r})\n{CALLS}")
-    finally:
-        worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.stop() == 0
 
 
 def test_a_result_outlives_its_broker_and_redis(tmp_path: Path) -> None:
@@ -232,23 +222,17 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
 
     place = Place(tmp_path, broker, PROGRESS)
     place.python("import e2e_tasks as t; t.threaded.enqueue(), t.process.enqueue()")
-    worker = place.worker("--name", "rows-1", "--concurrency", "5")
-    try:
-        with Client(broker.url, broker.token) as client:
-            running = until(lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, 20)
-            for run in running:
-                status = client.message(run.id)
-                assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
-            assert table("--namespace", "default") == [["rows-1", "running", "0.1.0", "5", "2", "0", "0", "default/rows"]]
-            assert sorted(line[3:5] + line[6:] for line in table("--jobs")) == [
-                ["e2e_tasks.process", "1", "40%", "rows", "1-40"], ["e2e_tasks.threaded", "1", "40%", "rows", "1-40"]
-            ]  # fmt: skip
-            assert client.workers("other") == []
-            (tmp_path / "out").touch()
-            until(lambda: all(client.message(run.id) is None for run in running), 20, "both are done")
-            worker.terminate()
-            assert worker.wait(20) == 0
-            until(lambda: client.workers() == [], 5, "it has said goodbye")
-    finally:
-        worker.kill()
-        worker.wait()
+    with place.worker("--name", "rows-1", "--concurrency", "5") as worker, Client(broker.url, broker.token) as client:
+        running = until(lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, 20)
+        for run in running:
+            status = client.message(run.id)
+            assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
+        assert table("--namespace", "default") == [["rows-1", "running", "0.1.0", "5", "2", "0", "0", "default/rows"]]
+        assert sorted(line[3:5] + line[6:] for line in table("--jobs")) == [
+            ["e2e_tasks.process", "1", "40%", "rows", "1-40"], ["e2e_tasks.threaded", "1", "40%", "rows", "1-40"]
+        ]  # fmt: skip
+        assert client.workers("other") == []
+        (tmp_path / "out").touch()
+        until(lambda: all(client.message(run.id) is None for run in running), 20, "both are done")
+        assert worker.stop() == 0
+        until(lambda: client.workers() == [], 5, "it has said goodbye")

@@ -16,13 +16,6 @@ from .stores import Stores
 
 
 @pytest.fixture
-def stores(data_dir: Path) -> Iterator[Stores]:
-    stores = Stores(data_dir)
-    yield stores
-    stores.close()
-
-
-@pytest.fixture
 def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Broker]]:
     """The first leads. A parameter: settings of both."""
     env = stores.environment(**getattr(request, "param", {}))

@@ -18,13 +18,6 @@ from .stores import Stores
 
 
 @pytest.fixture
-def stores(data_dir: Path) -> Iterator[Stores]:
-    stores = Stores(data_dir)
-    yield stores
-    stores.close()
-
-
-@pytest.fixture
 def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Broker]]:
     """The first leads. A parameter: settings of the second."""
     env = stores.environment(MQUEUE_FLUSH_AGE_MS="60000")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .broker import Broker, until
+from .broker import Broker, free_ports, until
 from .place import Place
 
 TASKS = """
@@ -16,18 +16,13 @@ import asyncio
 import os
 from pathlib import Path
 
+from e2e_notes import note
+
 from mqueue import Bury, RateLimited, Retry, Snooze, current, task
-
-OUT = Path(os.environ["OUT"])
-
-
-def note(text: str) -> None:
-    with OUT.open("a") as file:
-        file.write(text + "\\n")
 
 
 def lines(word: str) -> int:
-    return sum(line.startswith(word) for line in OUT.read_text().splitlines())
+    return sum(line.startswith(word) for line in Path(os.environ["OUT"]).read_text().splitlines())
 
 
 @task(topic="jobs")
@@ -108,6 +103,7 @@ t.flaky.enqueue(), t.failing.enqueue(), t.hopeless.enqueue(), t.slow.enqueue()
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
+    """For each test: some leave jobs behind."""
     with Broker() as broker:
         yield broker
 
@@ -117,8 +113,7 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
 
     place = Place(tmp_path, broker, TASKS)
     place.python(CALLS)
-    worker = place.worker()
-    try:
+    with place.worker() as worker:
         with Client(broker.url, broker.token) as client:
             until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 4, 30, "all has run")
             lines = place.lines()
@@ -134,49 +129,30 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
             assert errors[3].endswith("Bury: cannot ever work")
             numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 43], what="all acks counted")[0]
             assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 4)
-        worker.terminate()
-        assert worker.wait(20) == 0
-    finally:
-        worker.kill()
-        worker.wait()
+        assert worker.stop() == 0
 
 
 def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
-    first = place.worker("--grace", "1s")
-    try:
+    with place.worker("--grace", "1s") as first:
         until(lambda: place.lines() == ["stuck 1"], 60, "it runs")
-        first.terminate()
-        assert first.wait(60) == 0, f"its last settle was not taken: {place.log()}"
-        second = place.worker("--grace", "1s")
-        try:
-            until(lambda: place.lines() == ["stuck 1", "stuck 1"], 60, "it runs again, at once, and no attempt was counted")
-        finally:
-            second.kill()
-            second.wait()
-    finally:
-        first.kill()
-        first.wait()
+        assert first.stop(60) == 0, f"its last settle was not taken: {place.log()}"
+    with place.worker("--grace", "1s"):
+        until(lambda: place.lines() == ["stuck 1", "stuck 1"], 60, "it runs again, at once, and no attempt was counted")
 
 
 def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.sleeper.enqueue()")
-    workers = [place.worker("--concurrency", "1")]  # with another slot it would ask for jobs while it sleeps
-    try:
+    with place.worker("--concurrency", "1") as first:  # with another slot it would ask for jobs while it sleeps
         until(place.lines, 20, "it runs")
-        workers[0].send_signal(signal.SIGSTOP)
-        workers.append(place.worker())
-        until(lambda: len(place.lines()) == 2, 20, "it runs elsewhere, an attempt later")
-        workers[0].send_signal(signal.SIGCONT)
-        until(lambda: len(place.lines()) == 4, 20, "one was cancelled, the other is done")
-        first, second = (str(worker.pid) for worker in workers)
-        assert place.lines() == [f"sleeper {first} 1", f"sleeper {second} 2", f"cancelled {first}", f"done {second}"]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+        first.send_signal(signal.SIGSTOP)
+        with place.worker() as second:
+            until(lambda: len(place.lines()) == 2, 20, "it runs elsewhere, an attempt later")
+            first.send_signal(signal.SIGCONT)
+            until(lambda: len(place.lines()) == 4, 20, "one was cancelled, the other is done")
+        assert place.lines() == [f"sleeper {first.pid} 1", f"sleeper {second.pid} 2", f"cancelled {first.pid}", f"done {second.pid}"]
 
 
 def ready(place: Place) -> int:
@@ -190,15 +166,10 @@ def ready(place: Place) -> int:
 
 
 def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with Broker("--port", str(port)) as broker:
         place = Place(tmp_path, broker, TASKS)
-        worker = place.worker("--probe-port", "0", "--probe-host", "127.0.0.1")
-        try:
+        with place.worker("--probe-port", "0", "--probe-host", "127.0.0.1") as worker:
             place.python("import e2e_tasks as t; t.plain.enqueue(1)")
             until(lambda: place.lines() == ["plain 1"], 20, "it works")
             until(lambda: ready(place) == 200, 20, "it is ready")
@@ -209,6 +180,3 @@ def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
             place.python("import e2e_tasks as t; t.plain.enqueue(2)")
             until(lambda: place.lines() == ["plain 1", "plain 2"], 30, "it works again")
             assert worker.poll() is None
-        finally:
-            worker.kill()
-            worker.wait()

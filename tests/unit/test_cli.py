@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import ClassVar
 
 import jwt
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -286,3 +287,40 @@ def test_schedules_are_paused_resumed_run_and_deleted(calls):
     assert run("schedules", "run", "a").stdout == f"{2**60}\n"
     assert run("schedules", "delete", "beat", "x").stdout == "beat deleted\nx gone\n"
     assert [call for call in calls if call[0] != "open"] == [("pause", "a", "n"), ("pause", "b", "n"), ("resume", "a", "default")]
+
+
+STEERS = "\x1b]0;owned\x07\x9b2J\r\u202eback\u2028\udcff"
+ESCAPED = r"\x1b]0;owned\x07\x9b2J\r\u202eback\u2028\udcff"
+
+
+def nasty_worker() -> wire.Worker:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    run = wire.Running(id=7, namespace="default", topic="mails", task=STEERS, attempt=1, seconds=2.5, note=STEERS)
+    return wire.Worker(
+        name="one", host="h", pid=1, version=STEERS, topics=["default/mails"], tasks=[STEERS], slots=2, busy=1,
+        started_at=at, state="running", running=[run],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("workers",), ("workers", "--jobs"), ("dlq", "list", "mails"), ("schedules", "list")])
+def test_what_others_wrote_cannot_steer_a_terminal(calls, monkeypatch, words):
+    changed = msgspec.structs.replace
+    dead, schedules = FakeClient().dead_letters("t", namespace="n", limit=1, after=0), FakeClient().schedules()
+    monkeypatch.setattr(FakeClient, "workers", lambda self, namespace: [nasty_worker()], raising=False)
+    monkeypatch.setattr(FakeClient, "dead_letters", lambda *_, **__: [changed(dead[0], error=f"x{STEERS}")])
+    monkeypatch.setattr(FakeClient, "schedules", lambda *_: [changed(schedules[1], name=STEERS, cron=STEERS)])
+    result = run(*words)
+    assert result.exit_code == 0, result.exception
+    head, line = result.stdout.splitlines()
+    shown = r"x\x1b]0;owned\x07\x9b2J" if words[0] == "dlq" else ESCAPED  # of an error the first line
+    assert shown in line and all(char.isprintable() for char in head + line)
+    assert line.index(shown) == head.index({"dlq": "error", "schedules": "name"}.get(words[0], "task" if len(words) > 1 else "version"))
+
+
+def test_an_error_cannot_steer_a_terminal(calls, monkeypatch):
+    def refuse(*_, **__):
+        raise BufferFull(f"no room{STEERS}\nhere")
+
+    monkeypatch.setattr(FakeClient, "enqueue", refuse)
+    result = run("enqueue", "mails", "1")
+    assert (result.exit_code, result.stderr) == (1, f"Error: no room{ESCAPED}\nhere\n")

@@ -3,22 +3,16 @@
 import asyncio
 import inspect
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 
 from mqueue import wire
 from mqueue.client import AsyncClient, Client
 from mqueue.errors import Unauthorized, Unavailable
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 @pytest.fixture

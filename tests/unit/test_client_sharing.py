@@ -3,14 +3,14 @@
 import asyncio
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
+from working import until_true as until
 
 from mqueue import message as m
 from mqueue import wire
@@ -20,19 +20,6 @@ from mqueue.client.sharing_sync import Sharing
 from mqueue.errors import InFlight, Invalid, KeyReused, MQueueError, QuotaExceeded, Unavailable
 
 THREADS = 16
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def in_thread(call: Callable[[], Any]) -> "Future[Any]":

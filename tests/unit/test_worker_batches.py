@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
@@ -23,17 +23,6 @@ FAR_S = 50.0  # a batch_wait that no test waits for
 @dataclass
 class Order:
     number: int
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
-
-
-@pytest.fixture
-def app(broker: FakeBroker) -> MQueue:
-    return MQueue(broker.url, broker.token)
 
 
 async def test_full_batches_run_at_once_in_order_of_priority(app: MQueue, broker: FakeBroker) -> None:

@@ -3,29 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import process_jobs as jobs
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import MQueue, current
 from mqueue.client import AsyncClient, Client
 
 LIMIT_S = 5.0  # a loaded machine; the promise is measured end to end
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
-
-
-@pytest.fixture
-def app(broker: FakeBroker) -> MQueue:
-    return MQueue(broker.url, broker.token)
 
 
 def kinds(broker: FakeBroker) -> list[str]:

@@ -1,7 +1,6 @@
 """`mqueue worker --processes N`: the parent keeps its workers running, and they do not outlive it. Recycling, reloading."""
 
 import asyncio
-import http.client
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import pytest
 from fake_broker import FakeBroker, start
 from structlog.testing import capture_logs
+from working import ask
+from working import until_true as until
 
 from mqueue import MQueue
 from mqueue.client import Client
@@ -58,14 +59,6 @@ JOBS = """
 """
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
-
-
 class Place:
     def __init__(self, folder: Path, broker: FakeBroker) -> None:
         self.folder = folder
@@ -102,15 +95,10 @@ class Place:
         probes = self.logged("probe")
         if not probes:
             return 0, ""
-        connection = http.client.HTTPConnection("127.0.0.1", probes[-1]["port"], timeout=10)
         try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            return ask(probes[-1]["port"], path)
         except OSError:  # it is gone by now
             return 0, ""
-        finally:
-            connection.close()
 
     def ready(self) -> bool:
         return self.ask("/ready")[0] == 200

@@ -10,16 +10,10 @@ from typing import Any
 import process_jobs
 import pytest
 import structlog
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Bury, Current, LogContext, Middleware, MQueue, wire
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 class Noting(Middleware):

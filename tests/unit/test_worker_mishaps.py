@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_broker import FakeBroker, Stored, start
+from fake_broker import FakeBroker, Stored
 from working import until, working
 
 from mqueue import RateLimited, wire
@@ -35,12 +35,6 @@ class Rootless(RateLimited):
 
     def __init__(self) -> None:
         Exception.__init__(self, "x")
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import process_jobs as jobs
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import MQueue, Worker, current, wire
@@ -18,12 +17,6 @@ from mqueue.clock import SystemClock
 from mqueue.worker.job import Job, Progress
 from mqueue.worker.presence import Presence, new_name
 from mqueue.worker.sources import WorkerError
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 def of(broker: FakeBroker, note: str) -> list[wire.Running]:

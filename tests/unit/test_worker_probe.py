@@ -1,15 +1,16 @@
 """What an orchestrator sees of a worker: alive, ready as long as it can claim work, and why not."""
 
 import asyncio
-import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
-from fake_broker import FakeBroker, start
-from working import until, working
+from fake_broker import FakeBroker
+from working import ask, until, working
 
 from mqueue import wire
 from mqueue.errors import Invalid, Unavailable
@@ -21,27 +22,28 @@ from mqueue.worker.runtime import Worker
 from mqueue.worker.status import Status
 
 
-def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def page_of(worker: Worker) -> Probe:
-    page = Probe("127.0.0.1", 0, {"/live": status.live, "/ready": lambda: status.ready([worker.status()])})
-    page.start()
-    return page
-
-
 async def until_answer(port: int, status: int, seconds: float = 10) -> str:
     async with asyncio.timeout(seconds):
         while (answer := await asyncio.to_thread(ask, port, "/ready"))[0] != status:
             await asyncio.sleep(0.02)
     return answer[1]
+
+
+@asynccontextmanager
+async def probed(app: MQueue, broker: FakeBroker, **options: Any) -> AsyncIterator[tuple[Worker, int]]:
+    """A worker that is ready, and the port where its probe says so; which it does until the worker has stopped."""
+    with ExitStack() as at_the_end:
+        async with working(app, broker, **options) as worker:
+            page = Probe("127.0.0.1", 0, {"/live": status.live, "/ready": lambda: status.ready([worker.status()])})
+            page.start()
+            at_the_end.callback(page.stop)
+            await until_answer(page.port, 200)
+            yield worker, page.port
+
+
+def waits(broker: FakeBroker) -> int:
+    """Polls that were to wait, so far."""
+    return sum(poll.wait > 0 for poll in broker.polls)
 
 
 # ── the pages ──
@@ -178,141 +180,117 @@ def test_shards_that_serve_no_fetch() -> None:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The times are a tenth of the real ones."""
     for name in ("CHECK_S", "AGAIN_S", "CHECK_TIMEOUT_S", "DOUBT_S", "SILENT_S"):
         monkeypatch.setattr(reach, name, getattr(reach, name) / 10)
-    with start() as broker:
-        yield broker
 
 
 @pytest.fixture
-def registry(broker: FakeBroker) -> MQueue:
-    return MQueue(broker.url, broker.token)
+def idle(app: MQueue, soon: None) -> MQueue:
+    """An app whose only task nobody enqueues."""
+    app.task(topic="t")(lambda: None)
+    return app
 
 
-async def test_a_full_worker_is_ready_until_its_broker_is_not(registry: MQueue, broker: FakeBroker) -> None:
+async def test_a_full_worker_is_ready_until_its_broker_is_not(app: MQueue, broker: FakeBroker, soon: None) -> None:
     gate, began = asyncio.Event(), asyncio.Event()
 
-    @registry.task(topic="t")
+    @app.task(topic="t")
     async def long() -> None:
         began.set()
         await gate.wait()
 
     broker.enqueue([long.message()])
-    async with working(registry, broker, concurrency=1) as worker:
-        page = page_of(worker)
+    async with probed(app, broker, concurrency=1) as (worker, port):
         await began.wait()
-        await until_answer(page.port, 200)
         polls = broker.requests["/poll"]
         await asyncio.sleep(1.5 * reach.SILENT_S)
-        await until_answer(page.port, 200)  # at once, but for a check that a busy machine answers late
+        await until_answer(port, 200)  # at once, but for a check that a busy machine answers late
         assert broker.requests["/poll"] > polls
         assert not [poll for poll in broker.polls[polls:] if poll.limit]  # it took nothing that it cannot run
         broker.mode = "recovering"
-        assert "shard 0 is recovering" in await until_answer(page.port, 503)
+        assert "shard 0 is recovering" in await until_answer(port, 503)
         broker.mode = "hot"
-        await until_answer(page.port, 200)
+        await until_answer(port, 200)
         await asyncio.to_thread(broker.server.down)
-        assert "cannot reach the broker" in await until_answer(page.port, 503)
-        assert ask(page.port, "/live")[0] == 200
+        assert "cannot reach the broker" in await until_answer(port, 503)
+        assert ask(port, "/live")[0] == 200
         await asyncio.to_thread(broker.server.up)
-        await until_answer(page.port, 200)
+        await until_answer(port, 200)
+        worker.stop()
+        assert ask(port, "/ready") == (503, "not ready: the worker stops\n")
         gate.set()
-    assert ask(page.port, "/ready") == (503, "not ready: the worker stops\n")
-    page.stop()
 
 
-async def test_an_idle_worker_is_ready_soon_after_its_broker_is_back(registry: MQueue, broker: FakeBroker) -> None:
-    registry.task(topic="t")(lambda: None)
-    async with working(registry, broker) as worker:
-        page = page_of(worker)
-        await until_answer(page.port, 200)
+async def test_an_idle_worker_is_ready_soon_after_its_broker_is_back(idle: MQueue, broker: FakeBroker) -> None:
+    async with probed(idle, broker) as (_, port):
         await asyncio.to_thread(broker.server.down)
-        await until_answer(page.port, 503)
+        await until_answer(port, 503)
         await asyncio.to_thread(broker.server.up)
-        await until_answer(page.port, 200)  # before a poll that waits would be answered
-    page.stop()
+        await until_answer(port, 200)  # before a poll that waits would be answered
 
 
-async def test_polls_that_wait_on_a_dead_connection_are_given_up(registry: MQueue, broker: FakeBroker) -> None:
-    registry.task(topic="t")(lambda: None)
-    async with working(registry, broker) as worker:
-        page = page_of(worker)
-        await until_answer(page.port, 200)
-        waits = sum(poll.wait > 0 for poll in broker.polls)
+async def test_polls_that_wait_on_a_dead_connection_are_given_up(idle: MQueue, broker: FakeBroker) -> None:
+    async with probed(idle, broker) as (_, port):
+        before = waits(broker)
         broker.be_late(3600)  # it takes requests, and says nothing
-        assert "did not answer a check" in await until_answer(page.port, 503)
+        assert "did not answer a check" in await until_answer(port, 503)
         broker.be_late(0)
-        await until_answer(page.port, 200)
-        async with asyncio.timeout(10):
-            while sum(poll.wait > 0 for poll in broker.polls) == waits:
-                await asyncio.sleep(0.01)
-    page.stop()
+        await until_answer(port, 200)
+        await until(lambda: waits(broker) > before)
 
 
-async def test_polls_that_wait_go_on_where_the_broker_says_what_is_wrong(registry: MQueue, broker: FakeBroker) -> None:
+async def test_polls_that_wait_go_on_where_the_broker_says_what_is_wrong(idle: MQueue, broker: FakeBroker) -> None:
     """A shard that recovers, perhaps one that this worker needs not: the connections are good. A poll given up may lose a message."""
-    registry.task(topic="t")(lambda: None)
-    async with working(registry, broker) as worker:
-        page = page_of(worker)
-        await until_answer(page.port, 200)
-        waits = sum(poll.wait > 0 for poll in broker.polls)
+    async with probed(idle, broker) as (_, port):
+        before = waits(broker)
         broker.mode = "recovering"
-        assert "shard 0 is recovering" in await until_answer(page.port, 503)
+        assert "shard 0 is recovering" in await until_answer(port, 503)
         checks = broker.requests["/ready"]
         await until(lambda: broker.requests["/ready"] > checks + 2)
         broker.mode = "hot"
-        await until_answer(page.port, 200)
-        assert sum(poll.wait > 0 for poll in broker.polls) == waits
-    page.stop()
+        await until_answer(port, 200)
+        assert waits(broker) == before
 
 
-async def test_polls_that_fail_make_a_worker_unready_whatever_the_checks_say(registry: MQueue, broker: FakeBroker) -> None:
-    registry.task(topic="t")(lambda: None)
-    async with working(registry, broker) as worker:
-        page = page_of(worker)
-        await until_answer(page.port, 200)
+async def test_polls_that_fail_make_a_worker_unready_whatever_the_checks_say(idle: MQueue, broker: FakeBroker) -> None:
+    async def fails(request: wire.Poll) -> wire.Polled:
+        if request.limit:
+            raise Unavailable("no fetch today")
+        return wire.Polled([], [])
 
-        async def fails(request: wire.Poll) -> wire.Polled:
-            if request.limit:
-                raise Unavailable("no fetch today")
-            return wire.Polled([], [])
-
+    async with probed(idle, broker) as (worker, port):
         worker._fetcher._poll = worker._reach.watched(fails)
         worker._fetcher.doubt()
-        assert "no fetch today" in await until_answer(page.port, 503)
-    page.stop()
+        assert "no fetch today" in await until_answer(port, 503)
 
 
 async def test_a_blocked_loop_does_not_keep_the_probe_from_saying_so(
-    registry: MQueue, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+    app: MQueue, broker: FakeBroker, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
     monkeypatch.setattr(watchdog, "BLOCKED_S", 0.2)
     seen: list[tuple[int, str]] = []
     free = threading.Event()
 
-    @registry.task(topic="t")
+    @app.task(topic="t")
     async def blocks() -> None:
         free.wait(10)
 
-    async with working(registry, broker) as worker:
-        page = page_of(worker)
-        await until_answer(page.port, 200)
+    async with probed(app, broker) as (_, port):
 
         def look() -> None:
             deadline = time.monotonic() + 9
             while time.monotonic() < deadline and not (seen and "loop is blocked" in seen[-1][1]):
-                seen.append(ask(page.port, "/ready"))
+                seen.append(ask(port, "/ready"))
                 time.sleep(0.01)
-            seen.append(ask(page.port, "/live"))
+            seen.append(ask(port, "/live"))
             free.set()
 
         looking = threading.Thread(target=look)
         looking.start()
         broker.enqueue([blocks.message()])
         await asyncio.to_thread(looking.join)
-        await until_answer(page.port, 200)
-    page.stop()
+        await until_answer(port, 200)
     assert "loop is blocked" in seen[-2][1] and seen[-2][0] == 503 and seen[-1][0] == 200

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import process_jobs as jobs
 import psutil
 import pytest
-from fake_broker import FakeBroker, Stored, start
+from fake_broker import FakeBroker, Stored
 from working import until, working
 
 from mqueue import MQueue
@@ -25,12 +24,6 @@ from mqueue.worker.outcome import Outcome
 from mqueue.worker.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 
 from mqueue import MQueue
 from mqueue.client import Client
@@ -19,13 +19,6 @@ from mqueue.worker import program
 from mqueue.worker.program import gather, load, union
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
-
 
 PROGRAM = """
     import sys

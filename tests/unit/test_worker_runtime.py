@@ -3,12 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Bury, RateLimited, Retry, Snooze, current
@@ -19,12 +19,6 @@ from mqueue.worker.fetcher import pause_s
 from mqueue.worker.lane import lanes
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 @pytest.fixture

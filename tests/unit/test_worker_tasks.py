@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from fake_broker import FakeBroker, start
+from fake_broker import FakeBroker
 from pydantic import BaseModel
 
 from mqueue.worker import codec
@@ -300,12 +300,6 @@ def test_reading_a_call_is_quick() -> None:
         shape.fit(call.args, call.kwargs)
 
     assert min(timeit.repeat(once, number=500, repeat=5)) / 500 < 50e-6  # ten times the aim: machines differ
-
-
-@pytest.fixture
-def broker() -> Iterator[FakeBroker]:
-    with start() as broker:
-        yield broker
 
 
 def test_enqueue_from_a_thread_and_from_a_loop(broker: FakeBroker) -> None:

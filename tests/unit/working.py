@@ -1,6 +1,8 @@
 """A worker that runs in a test, and waiting for what it does."""
 
 import asyncio
+import http.client
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +17,26 @@ async def until(true: Callable[[], Any], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.005)
+
+
+def until_true(true: Callable[[], Any], what: str = "", seconds: float = 20) -> Any:
+    """`until` for a test without a loop; what it was."""
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+    return found
+
+
+def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    """A worker's probe: status and text. Raises OSError where nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 @asynccontextmanager
