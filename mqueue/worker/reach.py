@@ -80,7 +80,7 @@ class Reach:
                 await asyncio.sleep(CHECK_S - since)
                 continue
             answered, wrong = await self._ask(check)
-            if not answered:
+            if not answered or unanswered:  # the calls of this silence, too: theirs may be the connections that lead nowhere
                 renew()
             if (answered and unanswered) or (not answered and since >= DOUBT_S):
                 await doubt()
