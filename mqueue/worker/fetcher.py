@@ -22,8 +22,8 @@ from uuid import uuid4
 
 import structlog
 
+from mqueue import backoff, wire
 from mqueue import message as m
-from mqueue import wire
 from mqueue.errors import Forbidden, Invalid, MQueueError, NotFound, TooLarge, Unauthorized, Unavailable
 from mqueue.worker import outcome
 from mqueue.worker.job import Job
@@ -53,8 +53,7 @@ Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
 
 def pause_s(failed: int, asked: float | None, jitter: float) -> float:
     """Seconds until the next poll after `failed` (≥ 1) in a row; `asked`: the broker's Retry-After; `jitter` in [0, 1)."""
-    grown: float = min(PAUSE_S * 2 ** min(failed - 1, 10), PAUSE_MAX_S) * (1.0 + jitter) / 2
-    return max(grown, min(asked or 0.0, PAUSE_ASKED_MAX_S))
+    return max(backoff.pause_s(failed, jitter, PAUSE_S, PAUSE_MAX_S), min(asked or 0.0, PAUSE_ASKED_MAX_S))
 
 
 class Fetcher:
