@@ -47,6 +47,7 @@ class Batches:
         self._broker = world.brokers[node]
         self._world = world
         self.before: list[Callable[[], Awaitable[Any]]] = []
+        self.settles: list[SettleArgs] = []  # of the next batch
         self.looked_again = 0
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes, epoch: int) -> list[int]:
@@ -57,7 +58,8 @@ class Batches:
         request = EnqueueRequest(drafts, 0, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
         stamp = Stamp(shard.node, shard.sequence, shard.clock_us, shard.due_clock)
         ids = cast(Any, self)
-        applied = await self._broker.batch(for_script(0, number(request, ids, stamp)), [], logged=True, repeated=False)
+        applied = await self._broker.batch(for_script(0, number(request, ids, stamp)), self.settles, logged=True, repeated=False)
+        self.settles = []
         if (error := refusal(applied.verdicts, bool(key_hash))) is not None:
             self.looked_again += 1
             raise error
@@ -168,6 +170,32 @@ def test_a_retry_counts_while_its_younger_twin_runs(world: World, flushed: bool)
     assert producer.enqueue("x") == [first]
     assert [r.id for r in fetch(world)] == [first]
     assert producer.enqueue("x")[0] not in (first, second)
+
+
+def test_a_retry_in_the_batch_that_enqueues_its_twin_counts(world: World) -> None:
+    producer = Producer(world)
+    assert fetch(world) == []
+    [first] = producer.enqueue("x")
+    [running] = fetch(world)
+    args = SettleArgs(first.to_bytes(8), TOPIC.encode(), "nack", running.receipt, b"", bytes(8))
+    producer.batches.settles = [args]
+    [second] = producer.enqueue("x", priority=-1)
+    assert second != first
+    assert [r.id for r in fetch(world)] == [second]
+    assert producer.enqueue("x") == [first]
+
+
+def test_a_retry_counts_while_many_twins_run(world: World) -> None:
+    producer = Producer(world)
+    assert fetch(world) == []
+    running = []
+    for _ in range(30):
+        producer.enqueue("x")
+        running += fetch(world)
+    assert len({r.id for r in running}) == 30
+    flush(world)
+    nack(world, running[0])
+    assert producer.enqueue("x") == [running[0].id]
 
 
 def test_one_request_and_one_batch_have_one(world: World) -> None:
@@ -299,6 +327,17 @@ def test_random_walk(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -
             serve(world)
             truth.waits |= truth.runs.keys()
             truth.runs.clear()
+
+
+def test_nothing_stays_of_two_that_wait_and_are_flushed_at_once(world: World) -> None:
+    producer = Producer(world)
+    assert fetch(world) == []
+    producer.enqueue("x")
+    [running] = fetch(world)
+    producer.enqueue("x")
+    nack(world, running)
+    flush(world)
+    assert key_records(world) == 0
 
 
 def test_a_flush_reports_only_keys_of_messages_that_it_writes() -> None:

@@ -32,7 +32,7 @@ CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
-UNIQUE_ROWS_MAX = 16  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
+UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.

@@ -163,6 +163,7 @@ for i = 1, enqueues do
   at = at + 7
 end
 changed.buffer = enqueues > 0 or nil
+if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end -- before the settles, whose messages may wait again under one
 
 -- 3. settles
 local ids = {}
@@ -233,7 +234,6 @@ for i = 1, settles do
 end
 
 push_dirty(node, sequence)
-if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end
 if #of_requests > 0 then
   chunked('ZADD', prefix .. 'request_keys', of_requests)
   local over = call('ZCARD', prefix .. 'request_keys') - REQUEST_KEYS_MAX

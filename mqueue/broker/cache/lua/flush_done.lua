@@ -37,7 +37,8 @@ for i = 1, versions do
     end
   end
 end
-local function without_holder(unique, known, flushed)
+
+local function without_holder(unique, known, flushed) -- returns what is left of the record
   local rest = nil
   local ids = holders_in(known)
   load(ids)
@@ -46,6 +47,7 @@ local function without_holder(unique, known, flushed)
     if ids[i] ~= flushed and r and not is_gone(state_of(r)) then rest = with_holder(rest, r) end
   end
   if rest then call('HSET', prefix .. 'keys', unique, rest) else call('HDEL', prefix .. 'keys', unique) end
+  return rest
 end
 
 local at = 6 + 2 * versions
@@ -53,10 +55,13 @@ if hashes > 0 then
   local asked = {}
   for i = 1, hashes do asked[i] = sub(ARGV[at + i], 1, 16) end
   local got = call('HMGET', prefix .. 'keys', unpack(asked))
+  local uniques = {} -- key -> what is left of its record; false: nothing. Several of its messages may have been flushed
   for i = 1, hashes do
     local of = sub(ARGV[at + i], 17)
     if of ~= '' then
-      if got[i] then without_holder(asked[i], got[i], of) end
+      local known = uniques[asked[i]]
+      if known == nil then known = got[i] end
+      uniques[asked[i]] = known and without_holder(asked[i], known, of) or false
     elseif got[i] then
       call('HSET', prefix .. 'keys', asked[i], sub(got[i], 1, 42) .. '\1' .. sub(got[i], 44))
       zadd(prefix .. 'key_ends', now + KEY_KEEP, asked[i])
