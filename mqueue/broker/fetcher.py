@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from mqueue.broker import failpoints, record
 from mqueue.broker.cache.calls import Fetched
@@ -150,7 +151,6 @@ def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:
     r = record.unpack(data)
     b = record.open_body(body)
     namespace, _, topic = r.topic.partition("/")
-    receipt = f"{int.from_bytes(r.receipt[:4]):x}-{int.from_bytes(r.receipt[4:]):x}"
     return Delivery(
         r.id,
         namespace,
@@ -162,7 +162,12 @@ def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:
         b.created_us,
         r.attempts + 1,
         r.max_retries,
-        receipt,
+        _receipt(r.receipt),
         r.until,
         r.until - clock,
     )
+
+
+@lru_cache(64)  # one for all messages of a fetch
+def _receipt(packed: bytes) -> str:
+    return f"{int.from_bytes(packed[:4]):x}-{int.from_bytes(packed[4:]):x}"

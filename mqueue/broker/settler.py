@@ -8,6 +8,7 @@ later delivery stands, whichever comes first.)
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from mqueue.broker import failpoints
@@ -176,6 +177,7 @@ def _result(s: Settle, verdict: Verdict) -> Result:
     return Result(s.id, s.namespace, s.topic, anybody if s.receipt is None else _receipt(s.receipt), s.result or b"", s.result_ttl)
 
 
+@lru_cache(1024)  # those of one fetch are one
 def _receipt(text: str | None) -> bytes:
     """The 12 bytes of a receipt; empty: any; of a form that never was ours: one that matches nothing."""
     if text is None:

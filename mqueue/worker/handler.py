@@ -46,6 +46,8 @@ def keep(job: Job, returned: Any) -> None:
 
 def refuse_unrun(job: Job, result: Any) -> None:
     """A plain wrapper around an `async def`, say, gives back a coroutine of which nothing has run. Raises NeverRan."""
+    if result is None:
+        return
     if not isinstance(result, Awaitable | Generator | AsyncGenerator) or asyncio.isfuture(result):  # a future runs by itself
         return
     if isinstance(result, Coroutine | Generator):

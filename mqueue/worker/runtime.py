@@ -222,9 +222,11 @@ class Worker:
         return job
 
     def _start(self, job: Job) -> None:
-        for each in job.batch or (job,):
+        members = job.batch or (job,)
+        for each in members:
             each.unwanted = self._cancellations.has(each.message.id)
-        job.unwanted = all(each.unwanted for each in job.batch or (job,))
+        if job.batch:
+            job.unwanted = all(each.unwanted for each in members)
         self._jobs.add(job)
         self._cancellations.listen()
         self._executor.start(job)
@@ -243,7 +245,7 @@ class Worker:
         """None: this worker does not know the task, and has said so. Raises Misfit."""
         call = codec.decode(message.payload)
         task = self._app.get(call.task)
-        batched = self._batches.get(m.TopicName(message.namespace, message.topic))
+        batched = self._batches.get(m.TopicName(message.namespace, message.topic)) if self._batches else None
         if task is None or (batched is not None and batched is not task):
             self._turn_away(message, outcome.unknown(call.task) if task is None else outcome.misplaced(call.task, message.topic))
             return None
@@ -260,15 +262,14 @@ class Worker:
         if not self._jobs:
             self._idle.set()
         members = job.batch or (job,)
-        told = job.outcomes or [result] * len(members)
-        results = [
-            outcome.CANCELLED if each.unwanted and of_each.kind != "ack" else of_each for each, of_each in zip(members, told, strict=True)
-        ]
+        results = [_as_it_counts(each, of_each) for each, of_each in zip(members, job.outcomes or [result] * len(members), strict=True)]
         self._past += len(members)
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
-        for index, (each, of_each) in enumerate(zip(members, results, strict=True)):
-            self._finish(each, of_each, slots=int(index == 0))
+        slots = 1
+        for each, of_each in zip(members, results, strict=True):
+            self._finish(each, of_each, slots)
+            slots = 0
 
     def _finish(self, job: Job, result: Outcome, slots: int) -> None:
         job.ended = True
@@ -374,3 +375,8 @@ class Worker:
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
         log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
+
+
+def _as_it_counts(job: Job, result: Outcome) -> Outcome:
+    """A job that somebody has cancelled is not tried again."""
+    return outcome.CANCELLED if job.unwanted and result.kind != "ack" else result

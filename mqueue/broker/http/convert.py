@@ -7,6 +7,7 @@ translated in msgpack.
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ def to_us(time: datetime) -> int:
     return (time - EPOCH) // MICROSECOND
 
 
+@lru_cache(1024)  # one fetch has few different ones
 def to_time(us: int) -> datetime:
     return EPOCH + timedelta(microseconds=us)
 
@@ -152,12 +154,12 @@ def message(d: m.Delivery, msgpack: bool) -> wire.Message:
         topic=d.topic,
         priority=d.priority,
         payload=d.payload,
-        deliver_after=EPOCH + timedelta(microseconds=d.deliver_after_us),
-        created_at=EPOCH + timedelta(microseconds=d.created_at_us),
+        deliver_after=to_time(d.deliver_after_us),
+        created_at=to_time(d.created_at_us),
         attempt=d.attempt,
         max_retries=d.max_retries,
         receipt=d.receipt,
-        lease_expires_at=EPOCH + timedelta(microseconds=d.lease_expires_at_us),
+        lease_expires_at=to_time(d.lease_expires_at_us),
         lease=d.lease_us / 1e6,
         metadata=None if d.metadata is None else _raw(d.metadata, msgpack),
     )
