@@ -117,8 +117,10 @@ class Shard:
         return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
 
     def keys_are_away(self) -> Unavailable:
-        """What an enqueue with an idempotency key is told while this broker is apart."""
-        return Unavailable(f"Redis of shard {self.number} cannot be reached from here, and it holds the idempotency keys", retry_after=1)
+        """What an enqueue with an idempotency key, or a unique one, is told while this broker is apart."""
+        return Unavailable(
+            f"Redis of shard {self.number} cannot be reached from here, and it holds the idempotency and unique keys", retry_after=1
+        )
 
     async def wait_serving(self) -> None:
         """Raises Unavailable when the shard does not serve within a few seconds."""
