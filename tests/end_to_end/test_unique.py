@@ -99,10 +99,10 @@ class Load:
         chance = random.Random(n)
         client = self._clients[n % len(self._clients)]
         while not self._over.is_set():
-            await self._history_of_one(client, chance)
+            await self._turn(client, chance)
             await asyncio.sleep(chance.random() * 0.05)  # the time a job takes: without it nothing would wait for long
 
-    async def _history_of_one(self, client: AsyncClient, chance: random.Random) -> None:
+    async def _turn(self, client: AsyncClient, chance: random.Random) -> None:
         sent = time.monotonic()
         try:
             got = await client.fetch(TOPICS, limit=chance.choice((1, 2)), lease=LEASE_S)
