@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from by_hand import TOPIC, fetch, flush, serve, settle
 from stores import NODES, SECOND, World, message
 
 from mqueue.broker import cancellations, record
@@ -18,19 +19,11 @@ from mqueue.broker.views import Views
 from mqueue.errors import Unavailable
 from mqueue.message import TopicName
 
-TOPIC = "t/a"
-
 
 @pytest.fixture(autouse=True)
 def fresh(world: World) -> None:
     world.run(world.fresh())
     serve(world)
-
-
-def serve(world: World) -> None:
-    for broker in world.brokers.values():
-        broker.shard.serving.set()
-        broker.shard.looked_at = broker.shard.clock.monotonic()
 
 
 class Batches:
@@ -68,30 +61,8 @@ def enqueue(world: World, count: int = 1, *, delay: int = 0, ttl: int = 0) -> li
     return [r.id for _, r in made]
 
 
-def flush(world: World) -> None:
-    world.run(world.flusher.flush(world.lead, everything=True))
-
-
 def lose_redis(world: World) -> None:
     world.run(world.lose_redis(True, list(NODES)))
-
-
-def fetch(world: World, limit: int = 1, lease_s: int = 20) -> list[record.Record]:
-    """What is deliverable now."""
-    while True:
-        got = world.run(world.cache.fetch(world.lead.epoch, 1, [TOPIC], limit, lease_s * 1000, False))
-        if got.status == "ok":
-            return [record.unpack(data) for data in got.records]
-        if got.status == "nothing":
-            return []
-        world.run(world.work([TOPIC]))
-
-
-def settle(world: World, r: record.Record, kind: str, delays: bytes = b"") -> Any:
-    broker = world.brokers[2]
-    broker.shard.next_sequence()
-    args = SettleArgs(r.id.to_bytes(8), TOPIC.encode(), kind, r.receipt, b"", delays)
-    return world.run(broker.batch([], [args], logged=True, repeated=False)).outcomes[0]
 
 
 def open_topic(world: World) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from by_hand import TOPIC, ending, fetch, flush, serve, settle
 from stores import NODES, SECOND, World
 
 from mqueue.broker import record
@@ -23,7 +24,6 @@ from mqueue.broker.sharding import SlotMap
 from mqueue.errors import KeyReused
 from mqueue.message import NewMessage, RequestKey
 
-TOPIC = "t/a"
 KEYS = ("x", "y", "z")
 SEEDS, STEPS = int(os.environ.get("MQUEUE_UNIQUE_SEEDS", "12")), 150
 
@@ -32,12 +32,6 @@ SEEDS, STEPS = int(os.environ.get("MQUEUE_UNIQUE_SEEDS", "12")), 150
 def fresh(world: World) -> None:
     world.run(world.fresh())
     serve(world)
-
-
-def serve(world: World) -> None:
-    for broker in world.brokers.values():
-        broker.shard.serving.set()
-        broker.shard.looked_at = broker.shard.clock.monotonic()
 
 
 class Batches:
@@ -91,27 +85,6 @@ class Producer:
         return self.world.run(self.enqueuer.enqueue(messages, key)).ids
 
 
-def flush(world: World) -> None:
-    world.run(world.flusher.flush(world.lead, everything=True))
-
-
-def fetch(world: World, limit: int = 1) -> list[record.Record]:
-    while True:
-        got = world.run(world.cache.fetch(world.lead.epoch, 1, [TOPIC], limit, 20_000, False))
-        if got.status == "ok":
-            return [record.unpack(data) for data in got.records]
-        if got.status == "nothing":
-            return []
-        world.run(world.work([TOPIC]))
-
-
-def settle(world: World, r: record.Record, kind: str, delays: bytes = b"") -> None:
-    broker = world.brokers[2]
-    broker.shard.next_sequence()
-    args = ending(r, kind, delays)
-    assert world.run(broker.batch([], [args], logged=True, repeated=False)).outcomes[0].verdict == b"o"
-
-
 def cancel(world: World, id: int) -> None:
     """One that waits."""
     broker = world.brokers[2]
@@ -121,12 +94,8 @@ def cancel(world: World, id: int) -> None:
     assert world.run(broker.batch([], [args], logged=True, repeated=False)).outcomes[0].verdict == b"o"
 
 
-def ending(r: record.Record, kind: str, delays: bytes = b"") -> SettleArgs:
-    return SettleArgs(r.id.to_bytes(8), TOPIC.encode(), kind, r.receipt, b"", delays)
-
-
 def nack(world: World, r: record.Record) -> None:
-    settle(world, r, "nack", bytes(8))  # a delay of 0: it is due at once
+    assert settle(world, r, "nack", bytes(8)).verdict == b"o"  # a delay of 0: it is due at once
 
 
 def key_records(world: World) -> int:
@@ -164,7 +133,7 @@ def test_only_what_waits_counts(world: World) -> None:
     nack(world, running)
     assert producer.enqueue("x")[0] in (first, second)
     for _ in range(2):
-        settle(world, fetch(world)[0], "ack")
+        assert settle(world, fetch(world)[0], "ack").verdict == b"o"
     assert producer.enqueue("x")[0] not in (first, second)
 
 
@@ -263,7 +232,7 @@ def test_nothing_of_a_key_stays_in_redis(world: World) -> None:
         producer.enqueue(key)
     assert key_records(world) == 3
     for r in fetch(world, 2):
-        settle(world, r, "ack")
+        assert settle(world, r, "ack").verdict == b"o"
     [running] = fetch(world)
     producer.enqueue("z")
     nack(world, running)
@@ -335,7 +304,7 @@ def test_random_walk(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -
                 truth.runs[r.id] = r
         elif what in ("ack", "nack", "release") and truth.runs:
             r = truth.runs.pop(chance.choice(sorted(truth.runs)))
-            settle(world, r, what, bytes(8) if what == "nack" else b"")
+            assert settle(world, r, what, bytes(8) if what == "nack" else b"").verdict == b"o"
             if what != "ack" and (what == "release" or r.attempts < 3):
                 truth.waits.add(r.id)
         elif what == "cancel" and truth.waits:
