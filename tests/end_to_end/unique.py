@@ -1,4 +1,4 @@
-"""Unique keys under load at two brokers: one waits per key while all is well, and nothing is lost when a broker dies and Redis is away."""
+"""By hand, `pytest tests/end_to_end/unique.py`: it needs a calm machine. Unique keys under load at two brokers: one waits per key while all is well, and nothing is lost when a broker dies and Redis is away."""
 
 import asyncio
 import random
