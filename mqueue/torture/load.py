@@ -71,14 +71,16 @@ class Load:
             await asyncio.sleep(PAUSE_S)
 
     async def enqueue(self, at: int, items: Sequence[wire.EnqueueItem]) -> str:
-        """One call; what was said."""
+        """One call; what was said. Each item names its retries: the judge does not know the broker's default."""
+        retries = [item.max_retries for item in items if item.max_retries is not None]
+        assert len(retries) == len(items), "an item names no retries"
         self.history.sent.update(item.payload for item in items)
         with self._answer("enqueue", at) as told:
             ids = await self._clients[at].enqueue_many(items)
             told.count = len(ids)
-            for id, item in zip(ids, items, strict=True):
+            for id, item, most in zip(ids, items, retries, strict=True):
                 keyed = item.idempotency_key is not None
-                made = Enqueued(item.topic, item.payload, item.max_retries or 0, keyed, at, time.monotonic())
+                made = Enqueued(item.topic, item.payload, most, keyed, at, time.monotonic())
                 self.history.enqueued[id] = made
             self.produced += len(ids)
         return told.said

@@ -14,7 +14,7 @@ from mqueue import tokens
 from mqueue.clock import SystemClock
 from mqueue.torture.history import OK, Fault
 from mqueue.torture.judge import judge
-from mqueue.torture.load import Load
+from mqueue.torture.load import RETRIES, Load
 from mqueue.torture.run import details
 from mqueue.torture.scene import new_history, under_load
 from mqueue.wire import EnqueueItem
@@ -64,7 +64,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
             await asyncio.sleep(away_s)
             assert load.acked > acked, "the ready queue stood still meanwhile"
             # not a count of the producers': each may be waiting for what a killed broker had in flight
-            assert await load.enqueue(0, [EnqueueItem(topic="alpha", payload=b"meanwhile")]) == OK
+            assert await load.enqueue(0, [EnqueueItem(topic="alpha", payload=b"meanwhile", max_retries=RETRIES)]) == OK
             await stores.promote()
             if kills:
                 await asyncio.to_thread(brokers[1].start)

@@ -1,4 +1,4 @@
-"""By hand, `pytest tests/end_to_end/unique.py`: unique keys under load at two brokers, which needs a calm machine."""
+"""Unique keys under load at two brokers: one waits per key while all is well, and nothing is lost when a broker dies and Redis is away."""
 
 import asyncio
 import random
