@@ -30,6 +30,7 @@ VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
 REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
+KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
 BLOCKED_MAX = 8  # connections beside them: that wait in Redis for a word to wake, for what the leader is asked; and for looking after it
@@ -163,8 +164,10 @@ class ReadyCache:
         args.append(SEQUENCE.pack(doubtful) if doubtful else b"")
         for enqueue in enqueues:
             args += enqueue
-        for settle in settles:
-            args += settle
+        for id, topic, kind, receipt, error, delays in settles:
+            args += (id, topic, KINDS[kind] + receipt)
+            if kind != "ack":
+                args += (error, delays)
         reply = (await self._run("apply", *args))[1]
         at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
         due_clock, clock, buffer = REPLY_HEAD.unpack_from(reply)

@@ -18,6 +18,7 @@ START_S = 10.0
 ANSWER_S = 2.0  # to a PING
 STOP = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
+# Small sorted sets as lists would make each lease of a hundred look through all the others.
 CONFIG = """\
 port 0
 unixsocket "{socket}"
@@ -31,6 +32,7 @@ save ""
 appendonly no
 maxmemory 0
 maxmemory-policy noeviction
+zset-max-listpack-entries 0
 shutdown-on-sigterm nosave now
 """
 

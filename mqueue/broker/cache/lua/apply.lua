@@ -3,7 +3,8 @@
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
 --       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before):
---       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind, receipt ('' any), error, delays (f8 µs ...)
+--       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind (a ack, n nack, b bury, r release,
+--       c cancel) and receipt (none: any);  of what is no ack also: error, delays (f8 µs ...)
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
@@ -166,10 +167,14 @@ changed.buffer = enqueues > 0 or nil
 if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end -- before the settles, whose messages may wait again under one
 
 -- 3. settles
-local ids = {}
-local first = at
-for i = 1, settles do ids[i] = ARGV[first + (i - 1) * 6 + 1] end
+local argv = ARGV
+local ids, first = {}, at
+for i = 1, settles do
+  ids[i] = argv[at + 1]
+  at = at + (byte(argv[at + 3]) == 97 and 3 or 5)
+end
 if settles > 0 then load(ids) end
+at = first
 local outcomes = {}
 local NOTHING = rep('\0', 26)
 
@@ -190,32 +195,33 @@ local function cancel(id, name, row) -- asked for by whoever has no lease
   if topic_of(r) ~= name then return 'l' .. NOTHING end -- whether this namespace's may be cancelled nobody has looked at
   local state = state_of(r)
   if state == 'c' then return 'a' .. NOTHING end
-  if state == 'x' or is_gone(state) then return 'g' .. NOTHING end
+  if state == 'x' or is_gone(r) then return 'g' .. NOTHING end
   if state == 'l' then
     if not is_cancelling(r) then put(id, with_flag(r, 2)) end
     return 'r' .. NOTHING
   end
-  local held = in_pg(r) and 1 or 0
+  local held = in_pg(r)
   r = state == 'n' and finish(r, 'c') or take_away(r)
-  return 'oc' .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. pack('B', held)
+  return 'oc' .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. (held and '\1' or '\0')
 end
 
+local said, kind, receipt
 for i = 1, settles do
-  local id, name, kind, receipt, reason, delays = unpack(ARGV, at + 1, at + 6)
+  local id, name = ids[i], argv[at + 2]
+  if argv[at + 3] ~= said then said = argv[at + 3]; kind, receipt = sub(said, 1, 1), sub(said, 2) end
   local r = records[id]
-  if kind == 'cancel' and receipt == '' then outcomes[i] = cancel(id, name, delays)
-  elseif not r or is_gone(state_of(r)) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
+  if kind == 'c' and receipt == '' then outcomes[i] = cancel(id, name, argv[at + 5])
+  elseif not r or is_gone(r) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
   elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
   else
-    local origin, version = sub(r, 51, 60), version_of(r)
-    local held = in_pg(r) and 1 or 0
-    r = end_lease(r)
-    if kind == 'ack' then
-      finish(r, 'a')
-      outcomes[i] = 'oa' .. pack('>I4', version + 1) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
+    local origin, version, held = sub(r, 51, 60), version_of(r), in_pg(r)
+    r = end_lease(r, name)
+    local state = 'a'
+    if kind == 'a' then r = finish(r, state)
     else
-      if kind == 'cancel' or (kind == 'release' and is_cancelling(r)) then r = finish(r, 'c')
-      elseif kind == 'release' then
+      local reason, delays = argv[at + 4], argv[at + 5]
+      if kind == 'c' or (kind == 'r' and is_cancelling(r)) then r = finish(r, 'c')
+      elseif kind == 'r' then
         if delays ~= '' then
           r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', delays))
           dirty_ids[#dirty_ids + 1] = id
@@ -224,13 +230,14 @@ for i = 1, settles do
       else
         local attempt = unpack1('>I2', r, 3)
         local nth = math.min(attempt, #delays / 8 - 1)
-        r = fail(r, now + unpack1('>d', delays, nth * 8 + 1), reason, kind == 'bury')
+        r = fail(r, now + unpack1('>d', delays, nth * 8 + 1), reason, kind == 'b')
       end
-      local state = state_of(r)
-      outcomes[i] = 'o' .. ((state == 'x' or state == 'c') and state or 'n') .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. pack('B', held)
+      state = state_of(r)
+      if state ~= 'x' and state ~= 'c' then state = 'n' end
     end
+    outcomes[i] = 'o' .. state .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. (held and '\1' or '\0')
   end
-  at = at + 6
+  at = at + (kind == 'a' and 3 or 5)
 end
 
 push_dirty(node, sequence)

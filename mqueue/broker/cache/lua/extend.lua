@@ -11,7 +11,7 @@ load(ids)
 for i = 2, #ARGV, 4 do
   local id, name, receipt, lease_ms = unpack(ARGV, i, i + 3)
   local r = records[id]
-  if not r or is_gone(state_of(r)) or topic_of(r) ~= name then verdicts[#verdicts + 1] = 'g'
+  if not r or is_gone(r) or topic_of(r) ~= name then verdicts[#verdicts + 1] = 'g'
   elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then verdicts[#verdicts + 1] = 's'
   else
     lease_ms = tonumber(lease_ms)

@@ -19,14 +19,7 @@ if promote() or ended == CALL_MAX then
 end
 write_records() -- what was just placed can be popped
 
-local out, out_bodies, bytes, expired, left, open = {}, {}, 0, 0, 0, true
-
-local function candidates(t, n)   -- the least n of ready, as keys
-  local got = call('ZRANGE', t.ready, 0, n - 1, 'WITHSCORES')
-  local keys = {}
-  for i = 1, #got, 2 do keys[#keys + 1] = pack('>I4', tonumber(got[i + 1]) + 2147483648) .. got[i] end
-  return keys
-end
+local ids, out, bytes, expired, left, open = {}, {}, 0, 0, 0, true
 
 -- No key at or above the least frontier of the named topics: PostgreSQL may have a lesser one.
 local names, bound = {}, LAST
@@ -34,53 +27,77 @@ for i = 7, #ARGV do names[#names + 1] = topic(ARGV[i]) end
 for i = 1, #names do
   local t = names[i]
   measure(t)
+  t.taken = 0
   if bound and (not t.frontier or less(t.frontier, bound)) then bound = t.frontier end
-end
-
-local function take(key)          -- leases one; true when the call is full
-  local id = sub(key, 17)
-  local r = records[id]
-  zrem(prefix .. 'ready:' .. topic_of(r), sub(key, 5))
-  local t = topic(topic_of(r))
-  t.size = t.size - 1
-  local expires = unpack1('>I8', r, 39)
-  if has_expired(expires) then finish(r, 'e'); expired = expired + 1; return false end
-  local until_ = now + (lease_ms > 0 and lease_ms or unpack1('>I4', r, 47)) * 1000
-  r = 'l' .. sub(r, 2, 60) .. pack('>I4I8I8', tonumber(epoch), lease_no, until_) .. sub(r, 81)
-  put(id, r)
-  zadd(leases, until_, id)
-  bump(topic_of(r), 'leased', 1)
-  out[#out + 1] = r
-  bytes = bytes + size_of(r)
-  return #out >= limit or bytes >= bytes_max
 end
 
 lease_no = lease_no + 1
 changed.lease_no = true
+local receipt = pack('>I4I8', tonumber(epoch), lease_no)
+local ends = {}                   -- of a lease of so many ms: the number as a score, receipt and number as a record has them
+
+local function lease(ms)
+  local at = now + ms * 1000
+  ends[ms] = { whole(at), receipt .. pack('>I8', at) }
+  return ends[ms]
+end
+
+local function take(t, member)    -- leases one, the first that is ready; true when the call is full
+  local id = sub(member, 13)
+  local r = records[id]
+  t.size = t.size - 1
+  t.taken = t.taken + 1
+  local expires, ms = unpack1('>I8I4', r, 39)
+  if has_expired(expires) then finish(r, 'e'); expired = expired + 1; return false end
+  if lease_ms > 0 then ms = lease_ms end
+  local until_ = ends[ms] or lease(ms)
+  r = 'l' .. sub(r, 2, 60) .. until_[2] .. sub(r, 81)
+  put(id, r)
+  zadd(leases, until_[1], id)
+  t.leased = (t.leased or 0) + 1
+  ids[#ids + 1] = id; out[#out + 1] = r
+  bytes = bytes + size_of(r)
+  return #out >= limit or bytes >= bytes_max
+end
+
+-- Of a topic's least members, the key of the next. Where there is nothing to compare, nobody asks for it, nor for the scores.
+local compares = #names > 1 or bound ~= LAST
+local step = compares and 2 or 1
+
+local function key_at(head)
+  if not head.key then head.key = pack('>I4', tonumber(head.got[head.at + 1]) + 2147483648) .. head.got[head.at] end
+  return head.key
+end
+
 for _ = 1, bound and 4 or 0 do    -- again where expired ones made holes
-  local heads, ids = {}, {}
+  local heads, candidates = {}, {}
   local want = math.max(1, math.min(limit - #out, math.floor(CALL_MAX / #names)))
   for i = 1, #names do
     local t = names[i]
-    local keys = t.size > 0 and candidates(t, want) or {}
-    for j = 1, #keys do ids[#ids + 1] = sub(keys[j], 17) end
-    if #keys > 0 then heads[#heads + 1] = { keys = keys, at = 1, topic = t } end
+    local got = {}
+    if t.size > 0 then got = compares and call('ZRANGE', t.ready, 0, want - 1, 'WITHSCORES') or call('ZRANGE', t.ready, 0, want - 1) end
+    for j = 1, #got, step do candidates[#candidates + 1] = sub(got[j], 13) end
+    if #got > 0 then heads[#heads + 1] = { got = got, at = 1, topic = t } end
   end
-  if #ids == 0 then break end
-  load(ids)
+  if #candidates == 0 then break end
+  load(candidates)
   local before, full = expired, false
   while not full and #heads > 0 do -- merge by key
     local least = heads[1]
     for i = 2, #heads do
-      if less(heads[i].keys[heads[i].at], least.keys[least.at]) then least = heads[i] end
+      if less(key_at(heads[i]), key_at(least)) then least = heads[i] end
     end
-    if bound ~= LAST and not less(least.keys[least.at], bound) then open = false; break end
-    full = take(least.keys[least.at])
-    least.at = least.at + 1
-    if not least.keys[least.at] then
+    if bound ~= LAST and not less(key_at(least), bound) then open = false; break end
+    full = take(least.topic, least.got[least.at])
+    least.at, least.key = least.at + step, nil
+    if not least.got[least.at] then
       if least.topic.size > 0 then break end -- it has more, which may be lesser than what the others show
       for i = 1, #heads do if heads[i] == least then table.remove(heads, i); break end end
     end
+  end
+  for i = 1, #names do
+    local t = names[i]
+    if t.taken > 0 then call('ZREMRANGEBYRANK', t.ready, 0, t.taken - 1); t.taken = 0 end
   end
   write_records()
   if full or expired == before then break end
@@ -89,6 +106,7 @@ end
 for i = 1, #names do
   local t = names[i]
   left = left + t.size
+  bump(t.name, 'leased', t.leased or 0)
   if now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
   if t.frontier ~= LAST then
     if t.size == 0 then open = false end
@@ -97,11 +115,7 @@ for i = 1, #names do
   if t.size > 0 then wake(t.name) end
 end
 push_dirty(0, rep('\0', 8))
-if #out > 0 then
-  local ids = {}
-  for i = 1, #out do ids[i] = id_of(out[i]) end
-  out_bodies = call('HMGET', prefix .. 'body', unpack(ids))
-end
+local out_bodies = #ids > 0 and call('HMGET', prefix .. 'body', unpack(ids))
 if waiting and open and left == 0 then
   for i = 1, #names do call('ZADD', prefix .. 'waiters:' .. names[i].name, now + 5000000, node) end
 end

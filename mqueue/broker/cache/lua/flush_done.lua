@@ -18,8 +18,8 @@ for i = 1, versions do
   if r then
     local v = unpack1('>I4', flushed)
     local state = state_of(r)
-    if is_gone(state) then
-      if version_of(r) <= v then unbuffer(r); drop(id) end
+    if is_gone(r) then
+      if version_of(r) <= v then unbuffer(r); drop_ended(id) end
     elseif v > flushed_of(r) then
       unbuffer(r)
       r = sub(r, 1, 10) .. flushed .. sub(r, 15)
@@ -44,7 +44,7 @@ local function without_holder(unique, known, flushed) -- returns what is left of
   load(ids)
   for i = 1, #ids do
     local r = records[ids[i]]
-    if ids[i] ~= flushed and r and not is_gone(state_of(r)) then rest = with_holder(rest, r) end
+    if ids[i] ~= flushed and r and not is_gone(r) then rest = with_holder(rest, r) end
   end
   if rest then call('HSET', prefix .. 'keys', unique, rest) else call('HDEL', prefix .. 'keys', unique) end
   return rest

@@ -21,7 +21,7 @@ local function fits(entry)
   for _ = 1, many do
     local id = sub(entry, at, at + 7)
     at = at + 8
-    if not seen_ids[id] then mine[#mine + 1] = id end
+    if not seen_ids[id] then seen_ids[id] = true; mine[#mine + 1] = id end
   end
   load(mine)
   local more = 0
@@ -31,9 +31,7 @@ local function fits(entry)
   end
   if #entries > 0 and bytes + more > bytes_max then return false end
   bytes = bytes + more
-  for i = 1, #mine do
-    if not seen_ids[mine[i]] then seen_ids[mine[i]] = true; ids[#ids + 1] = mine[i] end
-  end
+  for i = 1, #mine do ids[#ids + 1] = mine[i] end
   for _ = 1, keys do hashes[#hashes + 1] = sub(entry, at, at + 15); at = at + 16 end
   entries[#entries + 1] = entry
   return true
@@ -57,7 +55,7 @@ for i = 1, #ids do
   out_bodies[i], errors[i] = false, false
   if r then
     if in_pg(r) then flags[i] = '1' end
-    if not is_gone(state_of(r)) and not is_clean(r) then
+    if not is_gone(r) and not is_clean(r) then
       wanted[#wanted + 1] = ids[i]; where[#where + 1] = i
       if not in_pg(r) then put(ids[i], with_flag(r, 1)) end
     end

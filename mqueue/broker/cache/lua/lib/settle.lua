@@ -1,9 +1,9 @@
 -- How a delivery ends. Used by apply (settles), and by fetch and tick (leases that are over).
 local leases = prefix .. 'leases'
 
-local function end_lease(r)       -- -> the record without receipt
+local function end_lease(r, name) -- of the topic of that name -> the record without receipt
   zrem(leases, id_of(r))
-  bump(topic_of(r), 'leased', -1)
+  bump(name, 'leased', -1)
   return sub(r, 1, 60) .. NOBODY .. sub(r, 81)
 end
 
@@ -16,7 +16,7 @@ local function with_due(r, due) return sub(r, 1, 22) .. pack('>I8', due) .. sub(
 -- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it. Returns the record.
 local function finish(r, state)
   local id = id_of(r)
-  r = state .. sub(with_counts(r, (unpack1('>I2', r, 3)), version_of(r) + 1), 2)
+  r = state .. sub(r, 2, 6) .. pack('>I4', version_of(r) + 1) .. sub(r, 11)
   if in_pg(r) then
     put(id, r)
     dirty_ids[#dirty_ids + 1] = id
@@ -89,7 +89,7 @@ local function end_leases()
   for i = 1, #ids do
     local r = records[ids[i]]
     if r and state_of(r) == 'l' then
-      if state_of(fail(end_lease(r), nil, '', false)) == 'x' then
+      if state_of(fail(end_lease(r, topic_of(r)), nil, '', false)) == 'x' then
         call('HSET', prefix .. 'error', ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
       end
     else zrem(leases, ids[i]) end

@@ -4,7 +4,7 @@
 --   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
 local prefix = KEYS[1]
-local call, sub, rep, pack, unpack1 = redis.call, string.sub, string.rep, struct.pack, struct.unpack
+local call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte, string.rep, struct.pack, struct.unpack
 local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
 local NOBODY = rep('\0', 20)      -- no receipt, no until
 local CALL_MAX = 1000             -- ids a call may touch in one loop
@@ -76,7 +76,10 @@ end
 
 local function put(id, record) records[id] = record; touched[id] = true end
 
+local bodiless = {}               -- id -> true where no body nor error text is left to delete
+
 local function drop(id) records[id] = false; touched[id] = true end
+local function drop_ended(id) drop(id); bodiless[id] = true end
 
 local function state_of(r) return sub(r, 1, 1) end
 local function id_of(r) return sub(r, 31, 38) end
@@ -86,13 +89,14 @@ local function topic_of(r) return sub(r, 85) end
 local function version_of(r) return (unpack1('>I4', r, 7)) end
 local function flushed_of(r) return (unpack1('>I4', r, 11)) end
 local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
-local function in_pg(r) return string.byte(r, 2) % 2 == 1 end
-local function is_cancelling(r) return string.byte(r, 2) % 4 >= 2 end -- only what is leased ever is
-local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(string.byte(r, 2) + flag) .. sub(r, 3) end
+local function in_pg(r) return byte(r, 2) % 2 == 1 end
+local function is_cancelling(r) return byte(r, 2) % 4 >= 2 end -- only what is leased ever is
+local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(byte(r, 2) + flag) .. sub(r, 3) end
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
 local function has_expired(expires) return expires ~= 0 and expires <= now end
-local function is_gone(state) return state == 'a' or state == 'e' or state == 'p' or state == 'c' end
+local GONE = { [97] = true, [99] = true, [101] = true, [112] = true } -- a c e p
+local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
 
 local function is_due(r)
   local due = due_of(r)
@@ -107,7 +111,7 @@ end
 
 -- ---- unique keys: who may wait under one and is not flushed, the newest first ----------------------------------------------------
 local HOLDERS_MAX = 16
-local function is_unique(r) return string.byte(r, 2) >= 4 end
+local function is_unique(r) return byte(r, 2) >= 4 end
 local function of_unique(r) return id_of(r) .. rep('\0', 16) .. sub(r, 51, 60) .. rep('\0', 9) .. 'w' end -- as record.IDEMPOTENCY
 
 local function holders_in(known)
@@ -279,9 +283,10 @@ local function write_records()
     local r = records[id]
     if r then
       set[#set + 1] = id; set[#set + 1] = r
-      if is_gone(state_of(r)) then bare[#bare + 1] = id end
+      if is_gone(r) then bare[#bare + 1] = id end
     else
-      del[#del + 1] = id; bare[#bare + 1] = id
+      del[#del + 1] = id
+      if not bodiless[id] then bare[#bare + 1] = id end
     end
   end
   if #set > 0 then chunked('HSET', prefix .. 'record', set) end
