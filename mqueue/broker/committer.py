@@ -15,7 +15,6 @@ import structlog
 from mqueue.broker import cold, entries, failpoints, record
 from mqueue.broker.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
-from mqueue.broker.entries import Settled
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
@@ -204,7 +203,7 @@ class Committer:
         """False when the log is full."""
         asked = [args for request in batch.settles for args in request.args]
         changed = [
-            Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
+            (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(asked, outcomes, strict=True)
             if is_logged(args, outcome)
         ]

@@ -84,12 +84,16 @@ def by_request(messages: Iterable[Enqueued]) -> list[list[Enqueued]]:
     return requests
 
 
-def pack_settled(outcomes: Iterable[Settled]) -> bytes:
+SettledFields = tuple[int, bytes, int, int, int, int, int, int, bytes, bytes]
+
+
+def pack_settled(outcomes: Iterable[SettledFields]) -> bytes:
+    """Of each the fields of `Settled`, in its order."""
     parts: list[bytes] = []
-    for o in outcomes:
-        state, flags = (b"a", o.in_pg | CANCEL) if o.state == b"c" else (o.state, o.in_pg)
-        numbers = (o.id, state, o.version, o.attempts, o.due, o.node, o.sequence, flags)
-        parts += (_OUTCOME.pack(*numbers, len(o.topic), len(o.error)), o.topic, o.error)
+    for id, state, version, attempts, due, node, sequence, flags, topic, error in outcomes:
+        if state == b"c":
+            state, flags = b"a", flags | CANCEL
+        parts += (_OUTCOME.pack(id, state, version, attempts, due, node, sequence, flags, len(topic), len(error)), topic, error)
     return b"".join(parts)
 
 

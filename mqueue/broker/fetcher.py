@@ -148,23 +148,23 @@ class Fetcher:
 
 
 def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:
-    r = record.unpack(data)
-    b = record.open_body(body)
-    namespace, _, topic = r.topic.partition("/")
+    _, _, attempts, retries, _, _, priority, _, due, id, _, _, _, _, receipt, until, _ = record.RECORD.unpack_from(data)
+    created, payload, metadata, _ = record.content(body)
+    namespace, _, topic = record.topic(data).partition("/")
     return Delivery(
-        r.id,
+        id,
         namespace,
         topic,
-        r.priority,
-        b.payload,
-        b.metadata,
-        r.due,
-        b.created_us,
-        r.attempts + 1,
-        r.max_retries,
-        _receipt(r.receipt),
-        r.until,
-        r.until - clock,
+        priority - record.BIAS,
+        payload,
+        metadata,
+        due,
+        created,
+        attempts + 1,
+        retries,
+        _receipt(receipt),
+        until,
+        until - clock,
     )
 
 

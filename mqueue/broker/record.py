@@ -9,6 +9,7 @@ copies it as it is: created_at, payload, metadata, idempotency key; and its uniq
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ RECORD = Struct(">cBHHIIIIQQQIHQ12sQI")
 SIZE = RECORD.size  # 84; the topic follows
 KEY = slice(14, 38)
 ID = slice(30, 38)
+VERSION = slice(6, 10)
 KEY_PARTS = Struct(">IIQQ")
+ENDED = Struct(">c5xII16xQ")  # of a record: state, version, flushed version, id
 BIAS = 1 << 31
 IN_PG, CANCELLING, UNIQUE = 1, 2, 4  # flags
 OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/integration/test_memory.py)
@@ -36,6 +39,7 @@ ID8 = Struct(">Q")
 LENGTH = Struct(">i")
 NULL = LENGTH.pack(-1)
 CREATED = Struct(">iq")
+BODY_HEAD = Struct(">iqi")  # created_at, and the length of the payload that follows
 
 # One binary COPY row of `message`: these, then expires_at, error, then the body's fields.
 COPY_HEAD = Struct(">hiqiiiiiiiqiiiiiiiiiiiq")
@@ -78,8 +82,18 @@ def buffered(body: int, topic: int) -> int:
     return body + SIZE + topic + OVERHEAD
 
 
+@lru_cache(1024)  # few topics, many messages
+def _text(name: bytes) -> str:
+    return name.decode()
+
+
+def topic(data: bytes) -> str:
+    """The topic of a record, as Redis and the log name it: `namespace/topic`."""
+    return _text(data[SIZE:])
+
+
 def unpack(data: bytes) -> Record:
-    return Record._make((*RECORD.unpack_from(data), data[SIZE:].decode()))
+    return Record._make((*RECORD.unpack_from(data), topic(data)))
 
 
 def pack(r: Record) -> bytes:
@@ -164,17 +178,17 @@ class Body(NamedTuple):
     idempotency_key: str | None
 
 
-def open_body(data: bytes) -> Body:
-    _, created = CREATED.unpack_from(data)
-    (n,) = LENGTH.unpack_from(data, 12)
+def content(data: bytes) -> tuple[int, bytes, bytes | None, int]:
+    """created_us, payload and metadata of a body; and where its idempotency key begins."""
+    _, created, n = BODY_HEAD.unpack_from(data)
     at = 16 + n
-    payload = data[16:at]
-    (n,) = LENGTH.unpack_from(data, at)
-    at += 4
-    metadata = None
-    if n >= 0:
-        metadata = data[at : at + n]
-        at += n
+    (size,) = LENGTH.unpack_from(data, at)
+    end = at + 4 + max(0, size)
+    return created, data[16:at], data[at + 4 : end] if size >= 0 else None, end
+
+
+def open_body(data: bytes) -> Body:
+    created, payload, metadata, at = content(data)
     (n,) = LENGTH.unpack_from(data, at)
     return Body(created, payload, metadata, data[at + 4 : at + 4 + n].decode() if n >= 0 else None)
 

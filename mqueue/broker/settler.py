@@ -106,6 +106,8 @@ class Settler:
             self._waiters.wake(number, (result.id for result in of_shard))
 
     def _settle_args(self, s: Settle) -> SettleArgs:
+        if s.kind == "ack":
+            return SettleArgs(s.id.to_bytes(8), _topic(s.namespace, s.topic), "ack", _receipt(s.receipt), b"", b"")
         retry = b""
         if s.kind in ("nack", "bury"):
             retry = delays(self._jitter(), s.retry_after)
@@ -113,8 +115,7 @@ class Settler:
             retry = delays(0.0, s.retry_after)
         error = (s.error or "").encode()[:ERROR_MAX] if s.kind in ("nack", "bury") else b""
         error = error.decode(errors="ignore").replace("\0", "").encode()  # cut at a character; PostgreSQL's text has no NUL
-        receipt = _receipt(s.receipt)
-        return SettleArgs(s.id.to_bytes(8), f"{s.namespace}/{s.topic}".encode(), s.kind, receipt, error, retry)
+        return SettleArgs(s.id.to_bytes(8), _topic(s.namespace, s.topic), s.kind, _receipt(s.receipt), error, retry)
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]:
         return await self._by_shard(extends, self._extend_shard)
@@ -124,7 +125,7 @@ class Settler:
         items = [
             (
                 e.id.to_bytes(8),
-                f"{e.namespace}/{e.topic}".encode(),
+                _topic(e.namespace, e.topic),
                 _receipt(e.receipt),
                 0 if e.lease is None else int(e.lease * 1000),
             )
@@ -175,6 +176,11 @@ def _result(s: Settle, verdict: Verdict) -> Result:
     """A settle without a receipt acts on the current lease, so no delivery can be later; one that comes too late is before all."""
     anybody = b"\xff" * 12 if verdict == "ok" else b""
     return Result(s.id, s.namespace, s.topic, anybody if s.receipt is None else _receipt(s.receipt), s.result or b"", s.result_ttl)
+
+
+@lru_cache(1024)
+def _topic(namespace: str, topic: str) -> bytes:
+    return f"{namespace}/{topic}".encode()
 
 
 @lru_cache(1024)  # those of one fetch are one

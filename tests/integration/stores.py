@@ -20,7 +20,7 @@ from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
-from mqueue.broker.entries import Enqueued, Settled
+from mqueue.broker.entries import Enqueued
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.record import LAST, Record
 from mqueue.broker.shard import Shard
@@ -81,7 +81,7 @@ class Broker:
             messages = entries.pack_enqueued(logged(enqueues))
             self.log.append(LogRecord(sequence, self.shard.epoch, entries.ENQUEUE, messages))
         changed = [
-            Settled(int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
+            (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(settles, outcomes, strict=True)
             if is_logged(args, outcome)
         ]

@@ -289,10 +289,10 @@ class ReadyCache:
         return FlushPage(*(await self._run("flush_read", epoch, term, skip, ids_max, bytes_max, newest))[1:])
 
     async def flush_done(
-        self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, int]], key_hashes: Sequence[bytes], *, trims: bool = True
+        self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, bytes]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
-        """`trims`: the dirty list, up to that number. Returns entries left, buffer bytes."""
-        pairs = [part for id, version in versions for part in (id, struct.pack(">I", version))]
+        """Versions: of an id, as its record has it. `trims`: the dirty list, up to that number. Returns entries left, buffer bytes."""
+        pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
 

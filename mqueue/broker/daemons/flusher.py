@@ -90,7 +90,7 @@ class Flusher:
             size += sum(len(body) for body in page.bodies if body)
         return pages, True
 
-    async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, int]], key_hashes: list[bytes]) -> None:
+    async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, bytes]], key_hashes: list[bytes]) -> None:
         shard = lead.shard
         *parts, last = [slice(n, n + BATCH_MAX) for n in range(0, max(1, len(versions), len(key_hashes)), BATCH_MAX)]
         # all parts at once, so that they do not wait one after the other behind other brokers' batches; the list is trimmed last
@@ -103,7 +103,7 @@ class Flusher:
         shard.metrics.buffer_bytes.set(buffer)
 
 
-def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, int]], list[bytes]]:
+def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, bytes]], list[bytes]]:
     """What to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are written, unique keys whose
     messages are (with their ids). Pure."""
     batch = FlushBatch()
@@ -120,18 +120,19 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, in
             elif id in latest:
                 del latest[id]  # it ended meanwhile, and without a row: its own entry counts it
         key_hashes += _gather_keys(page, batch, first)
-    versions: list[tuple[bytes, int]] = []
+    versions: list[tuple[bytes, bytes]] = []
     for id, (data, body, error, in_pg) in latest.items():
-        r = record.unpack(data)
-        if r.state in GONE:
-            batch.gone.append(Gone(r.id, r.version, r.state, r.topic, first[id], r.flushed > 0))
+        state = data[:1]
+        if state in GONE:
+            _, version, flushed, number = record.ENDED.unpack_from(data)
+            batch.gone.append(Gone(number, version, state, record.topic(data), first[id], flushed > 0))
         elif body is None:
             continue  # PostgreSQL has this version
-        elif r.state == State.DEAD:
-            batch.dead.append((r, error, body))
+        elif state == State.DEAD.value:
+            batch.dead.append((record.unpack(data), error, body))
         else:
-            (batch.again if in_pg else batch.fresh).append((r, error, body))
-        versions.append((id, r.version))
+            (batch.again if in_pg else batch.fresh).append((record.unpack(data), error, body))
+        versions.append((id, data[record.VERSION]))
     return batch, versions, key_hashes
 
 

@@ -1,7 +1,7 @@
 """What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class Ledger:
     def arguments(self) -> dict[str, list[int]]:
         columns = {what: [c[what] for c in self.changes.values()] for what in ("enqueued", *ENDS)}
         return {"ids": list(self.changes), **columns}
+
+
+def array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes one: a fifth of the work of the library's way, which has every number dumped by itself."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 async def copy(
@@ -138,7 +143,7 @@ async def end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: i
 
 async def delete_messages(connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
     """Deletes up to these versions; returns id → topic id of those that had a row."""
-    args = {"ids": [id for id, _ in versions], "versions": [version for _, version in versions]}
+    args = {"ids": array(id for id, _ in versions), "versions": array(version for _, version in versions)}
     return dict(await (await connection.execute(sql("delete_messages"), args, binary=True)).fetchall())
 
 
