@@ -1,6 +1,7 @@
 """The composition root: builds the parts, starts them in order, stops them in reverse."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -80,6 +81,8 @@ async def _main(settings: Settings) -> int:
     try:
         if starting.done():
             starting.result()
+            gc.collect()
+            gc.freeze()  # what is there now stays; to look through it again and again would stop everything for some 60 ms each time
             print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
             ends: set[asyncio.Future[Any]] = {stopping, broker.failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

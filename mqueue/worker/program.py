@@ -1,6 +1,7 @@
 """`mqueue worker`: imports the modules, finds their apps, runs a worker until a signal comes."""
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -115,6 +116,8 @@ def work(options: Options, around: Around) -> int:
         max_memory_mb=options.max_memory_mb,
         name=options.name,
     )
+    gc.collect()
+    gc.freeze()  # the modules stay; to look through them again and again would stop all jobs for a while each time
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(worker, around))
 
