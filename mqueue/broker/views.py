@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker import record
+from mqueue.broker.cache.calls import Depths
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.shard import COLD, Shard
 from mqueue.lifecycle import GONE, State
 from mqueue.message import MessageStatus, TopicName, TopicStats
 
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
+LOOKS_MAX, LOOK_PAUSE_S = 5, 0.02
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
@@ -32,10 +34,7 @@ class Views:
     async def _topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
         if shard.mode == COLD:
             return await self._cold_topics_of(shard, namespaces)
-        wanted = None if namespaces is None else frozenset(namespaces)
-        hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
-        depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
-        counts = {f"{row[0]}/{row[1]}": row[2:] for row in await shard.store.topic_counts(namespaces)}
+        depths, counts = await self._counts(shard, namespaces)
         found = []
         for topic in sorted({*depths, *counts}):
             d, row = depths.get(topic), counts.get(topic)
@@ -50,6 +49,20 @@ class Views:
                 )
             )  # fmt: skip
         return found
+
+    async def _counts(self, shard: Shard, namespaces: Sequence[str] | None) -> tuple[dict[str, Depths], dict[str, tuple[int, ...]]]:
+        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count in both."""
+        wanted = None if namespaces is None else frozenset(namespaces)
+        for look in range(LOOKS_MAX):
+            if look:
+                await asyncio.sleep(LOOK_PAUSE_S)
+            flushed = await shard.cache.flushed()
+            hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
+            depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
+            counts = {f"{row[0]}/{row[1]}": row[2:] for row in await shard.store.topic_counts(namespaces)}
+            if (await shard.store.row()).dirty_number == flushed:
+                break
+        return depths, counts
 
     async def _cold_topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
         """PostgreSQL has all there is: of what waits, nothing is ready beforehand."""

@@ -204,7 +204,7 @@ async def test_one_waits_per_key_and_nothing_is_lost(data_dir: Path) -> None:
 
 
 async def steady(client: AsyncClient) -> dict[str, int]:
-    """How many wait, told twice: one that is being flushed counts twice for a moment."""
+    """How many wait, told twice: under load each look may fall into a flush."""
     before: dict[str, int] = {}
 
     async def alike() -> bool:

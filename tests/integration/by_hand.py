@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stores import World
+from stores import SECOND, World, message
 
 from mqueue.broker import record
 from mqueue.broker.cache.calls import SettleArgs
@@ -14,6 +14,18 @@ def serve(world: World) -> None:
     for broker in world.brokers.values():
         broker.shard.serving.set()
         broker.shard.looked_at = broker.shard.clock.monotonic()
+
+
+def enqueue(world: World, count: int = 1, *, delay: int = 0, ttl: int = 0) -> list[int]:
+    """Ids. Seconds, 0: none."""
+    broker = world.brokers[1]
+    broker.shard.next_sequence()
+    made = [
+        message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=delay * SECOND, ttl_us=ttl * SECOND, max_retries=3)
+        for _ in range(count)
+    ]
+    world.run(broker.batch([e for e, _ in made], [], logged=True, repeated=False))
+    return [r.id for _, r in made]
 
 
 def flush(world: World) -> None:

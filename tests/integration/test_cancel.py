@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from by_hand import TOPIC, fetch, flush, serve, settle
+from by_hand import TOPIC, enqueue, fetch, flush, serve, settle
 from stores import NODES, SECOND, World, message
 
 from mqueue.broker import cancellations, record
@@ -48,17 +48,6 @@ def cancel(world: World, id: int, node: int = 1, namespaces: Any = None, before:
     told = Cancellations([shard], shard.clock)
     canceller = Canceller([shard], cast(Any, {shard.number: batches}), told, Metrics())
     return world.run(canceller.cancel(id, namespaces))
-
-
-def enqueue(world: World, count: int = 1, *, delay: int = 0, ttl: int = 0) -> list[int]:
-    broker = world.brokers[1]
-    broker.shard.next_sequence()
-    made = [
-        message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=delay * SECOND, ttl_us=ttl * SECOND, max_retries=3)
-        for _ in range(count)
-    ]
-    world.run(broker.batch([e for e, _ in made], [], logged=True, repeated=False))
-    return [r.id for _, r in made]
 
 
 def lose_redis(world: World) -> None:

@@ -239,6 +239,10 @@ class ReadyCache:
                 found.append(Depths(ready, spill, int(delayed or 0), int(leased or 0), int(unflushed or 0), dead))
         return found
 
+    async def flushed(self) -> int:
+        """The last dirty number of which Redis knows that it is flushed."""
+        return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "flushed")) or 0)
+
     async def gauges(self) -> dict[str, int]:
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(keys.dirty(self.shard))
