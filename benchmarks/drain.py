@@ -1,4 +1,4 @@
-"""Jobs a second: one worker process empties a queue of jobs that do nothing, with as many slots as by default, and with more."""
+"""Jobs a second: one worker process empties a queue of jobs that do nothing, with 100 slots and with 500."""
 
 import time
 
