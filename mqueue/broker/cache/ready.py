@@ -4,13 +4,13 @@ Authoritative for nothing: all of it may vanish at any instant. A method raises 
 nothing, CacheLost where no answer came.
 """
 
+import asyncio
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import hiredis
 import redis.asyncio as aioredis
 import structlog
 from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from mqueue.broker.cache import keys, scripts, sentinel
 from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
+from mqueue.broker.cache.connections import Connections
 from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
 from mqueue.message import BODY_MAX
 
@@ -55,6 +56,7 @@ class ReadyCache:
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
+        self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
         self._scripts = scripts.load()
         self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
 
@@ -62,7 +64,7 @@ class ReadyCache:
         more |= {
             "password": self._password,
             "max_connections": connections,
-            "socket_timeout": CALL_TIMEOUT_S,
+            "socket_timeout": None,  # a call has one for all its steps: the library's makes a task for each send
             "socket_connect_timeout": CALL_TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._connected,
@@ -81,6 +83,7 @@ class ReadyCache:
 
     async def forget_connections(self) -> None:
         """Those that wait for use may lead nowhere: Redis was away."""
+        await self._connections.release()
         for redis in (self._redis, self._blocking):
             await redis.connection_pool.disconnect(inuse_connections=False)
 
@@ -97,7 +100,8 @@ class ReadyCache:
 
     async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await call()
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await call()
         except (TimeoutError, RedisError, OSError) as error:
             raise CacheLost(f"Redis of shard {self.shard}: {error or type(error).__name__}") from error
 
@@ -107,10 +111,10 @@ class ReadyCache:
         began = time.perf_counter()
         try:
             try:
-                answer = await self._execute(call)
+                answer = await self._connections.execute(call)
             except NoScriptError:
-                await self._execute(("SCRIPT", "LOAD", script.text))
-                answer = await self._execute(call)
+                await self._connections.execute(("SCRIPT", "LOAD", script.text))
+                answer = await self._connections.execute(call)
         except ResponseError as error:
             if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
                 await self.forget_connections()
@@ -136,16 +140,6 @@ class ReadyCache:
         """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a new epoch."""
         logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
         await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
-
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
-        """As the library's own call, but packed by hiredis: its asyncio connections pack in Python, which costs as much as the script."""
-        pool = self._redis.connection_pool
-        connection = await pool.get_connection()
-        try:
-            await connection.send_packed_command(hiredis.pack_command(command))
-            return await connection.read_response()
-        finally:
-            await pool.release(connection)
 
     # -- any broker --------------------------------------------------------------------------------------------------------
 
