@@ -56,11 +56,11 @@ class Views:
         for look in range(LOOKS_MAX):
             if look:
                 await asyncio.sleep(LOOK_PAUSE_S)
-            flushed = await shard.cache.flushed()
+            known = await shard.cache.trimmed()
             hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
             depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
             counts = {f"{row[0]}/{row[1]}": row[2:] for row in await shard.store.topic_counts(namespaces)}
-            if (await shard.store.row()).dirty_number == flushed:
+            if (await shard.store.row()).dirty_number == known:
                 break
         return depths, counts
 

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis.asyncio as aioredis
@@ -10,18 +12,24 @@ from redis.asyncio.connection import BlockingConnectionPool
 
 from mqueue.broker.cache.connections import HELD_MAX, Connections
 from mqueue.broker.embedded import StoreUrls
+from mqueue.torture.proxy import Proxy
 
 CONNECTIONS = HELD_MAX + 4
 TIMEOUT_S = 0.5
 
 
-@pytest.fixture
-async def pool(stores: StoreUrls) -> AsyncIterator[Any]:
+@pytest.fixture(params=["unix socket", "tcp"])
+async def pool(stores: StoreUrls, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Over TCP the library looks at its connections less closely."""
+    proxy = Proxy(Path(unquote(urlsplit(stores.redis_addrs[0]).path)))
+    await proxy.start()
+    url = stores.redis_addrs[0] if request.param == "unix socket" else f"redis://127.0.0.1:{proxy.port}"
     pool = BlockingConnectionPool.from_url(
-        stores.redis_addrs[0], password=stores.redis_password, max_connections=CONNECTIONS, timeout=TIMEOUT_S, socket_timeout=None
+        url, password=stores.redis_password, max_connections=CONNECTIONS, timeout=TIMEOUT_S, socket_timeout=None
     )
     yield pool
     await pool.disconnect()
+    await proxy.close()
 
 
 async def echo(connections: Connections, count: int) -> None:

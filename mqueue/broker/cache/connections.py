@@ -31,7 +31,7 @@ class Connections:
                 await self._give_back(connection)
 
     async def release(self) -> None:
-        """Leave those in hand to the pool, which looks at them before their next use."""
+        """Leave those in hand to the pool."""
         while self._held:
             await self._pool.release(self._held.pop())
 
@@ -40,6 +40,7 @@ class Connections:
             connection = self._held.pop()
             if await _is_usable(connection):
                 return connection
+            await connection.disconnect(nowait=True)
             await self._pool.release(connection)
         return await self._pool.get_connection()
 

@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from mqueue.broker.cache import keys, scripts, sentinel
 from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
-from mqueue.broker.cache.connections import Connections
+from mqueue.broker.cache.connections import HELD_MAX, Connections
 from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
 from mqueue.message import BODY_MAX
 
@@ -54,7 +54,7 @@ class ReadyCache:
         service = sentinel.parse(self._url)
         self._master = sentinel.Master(service) if service is not None else None
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
-        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX, timeout=CALL_TIMEOUT_S))
+        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
         self._scripts = scripts.load()
@@ -111,10 +111,10 @@ class ReadyCache:
         began = time.perf_counter()
         try:
             try:
-                answer = await self._connections.execute(call)
+                answer = await self._execute(call)
             except NoScriptError:
-                await self._connections.execute(("SCRIPT", "LOAD", script.text))
-                answer = await self._connections.execute(call)
+                await self._execute(("SCRIPT", "LOAD", script.text))
+                answer = await self._execute(call)
         except ResponseError as error:
             if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
                 await self.forget_connections()
@@ -140,6 +140,9 @@ class ReadyCache:
         """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a new epoch."""
         logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
         await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
+
+    async def _execute(self, command: tuple[Any, ...]) -> Any:
+        return await self._connections.execute(command)
 
     # -- any broker --------------------------------------------------------------------------------------------------------
 
@@ -233,9 +236,9 @@ class ReadyCache:
                 found.append(Depths(ready, spill, int(delayed or 0), int(leased or 0), int(unflushed or 0), dead))
         return found
 
-    async def flushed(self) -> int:
-        """The last dirty number of which Redis knows that it is flushed."""
-        return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "flushed")) or 0)
+    async def trimmed(self) -> int:
+        """The last dirty number of which Redis knows in every record that it is flushed."""
+        return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "trimmed")) or 0)
 
     async def gauges(self) -> dict[str, int]:
         pipe = self._redis.pipeline(transaction=False)

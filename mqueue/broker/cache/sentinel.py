@@ -7,7 +7,9 @@ import re
 from typing import Any, NamedTuple
 
 from redis.asyncio.connection import Connection
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 
 SCHEME = "redis+sentinel://"
 PORT = 26379
@@ -35,8 +37,8 @@ class Master:
 
     def __init__(self, service: Service) -> None:
         self._name = service.name
-        timeouts = {"socket_timeout": ASK_TIMEOUT_S, "socket_connect_timeout": ASK_TIMEOUT_S}
-        self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+        once = {"socket_timeout": ASK_TIMEOUT_S, "socket_connect_timeout": ASK_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}  # then the next
+        self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=once)  # type: ignore[no-untyped-call]
         self.used: tuple[str, int] | None = None  # by the latest connection
 
     async def find(self) -> tuple[str, int]:

@@ -71,6 +71,7 @@ end
 commit()
 call('HSET', shard_key, 'flushed', ARGV[3])
 if trims then
+  call('HSET', shard_key, 'trimmed', ARGV[3])
   while true do
     local page = call('LRANGE', prefix .. 'dirty', 0, 99)
     local n = 0
