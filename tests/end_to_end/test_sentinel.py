@@ -1,5 +1,7 @@
 """Redis behind Sentinel: the master dies, a replica takes its place, and nothing is lost or out of order."""
 
+import asyncio
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from mqueue.broker.cache.sentinel import Service, parse
+from mqueue.broker.cache.ready import CALL_TIMEOUT_S
+from mqueue.broker.cache.sentinel import Master, Service, parse
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 
@@ -104,6 +107,14 @@ def test_a_failover_loses_nothing(servers: Servers, data_dir: Path) -> None:
             assert len(b.get()) == 1
     finally:
         stores.close()
+
+
+async def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        master = Master(Service([silent.getsockname(), ("127.0.0.1", servers.sentinel_port)], "main"))
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            assert await master.find() == ("127.0.0.1", servers.master_port)
+        await master.close()
 
 
 @pytest.mark.parametrize(
