@@ -118,7 +118,6 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
     assert {name for name, _, _, fires in CASES if fires} == set(RULES)
 
 
-@pytest.mark.may_skip
 @promtool
 def test_promtool_takes_the_files() -> None:
     """Not that for Kubernetes: Debian's promtool has no discovery there."""
@@ -127,7 +126,6 @@ def test_promtool_takes_the_files() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.may_skip
 @promtool
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name}-{'fires' if fires else 'silent'}" for name, _, _, fires in CASES])
 def test_alerts_fire_when_they_should(tmp_path: Path, number: int) -> None:
@@ -185,7 +183,6 @@ def expressions(panel: dict[str, Any]) -> list[str]:
     return [each["expr"] for each in panel.get("targets", [])]
 
 
-@pytest.mark.may_skip
 @promtool
 def test_promtool_takes_the_dashboards_expressions(tmp_path: Path) -> None:
     queries = [query.replace("$__rate_interval", "5m") for panel in DASHBOARD["panels"] for query in expressions(panel)]
