@@ -87,7 +87,8 @@ class Cancellations:
 
     async def _look(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._asked.wait()
         self._asked.clear()
         for shard in self._shards:
             with suppress(Fault):

@@ -41,19 +41,19 @@ class DeadLetters:
         name = TopicName(namespace, topic)
         shard = self._shards[self._slots.shard(name)]
         try:
-            await self._until_flushed(shard, ids)
+            await self._until_flushed(shard, name, ids)
             deleted = await shard.store.delete_dead(name, ids)
         except Fault as fault:
             raise unavailable(fault) from fault
         return ["ok" if id in deleted else "gone" for id in ids]
 
-    async def _until_flushed(self, shard: Shard, ids: Sequence[int]) -> None:
+    async def _until_flushed(self, shard: Shard, name: TopicName, ids: Sequence[int]) -> None:
         """Dead letters are deleted in one place, PostgreSQL: those still in Redis are flushed first."""
         deadline = self._clock.monotonic() + FLUSH_WAIT_S
         waiting = [] if shard.mode == COLD else list(ids)
         while True:
             data = [(id, (await shard.cache.record(id.to_bytes(8)))[0]) for id in waiting]
-            waiting = [id for id, r in data if r is not None and r[:1] == State.DEAD.value]
+            waiting = [id for id, r in data if r is not None and r[:1] == State.DEAD.value and record.topic(r) == str(name)]
             if not waiting:
                 return
             if self._clock.monotonic() >= deadline:

@@ -211,7 +211,8 @@ class Enqueuer:
                 raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
             shard.room.clear()
             try:
-                await asyncio.wait_for(shard.room.wait(), min(left, 0.1))
+                async with asyncio.timeout(min(left, 0.1)):
+                    await shard.room.wait()
             except TimeoutError:
                 shard.buffer = (await shard.cache.gauges())["buffer"]
 

@@ -55,7 +55,8 @@ class Fetcher:
                 if found or left <= 0 or (enough is not None and enough.said):
                     return found
                 try:
-                    await asyncio.wait_for(waiter.event.wait(), min(left, 60.0))
+                    async with asyncio.timeout(min(left, 60.0)):
+                        await waiter.event.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -58,7 +58,8 @@ class Membership:
                 await asyncio.sleep(0.2 + random.random() / 5)
             pause = LOOK_S if shard.serving.is_set() else URGENT_S
             try:
-                await asyncio.wait_for(shard.suspect.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await shard.suspect.wait()
                 await asyncio.sleep(URGENT_S)
             except TimeoutError:
                 pass

@@ -76,7 +76,8 @@ class Results:
             if left <= 0:
                 return last
             try:
-                await asyncio.wait_for(event.wait(), min(left, look_every(self._waiters.count)))
+                async with asyncio.timeout(min(left, look_every(self._waiters.count))):
+                    await event.wait()
             except TimeoutError:
                 continue
 

@@ -5,7 +5,7 @@ A schedule is kept in the shard of its topic. Its name is looked for in every sh
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from heapq import merge
 from itertools import islice
 from typing import Protocol
@@ -54,9 +54,6 @@ class Schedules:
             if there is not None and declared is not None and there.declared == declared:
                 return there
             made = replaced(there, wanted, declared, now_us)  # refuses before anything is changed
-            for shard in self._shards:
-                if shard is not home:
-                    await ScheduleStore(shard.store).delete(wanted.namespace, wanted.name)
 
             def decide(known: Schedule | None) -> Schedule | None:
                 if known is None:
@@ -64,9 +61,25 @@ class Schedules:
                 return None if declared is not None and known.declared == declared else replaced(known, wanted, declared, now_us)
 
             try:
-                return await ScheduleStore(home.store).edit(wanted.namespace, wanted.name, decide, SCHEDULES_MAX) or made
+                return await self._put(home, wanted.namespace, wanted.name, decide) or made
             except TooMany:
                 raise Invalid(f"namespace {wanted.namespace} has {SCHEDULES_MAX:,} schedules, and may have no more", field="name") from None
+
+    async def _put(self, home: Shard, namespace: str, name: str, decide: Callable[[Schedule | None], Schedule | None]) -> Schedule | None:
+        """Home's transaction ends first: whatever becomes of it, the schedule is somewhere.
+
+        The shards are held in one order, so that two edits never wait for each other.
+        """
+        changed: Schedule | None = None
+        async with AsyncExitStack() as elsewhere, AsyncExitStack() as at_home:
+            for shard in self._shards:
+                stack = at_home if shard is home else elsewhere
+                editing = await stack.enter_async_context(ScheduleStore(shard.store).editing(namespace))
+                if shard is home:
+                    changed = await editing.change(name, decide, SCHEDULES_MAX)
+                else:
+                    await editing.delete(name)
+        return changed
 
     async def pause(self, namespace: str, name: str) -> Schedule:
         return await self._edit(namespace, name, lambda known, _: known._replace(paused=True))
@@ -90,9 +103,8 @@ class Schedules:
         async with _reported():
             for shard in self._shards:
                 now_us = await self._now_us(shard)
-                edited = await ScheduleStore(shard.store).edit(
-                    namespace, name, lambda known, now_us=now_us: None if known is None else change(known, now_us)  # type: ignore[misc]
-                )  # fmt: skip
+                async with ScheduleStore(shard.store).editing(namespace) as editing:
+                    edited = await editing.change(name, lambda known, at=now_us: None if known is None else change(known, at))  # type: ignore[misc]
                 if edited is not None:
                     return edited
         raise _not_found(name)

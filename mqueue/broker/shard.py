@@ -128,6 +128,7 @@ class Shard:
             self.serving.clear()
         if not self.serving.is_set():
             try:
-                await asyncio.wait_for(self.serving.wait(), SERVING_WAIT_S)
+                async with asyncio.timeout(SERVING_WAIT_S):
+                    await self.serving.wait()
             except TimeoutError:
                 raise Unavailable(f"shard {self.number} is recovering", retry_after=2) from None

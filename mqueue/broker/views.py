@@ -14,6 +14,7 @@ from mqueue.message import MessageStatus, TopicName, TopicStats
 
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
 LOOKS_MAX, LOOK_PAUSE_S = 5, 0.02
+LOOK_S = 0.05  # a flush comes every 60 ms on a busy shard: a look that takes longer would be repeated in vain
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
@@ -51,16 +52,18 @@ class Views:
         return found
 
     async def _counts(self, shard: Shard, namespaces: Sequence[str] | None) -> tuple[dict[str, Depths], dict[str, tuple[int, ...]]]:
-        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count in both."""
+        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count in
+        both; of very many rows the counts are as of about the same time."""
         wanted = None if namespaces is None else frozenset(namespaces)
         for look in range(LOOKS_MAX):
             if look:
                 await asyncio.sleep(LOOK_PAUSE_S)
+            began = shard.clock.monotonic()
             known = await shard.cache.trimmed()
             hot = [t for t in await shard.cache.topics() if wanted is None or t.partition("/")[0] in wanted]
             depths = dict(zip(hot, await shard.cache.depths(hot), strict=True))
             counts = {f"{row[0]}/{row[1]}": row[2:] for row in await shard.store.topic_counts(namespaces)}
-            if (await shard.store.row()).dirty_number == known:
+            if (await shard.store.row()).dirty_number == known or shard.clock.monotonic() - began > LOOK_S:
                 break
         return depths, counts
 

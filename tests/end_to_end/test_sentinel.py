@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from mqueue.broker.cache.ready import CALL_TIMEOUT_S
-from mqueue.broker.cache.sentinel import Master, Service, parse
+from mqueue.broker.cache.ready import CALL_TIMEOUT_S, ReadyCache
+from mqueue.broker.cache.sentinel import ASK_TIMEOUT_S, Master, Service, parse
+from mqueue.broker.daemons.epoch import REACH_S
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
+from mqueue.broker.membership import PING_S
 
 from .api import Http
 from .broker import Broker, free_ports, until
@@ -115,6 +117,28 @@ async def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(servers:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             assert await master.find() == ("127.0.0.1", servers.master_port)
         await master.close()
+
+
+async def test_who_gives_up_on_a_silent_sentinel_begins_with_the_next(servers: Servers) -> None:
+    """The one that died with the master may be the first, and no caller may have the patience that it takes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        master = Master(Service([silent.getsockname(), ("127.0.0.1", servers.sentinel_port)], "main"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(ASK_TIMEOUT_S / 4):
+                await master.find()
+        async with asyncio.timeout(ASK_TIMEOUT_S / 2):
+            assert await master.find() == ("127.0.0.1", servers.master_port)
+        await master.close()
+    assert min(REACH_S, PING_S) > 2 * ASK_TIMEOUT_S
+
+
+async def test_without_a_sentinel_the_master_goes_on() -> None:
+    [closed] = free_ports(1)
+    cache = ReadyCache(0, f"redis+sentinel://127.0.0.1:{closed}/main")
+    assert cache._master is not None
+    cache._master.used = ("127.0.0.1", 1)
+    assert not await cache.has_moved()
+    await cache.close()
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,12 @@ def made(name: str, cron: str | None = None, every_s: int = 0, catch_up: CatchUp
 
 
 def put(world: World, *schedules: Schedule) -> None:
-    for s in schedules:
-        world.run(ScheduleStore(world.store).edit(s.namespace, s.name, lambda known, s=s: s))
+    async def put_all() -> None:
+        for s in schedules:
+            async with ScheduleStore(world.store).editing(s.namespace) as editing:
+                await editing.change(s.name, lambda known, s=s: s)
+
+    world.run(put_all())
 
 
 def enqueued(world: World) -> Counter[tuple[str, str]]:

@@ -11,9 +11,11 @@ import pytest
 from mqueue import schedule as s
 from mqueue.broker import schedules as use_case
 from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.faults import StoreLost
 from mqueue.broker.schedules import Schedules
 from mqueue.broker.sharding import SLOTS, SlotMap
 from mqueue.broker.store.migrate import migrate
+from mqueue.broker.store.schedules import Editing
 from mqueue.broker.store.shard import ShardStore
 from mqueue.clock import SystemClock
 from mqueue.errors import Invalid, NotFound, Unavailable
@@ -110,6 +112,46 @@ def test_a_paused_one_stays_so_and_goes_on_from_now(place: Place) -> None:
     assert not resumed.paused
     assert (resumed.anchor_us, resumed.next_at_us) == (BEGIN_US, BEGIN_US + 10 * HOUR + 60 * s.SECOND_US)
     assert place.run(place.one.resume("n", "a")) == resumed, "one that runs is not moved"
+
+
+def test_one_that_may_not_move_to_another_shard_stays_where_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_case, "SCHEDULES_MAX", 2)
+    for name in ("a", "b"):
+        place.put(place.wanted(name, topic=0))
+    place.put(place.wanted("c", topic=1))
+    with pytest.raises(Invalid):
+        place.put(place.wanted("c", topic=0))
+    assert place.rows() == [(0, "a"), (0, "b"), (1, "c")]
+
+
+def test_a_move_that_fails_half_way_leaves_it_paused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put(place.wanted("c", topic=1))
+    place.run(place.one.pause("n", "c"))
+
+    async def fail(*_: object) -> None:
+        raise StoreLost("away")
+
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(Editing, "change", fail)
+        place.put(place.wanted("c", topic=0))
+    assert place.rows() == [(1, "c")]
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(Editing, "delete", fail)
+        place.put(place.wanted("c", topic=0))
+    assert place.rows() == [(1, "c")]
+    assert place.put(place.wanted("c", topic=0)).paused
+    assert place.rows() == [(0, "c")]
+
+
+def test_two_that_move_it_at_once_do_not_wait_for_each_other_for_ever(place: Place) -> None:
+    here, there = place.wanted("c", topic=0), place.wanted("c", topic=1)
+
+    async def both() -> None:
+        for _ in range(20):
+            await asyncio.gather(place.one.put(here, declares=False), place.other.put(there, declares=False))
+
+    place.run(asyncio.wait_for(both(), 20))
+    assert {name for _, name in place.rows()} == {"c"}
 
 
 def test_another_time_begins_now_and_anything_else_leaves_the_next_tick(place: Place) -> None:

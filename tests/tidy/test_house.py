@@ -53,6 +53,11 @@ def test_time_is_read_in_one_place() -> None:
     assert readers <= {"mqueue/clock.py", "mqueue/demo/__main__.py", "mqueue/demo/tasks.py"}, readers
 
 
+def test_a_cancellation_is_not_swallowed() -> None:
+    """`asyncio.wait_for` loses one that meets the end of what it waits for, before Python 3.12."""
+    assert not users(r"asyncio\.wait_for\(")
+
+
 def test_nothing_is_unpickled_or_evaluated() -> None:
     assert not users(r"\bimport pickle|\bpickle\.|(?<![.\w])eval\(|(?<![.\w])exec\(")
 

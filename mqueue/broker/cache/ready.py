@@ -88,8 +88,11 @@ class ReadyCache:
             await redis.connection_pool.disconnect(inuse_connections=False)
 
     async def has_moved(self) -> bool:
-        """Do the sentinels, where there are some, name another master than the one that is used?"""
-        return self._master is not None and await self._io(self._master.has_moved)
+        """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
+        try:
+            return self._master is not None and await self._io(self._master.has_moved)
+        except CacheLost:
+            return False
 
     async def close(self) -> None:
         for redis in (self._redis, self._blocking):

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 
 SCHEME = "redis+sentinel://"
 PORT = 26379
-ASK_TIMEOUT_S = 1.0
+ASK_TIMEOUT_S = 0.4  # of one: less than any caller's patience, so that two silent ones leave time for a third
 
 
 class Service(NamedTuple):
@@ -42,8 +42,18 @@ class Master:
         self.used: tuple[str, int] | None = None  # by the latest connection
 
     async def find(self) -> tuple[str, int]:
-        """Raises redis.exceptions.ConnectionError where no sentinel knows one."""
-        host, port = await self._sentinel.discover_master(self._name)
+        """Raises redis.exceptions.ConnectionError where no sentinel knows one.
+
+        One that is not answered, or given up by its caller, begins with another sentinel the next time.
+        """
+        sentinels = self._sentinel.sentinels
+        first = sentinels[0]
+        try:
+            host, port = await self._sentinel.discover_master(self._name)
+        except BaseException:
+            if sentinels[0] is first:
+                sentinels.append(sentinels.pop(0))
+            raise
         return str(host), int(port)
 
     async def has_moved(self) -> bool:

@@ -42,6 +42,7 @@ RECONCILE_EVERY_S = 1.0  # a page of one topic
 MIRROR_EVERY_S = 2.0
 AUDIT_EVERY_S = 60.0
 MEASURE_EVERY_S = 2.0
+FOLLOW_EVERY_S = 2.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
 
@@ -107,7 +108,8 @@ class Leader:
             self._flush_all.set()
             with suppress(TimeoutError, Fault):
                 await self._shard.cache.ask_flush()
-                await asyncio.wait_for(self._flushed_all.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._flushed_all.wait()
 
     def _lead_changed(self, leads: bool) -> None:
         self.leads = leads
@@ -150,7 +152,7 @@ class Leader:
                 await self._epochs.give_way(lead)
 
     async def _serve(self, lead: Lead) -> None:
-        loops = [asyncio.create_task(self._tick(lead)), asyncio.create_task(self._work(lead)), asyncio.create_task(self._audit(lead))]
+        loops = [asyncio.create_task(loop(lead)) for loop in (self._tick, self._work, self._audit, self._follow)]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -181,6 +183,13 @@ class Leader:
                 lines = await shard.store.ledger()
                 shard.metrics.drift.set(sum(abs(line[2] - sum(line[3:])) for line in lines))
             await asyncio.sleep(AUDIT_EVERY_S)
+
+    async def _follow(self, lead: Lead) -> None:
+        """Is this still the master that the sentinels name? Beside the work: those that are silent take their time."""
+        while True:
+            if await lead.shard.cache.has_moved():
+                raise EpochEnded(None)
+            await asyncio.sleep(FOLLOW_EVERY_S)
 
     async def _work(self, lead: Lead) -> None:
         """All periodic work of a leader on one screen."""
@@ -246,5 +255,3 @@ class Leader:
         gauges = await shard.cache.gauges()
         shard.metrics.delayed_depth.set(gauges["delayed"])
         shard.metrics.leased.set(gauges["leased"])
-        if await shard.cache.has_moved():
-            raise EpochEnded(None)

@@ -4,7 +4,8 @@ Exactly one enqueue for each tick follows from that transaction: rows, ledger an
 behind the fence of epoch and term. Where the answer to its COMMIT is lost, the next leader reads which of the two it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -47,25 +48,39 @@ class ScheduleStore:
         async with self._store.transaction("read") as connection:
             return bool(await _all(connection, "delete_schedule", namespace=namespace, name=name))
 
-    async def edit(
-        self, namespace: str, name: str, decide: Callable[[Schedule | None], Schedule | None], most: int = 1 << 31
-    ) -> Schedule | None:
-        """`decide`: what becomes of this one; None: it stays as it is. Raises TooMany where it is new, and there are `most`."""
+    @asynccontextmanager
+    async def editing(self, namespace: str) -> AsyncIterator["Editing"]:
+        """One transaction; who else edits this namespace's waits for it. Undone where the block raises."""
         async with self._store.transaction("read") as connection:
             await connection.execute(sql("lock_schedules"), {"namespace": namespace})
-            rows = await _all(connection, "schedule", namespace=namespace, name=name)
-            known = Schedule(*rows[0]) if rows else None
-            wanted = decide(known)
-            if wanted is None or wanted == known:
-                return known
-            if known is None and (await _all(connection, "count_schedules", namespace=namespace))[0][0] >= most:
-                raise TooMany
-            await connection.execute(sql("put_schedule"), wanted._asdict())
-            return wanted
+            yield Editing(connection, namespace)
 
     async def _all(self, statement: str, /, **args: Any) -> list[Schedule]:
         async with self._store.transaction("read") as connection:
             return [Schedule(*row) for row in await _all(connection, statement, **args)]
+
+
+class Editing:
+    """The schedules of a namespace, held."""
+
+    def __init__(self, connection: AsyncConnection[Any], namespace: str) -> None:
+        self._connection = connection
+        self._namespace = namespace
+
+    async def change(self, name: str, decide: Callable[[Schedule | None], Schedule | None], most: int = 1 << 31) -> Schedule | None:
+        """`decide`: what becomes of this one; None: it stays as it is. Raises TooMany where it is new, and there are `most`."""
+        rows = await _all(self._connection, "schedule", namespace=self._namespace, name=name)
+        known = Schedule(*rows[0]) if rows else None
+        wanted = decide(known)
+        if wanted is None or wanted == known:
+            return known
+        if known is None and (await _all(self._connection, "count_schedules", namespace=self._namespace))[0][0] >= most:
+            raise TooMany
+        await self._connection.execute(sql("put_schedule"), wanted._asdict())
+        return wanted
+
+    async def delete(self, name: str) -> None:
+        await _all(self._connection, "delete_schedule", namespace=self._namespace, name=name)
 
 
 # -- the leader ------------------------------------------------------------------------------------------------------------------
