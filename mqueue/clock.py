@@ -20,3 +20,11 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def elapsed_s() -> float:
+    """Seconds since some fixed moment, with those in which the machine slept, where the system counts them."""
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

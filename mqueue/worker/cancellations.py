@@ -13,8 +13,8 @@ import structlog
 from mqueue import message as m
 from mqueue import wire
 from mqueue.errors import Invalid
-from mqueue.worker.fetcher import pause_s
 from mqueue.worker.outcome import summary
+from mqueue.worker.pause import pause_s
 
 WAIT_S = 20.0
 KEPT = 10_000  # ids

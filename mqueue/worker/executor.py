@@ -4,10 +4,13 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
 
 from mqueue.worker.handler import call, call_async
-from mqueue.worker.job import Job
-from mqueue.worker.outcome import CANCELLED, DONE, Outcome, decide, done
+from mqueue.worker.job import Current, Job
+from mqueue.worker.middleware import around
+from mqueue.worker.outcome import CANCELLED, DONE, Outcome, ProcessEnded, decide, done
 from mqueue.worker.processes import Processes
 
 Ended = Callable[[Job, Outcome], None]
@@ -22,6 +25,7 @@ class Executor:
         self._processes = Processes()
         self._ended = ended
         self._jitter = jitter
+        self._context = copy_context()  # each job begins with a copy: what others leave in theirs is not its own
 
     def stop(self) -> None:
         """Idle threads and all processes end; a handler that runs in a thread is left to itself."""
@@ -31,7 +35,7 @@ class Executor:
     def start(self, job: Job) -> None:
         where = job.task.executor
         if where == "loop":
-            self._loop.create_task(self._on_loop(job))
+            self._loop.create_task(self._on_loop(job), context=self._context.copy())
             return
         run = self._in_process if where == "process" else self._in_thread
         try:
@@ -49,7 +53,7 @@ class Executor:
 
     def _in_thread(self, job: Job) -> None:
         if not self._is_over(job):
-            self._tell_from_thread(job, self._outcome(job, call(job)))
+            self._tell_from_thread(job, self._outcome(job, self._context.copy().run(call, job)))
 
     def _in_process(self, job: Job) -> None:
         """The thread waits for the process."""
@@ -57,6 +61,9 @@ class Executor:
             return
         try:
             outcome = self._processes.run(job)
+        except ProcessEnded as ended:  # its own middleware saw nothing of it
+            self._context.copy().run(show, job, ended)
+            outcome = self._outcome(job, ended)
         except BaseException as error:
             outcome = self._outcome(job, error)
         self._tell_from_thread(job, outcome)
@@ -90,6 +97,12 @@ class Executor:
         if not job.ended:
             job.ended = True
             self._ended(job, outcome)
+
+
+def show(job: Job, error: Exception) -> None:
+    """To the middleware: a run that ended so. It is one whatever they make of it."""
+    with suppress(BaseException), around(job.task.app.run_hooks, Current(job)):
+        raise error
 
 
 class Threads:

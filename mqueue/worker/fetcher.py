@@ -10,24 +10,30 @@ first message. What ends meanwhile is settled by quick polls beside it.
 A batch is one slot, its topic a lane of its own: a poll for it asks for a whole batch. What is missing then comes by more polls until
 `batch_wait` has passed; they take no slot, since what they bring belongs to the batch that has one.
 
-Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. Without an answer
-the settles go back in line and the next poll comes after a growing pause. (A settle sent twice is `gone` or `stale`: harmless.)
-Settles that cannot be sent, or are refused, go again one by one, so that only the bad one is given up.
+Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. A lane whose poll gets no
+answer is left alone for a growing pause, and so are settles (`settles.py`), each by themselves: one shard that is away does not hold up the
+others. (A settle sent twice is `gone` or `stale`: harmless.)
+
+What comes while the loop does not turn (`absence.py`) for a third of its lease goes back at once: it may be another's by now.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from uuid import uuid4
 
 import structlog
 
-from mqueue import backoff, wire
 from mqueue import message as m
+from mqueue import wire
 from mqueue.errors import Forbidden, Invalid, MQueueError, NotFound, TooLarge, Unauthorized, Unavailable
 from mqueue.worker import outcome
+from mqueue.worker.absence import Absence
 from mqueue.worker.job import Job
 from mqueue.worker.lane import Lane, taken
+from mqueue.worker.pause import Pause
+from mqueue.worker.settles import End, Settles
 
 COLLECT_S = 0.0015
 QUICK_MAX = 4  # quick polls under way
@@ -39,21 +45,11 @@ RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether
 REST_S = 0.05  # after a waiting poll that brought nothing
 END_S = 1.0  # for polls that wait to come back when the worker stops
 END_AGAIN_S = 0.2
-RESULT_BYTES = 4 * 1024 * 1024  # of results in one poll; one is always sent
-PAUSE_S = 0.1
-PAUSE_MAX_S = 3.0
-PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
 UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
 
 log = structlog.get_logger("mqueue.worker")
 
-End = tuple[wire.PollSettle, Job | None]  # no job: the message never became one
 Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
-
-
-def pause_s(failed: int, asked: float | None, jitter: float) -> float:
-    """Seconds until the next poll after `failed` (≥ 1) in a row; `asked`: the broker's Retry-After; `jitter` in [0, 1)."""
-    return max(backoff.pause_s(failed, jitter, PAUSE_S, PAUSE_MAX_S), min(asked or 0.0, PAUSE_ASKED_MAX_S))
 
 
 class Fetcher:
@@ -90,23 +86,24 @@ class Fetcher:
         self._running = 0
         self._asked = 0  # slots that polls under way may fill
         self._sent = 0  # settles under way
-        self._ends: deque[End] = deque()
-        self._singly = 0  # so many of the next ends go one by one
+        self._settles = Settles()
         self._collect_until = 0.0
         self._quick: set[asyncio.Task[None]] = set()
         self._waiting: dict[asyncio.Task[None], wire.Poll] = {}  # and what ends them
         self._ending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
-        self._failed = 0
-        self._resume_at = 0.0
+        self._context = copy_context()  # for polls: what a job left in its own must not go along
+        self._absence = Absence(self._loop)
         self._greeted = False
-        self._closed = False
+        self._closed = self._aborted = False
         self._drained = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
 
     # ── what the runtime calls ──
 
     def start(self) -> None:
+        self._absence.start()
         self._look_by(self._loop.time())
 
     def finish(self, settle: wire.PollSettle | None, job: Job | None, slots: int = 1) -> None:
@@ -114,10 +111,10 @@ class Fetcher:
         self._running -= slots
         now = self._loop.time()
         if settle is not None:
-            if not self._ends:
+            if not self._settles:
                 self._collect_until = now + COLLECT_S
-            self._ends.append((settle, job))
-        at_once = (self._running == 0 or len(self._ends) >= self._quarter) and len(self._quick) < QUICK_MAX
+            self._settles.add(End(settle, job))
+        at_once = (self._running == 0 or len(self._settles) >= self._quarter) and len(self._quick) < QUICK_MAX
         self._look_by(now if at_once else now + COLLECT_S)
 
     def doubt(self) -> None:
@@ -127,9 +124,10 @@ class Fetcher:
 
     def resume(self) -> None:
         """The broker answers again: no poll waits for its pause to end."""
-        if not self._closed:
-            self._resume_at = 0.0
-            self._look_by(self._loop.time())
+        for lane in self._lanes:
+            lane.pause.until = 0.0
+        self._settles.resume()
+        self._look_by(self._loop.time())
 
     def close(self) -> None:
         """Fetch no more. What polls under way still bring arrives, to be released; settles go on."""
@@ -155,19 +153,26 @@ class Fetcher:
     async def drain(self, patience: float) -> int:
         """After `close`: wait until all is settled, `patience` seconds at most. How many settles were left."""
         try:
-            async with asyncio.timeout(patience):
-                while self._ends or self._quick or self._waiting:
+            async with asyncio.timeout(patience) as self._patience:
+                while self._settles or self._quick or self._waiting:
                     self._drained.clear()
                     await self._drained.wait()
         except TimeoutError:
             pass
-        left = len(self._ends) + self._sent
+        self._patience = None
+        left = len(self._settles) + self._sent
         await asyncio.gather(*self.abort(), return_exceptions=True)
         return left
 
+    def hurry(self, patience: float) -> None:
+        """The drain under way ends within so many seconds."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self._loop.time() + patience)
+
     def abort(self) -> list[asyncio.Task[None]]:
         """Send nothing more; the polls that were under way, cancelled."""
-        self._closed, self._resume_at = True, float("inf")
+        self._closed = self._aborted = True
+        self._absence.stop()
         if self._timer is not None:
             self._timer.cancel()
         polls = [*self._quick, *self._waiting, *([self._ending] if self._ending is not None else [])]
@@ -180,57 +185,53 @@ class Fetcher:
     @property
     def _free(self) -> int:
         """Slots for new messages. Settles that pile up (the broker does not take them) count, so that they stay bounded."""
-        piled_up = max(0, len(self._ends) - self._concurrency)
+        piled_up = max(0, len(self._settles) - self._concurrency)
         return 0 if self._closed else max(0, self._concurrency - self._running - self._asked - piled_up)
 
     def _look_by(self, at: float) -> None:
-        at = max(at, self._resume_at)
-        if at < self._look_at:
+        if at < self._look_at and not self._aborted:
             if self._timer is not None:
                 self._timer.cancel()
-            self._look_at, self._timer = at, self._loop.call_at(at, self._look)
+            self._look_at, self._timer = at, self._loop.call_at(at, self._look, context=self._context)
 
     def _look(self) -> None:
         """Start the polls that are due, and come back when the next one is."""
         self._look_at, self._timer = float("inf"), None
         now = self._loop.time()
-        if now < self._resume_at:
-            return self._look_by(self._resume_at)
         while len(self._quick) < QUICK_MAX and self._quick_due(now):
             self._send_quick()
         for lane in list(self._lanes):
             if self._free and self._may_wait(lane, now):
                 self._send_waiting(lane)
-        if len(self._quick) < QUICK_MAX and self._ends:
-            self._look_by(max(now, self._collect_until))
+        if len(self._quick) < QUICK_MAX and self._settles:
+            self._look_by(max(now, self._collect_until, self._settles.due_at()))
         if self._free:
             for lane in self._lanes:
-                if not lane.waiting and not lane.asked and not lane.filling and not (lane.hungry and len(self._quick) >= QUICK_MAX):
-                    self._look_by(max(now, lane.rest_until))
-        if not self._ends and not self._quick and not self._waiting:
+                if lane.idle and not (lane.hungry and len(self._quick) >= QUICK_MAX):
+                    self._look_by(max(now, lane.rest_until, lane.pause.until))
+        if not self._settles and not self._quick and not self._waiting:
             self._drained.set()
-        return None
 
     def _quick_due(self, now: float) -> bool:
         free = self._free
-        if self._ends and (len(self._ends) >= self._quarter or self._running == 0 or now >= self._collect_until or self._closed):
+        due = self._settles.due(now)
+        if due and (due >= self._quarter or self._running == 0 or now >= self._collect_until or self._closed):
             return True
         if not free:
             return False
-        hungry = [lane for lane in self._lanes if lane.hungry and not lane.waiting and not lane.asked and not lane.filling]
+        hungry = [lane for lane in self._lanes if lane.hungry and lane.idle and now >= lane.pause.until]
         return bool(hungry) and (free >= self._quarter or any(now >= lane.rest_until for lane in hungry))
 
     def _may_wait(self, lane: Lane, now: float) -> bool:
-        return not lane.hungry and not lane.waiting and not lane.asked and not lane.filling and now >= lane.rest_until
+        return lane.idle and not lane.hungry and now >= max(lane.rest_until, lane.pause.until)
 
     # ── doing ──
 
     def _send_quick(self) -> None:
-        alone = self._singly > 0
-        self._singly -= alone
-        batch = self._next_ends(1 if alone else m.BATCH_MAX)
-        self._collect_until = self._loop.time() + COLLECT_S
-        lane, limit = (None, 0) if alone else self._next_fetch()
+        now = self._loop.time()
+        batch, alone = self._settles.take(now)
+        self._collect_until = now + COLLECT_S
+        lane, limit = (None, 0) if alone else self._next_fetch(now)
         if lane is not None:
             lane.asked += 1
         self._asked += taken(lane, limit)
@@ -239,20 +240,13 @@ class Fetcher:
         self._quick.add(poll)
         poll.add_done_callback(self._quick.discard)
 
-    def _next_ends(self, most: int) -> list[End]:
-        batch: list[End] = []
-        size = 0
-        while self._ends and len(batch) < most:
-            if (result := self._ends[0][0].result) is not None:
-                size += len(result)
-                if size > RESULT_BYTES and batch:
-                    break
-            batch.append(self._ends.popleft())
-        return batch
-
-    def _next_fetch(self) -> tuple[Lane | None, int]:
+    def _next_fetch(self, now: float) -> tuple[Lane | None, int]:
         """The lane whose turn it is, the hungry first, and its share of the free slots."""
-        open_lanes = [lane for lane in self._lanes if not lane.waiting and not lane.filling and not (lane.batch and lane.asked)]
+        open_lanes = [
+            lane
+            for lane in self._lanes
+            if not lane.waiting and not lane.filling and not (lane.batch and lane.asked) and now >= lane.pause.until
+        ]
         chosen = [lane for lane in open_lanes if lane.hungry] or open_lanes
         free = self._free
         if not chosen or not free:
@@ -270,7 +264,7 @@ class Fetcher:
         self._lanes.remove(lane)
         self._lanes.append(lane)
         wait = WAIT_S if len(self._lanes) < self._concurrency or len(self._lanes) == 1 else WAIT_SHARED_S
-        if self._failed:
+        if lane.pause.failed:
             wait = RETRY_WAIT_S
         name = uuid4().hex
         poll = self._loop.create_task(self._exchange(lane, limit, wait, [], name))
@@ -282,25 +276,27 @@ class Fetcher:
 
     async def _exchange(self, lane: Lane | None, limit: int, wait: float, batch: list[End], name: str | None = None) -> None:
         """One poll and what follows from its answer."""
-        request = wire.Poll(limit=limit, wait=wait, settle=[settle for settle, _ in batch], name=name)
+        request = wire.Poll(limit=limit, wait=wait, settle=[end.settle for end in batch], name=name)
         if lane is not None:
             request.namespace, request.topics = lane.namespace, lane.topics
         else:
-            request.namespace = batch[0][0].namespace
+            request.namespace = batch[0].settle.namespace
+        sent = self._absence.now()
         try:
             polled = await self._poll(request)
             if len(polled.verdicts) != len(batch):
                 raise Unavailable(f"{len(polled.verdicts)} verdicts for {len(batch)} settles")
         except asyncio.CancelledError:
             self._landed(lane, limit, wait, None, batch)
-            self._ends.extendleft(reversed(batch))
+            self._settles.give_back(batch)
         except Exception as error:
             self._landed(lane, limit, wait, None, batch)
             if batch and isinstance(error, UNSENDABLE):
                 self._unsendable(error, batch, alone=lane is None and len(batch) == 1)
             else:
-                self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), batch)
+                self._without_answer(error, lane, batch)
         else:
+            polled.messages = self._fresh(polled.messages, sent)
             self._landed(lane, limit, wait, polled, batch)
             self._with_answer(lane, polled, batch)
         self._look_by(self._loop.time())
@@ -326,16 +322,28 @@ class Fetcher:
             lane.asked -= 1
 
     def _with_answer(self, lane: Lane | None, polled: wire.Polled, batch: list[End]) -> None:
-        if self._failed:
-            log.info("the broker answers again", settled=len(batch))
-        self._failed, self._greeted = 0, True
-        for (_, job), verdict in zip(batch, polled.verdicts, strict=True):
-            self._settled(job, verdict.status)
+        self._greeted = True
+        news = self._settles.answered(batch)
+        if lane is not None and lane.pause.failed:
+            lane.pause, news = Pause(), True
+        if news:
+            log.info("the broker answers again", settled=len(batch), topics=lane.topics if lane is not None else [])
+        for end, verdict in zip(batch, polled.verdicts, strict=True):
+            self._settled(end.job, verdict.status)
         if lane is not None and lane.batch is not None:
             return self._fill(lane, polled.messages)
         for message in polled.messages:
             self._arrived(message)
         return None
+
+    def _fresh(self, messages: list[wire.Message], sent: float) -> list[wire.Message]:
+        """Without those whose lease may be over: they go back, which changes nothing where it is."""
+        away_s = self._absence.longest_s(sent) if messages else 0.0
+        for message in (late := [message for message in messages if away_s > message.lease / 3]):
+            self.finish(outcome.RELEASED.settle(message), None, slots=0)
+        if late:
+            log.warning("the worker was away, what came meanwhile goes back", seconds=round(away_s, 1), messages=len(late))
+        return [message for message in messages if away_s <= message.lease / 3] if late else messages
 
     def _fill(self, lane: Lane, messages: Sequence[wire.Message]) -> None:
         """A batch has its slot; what is missing still comes by polls of its own, which take none."""
@@ -361,30 +369,34 @@ class Fetcher:
             while room and not self._closed and (left := deadline - self._loop.time()) > 0:
                 await asyncio.sleep(min(left, GATHER_S, lane.batch_wait * GATHER_SHARE))
                 wait = max(0.0, deadline - self._loop.time())
+                sent = self._absence.now()
                 async with asyncio.timeout(wait + GATHER_LATE_S):
                     polled = await self._poll(wire.Poll(namespace=lane.namespace, topics=lane.topics, limit=room, wait=wait, name=name))
-                room = self._gathered(lane, polled.messages)
+                room = self._gathered(lane, self._fresh(polled.messages, sent))
         except Exception as error:
-            self._without_answer(error if isinstance(error, MQueueError) else Unavailable(repr(error)), [])
+            self._without_answer(error, lane, [])
 
     def _unsendable(self, error: Exception, batch: list[End], *, alone: bool) -> None:
         """One of them is to blame, or what they went with. The lease of the one given up ends: it comes again."""
-        if alone:
-            [(settle, job)] = batch
-            if settle.result is not None and isinstance(error, TooLarge):  # for this broker: another run would give no other
-                self._ends.appendleft((outcome.too_large(settle, error.detail), job))
-                return None
-            log.error("settle refused, given up", id=settle.id, kind=settle.kind, error=str(error))
-            return self._settled(job, None)
-        self._ends.extendleft(reversed(batch))
-        self._singly += len(batch)
-        return None
+        if not alone:
+            return self._settles.refused(batch)
+        [end] = batch
+        if end.settle.result is not None and isinstance(error, TooLarge):  # for this broker: another run would give no other
+            return self._settles.give_back([End(outcome.too_large(end.settle, error.detail), end.job)])
+        log.error("settle refused, given up", id=end.settle.id, kind=end.settle.kind, error=str(error))
+        return self._settled(end.job, None)
 
-    def _without_answer(self, error: MQueueError, batch: list[End]) -> None:
-        if isinstance(error, Unauthorized | Forbidden | NotFound) and not self._greeted:
-            self._refused(error)
-        self._ends.extendleft(reversed(batch))
-        if not self._failed:
-            log.warning("no answer from the broker, trying on", error=str(error), unsettled=len(self._ends))
-        self._failed += 1
-        self._resume_at = self._loop.time() + pause_s(self._failed, error.retry_after, self._jitter())
+    def _without_answer(self, error: Exception, lane: Lane | None, batch: list[End]) -> None:
+        """Of a poll with settles and a fetch the settles are tried by themselves: then it shows which of them it was."""
+        told = error if isinstance(error, MQueueError) else Unavailable(repr(error))
+        if isinstance(told, Unauthorized | Forbidden | NotFound) and not self._greeted:
+            self._refused(told)
+        now, news = self._loop.time(), False
+        if batch:
+            news = self._settles.unanswered(batch, now, told.retry_after, self._jitter())
+        elif lane is not None:
+            news = not lane.pause.failed
+            lane.pause.extend(now, told.retry_after, self._jitter())
+        if news:
+            topics = lane.topics if lane is not None and not batch else sorted({end.settle.topic for end in batch})
+            log.warning("no answer from the broker, trying on", error=str(told), topics=topics, unsettled=len(self._settles))

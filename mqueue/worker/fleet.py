@@ -22,7 +22,7 @@ import structlog
 from mqueue import backoff
 from mqueue.worker import runtime
 from mqueue.worker.channel import LENGTH, command
-from mqueue.worker.member import Refused
+from mqueue.worker.member import HURRY, Refused
 from mqueue.worker.outcome import summary
 from mqueue.worker.processes import how
 from mqueue.worker.program import Options
@@ -116,7 +116,14 @@ class Fleet:
         return statuses
 
     def stop(self) -> None:
-        """Each call is one signal to every process: the first to stop, the second to hurry."""
+        """Passed on to every process: the first call to stop, the second to hurry."""
+        hurry = self._stopping.is_set()
+        self.retire()
+        if hurry:
+            for slot in self._slots:
+                slot.signal(HURRY)
+
+    def retire(self) -> None:
         self._stopping.set()
         for slot in self._slots:
             slot.signal(signal.SIGTERM)
@@ -151,7 +158,9 @@ class Fleet:
             except OSError as no:  # this machine has no process, or no socket, to spare
                 code, slot.told, slot.refused = 1, None, Refused(f"a worker process cannot be started: {no}", 1)
             if self._stopping.is_set():
-                slot.code = 0 if code == -signal.SIGTERM else abs(code)  # SIGTERM ends one only before it has begun, or when all is done
+                slot.code = (
+                    0 if code in (-signal.SIGTERM, -HURRY) else abs(code)
+                )  # SIGTERM ends one only before it has begun, or when all is done
                 return
             if slot.renewed:
                 continue

@@ -1,10 +1,11 @@
 """A lane of a worker: the topics that one poll names, and what is known of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mqueue import message as m
+from mqueue.worker.pause import Pause
 
 
 class Batched(Protocol):
@@ -25,6 +26,12 @@ class Lane:
     waiting: bool = False
     asked: int = 0  # quick polls under way that fetch
     rest_until: float = 0.0  # loop time: no waiting poll before
+    pause: Pause = field(default_factory=Pause)  # after polls without an answer
+
+    @property
+    def idle(self) -> bool:
+        """No poll of it is under way."""
+        return not self.waiting and not self.asked and not self.filling
 
 
 def lanes(topics: Sequence[m.TopicName], batches: Mapping[m.TopicName, Batched] | None = None) -> list[Lane]:

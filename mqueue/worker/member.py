@@ -1,5 +1,6 @@
 """One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is gone."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from mqueue.worker.program import Options
 from mqueue.worker.runtime import Worker
 
 REPORT_S = 1.0  # between two reports
+HURRY = signal.SIGUSR2  # from the parent: stop at once
 
 
 class Refused(Struct, frozen=True, tag=True):
@@ -60,6 +62,15 @@ def stop_with(channel: Channel) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def obey(worker: Worker) -> None:
+    """Told to stop, however often, it has its grace: all processes may get the signal that the parent passes on. The parent alone takes it."""
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(sign, worker.retire)
+    loop.add_signal_handler(HURRY, worker.hurry)
+    program.leave_if_blocked(worker, [HURRY], 1)
+
+
 def main(fd: int, with_logs: bool) -> None:
     channel = opened(fd, with_logs)
     options = channel.receive(Options)
@@ -67,7 +78,7 @@ def main(fd: int, with_logs: bool) -> None:
         return
     threading.Thread(target=stop_with, args=(channel,), name="mqueue-orphan", daemon=True).start()
     try:
-        code = program.work(options, lambda worker: Reporter(channel, worker).reporting())
+        code = program.work(options, lambda worker: Reporter(channel, worker).reporting(), obey)
     except MQueueError as error:
         code = getattr(error, "exit_code", 1)
         with suppress(OSError):

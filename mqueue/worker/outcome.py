@@ -1,6 +1,5 @@
 """What became of a job. A pure function turns result or exception into an outcome; the fetcher tells the broker."""
 
-import asyncio
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,20 +91,21 @@ def decide(
 ) -> Outcome:
     """`error`: what the handler raised in its `attempt`-th delivery, or None; `retry`: the task's policy; `chance` in [0, 1).
 
-    A cancellation is a release only when the worker was stopping it. Without a policy the broker's backoff counts.
+    What a handler raises because the worker stops it is a release, whatever it is; but for a Bury, which is meant. Any other cancellation is a
+    failure. Without a policy the broker's backoff counts.
     Never raises, whatever the error's class does when it is asked: a job without an outcome would keep its slot for ever.
     """
     match error:
         case None:
             return DONE
-        case asyncio.CancelledError() if stopping:
-            return RELEASED
         case Misfit() | NeverRan() | BadResult():
             return Outcome("bury", _cut(str(error)))
         case Bury():
             return Outcome("bury", describe(error))
         case Snooze() if (seconds := _seconds(error, "seconds")) is not None:
             return Outcome("release", None, seconds)
+        case _ if stopping:
+            return RELEASED
         case _:
             return _failed(error, retry, attempt, chance)
 

@@ -1,16 +1,18 @@
 """`mqueue worker`: imports the modules, finds their apps, runs a worker until a signal comes."""
 
 import asyncio
+import atexit
 import gc
 import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +23,8 @@ from mqueue.worker.probe import Probe
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+EXIT_S = 3.0  # for exit handlers
 PROBE_HOST = "0.0.0.0"  # an orchestrator asks from outside, at the pod's address
 
 
@@ -97,8 +101,29 @@ def run(
     return work(chosen, lambda worker: probing(probe_host, probe_port, lambda: [worker.status()]))
 
 
-def work(options: Options, around: Around) -> int:
-    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop."""
+def obey(worker: Worker) -> None:
+    """A second signal skips the grace. SIGHUP (the terminal is gone) stops it as the first does, and is no second one."""
+    _on_signals(worker.stop, worker.retire)
+    leave_if_blocked(worker, STOPS, 2)
+
+
+def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int) -> None:
+    """So many of these signals end a process whose loop is blocked, and cannot hear them: the interpreter calls this wherever the loop is."""
+    heard = 0
+
+    def hear(*_: object) -> None:
+        nonlocal heard
+        heard += 1
+        if heard >= times and worker.blocked:
+            os.write(2, b"mqueue worker: stopped at once, though its event loop is blocked; its jobs come again when their leases end\n")
+            os._exit(1)
+
+    for sign in signs:
+        signal.signal(sign, hear)
+
+
+def work(options: Options, around: Around, listen: Callable[[Worker], None] = obey) -> int:
+    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop; `listen(worker)` has signals stop it."""
     load(options.modules)
     apps = gather(options.modules)
     if options.url is not None or options.token is not None:  # jobs that enqueue do it where they came from
@@ -119,19 +144,28 @@ def work(options: Options, around: Around) -> int:
     gc.collect()
     gc.freeze()  # the modules stay; to look through them again and again would stop all jobs for a while each time
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_serve(worker, around))
+        return runner.run(_serve(worker, around, listen))
 
 
-async def _serve(make: Callable[[], Worker], around: Around) -> int:
+async def _serve(make: Callable[[], Worker], around: Around, listen: Callable[[Worker], None]) -> int:
     worker = make()
-    _on_signals(worker.stop)
+    listen(worker)
     with around(worker):
         code = await worker.run()
     if worker.cut_off:  # their threads, or what they do in spite of being cancelled, must not hold the process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit_without_them(code)
     return code
+
+
+def _exit_without_them(code: int) -> NoReturn:
+    """What waits for the end of the process (buffers of traces, of reports) has its chance all the same."""
+    leaving = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    leaving.start()
+    leaving.join(EXIT_S)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, full, or none
+            stream.flush()
+    os._exit(code)
 
 
 async def _lead(options: Options, processes: int, reload: bool, probe_host: str, probe_port: int | None) -> int:
@@ -139,14 +173,16 @@ async def _lead(options: Options, processes: int, reload: bool, probe_host: str,
     from mqueue.worker.fleet import Fleet
 
     fleet = Fleet(options, processes, changes=changes(Path.cwd()) if reload else None)
-    _on_signals(fleet.stop)
+    _on_signals(fleet.stop, fleet.retire)
     with probing(probe_host, probe_port, fleet.statuses, fleet.ended):
         return await fleet.run()
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop)
+def _on_signals(stop: Callable[[], None], retire: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for sign in STOPS:
+        loop.add_signal_handler(sign, stop)
+    loop.add_signal_handler(signal.SIGHUP, retire)
 
 
 @contextmanager

@@ -46,9 +46,9 @@ class Reach:
         async def noted(request: wire.Poll) -> wire.Polled:
             try:
                 polled = await poll(request)
-            except UNSENDABLE:  # an answer, about one settle
-                raise
             except Exception as error:
+                if request.settle and isinstance(error, UNSENDABLE):  # an answer, about one settle
+                    raise
                 self._failing, self._reason = True, summary(error)
                 raise
             self._failing = False

@@ -1,7 +1,8 @@
 """The worker: turns messages into jobs, and stops without losing any.
 
 Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the loop) or
-left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips the grace.
+left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips the grace. A worker that
+stops by itself, having run for long enough, has no grace: it waits for what runs until it is told.
 """
 
 import asyncio
@@ -33,10 +34,12 @@ from mqueue.worker.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
 from mqueue.worker.sources import WorkerError, batches, prepare, sources
 from mqueue.worker.status import Status
+from mqueue.worker.stopping import Stopping
 from mqueue.worker.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 10.0  # for the last settles
+HURRY_S = 1.0  # for them, once it must be over
 RENEW_TIMEOUT_S = 5.0
 TELL_TIMEOUT_S = 5.0
 
@@ -93,8 +96,7 @@ class Worker:
         self._watchdog: Watchdog | None = None
         self._jobs: set[Job] = set()
         self._past = 0  # jobs that ended
-        self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stopping = Stopping()
         self._idle = asyncio.Event()
         self._refusal: MQueueError | None = None
         self.started = False
@@ -103,14 +105,28 @@ class Worker:
 
     def stop(self) -> None:
         """Stop gracefully; called again, at once. On the worker's loop."""
-        (self._hurry if self._stopping.is_set() else self._stopping).set()
+        self._stopping.tell()
+
+    def retire(self) -> None:
+        """Stop gracefully; called again, nothing more. On the worker's loop."""
+        self._stopping.retire()
+
+    def hurry(self) -> None:
+        """Stop at once. On the worker's loop."""
+        self._stopping.retire()
+        self._stopping.tell()
+
+    @property
+    def blocked(self) -> bool:
+        """Its loop does not turn, and hears nothing of `stop`. From any thread."""
+        return self._watchdog is not None and self._watchdog.blocked
 
     def status(self) -> Status:
         """May be called from any thread."""
         problem = self._reach.problem()
-        if self._stopping.is_set():
+        if self._stopping.began.is_set():
             problem = "the worker stops"
-        elif self._watchdog is not None and self._watchdog.blocked:
+        elif self.blocked:
             problem = "the event loop is blocked: the log says where"
         return Status(problem, dict(list(self.counts.items())), len(self._jobs), self._concurrency)
 
@@ -160,7 +176,7 @@ class Worker:
                 self._fetcher.start()
                 self.started = True
                 self._log_start(url)
-                await self._stopping.wait()
+                await self._stopping.began.wait()
                 unsettled = await self._wind_down()
             finally:
                 for task in keeping:
@@ -209,7 +225,7 @@ class Worker:
 
     def _received(self, message: wire.Message) -> Job | None:
         """Its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
-        if self._stopping.is_set():
+        if self._stopping.began.is_set():
             self._fetcher.finish(outcome.RELEASED.settle(message), None, slots=0)
             return None
         try:
@@ -299,14 +315,10 @@ class Worker:
             return
         log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
         job.lost = True
-        running = next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job
-        if running.batch:
-            running.lost = all(each.lost for each in running.batch)
-        if running.lost and (cancel := running.cancel) is not None:
-            cancel()
+        self._cancel_if_over(next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job)
 
     def _unwanted(self, ids: Sequence[int]) -> None:
-        """Somebody has cancelled these messages; most may be other workers'. A batch goes on for its other items."""
+        """Somebody has cancelled these messages; most may be other workers'."""
         named = set(ids)
         for job in [job for job in self._jobs if not job.ended and not job.unwanted]:
             members = job.batch or (job,)
@@ -314,20 +326,27 @@ class Worker:
                 if each.message.id in named and not each.unwanted:
                     log.info("job cancelled", task=job.task.name, id=each.message.id)
                     each.unwanted = True
-            job.unwanted = all(each.unwanted for each in members)
-            if job.unwanted and (cancel := job.cancel) is not None:
-                cancel()
+            if any(each.unwanted for each in members):
+                self._cancel_if_over(job)
+
+    def _cancel_if_over(self, job: Job) -> None:
+        """A batch goes on for its other items: until nobody wants any of them here."""
+        if job.batch:
+            job.lost = all(each.lost for each in job.batch)
+            job.unwanted = not job.lost and all(each.lost or each.unwanted for each in job.batch)
+        if (job.lost or job.unwanted) and (cancel := job.cancel) is not None:
+            cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error
-        self._stopping.set()
+        self._stopping.retire()
 
     # ── stopping ──
 
     def _recycle(self, reason: str | None) -> None:
-        if reason is not None and not self._stopping.is_set():
-            log.info("the worker has run for long enough, stops", reason=reason)
-            self._stopping.set()
+        if reason is not None and not self._stopping.began.is_set():
+            log.info("the worker has run for long enough, stops", reason=reason, running=len(self._jobs))
+            self._stopping.recycle()
 
     async def _look_at_memory(self) -> None:
         while True:
@@ -340,13 +359,23 @@ class Worker:
         for jobs in self._gatherer.give_up():
             self._ended(job_of(jobs), outcome.RELEASED)
         self._presence.stopping()
-        await self._quiet(self._grace, self._hurry)
-        self.cut_off = len(self._jobs)
-        self._cancel()
-        await self._quiet(CANCEL_S)
+        await self._quiet(None, self._stopping.told)
+        if self._jobs:
+            await self._quiet(self._grace, self._stopping.hurry)
+            self._cancel()
+            await self._quiet(CANCEL_S)
         for job in list(self._jobs):
             self._give_up(job)
-        return await self._fetcher.drain(SETTLE_S)
+        return await self._settle_all()
+
+    async def _settle_all(self) -> int:
+        draining = asyncio.create_task(self._fetcher.drain(SETTLE_S))
+        hurry = asyncio.create_task(self._stopping.hurry.wait())
+        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not draining.done():
+            self._fetcher.hurry(HURRY_S)
+        return await draining
 
     def _cancel(self) -> None:
         """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
@@ -358,8 +387,8 @@ class Worker:
             else:
                 self._give_up(job)
 
-    async def _quiet(self, patience: float, *interrupts: asyncio.Event) -> None:
-        """Until no job runs, for `patience` seconds at most."""
+    async def _quiet(self, patience: float | None, *interrupts: asyncio.Event) -> None:
+        """Until no job runs, or an event is there, for `patience` seconds at most (None: as long as it takes)."""
         if not self._jobs:
             return
         self._idle.clear()
@@ -370,6 +399,7 @@ class Worker:
 
     def _give_up(self, job: Job) -> None:
         job.ended = True
+        self.cut_off += 1
         self._ended(job, outcome.RELEASED)
 
     def _log_start(self, url: str) -> None:

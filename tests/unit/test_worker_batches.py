@@ -315,6 +315,32 @@ async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: Fa
     assert broker.settled == []
 
 
+@pytest.mark.parametrize("first", ["steal", "cancel"])
+async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app: MQueue, broker: FakeBroker, first: str) -> None:
+    """One item is lost, the other one was cancelled."""
+    began, cancelled = asyncio.Event(), asyncio.Event()
+
+    @app.task(topic="t", batch=2, batch_wait=FAR_S, lease=0.3)
+    async def take(items: list[int]) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    one, other = broker.enqueue([take.message(n) for n in range(2)])
+    async with working(app, broker) as worker:
+        await began.wait()
+        [job] = worker._jobs
+        for what in (first, "cancel" if first == "steal" else "steal"):
+            broker.steal(one) if what == "steal" else broker.cancel(other)
+            await until(lambda: any(each.lost if what == "steal" else each.unwanted for each in job.batch or ()))
+        async with asyncio.timeout(10):
+            await cancelled.wait()
+        await until(lambda: worker.counts == {"lost": 1, "cancel": 1})
+    assert [(settle.id, settle.kind) for settle in broker.settled] == [(other, "cancel")]
+
+
 async def test_a_broker_that_goes_while_a_batch_is_gathered_does_not_keep_it(app: MQueue, broker: FakeBroker) -> None:
     batches: list[list[int]] = []
 

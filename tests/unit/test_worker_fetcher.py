@@ -1,18 +1,19 @@
 """The fetcher with a broker that is a function: a settle that cannot be sent does not hold up the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
 from msgspec import structs
 
 from mqueue import wire
-from mqueue.errors import Invalid, MQueueError, TooLarge
+from mqueue.errors import Invalid, MQueueError, TooLarge, Unavailable
 from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import RESULT_BYTES, Fetcher
+from mqueue.worker.fetcher import Fetcher
 from mqueue.worker.job import Job
 from mqueue.worker.lane import lanes
+from mqueue.worker.settles import RESULT_BYTES
 
 BAD = 7
 
@@ -145,3 +146,118 @@ async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> Non
             await asyncio.sleep(0.001)
     await fetcher.drain(5)
     assert sizes == [[half, half], [1, half], [2 * half + 1], [0, half]]
+
+
+class Apart:
+    """Does not answer for some topics: to settles of theirs, or to fetches."""
+
+    def __init__(self, *, settles: Sequence[str] = (), fetches: Sequence[str] = ()) -> None:
+        self.away = set(settles), set(fetches)
+        self.settled: list[int] = []
+        self.fetched: list[str] = []
+        self.polls = 0
+
+    async def poll(self, request: wire.Poll) -> wire.Polled:
+        await asyncio.sleep(0.001)
+        self.polls += 1
+        settles, fetches = self.away
+        if settles & {settle.topic for settle in request.settle} or (request.limit and fetches & {*request.topics}):
+            raise Unavailable("away", retry_after=0.05)
+        self.settled += [settle.id for settle in request.settle]
+        self.fetched += request.topics if request.limit else []
+        if request.wait:
+            await asyncio.sleep(0.01)
+        return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
+
+
+def fetching(broker: Apart, *namespaces: str) -> Fetcher:
+    app = MQueue()
+    for namespace in namespaces:
+        app.task(topic=f"t-{namespace}", namespace=namespace, name=namespace)(lambda: None)
+    return Fetcher(
+        broker.poll,
+        lanes(app.topics()),
+        40,
+        arrived=lambda message: None,
+        settled=lambda job, status: None,
+        refused=refused,
+        jitter=lambda: 0.0,
+    )
+
+
+async def test_a_shard_that_takes_no_settles_holds_up_neither_the_others_nor_the_fetches() -> None:
+    broker = Apart(settles=["away"])
+    fetcher = fetching(broker, "n")
+    fetcher.start()
+    fetcher._running = 20
+    for id in range(10):
+        fetcher.finish(structs.replace(end(id), topic="away"), None)
+        fetcher.finish(structs.replace(end(100 + id), topic="here"), None)
+    async with asyncio.timeout(5):
+        while len(broker.settled) < 10:
+            await asyncio.sleep(0.001)
+        broker.fetched.clear()
+        while len(broker.fetched) < 3:
+            await asyncio.sleep(0.001)
+        assert sorted(broker.settled) == [*range(100, 110)]
+        broker.polls = 0
+        await asyncio.sleep(0.5)
+        assert broker.polls < 30, "the pauses grow"
+        broker.away[0].clear()
+        while len(broker.settled) < 20:
+            await asyncio.sleep(0.001)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
+
+
+async def test_what_brings_results_does_not_hold_up_what_brings_none() -> None:
+    """PostgreSQL keeps results; while it is away Redis still takes acks of the same topic."""
+    taken: list[int] = []
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        if any(settle.result is not None for settle in request.settle):
+            raise Unavailable("away")
+        taken.extend(settle.id for settle in request.settle)
+        return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
+
+    broker = Apart()
+    broker.poll = poll  # type: ignore[method-assign]
+    fetcher = fetching(broker, "n")
+    fetcher.close()
+    fetcher._running = 20
+    for id in range(10):
+        fetcher.finish(structs.replace(end(id), result=b"1"), None)
+        fetcher.finish(end(100 + id), None)
+    assert await fetcher.drain(0.5) == 10
+    assert sorted(taken) == [*range(100, 110)]
+
+
+async def test_a_lane_that_is_not_answered_waits_alone() -> None:
+    broker = Apart(fetches=["t-away"])
+    fetcher = fetching(broker, "away", "here")
+    fetcher.start()
+    await asyncio.sleep(0.5)
+    assert len(broker.fetched) >= 4 and set(broker.fetched) == {"t-here"}
+    broker.away[1].clear()
+    fetcher.resume()
+    async with asyncio.timeout(5):
+        while "t-away" not in broker.fetched:
+            await asyncio.sleep(0.001)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
+
+
+async def test_a_drain_that_is_hurried_ends_soon() -> None:
+    broker = Apart(settles=["t"])
+    fetcher = fetching(broker, "n")
+    fetcher.close()
+    fetcher._running = 1
+    fetcher.finish(end(1), None)
+    began = asyncio.get_running_loop().time()
+    draining = asyncio.create_task(fetcher.drain(60))
+    await asyncio.sleep(0.05)
+    fetcher.hurry(0.05)
+    async with asyncio.timeout(5):
+        assert await draining == 1
+    assert asyncio.get_running_loop().time() - began < 5
+    fetcher.hurry(1)

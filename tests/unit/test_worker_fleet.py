@@ -190,6 +190,38 @@ def test_a_second_signal_is_passed_on_too(place: Place) -> None:
     assert sum(line.get("release", 0) for line in place.logged("stopped")) == 1
 
 
+def test_a_signal_to_all_processes_leaves_the_grace(place: Place) -> None:
+    """As process managers send it: each worker gets it twice, from them and from its parent."""
+    with place.worker("--processes", "2", "--grace", "60") as parent:
+        place.enqueue("hold")
+        pid = int(until(lambda: place.lines("begun"), "it runs")[0].split()[1])
+        for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            os.kill(pid, sign)
+            time.sleep(0.1)
+        parent.send_signal(signal.SIGTERM)
+        until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
+        time.sleep(0.5)
+        assert parent.poll() is None
+        Path(f"{place.out}.end").touch()
+        assert parent.wait(20) == 0
+        assert place.lines("ended") == ["ended"]
+
+
+def test_a_parent_that_dies_after_its_signal_leaves_the_grace(place: Place) -> None:
+    with place.worker("--processes", "1", "--grace", "60") as parent:
+        place.enqueue("hold")
+        until(lambda: place.lines("begun"), "it runs")
+        parent.send_signal(signal.SIGTERM)
+        until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
+        parent.kill()
+        parent.wait(20)
+        time.sleep(0.5)
+        Path(f"{place.out}.end").touch()
+        until(lambda: place.logged("stopped"), "it ends by itself")
+    [last] = place.logged("stopped")
+    assert last.get("ack") == 1 and "release" not in last
+
+
 @pytest.mark.parametrize(
     ("code", "says"), [("1 / 0", "cannot import module fleet_jobs: ZeroDivisionError"), ("import os; os._exit(7)", "exited with code 7\n")]
 )

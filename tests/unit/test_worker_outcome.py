@@ -155,3 +155,16 @@ def test_a_cancellation_is_a_release_only_when_the_worker_stops() -> None:
 
 def test_leaving_the_program_is_a_nack() -> None:
     assert outcome.decide(raised(SystemExit(3))).kind == "nack"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cleaning up"), ExceptionGroup("of a group", [ValueError()]), asyncio.CancelledError(), SystemExit()]
+)
+def test_what_a_stop_makes_a_handler_raise_spends_no_attempt(error: BaseException) -> None:
+    assert outcome.decide(raised(error), stopping=True) == outcome.RELEASED
+    assert outcome.decide(raised(error)).kind == "nack"
+
+
+def test_what_a_handler_means_counts_though_it_is_stopped() -> None:
+    assert outcome.decide(raised(Bury("never")), stopping=True).kind == "bury"
+    assert outcome.decide(raised(Snooze(5)), stopping=True) == Outcome("release", None, 5.0)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from working import until, working
 
 from mqueue import MQueue
 from mqueue.worker.channel import PROGRAM
-from mqueue.worker.job import Job
+from mqueue.worker.job import Current, Job
 from mqueue.worker.outcome import Outcome
 from mqueue.worker.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker
@@ -105,6 +106,28 @@ async def test_signals_and_policy_count_in_a_process_too(broker: FakeBroker) -> 
         await until(lambda: worker.counts.total() == 2)
     assert worker.counts == {"release": 1, "bury": 1}
     assert [settle.retry_after for settle in broker.settled if settle.kind == "release"] == [3]
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_middleware_sees_a_run_that_ended_with_its_process(
+    broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch, swallows: bool
+) -> None:
+    """That in the process itself could not. Whatever it makes of it, the job has failed."""
+    seen: list[tuple[str, str]] = []
+
+    @contextmanager
+    def watch(job: Current) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            seen.append((job.task, type(error).__name__))
+            if not swallows:
+                raise
+
+    monkeypatch.setattr(jobs.app, "run_hooks", [watch])
+    dead = await dead_of(broker, jobs.too_long.message(str(out)))
+    assert dead.error is not None and "TimeLimit" in dead.error
+    assert seen == [(jobs.too_long.name, "TimeLimit")]
 
 
 async def test_a_time_limit_ends_that_process_alone_and_what_it_started(broker: FakeBroker, out: Path, tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 import asyncio
 
+import pytest
+
+from mqueue import wire
 from mqueue.clock import SystemClock
-from mqueue.worker.reach import Reach
+from mqueue.errors import Invalid
+from mqueue.worker.reach import SILENT_S, Reach
 
 
 async def test_what_was_sent_in_a_silence_is_given_up_when_it_is_over() -> None:
@@ -28,3 +32,31 @@ async def test_what_was_sent_in_a_silence_is_given_up_when_it_is_over() -> None:
         await over.wait()
     keeping.cancel()
     assert said == ["check", "renew", "check", "renew", "doubt", "resume"]
+
+
+async def test_a_refused_fetch_says_that_no_work_can_be_claimed() -> None:
+    """A refused settle does not: it is about that settle."""
+
+    class Later(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    clock = Later()
+    reach = Reach(clock)
+
+    async def poll(request: wire.Poll) -> wire.Polled:
+        if request.settle or "odd" in request.topics:
+            raise Invalid("not that")
+        return wire.Polled([], [])
+
+    watched = reach.watched(poll)
+    await watched(wire.Poll(topics=["t"], limit=1))
+    clock.ahead = SILENT_S + 1
+    with pytest.raises(Invalid):
+        await watched(wire.Poll(settle=[wire.PollSettle(id=1, topic="t", kind="ack")]))
+    assert not reach._failing
+    with pytest.raises(Invalid):
+        await watched(wire.Poll(topics=["odd"], limit=1))
+    assert reach._failing and "not that" in str(reach.problem())

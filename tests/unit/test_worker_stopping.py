@@ -1,0 +1,165 @@
+"""How a worker stops: by a signal, by a second one, by itself; and what that does to its jobs."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fake_broker import FakeBroker
+from working import until, until_true
+
+from mqueue.worker.app import MQueue
+from mqueue.worker.runtime import Worker
+
+HERE = str(Path(__file__).parents[2])
+
+
+def recycled(app: MQueue, broker: FakeBroker, grace: float) -> tuple[Worker, "asyncio.Task[int]"]:
+    worker = Worker(app, url=broker.url, token=broker.token, concurrency=2, grace=grace, max_jobs=1)
+    return worker, asyncio.create_task(worker.run())
+
+
+@pytest.fixture
+def begun() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def app(broker: FakeBroker, begun: asyncio.Event, gate: asyncio.Event) -> MQueue:
+    app = MQueue(broker.url, broker.token)
+
+    @app.task(topic="t", name="long")
+    async def long() -> None:
+        begun.set()
+        await gate.wait()
+
+    @app.task(topic="t", name="quick")
+    async def quick() -> None:
+        await begun.wait()
+
+    broker.enqueue([long.message(), quick.message()])
+    return app
+
+
+async def test_one_that_has_run_for_long_enough_waits_for_its_jobs(app: MQueue, broker: FakeBroker, gate: asyncio.Event) -> None:
+    worker, run = recycled(app, broker, grace=0.01)
+    await until(lambda: worker.counts["ack"] == 1)
+    await asyncio.sleep(0.2)
+    assert not run.done() and worker.status().problem == "the worker stops"
+    gate.set()
+    async with asyncio.timeout(10):
+        assert await run == 0
+    assert worker.counts == {"ack": 2}
+
+
+async def test_its_jobs_have_their_grace_from_the_first_signal_on(app: MQueue, broker: FakeBroker, gate: asyncio.Event) -> None:
+    worker, run = recycled(app, broker, grace=60)
+    await until(lambda: worker.counts["ack"] == 1)
+    worker.stop()
+    await asyncio.sleep(0.2)
+    assert not run.done()
+    worker.retire()
+    await asyncio.sleep(0.1)
+    assert not run.done(), "that is no second word"
+    worker.stop()
+    async with asyncio.timeout(10):
+        assert await run == 0
+    assert worker.counts == {"ack": 1, "release": 1} and worker.cut_off == 0
+
+
+async def test_a_second_word_does_not_wait_for_a_broker_that_is_away(app: MQueue, broker: FakeBroker, begun: asyncio.Event) -> None:
+    worker = Worker(app, url=broker.url, token=broker.token, grace=60)
+    run = asyncio.create_task(worker.run())
+    await begun.wait()
+    await until(lambda: worker.counts["ack"] == 1)
+    broker.server.down()
+    worker.stop()
+    await asyncio.sleep(0)
+    worker.stop()
+    began = time.monotonic()
+    async with asyncio.timeout(30):
+        assert await run == 1
+    assert time.monotonic() - began < 6
+
+
+PROGRAM = """
+    import sys
+    from mqueue import logs
+    from mqueue.worker.program import run
+    logs.configure()
+    sys.exit(run(["jobs"], concurrency=2, grace=60))
+"""
+
+
+@contextmanager
+def program(broker: FakeBroker, folder: Path, code: str) -> Iterator["subprocess.Popen[str]"]:
+    (folder / "jobs.py").write_text(textwrap.dedent(code))
+    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": HERE}
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
+    with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker, tmp_path: Path) -> None:
+    code = """
+        import time
+        from mqueue import task
+
+        @task(topic="t")
+        async def block() -> None:
+            print("blocked", flush=True)
+            while True:
+                time.sleep(1)
+    """
+    app = MQueue(broker.url, broker.token)
+    app.task(topic="t", name="jobs.block")(lambda: None).enqueue()
+    with program(broker, tmp_path, code) as process:
+        assert process.stdout is not None and process.stdout.readline() == "blocked\n"
+        assert process.stderr is not None
+        while "event loop blocked" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_what_waits_for_the_end_of_the_process_runs_though_a_job_was_cut_off(broker: FakeBroker, tmp_path: Path, kind: str) -> None:
+    code = f"""
+        import asyncio, atexit, time
+        from mqueue import task
+
+        atexit.register(lambda: print("flushed", flush=True))
+
+        @task(topic="t")
+        {kind} run() -> None:
+            print("running", flush=True)
+            {"await asyncio.sleep(60)" if kind == "async def" else "time.sleep(60)"}
+    """
+    app = MQueue(broker.url, broker.token)
+    app.task(topic="t", name="jobs.run")(lambda: None).enqueue()
+    with program(broker, tmp_path, code) as process:
+        assert process.stdout is not None and process.stdout.readline() == "running\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert process.wait(15) == 0
+        assert process.stdout.read() == "flushed\n"
+    until_true(lambda: [(s.leased, s.attempts) for s in broker.live()] == [(False, 0)])
