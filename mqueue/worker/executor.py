@@ -10,7 +10,7 @@ from contextvars import copy_context
 from mqueue.worker.handler import call, call_async
 from mqueue.worker.job import Current, Job
 from mqueue.worker.middleware import around
-from mqueue.worker.outcome import CANCELLED, DONE, Outcome, ProcessEnded, decide, done
+from mqueue.worker.outcome import CANCELLED, DONE, Outcome, ProcessEnded, TimeLimit, decide, done
 from mqueue.worker.processes import Processes
 
 Ended = Callable[[Job, Outcome], None]
@@ -85,6 +85,8 @@ class Executor:
     def _decide(self, job: Job, error: BaseException | None) -> Outcome:
         if error is None:
             return done(job.result, job.task.result_ttl)
+        if job.overdue and not job.stopping:
+            error = TimeLimit(f"the job ran longer than its max_run_time={job.task.max_run_time} s: it was cancelled")
         return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
     def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 """Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its lease.
 
-A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything.
+A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything. A job that runs longer than its
+task may has its lease renewed no more: whatever its handler does, and though the loop be blocked, it comes again elsewhere.
 """
 
 import threading
@@ -23,16 +24,20 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Heartbeat:
-    """`extend` is blocking. `lost(job)` is called from the thread when another delivery has the message, or it is gone."""
+    """`extend` is blocking. Called from the thread: `lost(job)` when another delivery has the message, or it is gone; `overdue(job)` when it has
+    run for as long as it may.
+    """
 
     def __init__(
         self,
         extend: Callable[[Sequence[wire.ExtendItem]], list[wire.Verdict]],
         lost: Callable[[Job], None],
         clock: Clock,
+        overdue: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._extend = extend
         self._lost = lost
+        self._overdue = overdue
         self._clock = clock
         self._held: dict[Job, None] = {}
         self._wake = threading.Condition()
@@ -59,6 +64,13 @@ class Heartbeat:
             if job.renew_at < self._next_look:
                 self._wake.notify()
 
+    def limit(self, job: Job, seconds: float) -> None:
+        """Its handler begins, and may take so long."""
+        with self._wake:
+            job.over_at = self._clock.monotonic() + seconds
+            if job.over_at < self._next_look:
+                self._wake.notify()
+
     def drop(self, job: Job) -> None:
         """Its settle has arrived, or there will be none."""
         with self._wake:
@@ -69,14 +81,19 @@ class Heartbeat:
         while True:
             with self._wake:
                 now = self._clock.monotonic()
-                first = min((job.renew_at for job in self._held), default=now + LOOK_S)
+                first = min((min(job.renew_at, job.over_at) for job in self._held), default=now + LOOK_S)
                 self._next_look = max(now + pause, min(first, now + LOOK_S))
                 if not self._stopped and self._next_look > now:
                     self._wake.wait(self._next_look - now)
                 if self._stopped:
                     return
                 now = self._clock.monotonic()
+                over = [job for job in self._held if job.over_at <= now]
+                for job in over:
+                    del self._held[job]
                 due = [job for job in self._held if job.renew_at <= now + min(job.lease / 30, TOGETHER_S)]
+            for job in over:
+                self._overdue(job)
             pause = 0.0 if self._renew(due[: m.BATCH_MAX]) else RETRY_S
 
     def _renew(self, jobs: list[Job]) -> bool:

@@ -1,5 +1,6 @@
 """One delivery being run, and what its handler may ask about it."""
 
+import math
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -40,6 +41,8 @@ class Job:
         "lost",
         "message",
         "outcomes",
+        "over_at",
+        "overdue",
         "progress",
         "renew_at",
         "result",
@@ -56,6 +59,7 @@ class Job:
         self.kwargs = kwargs
         self.lease = lease  # seconds
         self.began = self.renew_at = 0.0  # monotonic seconds
+        self.over_at = math.inf  # when it has run for as long as it may
         self.batch: tuple[Job, ...] | None = None  # its jobs, where this is a batch of them
         self.verdicts: list[BaseException | None] = []  # of a batch's handler that has returned
         self.outcomes: list[Outcome] | None = None  # of a batch that was run
@@ -65,6 +69,7 @@ class Job:
         self.lost = False
         self.stopping = False  # cancelled because the worker stops
         self.unwanted = False
+        self.overdue = False  # it ran longer than its task may
         self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
 
@@ -114,8 +119,11 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Somebody cancelled it, its lease is lost, or the worker has no more time for it. For a thread, to look at now and then."""
-        return self._job.lost or self._job.stopping or self._job.unwanted
+        """Somebody cancelled it, its lease is lost, it has run for too long, or the worker has no more time for it.
+
+        For a thread, to look at now and then.
+        """
+        return self._job.lost or self._job.stopping or self._job.unwanted or self._job.overdue
 
     @property
     def batch(self) -> "list[Current]":

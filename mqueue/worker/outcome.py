@@ -52,7 +52,7 @@ class ProcessEnded(Exception):
 
 
 class TimeLimit(ProcessEnded):
-    """It ran longer than its task's `time_limit`."""
+    """It ran longer than its task's `time_limit` or `max_run_time`."""
 
 
 class MemoryLimit(ProcessEnded):

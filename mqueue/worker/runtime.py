@@ -26,6 +26,7 @@ from mqueue.worker.cancellations import Cancellations
 from mqueue.worker.executor import Executor
 from mqueue.worker.fetcher import Fetcher
 from mqueue.worker.heartbeat import Heartbeat
+from mqueue.worker.interrupts import Interrupts
 from mqueue.worker.job import Job
 from mqueue.worker.lane import Lane, lanes
 from mqueue.worker.outcome import Outcome
@@ -95,6 +96,7 @@ class Worker:
         self._reach = Reach(self._clock)
         self._watchdog: Watchdog | None = None
         self._jobs: set[Job] = set()
+        self._interrupts = Interrupts(self._jobs)
         self._past = 0  # jobs that ended
         self._stopping = Stopping()
         self._idle = asyncio.Event()
@@ -142,7 +144,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
         renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
-        self._heartbeat = Heartbeat(renewer.extend, lambda job: self._from_thread(loop, job), self._clock)
+        self._heartbeat = Heartbeat(
+            renewer.extend,
+            lambda job: _from_thread(loop, self._interrupts.lost, job),
+            self._clock,
+            lambda job: _from_thread(loop, self._interrupts.overdue, job),
+        )
         teller = Client(url, token, retries=False, timeout=TELL_TIMEOUT_S)
         names = sorted(task.name for task in self._app)
         self._presence = Presence(teller.tell, self.name, self._sources, names, self._concurrency, self._jobs, self.counts, self._clock)
@@ -160,7 +167,7 @@ class Worker:
                 complete=self._gatherer.begin,
             )
             namespaces = sorted({source.namespace for source in self._sources})
-            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._unwanted, self._jitter)
+            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.unwanted, self._jitter)
             self._watchdog = watchdog = Watchdog(loop)
             declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
@@ -244,6 +251,9 @@ class Worker:
         if job.batch:
             job.unwanted = all(each.unwanted for each in members)
         self._jobs.add(job)
+        if (limit := job.task.max_run_time) is not None:
+            for each in members:
+                self._heartbeat.limit(each, limit)
         self._cancellations.listen()
         self._executor.start(job)
 
@@ -303,39 +313,6 @@ class Worker:
             self._heartbeat.drop(job)
             if status == "stale":
                 log.warning("lease had ended, the job runs again", task=job.task.name, id=job.message.id)
-
-    def _from_thread(self, loop: asyncio.AbstractEventLoop, job: Job) -> None:
-        try:
-            loop.call_soon_threadsafe(self._lost, job)
-        except RuntimeError:
-            pass  # the loop is closed, the worker gone
-
-    def _lost(self, job: Job) -> None:
-        if job.ended:
-            return
-        log.warning("lease lost, the job runs elsewhere", task=job.task.name, id=job.message.id)
-        job.lost = True
-        self._cancel_if_over(next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job)
-
-    def _unwanted(self, ids: Sequence[int]) -> None:
-        """Somebody has cancelled these messages; most may be other workers'."""
-        named = set(ids)
-        for job in [job for job in self._jobs if not job.ended and not job.unwanted]:
-            members = job.batch or (job,)
-            for each in members:
-                if each.message.id in named and not each.unwanted:
-                    log.info("job cancelled", task=job.task.name, id=each.message.id)
-                    each.unwanted = True
-            if any(each.unwanted for each in members):
-                self._cancel_if_over(job)
-
-    def _cancel_if_over(self, job: Job) -> None:
-        """A batch goes on for its other items: until nobody wants any of them here."""
-        if job.batch:
-            job.lost = all(each.lost for each in job.batch)
-            job.unwanted = not job.lost and all(each.lost or each.unwanted for each in job.batch)
-        if (job.lost or job.unwanted) and (cancel := job.cancel) is not None:
-            cancel()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error
@@ -410,3 +387,10 @@ class Worker:
 def _as_it_counts(job: Job, result: Outcome) -> Outcome:
     """A job that somebody has cancelled is not tried again."""
     return outcome.CANCELLED if job.unwanted and result.kind != "ack" else result
+
+
+def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], job: Job) -> None:
+    try:
+        loop.call_soon_threadsafe(tell, job)
+    except RuntimeError:
+        pass  # the loop is closed, the worker gone
