@@ -56,12 +56,12 @@ class AsyncClient:
     async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
 
-    async def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        if self._sharing is not None and len(items) == 1:
+    async def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
+        if self._sharing is not None and len(items) == 1 and durability == "wal":
             return [await self._sharing.enqueue(items[0])]
         ids: list[int] = []
         for batch in protocol.batches(items):
-            made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries))
+            made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries, durability=durability))
             ids += made
         return ids
 

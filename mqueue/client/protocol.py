@@ -129,13 +129,13 @@ def within_s(call: Call[Any], timeout: float) -> float:
     return min(timeout + call.wait, call.within)
 
 
-def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
+def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, durability: m.Durability = "wal") -> Call[list[int]]:
     """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
     keyed = sum(1 for i in items if i.idempotency_key)
     if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
         keyed = len(items)
-    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries)
+    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries, durability=durability)
 
 
 def packed(item: wire.EnqueueItem) -> bytes:
@@ -148,8 +148,12 @@ def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -
     return _enqueue([msgspec.Raw(item) for item in items], keyed=keyed, safe_retries=safe_retries)
 
 
-def _enqueue(items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+def _enqueue(
+    items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool, durability: m.Durability = "wal"
+) -> Call[list[int]]:
     headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    if durability != "wal":
+        headers = {**headers, "Mqueue-Durability": durability}
     return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
 
 

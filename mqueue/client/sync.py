@@ -69,11 +69,15 @@ class Client:
         """Enqueue one message; its id. Returns once the broker has made it durable."""
         return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
 
-    def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand."""
-        if self._batch and len(items) == 1:
+    def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
+        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand.
+
+        `durability`: `wal` waits until they are on the broker's disk and in Redis, `postgres` until they are committed in PostgreSQL; a
+        request for that is not shared.
+        """
+        if self._batch and len(items) == 1 and durability == "wal":
             return [self._shared().enqueue(items[0])]
-        calls = (protocol.enqueue(batch, safe_retries=self._safe_retries) for batch in protocol.batches(items))
+        calls = (protocol.enqueue(batch, safe_retries=self._safe_retries, durability=durability) for batch in protocol.batches(items))
         return [id for call in calls for id in self._call(call)]
 
     def fetch(
