@@ -41,7 +41,7 @@ class RequestTimeout(Unavailable):
     code, status, title = "request-timeout", HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive"
 
 
-_KINDS = {**BY_CODE, RequestTimeout.code: RequestTimeout}
+_KINDS: dict[str, type[MQueueError]] = {**BY_CODE, RequestTimeout.code: RequestTimeout}
 
 
 class EnqueueOptions(TypedDict, total=False):

@@ -76,7 +76,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @BOTH
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_cut_on_a_kept_connection_is_not_sent_again_unasked(kind: type, name: str) -> None:
-    """The first call leaves a connection open; the peer reads the next request on it, and hangs up. A fetch may have leased messages by then."""
+    """The first call leaves a connection open; the peer reads the next request on it, and hangs up. A fetch may have leased by then."""
     with peer(lambda count: ANSWER if count == 1 else None) as there:
         client = Either(kind(there.url, "t", retries=False))
         assert await client.fetch("t") == []
