@@ -25,13 +25,18 @@ class ClientOptions(TypedDict, total=False):
     batch: bool
 
 
+def check_names(options: ClientOptions) -> None:
+    """Of options that a client is made with later. Raises TypeError."""
+    known = ClientOptions.__annotations__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise TypeError(f"there is no option {', '.join(map(repr, unknown))} for a client; there are {', '.join(sorted(known))}")
+
+
 class Producer:
     """`url`, `token`: which broker; without them it is found as `mqueue.client.endpoint` says, at the first enqueue."""
 
     def __init__(self, url: str | None = None, token: str | None = None, **options: Unpack[ClientOptions]) -> None:
-        known = ClientOptions.__annotations__
-        if unknown := sorted(options.keys() - known.keys()):
-            raise TypeError(f"there is no option {', '.join(map(repr, unknown))} for a client; there are {', '.join(sorted(known))}")
+        check_names(options)
         self._endpoint = (url, token)
         self._options = options
         self._lock = threading.Lock()
