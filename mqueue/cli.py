@@ -147,7 +147,7 @@ def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> Non
 @click.option("--priority", type=click.IntRange(-(2**31), 2**31 - 1), help="Lower comes first. [default: 0]")
 @click.option("--delay", type=DURATION, help="Deliver after this time: 10s, 5m, 1h, 2d.")
 @click.option("--ttl", type=DURATION, help="Forget it when it was not delivered within this time.")
-@click.option("--key", "idempotency_key", help="Idempotency key: the same key again enqueues nothing.")
+@click.option("--key", "idempotency_key", help="Idempotency key: the same key again, within 24 hours, enqueues nothing.")
 @click.option("--unique-key", help="While a message of TOPIC waits under the same one, print its id instead.")
 @click.option("--max-retries", type=click.IntRange(0, 1000), help="Retries before it becomes a dead letter.")
 @broker_options

@@ -25,9 +25,9 @@ T = TypeVar("T")
 class Client:
     """A broker's API, blocking. Without arguments it finds the broker as `mqueue.client.endpoint` says.
 
-    `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait` that it names itself;
-    to look the broker's name up, and to try a second address of that name, come on top. What takes several requests (more than 1,000
-    items) has it for each. `retries`: False sends everything once.
+    `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait` that it names itself.
+    Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second address of that name (5 s), an answer that comes
+    in small pieces. What takes several requests (more than 1,000 items) has it for each. `retries`: False sends everything once.
     `safe_retries`: enqueues without an idempotency key get one, and are sent again when a connection breaks or the broker
     answers 503; without it, only calls that do no harm twice are. `connections`: kept open between calls.
     `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own error. It may have to
