@@ -118,10 +118,10 @@ _json = msgspec.json.Encoder().encode
 
 def check_limits(timeout: float, connections: int) -> None:
     """Of a client. Raises ValueError."""
-    if not 0 < timeout <= TIMEOUT_MAX_S:
+    if not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_S:
         raise ValueError(f"timeout={timeout!r}: seconds for a call with all its tries, above 0, at most {TIMEOUT_MAX_S:,.0f}")
-    if connections < 1:
-        raise ValueError(f"connections={connections!r}: at least 1 is kept open between calls")
+    if not isinstance(connections, int) or connections < 1:
+        raise ValueError(f"connections={connections!r}: a number of connections, 1 or more")
 
 
 def within_s(call: Call[Any], timeout: float) -> float:

@@ -51,7 +51,7 @@ class MQueue(mqueue.MQueue):
         if self._flask is None:
             raise RuntimeError(
                 "no Flask app: call init_app(app) in a module that the worker imports. For a task with executor='process' the task's own "
-                "module must import it, in its last line"
+                "module must import that one, in its last line"
             )
         return self._flask
 

@@ -84,7 +84,7 @@ def test_a_process_without_the_last_line_of_the_page_says_what_is_missing(
     import_module("reports_site").app.test_client().post("/reports/7")
     mqueue_broker.run_until_idle()
     [dead] = mqueue_broker.dead_letters("reports")
-    assert dead.error is not None and "module must import it, in its last line" in dead.error
+    assert dead.error is not None and "the task's own module must import that one, in its last line" in dead.error
 
 
 def test_the_traces_of_the_page(integrations: None, mqueue_broker: TestBroker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,10 @@ async def test_a_fetch_waits_beyond_the_timeout_if_it_is_asked_to(kind: type, br
 
 
 @BOTH
-@pytest.mark.parametrize("wrong", [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"connections": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": None}, {"connections": 0}, {"connections": None}],
+)
 def test_a_limit_that_is_none_is_refused(kind: type, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
         kind("http://127.0.0.1:1", "t", **wrong)
