@@ -94,13 +94,13 @@ async def test_its_timeout_is_that_of_the_whole_call_with_its_retries(kind: type
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await client.enqueue("t", b"")
-    assert 0.4 < time.monotonic() - began < 1.5
+    assert 0.4 < time.monotonic() - began < 2.5
     broker.be_late(0)
     broker.refuse("/enqueue", times=99, retry_after=1)
     began = time.monotonic()
     with pytest.raises(Unavailable, match="refused on demand"):
         await client.enqueue("t", b"")
-    assert time.monotonic() - began < 0.4, "no time is left for what would come after the pause"
+    assert time.monotonic() - began < 0.9, "no time is left for what would come after the pause"
     await client.close()
 
 
@@ -109,15 +109,15 @@ async def test_time_that_a_try_has_taken_is_gone_for_the_next(kind: type) -> Non
     answers = iter([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"])
 
     def late(count: int) -> bytes | None:
-        time.sleep(0.4 if count == 1 else 5)
+        time.sleep(0.8 if count == 1 else 5)
         return next(answers, None)
 
     with peer(late) as there:
-        client = Either(kind(there.url, "t", timeout=1.0, jitter=lambda: 0.0))
+        client = Either(kind(there.url, "t", timeout=1.1, jitter=lambda: 0.0))
         began = time.monotonic()
         with pytest.raises(Unavailable):
             await client.topics()
-        assert 0.9 < time.monotonic() - began < 1.4
+        assert 0.9 < time.monotonic() - began < 1.6
         await client.close()
     assert len(there.requests) == 2
 
