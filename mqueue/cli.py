@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wrong configuration.
 """
 
-import re
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from mqueue.cli_client import broker_options, connected, harmless, namespace_option, table
 from mqueue.cli_schedules import schedules
+from mqueue.cli_types import DURATION, NAME, Number
 from mqueue.cli_wal import wal
 from mqueue.cli_workers import workers
 from mqueue.errors import MQueueError
@@ -20,9 +20,6 @@ from mqueue.errors import MQueueError
 if TYPE_CHECKING:
     from mqueue.broker.config import Settings
     from mqueue.client.protocol import EnqueueOptions
-
-DURATION_MAX_S = 100 * 365 * 86_400.0
-UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Commands(click.Group):
@@ -36,24 +33,6 @@ class Commands(click.Group):
             ctx.exit(getattr(error, "exit_code", 1))
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """`10s`, `5m`, `1h`, `2d`, `250ms` or plain seconds → seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no duration: like 10s, 5m, 1h, 2d or plain seconds", param, ctx)
-        seconds = float(found[1]) * UNITS_S[found[2]]
-        if seconds > DURATION_MAX_S:
-            self.fail(f"{value[:40]!r} is no duration: more than 100 years", param, ctx)
-        return seconds
-
-
-DURATION = Duration()
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="The broker's data dir.")
 
 
@@ -112,10 +91,18 @@ def migrate() -> None:
     settings = _settings({})
     if settings.embedded:
         raise click.ClickException("DATABASE_URLS is not set; the embedded databases are brought up to date by the broker")
-    from mqueue.broker.store.migrate import migrate_all
+    from psycopg import Error, ProgrammingError
 
-    for line in migrate_all(settings.database_urls):
-        click.echo(line)
+    from mqueue.broker.store import migrate as store
+
+    for shard, url in enumerate(settings.database_urls):
+        try:
+            for name in store.migrate(url):
+                click.echo(f"shard {shard}: {name}")
+        except Error as error:
+            unread = isinstance(error, ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
+            why = "it is no URL of a database" if unread else " ".join(str(error).split())
+            raise click.ClickException(f"shard {shard} of DATABASE_URLS: run this again once it is mended: {why}") from error
 
 
 @main.command()
@@ -130,18 +117,18 @@ def settings() -> None:
 
 @main.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE...")
-@click.option("--namespace", help="Fetch from this namespace. [default: the tasks' own]")
-@click.option("--topic", "topics", multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
-@click.option("--exclude", multiple=True, metavar="TOPIC", help="Do not fetch from this topic. Repeatable.")
+@click.option("--namespace", type=NAME, help="Fetch from this namespace. [default: the tasks' own]")
+@click.option("--topic", "topics", type=NAME, multiple=True, help="Fetch from this topic only. Repeatable. [default: the tasks' topics]")
+@click.option("--exclude", type=NAME, multiple=True, metavar="TOPIC", help="Do not fetch from this topic. Repeatable.")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Jobs at the same time.")
 @click.option("--grace", type=DURATION, default="30s", show_default=True, help="Time for running jobs to end when it stops.")
 @click.option("--processes", type=click.IntRange(1, 1_000), help="Workers under one parent that keeps them running. [default: one, alone]")
 @click.option("--max-jobs", type=click.IntRange(1), help="Stop after so many jobs; with --processes another takes its place.")
-@click.option("--max-memory-mb", type=click.FloatRange(1), help="The same once it holds more MiB than this.")
+@click.option("--max-memory-mb", type=Number(1), help="The same once it holds more MiB than this.")
 @click.option("--reload", is_flag=True, help="For development: start anew when a .py file below the working directory changes.")
 @click.option("--probe-port", type=click.IntRange(0, 65535), help="Serve /live, /ready and /metrics here. 0: any free port, logged.")
 @click.option("--probe-host", default="0.0.0.0", show_default=True, help="Address of the probe port.")
-@click.option("--name", help="What it is called in `mqueue workers`. [default: made of host and process]")
+@click.option("--name", type=NAME, help="What it is called in `mqueue workers`. [default: made of host and process]")
 @broker_options
 @click.pass_context
 def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> None:
@@ -160,7 +147,7 @@ def worker(ctx: click.Context, /, modules: Sequence[str], **options: Any) -> Non
 @click.option("--priority", type=click.IntRange(-(2**31), 2**31 - 1), help="Lower comes first. [default: 0]")
 @click.option("--delay", type=DURATION, help="Deliver after this time: 10s, 5m, 1h, 2d.")
 @click.option("--ttl", type=DURATION, help="Forget it when it was not delivered within this time.")
-@click.option("--key", "idempotency_key", help="Idempotency key: the same key again enqueues nothing.")
+@click.option("--key", "idempotency_key", help="Idempotency key: the same key again, within 24 hours, enqueues nothing.")
 @click.option("--unique-key", help="While a message of TOPIC waits under the same one, print its id instead.")
 @click.option("--max-retries", type=click.IntRange(0, 1000), help="Retries before it becomes a dead letter.")
 @broker_options
@@ -233,7 +220,7 @@ def verify(data_dir: Path | None) -> None:
 
 
 @main.command()
-@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long; each fault at least once a minute.")
+@click.option("--minutes", type=Number(0.1), default=10.0, show_default=True, help="How long; each fault at least once a minute.")
 @click.option("--seed", type=int, help="The same seed chooses the same faults. [default: a random one]")
 @click.option("--faults", help="Only these, comma-separated. [default: all]")
 @click.pass_context

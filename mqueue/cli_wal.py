@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli_types import Number
+
 if TYPE_CHECKING:
     from mqueue.broker.embedded import StoreUrls
 
@@ -97,7 +99,7 @@ def quarantine(directory: Path, yes: bool) -> None:
 @wal.command()
 @directory_argument
 @click.option("--dry-run", is_flag=True, help="Only say what would be replayed.")
-@click.option("--wait", type=float, default=60.0, show_default=True, help="Seconds to wait for what the brokers do: recover, flush.")
+@click.option("--wait", type=Number(0), default=60.0, show_default=True, help="Seconds to wait for what the brokers do: recover, flush.")
 @data_dir_option
 @click.pass_context
 def replay(ctx: click.Context, directory: Path, dry_run: bool, wait: float, data_dir: Path | None) -> None:

@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A broker's API for asyncio; the methods are those of `Client`, awaited. Close it, or use it as `async with`."""
+    """A broker's API for asyncio; arguments and methods are those of `Client`, awaited. Close it, or use it as `async with`.
+
+    `connections`: no more are open at a time; further calls wait for one.
+    """
 
     def __init__(
         self,
@@ -33,10 +36,11 @@ class AsyncClient:
         retries: bool = True,
         batch: bool = False,
         timeout: float = protocol.TOTAL_S,
-        connections: int = 100,
+        connections: int = protocol.CONNECTIONS,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        protocol.check_limits(timeout, connections)
         endpoint = discover(url, token)
         self.url = endpoint.url
         self._authorization = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
@@ -46,6 +50,7 @@ class AsyncClient:
         self._connections = connections
         self._jitter = jitter
         self._sleep = sleep
+        self._closed = False
         self._session: aiohttp.ClientSession | None = None
         self._old: list[aiohttp.ClientSession] = []
         self._sharing = AsyncSharing(self._call, safe_retries=self._safe_retries) if batch else None
@@ -54,12 +59,12 @@ class AsyncClient:
     async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
 
-    async def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        if self._sharing is not None and len(items) == 1:
+    async def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
+        if self._sharing is not None and len(items) == 1 and durability == "wal":
             return [await self._sharing.enqueue(items[0])]
         ids: list[int] = []
         for batch in protocol.batches(items):
-            made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries))
+            made: list[int] = await self._call(protocol.enqueue(batch, safe_retries=self._safe_retries, durability=durability))
             ids += made
         return ids
 
@@ -173,6 +178,7 @@ class AsyncClient:
     async def close(self) -> None:
         if self._sharing is not None:
             await self._sharing.close()
+        self._closed = True
         await self.drop_old()
         if self._session is not None:
             await self._session.close()
@@ -188,8 +194,10 @@ class AsyncClient:
         return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
 
     async def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + call.within
+        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
         while True:
+            if self._closed:
+                raise Unavailable(protocol.CLOSED)
             try:
                 return await self._send(call, until - time.monotonic())
             except MQueueError as error:
@@ -202,7 +210,7 @@ class AsyncClient:
     async def _send(self, call: Call[T], left: float) -> T:
         if self._session is None:
             self._session = self._open()
-        timeout = aiohttp.ClientTimeout(total=protocol.total_s(call, self._timeout, left), sock_connect=protocol.CONNECT_S)
+        timeout = aiohttp.ClientTimeout(total=max(left, protocol.LEAST_S), sock_connect=protocol.CONNECT_S)
         try:
             async with self._session.request(
                 call.method, self._url(call.path), data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False
@@ -214,7 +222,9 @@ class AsyncClient:
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=self._connections)
-        return aiohttp.ClientSession(connector=connector, headers=self._authorization, cookie_jar=aiohttp.DummyCookieJar())
+        session = aiohttp.ClientSession(connector=connector, headers=self._authorization, cookie_jar=aiohttp.DummyCookieJar())
+        session._retry_connection = False  # else aiohttp repeats a GET whose connection breaks; a fetch would lease twice
+        return session
 
     def _url(self, path: str) -> URL:
         if "?" in path or path.startswith(("/messages/", "/schedules/")):

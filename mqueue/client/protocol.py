@@ -24,12 +24,24 @@ Extended = wire.ExtendItem | wire.Message
 
 CONNECT_S = 5.0
 LEAST_S = 0.05  # for an answer, whatever time is left
-TOTAL_S = 30.0  # beyond the call's own wait
+TOTAL_S = 30.0  # of a call with all its tries, beyond its own wait
+TIMEOUT_MAX_S = 86_400.0
+CONNECTIONS = 100
+CLOSED = "the client is closed"
 BATCH_BYTES = 7 * 1024 * 1024  # payload bytes in one enqueue, leaving room for the rest of the body
 ITEM_BYTES = 1024  # what an item takes beside payload and metadata
 
 MSGPACK = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class RequestTimeout(Unavailable):
+    """The broker got only a part of the request in time, and has done nothing."""
+
+    code, status, title = "request-timeout", HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive"
+
+
+_KINDS: dict[str, type[MQueueError]] = {**BY_CODE, RequestTimeout.code: RequestTimeout}
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -104,18 +116,26 @@ _pack = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 
 
-def total_s(call: Call[Any], timeout: float, left: float) -> float:
-    """For one try. `timeout`: of the client; `left`: of the time that the call has in all."""
-    return min(timeout + call.wait, max(left, LEAST_S))
+def check_limits(timeout: float, connections: int) -> None:
+    """Of a client. Raises ValueError."""
+    if not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_S:
+        raise ValueError(f"timeout={timeout!r}: seconds for a call with all its tries, above 0, at most {TIMEOUT_MAX_S:,.0f}")
+    if not isinstance(connections, int) or connections < 1:
+        raise ValueError(f"connections={connections!r}: a number of connections, 1 or more")
 
 
-def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False) -> Call[list[int]]:
+def within_s(call: Call[Any], timeout: float) -> float:
+    """For all tries of a call and the pauses between. `timeout`: of the client."""
+    return min(timeout + call.wait, call.within)
+
+
+def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, durability: m.Durability = "wal") -> Call[list[int]]:
     """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
     keyed = sum(1 for i in items if i.idempotency_key)
     if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
         keyed = len(items)
-    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries)
+    return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries, durability=durability)
 
 
 def packed(item: wire.EnqueueItem) -> bytes:
@@ -128,8 +148,12 @@ def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -
     return _enqueue([msgspec.Raw(item) for item in items], keyed=keyed, safe_retries=safe_retries)
 
 
-def _enqueue(items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
+def _enqueue(
+    items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool, durability: m.Durability = "wal"
+) -> Call[list[int]]:
     headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    if durability != "wal":
+        headers = {**headers, "Mqueue-Durability": durability}
     return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
 
 
@@ -283,13 +307,16 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         text = body[:200].decode(errors="replace").strip()
         problem = wire.Problem(title="", status=status, code="", detail=f"HTTP {status}: {text}" if text else f"HTTP {status}")
-    kind = BY_CODE.get(problem.code) or _kind(status)
+    kind = _KINDS.get(problem.code) or _kind(status)
     retry_after = problem.retry_after if problem.retry_after is not None else _seconds(headers.get("Retry-After"))
-    return kind(problem.detail, retry_after=retry_after, item=problem.item, field=problem.field)
+    raised = kind(problem.detail, retry_after=retry_after, item=problem.item, field=problem.field)
+    if problem.code:
+        vars(raised)["code"] = problem.code  # it may have no class of its own here
+    return raised
 
 
 def _kind(status: int) -> type[MQueueError]:
-    by_status = (kind for kind in BY_CODE.values() if kind.status == status and kind is not NotFound)
+    by_status = (kind for kind in _KINDS.values() if kind.status == status and kind is not NotFound)
     return Unavailable if status >= 500 else next(by_status, MQueueError)
 
 

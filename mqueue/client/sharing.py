@@ -10,6 +10,7 @@ each message has its key.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from mqueue import message as m
@@ -92,7 +93,7 @@ def answered(callers: Sequence[Caller], ids: Sequence[int]) -> None:
 def refused(callers: Sequence[Caller], error: MQueueError) -> None:
     """Each gets an error of its own to raise."""
     for caller in callers:
-        caller.error = type(error)(error.detail, retry_after=error.retry_after, item=error.item, field=error.field)
+        caller.error = copy(error)
 
 
 def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:

@@ -23,7 +23,7 @@ class AsyncSharing:
     async def enqueue(self, item: wire.EnqueueItem) -> int:
         """Its id. Raises what the broker says of it, or of the request that it went with."""
         if self._closed:
-            raise Unavailable("the client is closed")
+            raise Unavailable(protocol.CLOSED)
         answer = asyncio.Event()
         caller = Caller(protocol.packed(item), answer.set)
         lane = sharing.find_lane(self._lanes, sharing.lane_key(item))

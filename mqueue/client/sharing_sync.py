@@ -51,7 +51,7 @@ class Sharing:
         try:
             with self._lock:
                 if self._closed:
-                    raise Unavailable("the client is closed")
+                    raise Unavailable(protocol.CLOSED)
                 lane = sharing.find_lane(self._lanes, sharing.lane_key(item))
                 lane.waiting.append(caller)
                 if lane.leader is None:

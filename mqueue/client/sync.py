@@ -25,10 +25,14 @@ T = TypeVar("T")
 class Client:
     """A broker's API, blocking. Without arguments it finds the broker as `mqueue.client.endpoint` says.
 
+    `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait` that it names itself.
+    Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second address of that name (5 s), an answer that comes
+    in small pieces. What takes several requests (more than 1,000 items) has it for each. `retries`: False sends everything once.
     `safe_retries`: enqueues without an idempotency key get one, and are sent again when a connection breaks or the broker
     answers 503; without it, only calls that do no harm twice are. `connections`: kept open between calls.
-    `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own error.
-    Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached.
+    `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own error. It may have to
+    wait for the request that is under way, so for twice the `timeout`, and longer only where the broker refuses others of its request.
+    Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached, or the client is closed.
     """
 
     def __init__(
@@ -40,10 +44,11 @@ class Client:
         retries: bool = True,
         batch: bool = False,
         timeout: float = protocol.TOTAL_S,
-        connections: int = 10,
+        connections: int = protocol.CONNECTIONS,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        protocol.check_limits(timeout, connections)
         endpoint = discover(url, token)
         self.url = endpoint.url
         self._prefix = urlsplit(endpoint.url).path
@@ -56,6 +61,7 @@ class Client:
         self._sleep = sleep
         self._owner = os.getpid()
         self._pool = self._open()
+        self._closed = False
         self._batch = batch
         self._sharing: dict[int, Sharing] = {}  # by process: a fork takes no caller along
 
@@ -63,11 +69,15 @@ class Client:
         """Enqueue one message; its id. Returns once the broker has made it durable."""
         return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
 
-    def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand."""
-        if self._batch and len(items) == 1:
+    def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
+        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand.
+
+        `durability`: `wal` waits until they are on the broker's disk and in Redis, `postgres` until they are committed in PostgreSQL; a
+        request for that is not shared.
+        """
+        if self._batch and len(items) == 1 and durability == "wal":
             return [self._shared().enqueue(items[0])]
-        calls = (protocol.enqueue(batch, safe_retries=self._safe_retries) for batch in protocol.batches(items))
+        calls = (protocol.enqueue(batch, safe_retries=self._safe_retries, durability=durability) for batch in protocol.batches(items))
         return [id for call in calls for id in self._call(call)]
 
     def fetch(
@@ -192,6 +202,7 @@ class Client:
         """With `batch`, once all who are enqueueing have their answers."""
         if self._batch:
             self._shared().close()
+        self._closed = True
         self._pool.close()
 
     def __enter__(self) -> "Client":
@@ -208,8 +219,10 @@ class Client:
         return self._sharing.get(here) or self._sharing.setdefault(here, Sharing(self._call, safe_retries=self._safe_retries))
 
     def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + call.within
+        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
         while True:
+            if self._closed:
+                raise Unavailable(protocol.CLOSED)
             try:
                 return self._send(call, until - time.monotonic())
             except MQueueError as error:
@@ -222,7 +235,7 @@ class Client:
     def _send(self, call: Call[T], left: float) -> T:
         if self._owner != os.getpid():  # a forked child must not share the parent's sockets
             self._pool, self._owner = self._open(), os.getpid()  # in this order: another thread goes by the owner
-        total = protocol.total_s(call, self._timeout, left)
+        total = max(left, protocol.LEAST_S)
         try:
             reply = self._pool.urlopen(
                 call.method,

@@ -7,13 +7,14 @@ async def order(client: Client): ...
 """
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from mqueue.client import AsyncClient
-from mqueue.errors import MQueueError
+from mqueue.errors import MQueueError, Pending
 from mqueue.worker.app import MQueue
+from mqueue.worker.producer import ClientOptions, check_names
 
 try:
     from fastapi import Depends, FastAPI, Request
@@ -25,18 +26,29 @@ except ImportError as error:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 
 
-def lifespan(queue: MQueue | None = None, *, url: str | None = None, token: str | None = None, inner: Lifespan | None = None) -> Lifespan:
-    """A lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, within.
+def lifespan(
+    queue: MQueue | None = None,
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    inner: Lifespan | None = None,
+    **options: Unpack[ClientOptions],
+) -> Lifespan:
+    """A lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, within. Mounted apps have the client too.
 
     `queue`: the app of tasks whose broker it is; `url`, `token`: else that one; else it is found as ever, and NoEndpoint is raised at
-    start where there is none.
+    start where there is none. `options` (`timeout`, `retries`, `connections`, `batch`): of the client; those of `queue` where not given.
     """
+    check_names(options)
 
     @asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[Any]:
         own_url, own_token = queue.producer.endpoint if queue is not None else (None, None)
-        async with AsyncClient(url or own_url, token or (None if url else own_token)) as opened:
-            app.state.mqueue = opened
+        chosen = queue.producer.options.copy() if queue is not None else ClientOptions()
+        chosen.update(options)
+        async with AsyncClient(url or own_url, token or (None if url else own_token), **chosen) as opened:
+            for each in _with_mounted(app):
+                each.state.mqueue = opened
             if inner is None:
                 yield None
             else:
@@ -46,11 +58,22 @@ def lifespan(queue: MQueue | None = None, *, url: str | None = None, token: str 
     return alive
 
 
+def _with_mounted(app: FastAPI) -> Iterator[FastAPI]:
+    """A mounted app has a state of its own, and its own lifespan is never run."""
+    yield app
+    for route in app.routes:
+        if isinstance(below := getattr(route, "app", None), FastAPI):
+            yield from _with_mounted(below)
+
+
 def client(connection: HTTPConnection) -> AsyncClient:
     """The app's client. Raises RuntimeError where its lifespan opened none."""
     found = getattr(connection.app.state, "mqueue", None)
     if not isinstance(found, AsyncClient):
-        raise RuntimeError("no client: FastAPI(lifespan=mqueue.contrib.fastapi.lifespan())")
+        raise RuntimeError(
+            "no client: FastAPI(lifespan=mqueue.contrib.fastapi.lifespan()) opens one. An app that is mounted in that one has it too if it is "
+            "mounted before the lifespan begins, with no middleware around it; else set its state.mqueue"
+        )
     return found
 
 
@@ -58,11 +81,12 @@ Client = Annotated[AsyncClient, Depends(client)]
 
 
 async def try_later(request: Request, error: Exception) -> JSONResponse:
-    """`app.add_exception_handler(MQueueError, try_later)`: where the same enqueue may succeed later, a 503 with Retry-After.
+    """`app.add_exception_handler(MQueueError, try_later)`: where the same enqueue may succeed later, a 503 with Retry-After; a 404 with
+    Retry-After where a result is not there yet.
 
     Anything else is a mistake of this service, not of its caller, and raised again.
     """
     if not isinstance(error, MQueueError) or not error.retryable:
         raise error
-    seconds = math.ceil(error.retry_after or 1)
-    return JSONResponse({"detail": "The job queue cannot take this now."}, 503, {"Retry-After": str(seconds)})
+    status, detail = (404, "There is no result yet.") if isinstance(error, Pending) else (503, "The job queue cannot take this now.")
+    return JSONResponse({"detail": detail}, status, {"Retry-After": str(math.ceil(error.retry_after or 1))})

@@ -5,11 +5,13 @@ MQUEUE_URL, MQUEUE_TOKEN   in `app.config`: the broker; without them it is found
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Unpack
 
 import mqueue
 from mqueue import message as m
 from mqueue.worker.job import Current
 from mqueue.worker.middleware import LogContext, Middleware
+from mqueue.worker.producer import ClientOptions
 
 try:
     from flask import Flask
@@ -18,16 +20,21 @@ except ImportError as error:
 
 
 class MQueue(mqueue.MQueue):
-    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`.
+    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`; the broker is the app's.
 
     The context is around all other middleware. A worker needs the Flask app too: name the module that makes it, and this object, in
-    `mqueue worker`.
+    `mqueue worker`. A process of `executor="process"` imports the task's module alone: that must import the one that makes the app.
     """
 
     def __init__(
-        self, app: Flask | None = None, *, namespace: str = m.DEFAULT_NAMESPACE, middleware: Sequence[Middleware] = (LogContext(),)
+        self,
+        app: Flask | None = None,
+        *,
+        namespace: str = m.DEFAULT_NAMESPACE,
+        middleware: Sequence[Middleware] = (LogContext(),),
+        **client: Unpack[ClientOptions],
     ) -> None:
-        super().__init__(namespace=namespace, middleware=[_AppContext(self), *middleware])
+        super().__init__(namespace=namespace, middleware=[_AppContext(self), *middleware], **client)
         self._flask: Flask | None = None
         if app is not None:
             self.init_app(app)
@@ -42,7 +49,10 @@ class MQueue(mqueue.MQueue):
     def flask(self) -> Flask:
         """Raises RuntimeError before `init_app`."""
         if self._flask is None:
-            raise RuntimeError("no Flask app: call init_app(app) in a module that the worker imports")
+            raise RuntimeError(
+                "no Flask app: call init_app(app) in a module that the worker imports. For a task with executor='process' the task's own "
+                "module must import that one, in its last line"
+            )
         return self._flask
 
 

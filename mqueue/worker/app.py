@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from mqueue import message as m
@@ -16,7 +16,7 @@ from mqueue.worker import batch as batches
 from mqueue.worker import periodic
 from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
-from mqueue.worker.producer import Producer
+from mqueue.worker.producer import ClientOptions, Producer
 from mqueue.worker.retry import Retry
 from mqueue.worker.task import BatchTask, Task, Unique, check_unique
 
@@ -34,8 +34,8 @@ class DuplicateTask(ValueError):
 class MQueue:
     """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as `mqueue.client.endpoint` says.
 
-    `namespace`: of the tasks that name none. `batch`: calls of `enqueue` at the same time share a request. `middleware`: around
-    enqueues and handlers, the first the outermost.
+    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost. `timeout`, `retries`,
+    `connections`, `batch`: of the clients that enqueue, and ask for its handles (`ClientOptions`).
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class MQueue:
         token: str | None = None,
         *,
         namespace: str = m.DEFAULT_NAMESPACE,
-        batch: bool = False,
         middleware: Sequence[Middleware] = (LogContext(),),
+        **client: Unpack[ClientOptions],
     ) -> None:
-        self.producer = Producer(url, token, batch=batch)
+        self.producer = Producer(url, token, **client)
         self.run_hooks = run_hooks(middleware)
         self._enqueue_hooks = enqueue_hooks(middleware)
         self._namespace = namespace

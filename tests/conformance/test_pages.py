@@ -1,6 +1,8 @@
 """docs/testing.md and docs/integrations.md: their modules, run. (The Django part: tests/contrib_django.)"""
 
+import os
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -54,6 +56,35 @@ def test_the_flask_of_the_page(
     assert module.app.test_client().post("/orders/7").json == {"number": 7}
     mqueue_broker.run_until_idle()
     assert "hello: shipped 7" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("first", ["reports_site", "reports_tasks"])
+def test_the_flask_of_the_page_in_processes(
+    first: str, tmp_path: Path, integrations: None, mqueue_broker: TestBroker, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A worker imports the one module first, a process of the task the other."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("reports_site", "reports_tasks"):
+        sys.modules.pop(name, None)
+    import_module(first)
+    assert import_module("reports_site").app.test_client().post("/reports/7").json == {"number": 7}
+    mqueue_broker.run_until_idle()
+    assert "reports: report 7" in capfd.readouterr().out.splitlines()
+
+
+def test_a_process_without_the_last_line_of_the_page_says_what_is_missing(
+    tmp_path: Path, integrations: None, mqueue_broker: TestBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    tasks = tmp_path / "reports_tasks.py"
+    tasks.write_text(tasks.read_text().replace("import reports_site", "# ").replace("time_limit=60", "max_retries=0"))
+    for name in ("reports_site", "reports_tasks"):
+        sys.modules.pop(name, None)
+    import_module("reports_site").app.test_client().post("/reports/7")
+    mqueue_broker.run_until_idle()
+    [dead] = mqueue_broker.dead_letters("reports")
+    assert dead.error is not None and "the task's own module must import that one, in its last line" in dead.error
 
 
 def test_the_traces_of_the_page(integrations: None, mqueue_broker: TestBroker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
+from celery.schedules import crontab
 
 from mqueue.broker.embedded.binaries import find_valkey
 from mqueue.client import Client
+from mqueue.schedule import Spec, moment, next_after
 
 from .broker import ROOT, Broker, until
 from .test_docs import FENCE, blocks, commands
@@ -91,6 +96,23 @@ DEAD = {"celery": 2, "dramatiq": 1, "rq": 1}
 def test_every_guide_is_run() -> None:
     assert {page.stem for page in GUIDES.glob("*.md")} == set(REDIS_URL)
     assert {kind for page in GUIDES.glob("*.md") for kind, _ in FENCE.findall(page.read_text())} == {"", "bash", "python"}
+
+
+def test_what_the_celery_page_runs_at_times_comes_at_the_same_times_on_both_sides() -> None:
+    """Also what has a day of the month and one of the week."""
+    page = (GUIDES / "celery.md").read_text()
+    theirs = re.findall(r'"schedule": (crontab\(.*?\))\}', page)
+    ours = re.findall(r'cron="(.*?)"', page)
+    assert len(theirs) == len(ours) == 2
+    now, utc = datetime(2026, 1, 1, 12, tzinfo=UTC), Celery(set_as_current=False)
+    for their, our in zip(theirs, ours, strict=True):
+        schedule = eval(their, {"crontab": partial(crontab, app=utc, nowfun=lambda: at)})
+        at, ticks, at_us = now, [], int(now.timestamp()) * 1_000_000
+        for _ in range(30):
+            at += schedule.remaining_estimate(at)
+            at_us = next_after(Spec(our), at_us) or 0
+            ticks.append((at, moment(at_us)))
+        assert [tick for tick, _ in ticks] == [tick for _, tick in ticks], (their, our)
 
 
 @pytest.mark.slow

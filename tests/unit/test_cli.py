@@ -251,6 +251,39 @@ def test_migrate_is_for_databases_of_ones_own():
     assert result.exit_code == 1 and "DATABASE_URLS is not set" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql://me:hidden@127.0.0.1:1/db", "Connection refused"),
+        ("postgresql://me:hidden@127.0.0.1:99999/db", "port"),
+        ("postgresql://me:hidden %@127.0.0.1:1/db", "no URL"),
+    ],
+)
+def test_a_database_that_cannot_be_migrated_is_told_in_a_line(monkeypatch, url, why):
+    monkeypatch.setenv("DATABASE_URLS", url)
+    monkeypatch.setenv("REDIS_ADDRS", "redis://127.0.0.1:1")
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    result = run("migrate")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert result.stderr.startswith("Error: shard 0 of DATABASE_URLS: ") and why in result.stderr
+    assert "hidden" not in result.stderr
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("words", [("torture", "--minutes"), ("worker", "jobs", "--max-memory-mb"), ("wal", "replay", ".", "--wait")])
+def test_what_is_no_number_is_wrong_usage(words, number):
+    result = run(*words, number)
+    assert result.exit_code == 2 and f"Invalid value for '{words[-1]}'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a/b", "ü", "x" * 129, "a\n"])
+@pytest.mark.parametrize("option", ["--namespace", "--topic", "--exclude", "--name"])
+def test_a_worker_is_not_started_under_a_name_that_no_broker_takes(option, name):
+    result = run("worker", "jobs", option, name)
+    assert result.exit_code == 2 and f"Invalid value for '{option}'" in result.stderr
+    assert "1 to 128 of letters, digits, _ . -" in result.stderr
+
+
 def test_what_a_broker_leaves_for_its_neighbours(tmp_path):
     assert paths.read_endpoint(tmp_path) is None
     paths.write_endpoint(tmp_path, "http://127.0.0.1:8080", "t")

@@ -1,5 +1,6 @@
 """Requests and replies without a network; which broker; when to try again."""
 
+import pickle
 import random
 from datetime import UTC, datetime
 
@@ -8,8 +9,10 @@ import pytest
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.broker.http import problem as only_http
 from mqueue.client import protocol, retry
 from mqueue.client.endpoint import NoEndpoint, discover
+from mqueue.client.sharing import Caller, refused
 from mqueue.errors import BufferFull, Invalid, KeyReused, MQueueError, NotFound, QuotaExceeded, Stale, Unavailable
 from mqueue.paths import Endpoint
 
@@ -79,6 +82,38 @@ def test_a_problem_becomes_the_error_of_its_code(status: int, code: str, kind: t
     error = caught.value
     assert type(error) is kind
     assert (error.detail, error.item, error.field, error.retry_after) == ("why", 3, "topic", 2.5)
+
+
+def test_every_code_that_a_broker_sends_is_on_the_error() -> None:
+    """Its own class or not."""
+    known = [kind for kind in every(MQueueError) if kind.__module__ in ("mqueue.errors", only_http.__name__)]
+    assert len(known) >= 18
+    for kind in known:
+        error = protocol.error(kind.status, {}, problem(kind.status, kind.code))
+        assert (error.code, error.detail, error.retryable) == (kind.code, "why", kind.retryable or kind.status >= 500), kind
+        assert pickle.loads(pickle.dumps(error)).code == kind.code
+    newer = protocol.error(503, {}, problem(503, "from-a-newer-broker"))
+    assert newer.code == "from-a-newer-broker" and Unavailable.code == "unavailable"
+    assert protocol.error(503, {}, b"proxy").code == protocol.error(503, {}, problem(503, "")).code == "unavailable"
+
+
+def every(kind: type[MQueueError]) -> list[type[MQueueError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in every(child))]
+
+
+def test_what_many_are_told_of_one_refusal_has_its_code() -> None:
+    two = [Caller(b"", lambda: None), Caller(b"", lambda: None)]
+    refused(two, protocol.error(431, {}, problem(431, "headers-too-large", retry_after=3.0)))
+    errors = [caller.error for caller in two]
+    assert [(error.code, error.detail, error.retry_after) for error in errors if error] == [("headers-too-large", "why", 3.0)] * 2
+    assert errors[0] is not errors[1]
+
+
+@pytest.mark.parametrize("body", [b"<html>a proxy", problem(408, "request-timeout")])
+def test_what_came_too_slowly_may_be_sent_again(body: bytes) -> None:
+    error = protocol.error(408, {}, body)
+    assert isinstance(error, Unavailable) and (error.code, error.status) == ("request-timeout", 408)
+    assert retry.pause_s(1, error, 0.0) == 0.2
 
 
 def test_retry_after_is_read_from_the_header_too() -> None:

@@ -92,10 +92,19 @@ def test_the_broker_of_the_config() -> None:
     assert queue.producer.endpoint == ("http://127.0.0.1:9", "secret")
 
 
+def test_the_rest_is_as_for_an_mqueue() -> None:
+    queue = MQueue(batch=True, timeout=2, connections=30, retries=False)
+    make(queue, "shop")
+    client = queue.producer.client()
+    assert (client._batch, client._timeout, client._connections, client._retries) == (True, 2, 30, False)
+    assert client.url == "http://127.0.0.1:9"
+
+
 def test_without_an_app_the_job_fails_and_says_so(queue: MQueue, mqueue_manual: Manual) -> None:
     queue.get("greet").enqueue(1)  # type: ignore[union-attr]
     mqueue_manual.drain(dead_ok=True)
     assert "call init_app(app)" in mqueue_manual.dead[0].error
+    assert "executor='process'" in mqueue_manual.dead[0].error
 
 
 def test_on_a_real_broker(queue: MQueue, mqueue_broker: TestBroker) -> None:

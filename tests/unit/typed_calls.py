@@ -13,7 +13,9 @@ class Quiet(Middleware):
         return nullcontext(print(job.id, job.metadata))
 
 
-app = MQueue("http://127.0.0.1:8080", "token", namespace="shop", middleware=[LogContext(), Quiet()])
+app = MQueue("http://127.0.0.1:8080", "token", namespace="shop", middleware=[LogContext(), Quiet()], timeout=5, connections=20)
+MQueue(timeout="5")  # error: arg-type
+MQueue(time_out=5)  # error: call-arg
 
 
 @task(topic="emails", priority=5)
