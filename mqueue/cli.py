@@ -91,18 +91,10 @@ def migrate() -> None:
     settings = _settings({})
     if settings.embedded:
         raise click.ClickException("DATABASE_URLS is not set; the embedded databases are brought up to date by the broker")
-    from psycopg import Error, ProgrammingError
+    from mqueue.broker.store.migrate import migrate_all
 
-    from mqueue.broker.store import migrate as store
-
-    for shard, url in enumerate(settings.database_urls):
-        try:
-            for name in store.migrate(url):
-                click.echo(f"shard {shard}: {name}")
-        except Error as error:
-            unread = isinstance(error, ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
-            why = "it is no URL of a database" if unread else " ".join(str(error).split())
-            raise click.ClickException(f"shard {shard} of DATABASE_URLS: run this again once it is mended: {why}") from error
+    for line in migrate_all(settings.database_urls):
+        click.echo(line)
 
 
 @main.command()

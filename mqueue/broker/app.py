@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
 import structlog
 
 from mqueue import paths, tokens
@@ -190,11 +189,8 @@ class Broker:
         return await self._embedded.start()
 
     async def _migrate(self, urls: tuple[str, ...]) -> None:
-        try:
-            for line in await asyncio.to_thread(migrate_all, urls):
-                logger.info("migrated", what=line)
-        except psycopg.Error as error:
-            raise MQueueError(f"PostgreSQL: {error}") from error
+        for line in await asyncio.to_thread(lambda: list(migrate_all(urls))):
+            logger.info("migrated", what=line)
 
     def _cache(self, shard: int, urls: StoreUrls) -> ReadyCache:
         return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None, self._metrics.script)

@@ -1,10 +1,19 @@
 """Brings a shard's database to the present schema: the files of `migrations/`, in order, each once, under one lock."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 
 from mqueue.broker.store.shard import CONNECT_S
+from mqueue.errors import MQueueError
+
+
+class NotMigrated(MQueueError):
+    """A shard's database is as it was; `detail` says which, and why."""
+
+    code, title = "not-migrated", "A database could not be migrated"
+
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 0x6D71_0001  # any two brokers that start together migrate one after the other
@@ -27,6 +36,14 @@ def migrate(url: str) -> list[str]:
         return applied
 
 
-def migrate_all(urls: tuple[str, ...] | list[str]) -> list[str]:
-    """All shards; returns `shard: name` for each file applied."""
-    return [f"shard {shard}: {name}" for shard, url in enumerate(urls) for name in migrate(url)]
+def migrate_all(urls: Sequence[str]) -> Iterator[str]:
+    """All shards, one after the other: `shard: name` for each file applied. Raises NotMigrated for the first that fails."""
+    for shard, url in enumerate(urls):
+        try:
+            applied = migrate(url)
+        except psycopg.Error as error:
+            unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
+            why = "it is no URL of a database" if unread else " ".join(str(error).split())
+            raise NotMigrated(f"shard {shard} of DATABASE_URLS: run this again once it is mended: {why}") from error
+        for name in applied:
+            yield f"shard {shard}: {name}"
