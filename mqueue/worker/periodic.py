@@ -63,7 +63,7 @@ def _call(task: "Task[..., Any]", args: tuple[Any, ...] | list[Any], kwargs: dic
         return codec.encode(task.name, (), {})
     try:
         task.shape.prepare()
-    except TypeError as error:
+    except codec.Unreadable as error:
         raise TypeError(
             f"task {task.name}: the arguments of its ticks are checked here: define what its annotations name above it: {error}"
         ) from None

@@ -66,7 +66,7 @@ class Task(Generic[P, R_co]):
         self.memory_limit_mb = memory_limit_mb
         self.keeps_result = keeps_result
         self.result_ttl = result_ttl  # seconds
-        self.shape = codec.Shape(function)
+        self.shape = codec.Shape(function, returns=keeps_result)
         self.periodic: wire.ScheduleItem | None = None
         self.unique = unique
         self._plain: Configured[P, Any] = Configured(self, {}, unique)

@@ -202,7 +202,7 @@ def test_only_types_with_a_form_in_json_are_arguments() -> None:
     def f(a: Any) -> None: ...
 
     f.__annotations__["a"] = Odd
-    with pytest.raises(TypeError, match=r"argument 'a' does not fit: .*Odd is no type that an argument of a task can have"):
+    with pytest.raises(TypeError, match=r"^task t: .*f: parameter 'a': .*Odd is no type that an argument of a task can have: .*Any"):
         codec.Shape(f).pack("t", (3,), {})
 
 
