@@ -1,6 +1,5 @@
 """An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from mqueue.worker import periodic
 from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import Producer
+from mqueue.worker.redefinition import code_of, replaces
 from mqueue.worker.retry import Retry
 from mqueue.worker.task import BatchTask, Task, Unique, check_unique
 
@@ -234,8 +234,8 @@ class MQueue:
 
     def _add(self, task: Task[..., Any]) -> None:
         other = self._tasks.get(task.name)
-        if other is not None and place(other.function) != place(task.function):  # the same place: its module was reloaded
-            raise DuplicateTask(f"task name {task.name!r} is taken by {place(other.function)}: give {place(task.function)} another (name=…)")
+        if other is not None and not replaces(task, other):
+            raise DuplicateTask(f"task name {task.name!r} is taken by {_whose(other)}: give that of {_whose(task)} another: name=…")
         self._tasks[task.name] = task
 
 
@@ -244,9 +244,10 @@ def apps() -> list[MQueue]:
     return list(_apps)
 
 
-def place(function: Callable[..., Any]) -> str:
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
+def _whose(task: Task[..., Any]) -> str:
+    code = code_of(task.function)
+    place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(task.function)
+    return f"{place} (topic {task.namespace}/{task.topic})"
 
 
 def default_name(function: Callable[..., Any]) -> str:
