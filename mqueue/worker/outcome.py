@@ -4,6 +4,7 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 
 from msgspec import structs
@@ -20,7 +21,8 @@ CUT = "…\n"
 class Snooze(Exception):
     """Raise it in a task to have the job delivered again after `seconds`: too early, say. No attempt is spent."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | timedelta) -> None:
+        seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         super().__init__(f"{seconds} s")
         if not 0 <= seconds <= AFTER_MAX_S:
             raise ValueError(f"Snooze({seconds}): seconds from 0 to {AFTER_MAX_S}")
@@ -33,8 +35,9 @@ class RateLimited(Exception):
     It is a failure, and spends an attempt.
     """
 
-    def __init__(self, reason: str = "rate limited", *, retry_after: float) -> None:
+    def __init__(self, reason: str = "rate limited", *, retry_after: float | timedelta) -> None:
         super().__init__(reason)
+        retry_after = retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after
         if not 0 <= retry_after <= AFTER_MAX_S:
             raise ValueError(f"RateLimited(retry_after={retry_after}): seconds from 0 to {AFTER_MAX_S}")
         self.retry_after = retry_after
