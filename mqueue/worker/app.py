@@ -1,30 +1,28 @@
 """An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
 
-import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
+from zoneinfo import ZoneInfo
 
 from mqueue import message as m
 from mqueue import wire
 from mqueue.schedule import CatchUp
 from mqueue.worker import batch as batches
-from mqueue.worker import periodic
+from mqueue.worker import options, periodic
 from mqueue.worker.handle import Handle, handle_of
 from mqueue.worker.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.producer import ClientOptions, Producer
+from mqueue.worker.redefinition import code_of, replaces
 from mqueue.worker.retry import Retry
 from mqueue.worker.task import BatchTask, Task, Unique, check_unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
 X = TypeVar("X")
-
-_NAME = re.compile(m.NAME_PATTERN)
 
 
 class DuplicateTask(ValueError):
@@ -67,13 +65,14 @@ class MQueue:
         max_retries: int | None = ...,
         retry: Retry | None = ...,
         executor: Literal["process"] | None = ...,
-        time_limit: float | None = ...,
+        time_limit: float | timedelta | None = ...,
         memory_limit_mb: float | None = ...,
-        lease: float | None = ...,
+        lease: float | timedelta | None = ...,
+        max_run_time: float | timedelta | None = ...,
         result: bool = ...,
-        result_ttl: float | None = ...,
+        result_ttl: float | timedelta | None = ...,
         cron: str | None = ...,
-        timezone: str | None = ...,
+        timezone: str | ZoneInfo | None = ...,
         every: float | timedelta | None = ...,
         catch_up: CatchUp | None = ...,
         args: tuple[Any, ...] | list[Any] = ...,
@@ -89,12 +88,13 @@ class MQueue:
         /,
         *,
         batch: int,
-        batch_wait: float = ...,
+        batch_wait: float | timedelta = ...,
         topic: str = ...,
         priority: int = ...,
         max_retries: int | None = ...,
         retry: Retry | None = ...,
-        lease: float | None = ...,
+        lease: float | timedelta | None = ...,
+        max_run_time: float | timedelta | None = ...,
         name: str | None = ...,
         namespace: str | None = ...,
         unique: Unique | None = ...,
@@ -110,13 +110,14 @@ class MQueue:
         max_retries: int | None = None,
         retry: Retry | None = None,
         executor: Literal["process"] | None = None,
-        time_limit: float | None = None,
+        time_limit: float | timedelta | None = None,
         memory_limit_mb: float | None = None,
-        lease: float | None = None,
+        lease: float | timedelta | None = None,
+        max_run_time: float | timedelta | None = None,
         result: bool = False,
-        result_ttl: float | None = None,
+        result_ttl: float | timedelta | None = None,
         cron: str | None = None,
-        timezone: str | None = None,
+        timezone: str | ZoneInfo | None = None,
         every: float | timedelta | None = None,
         catch_up: CatchUp | None = None,
         args: tuple[Any, ...] | list[Any] = (),
@@ -125,16 +126,17 @@ class MQueue:
         namespace: str | None = None,
         unique: Unique | None = None,
         batch: int | None = None,
-        batch_wait: float | None = None,
+        batch_wait: float | timedelta | None = None,
     ) -> Any:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
-        `priority`: lower runs first. `max_retries`, `lease` (seconds): None for the broker's defaults. `name` travels with the
-        messages, by default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is
-        another word for `max_retries`.
+        `priority`: lower runs first. `max_retries`, `lease`: None for the broker's defaults. `name` travels with the messages, by
+        default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is another word for
+        `max_retries`. What lasts is given in seconds, or as a timedelta.
 
         `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
-        whole process): past it that process is killed; only there.
+        whole process): past it that process is killed; only there. `max_run_time` (seconds) is for the others: past it a handler on the
+        loop is cancelled, one in a thread is asked to end, and what has not ended when the lease has runs elsewhere.
 
         `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
         call of its own; its topic is its own.
@@ -149,43 +151,52 @@ class MQueue:
         `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one, which keeps its
         time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
 
-        Raises DuplicateTask, ValueError; TypeError for `args` and `kwargs` that do not fit, a batch's handler that takes no list.
+        Raises DuplicateTask; ValueError, TypeError for an option that cannot be; TypeError for `args` and `kwargs` that do not fit, a batch's
+        handler that takes no list.
         """
         namespace = namespace or self._namespace
-        for given in (topic, namespace):
-            if not _NAME.fullmatch(given):
-                raise ValueError(f"{given!r} is no topic or namespace: 1 to {m.NAME_MAX} of letters, digits, _ . -")
+        options.place(topic=topic, namespace=namespace)
+        if name is not None and (not isinstance(name, str) or not name):
+            raise TypeError(f"name={name!r}: a text that is not empty")
         if executor not in (None, "process"):
             raise ValueError(f"executor={executor!r}: 'process', or nothing: then a def runs in a thread, an async def on the loop")
-        for limit in (time_limit, memory_limit_mb):
-            if limit is not None and (executor is None or not 0 < limit < float("inf")):
-                raise ValueError("time_limit= and memory_limit_mb= are numbers above 0, and need executor='process'")
-        if result_ttl is not None and not (result and 0 < result_ttl <= m.RESULT_TTL_MAX_S):
-            raise ValueError(f"result_ttl= is a number of seconds up to {m.RESULT_TTL_MAX_S:,.0f}, and needs result=True")
+        time_limit_s, memory_limit_mb = options.of_process(executor == "process", time_limit, memory_limit_mb)
+        max_run_time_s = options.of_run(executor == "process", max_run_time)
+        result_ttl_s = options.of_result(result, result_ttl)
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry={retry!r}: a policy, like Retry(max=5)")
         if retry is not None and retry.max is not None:
             if max_retries is not None:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
         check_unique(unique)
-        batch_wait = batches.check(batch, batch_wait, executor)
+        batch_wait_s = batches.check(batch, batch_wait, executor)
         if batch is not None and result:
             raise ValueError("batch= and result=True do not go together: what a batch's handler returns are verdicts")
-        defaults = wire.EnqueueItem(topic=topic, namespace=namespace, priority=priority, max_retries=max_retries, lease=lease)
+        defaults = wire.EnqueueItem(
+            topic=topic,
+            namespace=namespace,
+            priority=options.priority(priority),
+            max_retries=options.max_retries(max_retries),
+            lease=options.lease(lease),
+        )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            options: dict[str, Any] = {} if batch is None else {"batch": batch, "batch_wait": batch_wait}
+            options.function(function)
+            of_batch: dict[str, Any] = {} if batch is None else {"batch": batch, "batch_wait": batch_wait_s}
             made: Task[..., Any] = (Task if batch is None else BatchTask)(
                 function,
                 self,
-                **options,
+                **of_batch,
                 name=name or default_name(function),
                 defaults=defaults,
                 retry=retry,
                 in_process=executor == "process",
-                time_limit=time_limit,
+                time_limit=time_limit_s,
                 memory_limit_mb=memory_limit_mb,
+                max_run_time=max_run_time_s,
                 keeps_result=result,
-                result_ttl=result_ttl or m.RESULT_TTL_S,
+                result_ttl=result_ttl_s,
                 unique=unique,
             )
             made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up, args=args, kwargs=kwargs)
@@ -234,8 +245,8 @@ class MQueue:
 
     def _add(self, task: Task[..., Any]) -> None:
         other = self._tasks.get(task.name)
-        if other is not None and place(other.function) != place(task.function):  # the same place: its module was reloaded
-            raise DuplicateTask(f"task name {task.name!r} is taken by {place(other.function)}: give {place(task.function)} another (name=…)")
+        if other is not None and not replaces(task, other):
+            raise DuplicateTask(f"task name {task.name!r} is taken by {_whose(other)}: give that of {_whose(task)} another: name=…")
         self._tasks[task.name] = task
 
 
@@ -244,9 +255,10 @@ def apps() -> list[MQueue]:
     return list(_apps)
 
 
-def place(function: Callable[..., Any]) -> str:
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
+def _whose(task: Task[..., Any]) -> str:
+    code = code_of(task.function)
+    place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(task.function)
+    return f"{place} (topic {task.namespace}/{task.topic})"
 
 
 def default_name(function: Callable[..., Any]) -> str:

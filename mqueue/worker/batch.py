@@ -5,7 +5,9 @@ message on: a worker never holds a batch that it could not start. What its handl
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from datetime import timedelta
 
+from mqueue.worker import options
 from mqueue.worker.job import Job
 
 SIZE_MAX = 1000  # as many as one poll brings
@@ -13,7 +15,7 @@ WAIT_MAX_S = 60.0
 WAIT_S = 0.2
 
 
-def check(size: int | None, wait: float | None, executor: str | None) -> float:
+def check(size: int | None, wait: float | timedelta | None, executor: str | None) -> float:
     """The seconds to gather for. Raises ValueError for what cannot be."""
     if size is None:
         if wait is not None:
@@ -21,11 +23,10 @@ def check(size: int | None, wait: float | None, executor: str | None) -> float:
         return 0.0
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= SIZE_MAX:
         raise ValueError(f"batch={size!r}: a number of messages from 1 to {SIZE_MAX:,}")
-    if wait is not None and not 0 <= wait <= WAIT_MAX_S:
-        raise ValueError(f"batch_wait={wait!r}: seconds from 0 to {WAIT_MAX_S:g}")
+    wait_s = WAIT_S if wait is None else options.seconds("batch_wait", wait, 0, WAIT_MAX_S)
     if executor is not None:
         raise ValueError(f"batch= and executor={executor!r} do not go together: a batch runs in a thread, or on the loop")
-    return WAIT_S if wait is None else wait
+    return wait_s
 
 
 class BadVerdicts(TypeError):

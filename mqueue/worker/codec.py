@@ -2,29 +2,35 @@
 
 Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models; the worker
 turns each back into the type its parameter is annotated with; a result is JSON as well, and comes back by the annotation of the
-return. Data never chooses what is imported or built: only the annotations
-do. What the worker would bury is refused where it is enqueued; the worker itself takes "5" for an int, from producers that are not
-Python.
+return. Data never chooses what is imported or built: only the annotations do. What the worker would bury, or have as something
+else (`kinds.py`), is refused where it is enqueued; the worker itself takes "5" for an int, from producers that are not Python.
 """
 
 import inspect
 import math
+import threading
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 from mqueue import message as m
+from mqueue.worker import kinds, models
 
 PLAIN: dict[Any, type] = {t: t for t in (str, int, float, bool, dict, list)}
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-PYDANTIC = "__pydantic_serializer__"
+NOT_GIVEN = object()  # default of a parameter that has none and may be left out
 
 
 class Misfit(Exception):
     """A payload that is no call of a task, or arguments that do not fit it. Trying again cannot help."""
+
+
+class Unreadable(TypeError):
+    """Annotations that cannot be resolved."""
 
 
 class BadResult(Exception):
@@ -58,27 +64,14 @@ def _as_json(value: Any, encode: Callable[[Any], bytes] | None = None) -> bytes:
     return encoded
 
 
-def _plain(value: Any) -> Any:
-    """A pydantic model as JSON types. pydantic is known by its marks, not imported: it need not be there."""
-    if hasattr(type(value), PYDANTIC):
-        return value.model_dump(mode="json")
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
-
-
 def _or_none(value: Any) -> Any:
-    return _plain(value) if hasattr(type(value), PYDANTIC) else None
+    return models.dump(value) if models.is_model(type(value)) else None
 
 
-def _build(target: type, value: Any) -> Any:
-    """`value`, JSON types, as a pydantic model."""
-    if hasattr(target, PYDANTIC):
-        return target.model_validate_json(msgspec.json.encode(value))  # type: ignore[attr-defined]
-    raise TypeError(f"{target.__qualname__} is no type that an argument of a task can have")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_encode_steadily = msgspec.json.Encoder(enc_hook=_plain, order="deterministic").encode
+_encode = msgspec.json.Encoder(enc_hook=models.dump).encode
+_encode_steadily = msgspec.json.Encoder(enc_hook=models.dump_steadily, order="deterministic").encode
 _decode = msgspec.json.Decoder(Envelope).decode
+_reading = threading.RLock()  # annotations
 _decode_name = msgspec.json.Decoder(Name).decode
 
 
@@ -106,39 +99,75 @@ def decode(payload: bytes) -> Envelope:
 
 
 class Shape:
-    """The parameters of one function: does a call fit, what types do its arguments have. Annotations are read at first use."""
+    """The parameters of one function: does a call fit, what types do its arguments have. Annotations are read at first use.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    `returns`: what it returns is kept, so that its type counts as well.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, returns: bool = False) -> None:
         self._function = function
+        self._returns = returns
         self.signature = inspect.signature(function)
         self._ready = False
+        self._defaults: dict[str, Any] | None = None
 
     def pack(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         """This call of task `name` as bytes. Raises TypeError, naming task and argument, for one that no worker could run."""
         try:
-            self.prepare().signature.bind(*args, **kwargs)
+            self.prepare()
+        except TypeError as error:
+            raise TypeError(f"task {name}: {error}") from error
+        try:
+            self.signature.bind(*args, **kwargs)
             payload = encode(name, args, kwargs)
             if not self._fits_plainly(args, kwargs):
-                call = decode(payload)
-                self.fit(call.args, call.kwargs, strict=True)
-        except (TypeError, Misfit) as error:
+                self._check_arrival(payload, args, kwargs)
+        except (TypeError, Misfit, RecursionError) as error:
             raise TypeError(f"task {name}: {self._culprit(args, kwargs)}{error}") from error
         return payload
 
     def identity(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The same for calls that mean the same: given by place or by name, with a default or without. Of one that fits."""
+        """The same for calls that mean the same: given by place or by name, with a default or without, 1 or 1.0 for a float. Of one that
+        fits.
+        """
+        if not self._fits_plainly(args, kwargs):
+            call = decode(encode(name, args, kwargs, steady=True))
+            args, kwargs = self.fit(call.args, call.kwargs)
         bound = self.prepare().signature.bind(*args, **kwargs)
-        given = {**{n: p.default for n, p in self.signature.parameters.items() if _is_plain(p.default)}, **bound.arguments}
-        return blake2b(_encode_steadily([name, given]), digest_size=16).hexdigest()
+        if self._defaults is None:
+            self._defaults = self._as_given()
+        return blake2b(_encode_steadily([name, {**self._defaults, **bound.arguments}]), digest_size=16).hexdigest()
+
+    def _as_given(self) -> dict[str, Any]:
+        """The defaults, as they would be if they were given."""
+        defaults = {name: each.default for name, each in self.signature.parameters.items() if _is_plain(each.default)}
+        for name, default in defaults.items():
+            with suppress(Exception):  # like None for an int
+                defaults[name] = _convert(msgspec.json.decode(_encode_steadily(default)), self._targets[name], strict=True)
+        return defaults
+
+    def _check_arrival(self, payload: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Does the worker have what was given? Raises Misfit."""
+        call = decode(payload)
+        self.fit(call.args, call.kwargs, strict=True)
+        for index, value in enumerate(args):
+            self._compare(self._kinds[index] if index < len(self._kinds) else self._kind_rest, value, call.args[index], index)
+        for name, value in kwargs.items():
+            self._compare(self._kinds_named.get(name, self._kind_any_named), value, call.kwargs[name], name)
+
+    def _compare(self, kind: kinds.Kind | None, given: Any, came: Any, where: int | str) -> None:
+        changed = kind.difference(given, came) if kind is not None else None
+        if changed is not None:
+            raise Misfit(f"{self._name(where)} does not fit: {changed}")
 
     def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits: it was bound.)"""
         for index, value in enumerate(args):
-            target = self._positional[index] if index < len(self._positional) else self._rest
+            target = self._exact[index] if index < len(self._exact) else self._exact_rest
             if target is not None and type(value) is not target:
                 return False
         for name, value in kwargs.items():
-            target = self._named.get(name, self._any_named)
+            target = self._exact_named.get(name, self._exact_any_named)
             if target is not None and type(value) is not target:
                 return False
         return True
@@ -154,41 +183,78 @@ class Shape:
         return ""
 
     def prepare(self) -> "Shape":
-        """Read the annotations. Raises TypeError when one cannot be resolved."""
-        if self._ready:
-            return self
-        hints = self._hints()
-        self._positional: list[type | None] = []  # target types; None: as it comes
+        """Read the annotations. Raises TypeError when one cannot be resolved, or is no type that an argument may have."""
+        if not self._ready:
+            with _reading:
+                if not self._ready:
+                    self._read(self._hints())
+                    self._ready = True
+        return self
+
+    def _read(self, hints: dict[str, Any]) -> None:
+        hints = self._unpacked(hints)
+        self._targets = {name: _target(hints.get(name, Any)) for name in self.signature.parameters}  # None: as it comes
+        self._positional: list[Any] = []
         self._named: dict[str, Any] = {}
         self._rest: Any = None
-        self._least = 0
         self._any_named: Any = None
-        self._returned: Any = hints.get("return", Any)
+        self._kinds: list[kinds.Kind | None] = []  # of the same four: what their values are made of
+        self._kinds_named: dict[str, kinds.Kind | None] = {}
+        self._kind_rest: kinds.Kind | None = None
+        self._kind_any_named: kinds.Kind | None = None
+        self._least = 0
         needs_names = False
         for name, parameter in self.signature.parameters.items():
-            kind, target = parameter.kind, _target(hints.get(name, Any))
-            if kind is parameter.VAR_POSITIONAL:
-                self._rest = target
-            elif kind is parameter.VAR_KEYWORD:
-                self._any_named = target
+            place, target, required = parameter.kind, self._targets[name], parameter.default is parameter.empty
+            kind = self._kind(target, f"parameter {name!r}", formless=not required)
+            if place is parameter.VAR_POSITIONAL:
+                self._rest, self._kind_rest = target, kind
+            elif place is parameter.VAR_KEYWORD:
+                self._any_named, self._kind_any_named = target, kind
             else:
-                required = parameter.default is parameter.empty
-                if kind is parameter.KEYWORD_ONLY:
+                if place is parameter.KEYWORD_ONLY:
                     needs_names = needs_names or required
                 else:
                     self._positional.append(target)
+                    self._kinds.append(kind)
                     self._least += required
-                if kind is not parameter.POSITIONAL_ONLY:
-                    self._named[name] = target
+                if place is not parameter.POSITIONAL_ONLY:
+                    self._named[name], self._kinds_named[name] = target, kind
         self._positional_only_fits = not needs_names
-        self._ready = True
-        return self
+        self._exact = [kinds.exact(target) for target in self._positional]
+        self._exact_named = {name: kinds.exact(target) for name, target in self._named.items()}
+        self._exact_rest, self._exact_any_named = kinds.exact(self._rest), kinds.exact(self._any_named)
+        self._returned: Any = _target(hints.get("return", Any))
+        self._exact_returned = kinds.exact(self._returned)
+        self._kind_returned = self._kind(self._returned, "what it returns") if self._returns else None
+
+    def _kind(self, target: Any, where: str, *, formless: bool = False) -> kinds.Kind | None:
+        return None if target is None else kinds.Kind(target, f"{self._function.__qualname__}: {where}", formless=formless)
+
+    def _unpacked(self, hints: dict[str, Any]) -> dict[str, Any]:
+        """`**kwargs: Unpack[Options]` as the parameters that it stands for."""
+        others = [each for each in self.signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        [*_, last] = [None, *self.signature.parameters.values()]
+        annotation = hints.get(last.name) if last is not None else None
+        if typing.get_origin(annotation) is not typing.Unpack:
+            return hints
+        [options] = typing.get_args(annotation)
+        given = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options, include_extras=True).items()}
+        empty = inspect.Parameter.empty
+        for name in given:
+            default = empty if name in options.__required_keys__ else NOT_GIVEN
+            others.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+        try:
+            self.signature = self.signature.replace(parameters=others)
+        except ValueError as error:
+            raise TypeError(f"{self._function.__qualname__}: {options.__qualname__} and its parameters: {error}") from error
+        return {**hints, **given}
 
     def _hints(self) -> dict[str, Any]:
         try:
             return typing.get_type_hints(self._function, include_extras=True)
         except Exception as error:
-            raise TypeError(f"{self._function.__qualname__}: its annotations cannot be read: {error}") from error
+            raise Unreadable(f"{self._function.__qualname__}: its annotations cannot be read: {error}") from error
 
     def fit(self, args: list[Any], kwargs: dict[str, Any], *, strict: bool = False) -> tuple[list[Any], dict[str, Any]]:
         """The arguments in their annotated types. `strict`: "5" is no int. Raises Misfit."""
@@ -213,8 +279,12 @@ class Shape:
         """What the function has returned as bytes. Raises BadResult for what `unpack_result` could not give back."""
         try:
             packed = _as_json(value)
-            if type(value) is not _target(self.prepare()._returned):
-                self.unpack_result(packed, strict=True)
+            wanted = self.prepare()._exact_returned
+            if wanted is not None and type(value) is not wanted:
+                kind, back = self._kind_returned, self.unpack_result(packed, strict=True)
+                changed = kind.difference(value, back) if kind is not None else None
+                if changed is not None:
+                    raise TypeError(changed)
         except Exception as error:
             raise BadResult(f"the result of {self._function.__qualname__} cannot be kept: {error}") from error
         if len(packed) > m.RESULT_MAX:
@@ -223,18 +293,18 @@ class Shape:
 
     def unpack_result(self, packed: bytes, *, strict: bool = False) -> Any:
         """In the type that the function's return is annotated with. Raises TypeError for one of another form."""
-        target = _target(self.prepare()._returned)
+        target = self.prepare()._returned
         try:
             value = msgspec.json.decode(packed)
             if target is None or type(value) is target:
                 return value
-            return msgspec.convert(value, target, strict=strict, str_keys=True, dec_hook=_build)
+            return _convert(value, target, strict)
         except Exception as error:  # a dataclass may raise anything as it is made
             raise TypeError(f"the result is not what {self._function.__qualname__} returns: {error}") from error
 
     def _convert(self, value: Any, target: Any, where: int | str, strict: bool) -> Any:
         try:
-            return msgspec.convert(value, target, strict=strict, str_keys=True, dec_hook=_build)
+            return _convert(value, target, strict)
         except Exception as error:  # a dataclass may raise anything as it is made
             raise Misfit(f"{self._name(where)} does not fit: {error}") from error
 
@@ -266,6 +336,16 @@ class ItemShape(Shape):
         return {"item": next(iter(typing.get_args(given)), Any)}
 
 
+def _convert(value: Any, target: Any, strict: bool) -> Any:
+    """`strict` at first in any case: "1.5" is a Decimal, where that or a float is asked for."""
+    try:
+        return msgspec.convert(value, target, strict=True, str_keys=True, dec_hook=models.build)
+    except Exception:
+        if strict:
+            raise
+    return msgspec.convert(value, target, strict=False, str_keys=True, dec_hook=models.build)
+
+
 def _is_plain(default: Any) -> bool:
     """Could it be an argument?"""
     try:
@@ -277,4 +357,12 @@ def _is_plain(default: Any) -> bool:
 
 def _target(annotation: Any) -> Any:
     """None where every JSON value will do."""
-    return None if annotation in (Any, object, inspect.Parameter.empty) else PLAIN.get(annotation, annotation)
+    if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, typing.ParamSpecArgs | typing.ParamSpecKwargs):
+        return None
+    return PLAIN.get(annotation, annotation)
+
+
+def _without_marks(hint: Any) -> Any:
+    while typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+        [hint] = typing.get_args(hint)
+    return hint

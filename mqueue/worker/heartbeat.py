@@ -24,8 +24,8 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Heartbeat:
-    """`extend` is blocking. Called from the thread: `lost(job)` when another delivery has the message, or it is gone; `overdue(job)` when it has
-    run for as long as it may.
+    """`extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and `overdue(job)`, when it
+    has run for as long as it may.
     """
 
     def __init__(

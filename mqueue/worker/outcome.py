@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 
 from msgspec import structs
@@ -19,7 +20,8 @@ CUT = "…\n"
 class Snooze(Exception):
     """Raise it in a task to have the job delivered again after `seconds`: too early, say. No attempt is spent."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float | timedelta) -> None:
+        seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         super().__init__(f"{seconds} s")
         if not 0 <= seconds <= AFTER_MAX_S:
             raise ValueError(f"Snooze({seconds}): seconds from 0 to {AFTER_MAX_S}")
@@ -32,8 +34,9 @@ class RateLimited(Exception):
     It is a failure, and spends an attempt.
     """
 
-    def __init__(self, reason: str = "rate limited", *, retry_after: float) -> None:
+    def __init__(self, reason: str = "rate limited", *, retry_after: float | timedelta) -> None:
         super().__init__(reason)
+        retry_after = retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after
         if not 0 <= retry_after <= AFTER_MAX_S:
             raise ValueError(f"RateLimited(retry_after={retry_after}): seconds from 0 to {AFTER_MAX_S}")
         self.retry_after = retry_after

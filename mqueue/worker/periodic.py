@@ -3,12 +3,13 @@
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import schedule, wire
-from mqueue.worker import codec
+from mqueue.worker import codec, options
 
 if TYPE_CHECKING:
     from mqueue.worker.task import Task
@@ -20,7 +21,7 @@ def plan(
     task: "Task[..., Any]",
     *,
     cron: str | None,
-    timezone: str | None,
+    timezone: str | ZoneInfo | None,
     every: float | timedelta | None,
     catch_up: schedule.CatchUp | None,
     args: tuple[Any, ...] | list[Any],
@@ -38,13 +39,20 @@ def plan(
     if not _NAME.fullmatch(task.name):
         raise ValueError(f"task {task.name} is periodic: give it a name= of 1 to {m.NAME_MAX} letters, digits, _ . -")
     seconds = every.total_seconds() if isinstance(every, timedelta) else every
+    if seconds is not None:
+        options.number(f"task {task.name}: every", seconds, "seconds, or a timedelta")
+    if cron is not None and not isinstance(cron, str):
+        raise TypeError(f"task {task.name}: cron={cron!r}: a text of five fields, like '0 4 * * MON-FRI'")
+    zone = timezone.key if isinstance(timezone, ZoneInfo) else timezone
+    if timezone is not None and not isinstance(zone, str):
+        raise TypeError(f"task {task.name}: timezone={timezone!r}: a name like 'Europe/Berlin', or a ZoneInfo that has one")
     try:
-        schedule.check(cron, timezone or "UTC", seconds)
+        schedule.check(cron, zone or "UTC", seconds)
     except schedule.BadSchedule as bad:
         raise ValueError(f"task {task.name}: {bad.field}=: {bad}") from None
     message = task.defaults
     return wire.ScheduleItem(
-        topic=message.topic, namespace=message.namespace, cron=cron, timezone=timezone or "UTC", every=seconds, catch_up=catch_up or "one",
+        topic=message.topic, namespace=message.namespace, cron=cron, timezone=zone or "UTC", every=seconds, catch_up=catch_up or "one",
         priority=message.priority, payload=_call(task, args, kwargs or {}), max_retries=message.max_retries, lease=message.lease, declared=True,
     )  # fmt: skip
 
@@ -63,7 +71,7 @@ def _call(task: "Task[..., Any]", args: tuple[Any, ...] | list[Any], kwargs: dic
         return codec.encode(task.name, (), {})
     try:
         task.shape.prepare()
-    except TypeError as error:
+    except codec.Unreadable as error:
         raise TypeError(
             f"task {task.name}: the arguments of its ticks are checked here: define what its annotations name above it: {error}"
         ) from None

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import update_wrapper
 from importlib import import_module
 from types import ModuleType
@@ -14,7 +14,7 @@ import msgspec
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.worker import codec, recycling
+from mqueue.worker import codec, options, recycling
 from mqueue.worker.handle import Handle
 from mqueue.worker.retry import Retry
 
@@ -50,6 +50,7 @@ class Task(Generic[P, R_co]):
         in_process: bool,
         time_limit: float | None,
         memory_limit_mb: float | None,
+        max_run_time: float | None = None,
         keeps_result: bool,
         result_ttl: float,
         unique: Unique | None = None,
@@ -64,9 +65,10 @@ class Task(Generic[P, R_co]):
         self.executor: Executor = "process" if in_process else "loop" if self.is_async else "thread"
         self.time_limit = time_limit
         self.memory_limit_mb = memory_limit_mb
+        self.max_run_time = max_run_time  # seconds
         self.keeps_result = keeps_result
         self.result_ttl = result_ttl  # seconds
-        self.shape = codec.Shape(function)
+        self.shape = codec.Shape(function, returns=keeps_result)
         self.periodic: wire.ScheduleItem | None = None
         self.unique = unique
         self._plain: Configured[P, Any] = Configured(self, {}, unique)
@@ -86,29 +88,29 @@ class Task(Generic[P, R_co]):
         if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
             raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
     @overload
-    def enqueue(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+    def enqueue(self: "Task[P, Coroutine[Any, Any, T]]", /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
 
     @overload
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
-    def enqueue(self, *args: Any, **kwargs: Any) -> Handle[Any]:
+    def enqueue(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Queue this call; a handle on its message. Returns once the broker has made it durable."""
         return self._plain.enqueue(*args, **kwargs)
 
     @overload
-    async def enqueue_async(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
+    async def enqueue_async(self: "Task[P, Coroutine[Any, Any, T]]", /, *args: P.args, **kwargs: P.kwargs) -> Handle[T]: ...
 
     @overload
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
+    async def enqueue_async(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
-    async def enqueue_async(self, *args: Any, **kwargs: Any) -> Handle[Any]:
+    async def enqueue_async(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """`enqueue`, on an event loop."""
         return await self._plain.enqueue_async(*args, **kwargs)
 
@@ -122,7 +124,7 @@ class Task(Generic[P, R_co]):
         """On a call that was queued before, by the id of its message; in another namespace: `task.options(namespace=…).handle(id)`."""
         return self._plain.handle(id)
 
-    def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
+    def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         """This call as an item for `enqueue_many`."""
         return self._plain.message(*args, **kwargs)
 
@@ -131,12 +133,12 @@ class Task(Generic[P, R_co]):
         self: "Task[P, Coroutine[Any, Any, T]]",
         *,
         priority: int | None = ...,
-        delay: float | None = ...,
+        delay: float | timedelta | None = ...,
         at: datetime | None = ...,
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
         idempotency_key: str | None = ...,
         max_retries: int | None = ...,
-        lease: float | None = ...,
+        lease: float | timedelta | None = ...,
         metadata: dict[str, Any] | None = ...,
         namespace: str | None = ...,
         unique: Unique | None = ...,
@@ -147,12 +149,12 @@ class Task(Generic[P, R_co]):
         self,
         *,
         priority: int | None = ...,
-        delay: float | None = ...,
+        delay: float | timedelta | None = ...,
         at: datetime | None = ...,
-        ttl: float | None = ...,
+        ttl: float | timedelta | None = ...,
         idempotency_key: str | None = ...,
         max_retries: int | None = ...,
-        lease: float | None = ...,
+        lease: float | timedelta | None = ...,
         metadata: dict[str, Any] | None = ...,
         namespace: str | None = ...,
         unique: Unique | None = ...,
@@ -162,12 +164,12 @@ class Task(Generic[P, R_co]):
         self,
         *,
         priority: int | None = None,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         at: datetime | None = None,
-        ttl: float | None = None,
+        ttl: float | timedelta | None = None,
         idempotency_key: str | None = None,
         max_retries: int | None = None,
-        lease: float | None = None,
+        lease: float | timedelta | None = None,
         metadata: dict[str, Any] | None = None,
         namespace: str | None = None,
         unique: Unique | None = None,
@@ -181,6 +183,8 @@ class Task(Generic[P, R_co]):
         """
         if at is not None and delay is not None:
             raise ValueError("delay= and at= say the same in two ways: give one")
+        if at is not None and not isinstance(at, datetime):
+            raise TypeError(f"at={at!r}: a datetime with a time zone")
         if at is not None and at.tzinfo is None:
             raise ValueError(f"at={at!r} has no time zone")
         given = {
@@ -195,7 +199,7 @@ class Task(Generic[P, R_co]):
             "namespace": namespace,
         }
         check_unique(unique)
-        return Configured(self, {option: value for option, value in given.items() if value is not None}, unique or self.unique)
+        return Configured(self, options.of_call(given), unique or self.unique)
 
 
 class BatchTask(Task[[X], R_co], Generic[X, R_co]):
@@ -239,17 +243,17 @@ class Configured(Generic[P, R_co]):
     chosen: dict[str, Any]
     unique: Unique | None = None
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
 
-    async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
+    async def enqueue_async(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return (await self.task.app.enqueue_many_async([self.message(*args, **kwargs)]))[0]
 
     def handle(self, id: int) -> Handle[R_co]:
         task = self.task
         return Handle(task.app, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
 
-    def message(self, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
+    def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         task = self.task
         payload = task.shape.pack(task.name, args, kwargs)
         if len(payload) > m.PAYLOAD_MAX:

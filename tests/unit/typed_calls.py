@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
+from zoneinfo import ZoneInfo
 
 from mqueue import Current, Handle, LogContext, Middleware, MQueue, Retry, enqueue_many, task
 from mqueue.wire import EnqueueItem, Status
@@ -69,6 +70,15 @@ async def on_a_loop() -> None:
     assert_type(await fetch.handle(5).result_async(), list[str])
     assert_type(await send.options(delay=1).enqueue_async("ada"), Handle[int])
     await fetch.enqueue_async("box", "3")  # error: call-overload
+
+
+@app.task(cron="0 4 * * *", timezone=ZoneInfo("Europe/Berlin"), lease=timedelta(minutes=1), retry=Retry(on=[OSError], never=KeyError))
+def of(self: int, name: str = "") -> None: ...
+
+
+of.enqueue(self=5, name="x")
+of.options(delay=timedelta(hours=1), ttl=timedelta(days=1)).enqueue(self=5)
+of.message(itself=5)  # error: call-arg
 
 
 send.enqueue()  # error: call-arg

@@ -1,0 +1,81 @@
+"""pydantic models as JSON types and back. pydantic is known by its marks, not imported: it need not be there.
+
+Fields go by their names, so that a model may have what aliases it likes; whoever is not Python may send the aliases.
+"""
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import msgspec
+
+MARK = "__pydantic_serializer__"
+
+
+def is_model(kind: type) -> bool:
+    return hasattr(kind, MARK)
+
+
+def dump(value: Any) -> Any:
+    """Raises TypeError for what is no model."""
+    if is_model(type(value)):
+        return value.model_dump(mode="json", round_trip=True, by_alias=False)
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def dump_steadily(value: Any) -> Any:
+    """The same in every process, whatever order a set has there."""
+    return _sorted(value, dump(value))
+
+
+def build(target: Any, value: Any) -> Any:
+    """`value`, JSON types, as a model."""
+    if is_model(target):
+        return target.model_validate_json(msgspec.json.encode(value), **_how(target))
+    raise TypeError(f"{target.__qualname__} is no type that an argument of a task can have")
+
+
+@cache
+def _how(target: Any) -> dict[str, bool]:
+    """pydantic before 2.11 finds a field that has an alias only by that, unless the model says `populate_by_name`."""
+    return {"by_alias": True, "by_name": True} if "by_name" in inspect.signature(target.model_validate_json).parameters else {}
+
+
+def difference(given: Any, back: Any) -> str | None:
+    """The first field in which two models of one class differ. What is private to them, or computed, does not count."""
+    for name in type(given).model_fields:
+        if not _alike(getattr(given, name), getattr(back, name)):
+            return str(name)
+    return None if _alike(given.__pydantic_extra__, back.__pydantic_extra__) else "what is extra"
+
+
+def _alike(given: Any, back: Any) -> bool:
+    if isinstance(given, list | tuple) and isinstance(back, list | tuple):
+        return len(given) == len(back) and all(map(_alike, given, back))
+    if type(given) is not type(back):
+        return False
+    if isinstance(given, dict):
+        return given.keys() == back.keys() and all(_alike(value, back[key]) for key, value in given.items())
+    if is_model(type(given)) and hasattr(given, "model_fields_set"):
+        return difference(given, back) is None
+    try:
+        return bool(given == back) or repr(given) == repr(back) == "nan"
+    except Exception:  # whatever its class makes of `==`
+        return False
+
+
+def _sorted(value: Any, dumped: Any) -> Any:
+    """`dumped` with what was a set in order."""
+    if getattr(type(value), "__pydantic_root_model__", False):
+        value = value.root
+    match value, dumped:
+        case (set() | frozenset(), list()):
+            return sorted(dumped, key=msgspec.json.Encoder(order="deterministic").encode)
+        case (list() | tuple(), list()) if len(value) == len(dumped):
+            return [_sorted(*each) for each in zip(value, dumped, strict=True)]
+        case (Mapping(), dict()) if len(value) == len(dumped):
+            return {key: _sorted(part, dumped[key]) for part, key in zip(value.values(), dumped, strict=True)}
+        case (_, dict()):
+            return {key: _sorted(getattr(value, key, None), part) for key, part in dumped.items()}
+    return dumped
