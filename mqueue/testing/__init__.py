@@ -1,12 +1,14 @@
 """For the tests of whoever has tasks: pytest fixtures (`plugin.py`), and what they are made of.
 
     clock.py      a clock that tests move
-    memory.py     a broker in memory, with the methods of `Client`; results.py: what acks left there
+    memory.py     a broker in memory, with the methods of `Client`; unscheduled.py: those that it refuses
+        stored.py: a message in it; order.py: who comes next; keys.py: idempotency keys; results.py: what acks left there; told.py: workers
     enqueued.py   what was enqueued, and what a test claims of it
-    redirect.py   enqueues of every app go to the test instead of a broker
-    inline.py     … and run at once
-    manual.py     … and wait in memory until the test drains them
-    embedded.py   … or go to a real broker, which the test run starts
+    redirect.py   enqueues of every app go to the test instead of a broker; answers.py: what handles ask does, too
+    inline.py     … and run at once; handlers.py: how
+    manual.py     … and wait in memory until the test drains them; periodic.py: ticks among them
+    embedded.py   … or go to a real broker, which the test run starts; leash.py: and which ends with it
+        here.py: a client of the test's namespace; apart.py: jobs in processes of their own; clearing.py: what is left; worker_logs.py
 
 The names are here so that tests can annotate with them; they are imported when first used.
 """

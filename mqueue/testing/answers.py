@@ -23,7 +23,7 @@ class Asked(Protocol):
 
 
 class Answers:
-    """In place of a Client, for handles and Django's results. Nobody waits: whoever asks too early is told so."""
+    """In place of a Client, for handles and Django's results. Nobody waits, since nothing would come meanwhile: time is over at once."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -34,17 +34,22 @@ class Answers:
     def cancel(self, id: int) -> wire.Cancel:
         return self._asked.cancel(id)
 
-    def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]:
+    def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         return self._asked.dead_letters(topic, namespace=namespace, limit=limit, after=after)
 
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """Raises RuntimeError for a job that has not run, JobFailed, NotFound."""
+        """Of a job that has not run: Pending for who does not wait, TimeoutError for who would wait for so long, RuntimeError for who would
+        wait for ever. Raises JobFailed, NotFound.
+        """
         try:
             return self._asked.result_of(id)
         except Pending as early:
-            raise RuntimeError(f"{early.detail}: it runs when the test calls drain()") from None
+            if wait <= 0:
+                raise
+            ends = RuntimeError if within == math.inf else TimeoutError
+            raise ends(f"{early.detail}: it runs when the test calls drain()") from None
 
 
 class AsyncAnswers:
@@ -57,5 +62,10 @@ class AsyncAnswers:
     async def cancel(self, id: int) -> wire.Cancel:
         return self._answers.cancel(id)
 
-    async def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
+    async def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
+        return self._answers.dead_letters(topic, namespace=namespace, limit=limit, after=after)
+
+    async def result(
+        self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
+    ) -> bytes:
         return self._answers.result(id, topic=topic, namespace=namespace, wait=wait, within=within)

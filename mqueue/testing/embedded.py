@@ -16,8 +16,13 @@ from mqueue import wire
 from mqueue.client import AsyncClient, Client
 from mqueue.clock import SystemClock
 from mqueue.paths import Endpoint
+from mqueue.testing.apart import Ids, surrounding
+from mqueue.testing.clearing import clear
 from mqueue.testing.clock import ManualClock
+from mqueue.testing.here import AsyncHere, Here
+from mqueue.testing.leash import leash
 from mqueue.testing.redirect import redirect
+from mqueue.testing.worker_logs import to_logging
 from mqueue.worker.app import MQueue
 from mqueue.worker.producer import Producer
 from mqueue.worker.program import union
@@ -45,7 +50,7 @@ def running() -> Iterator[Endpoint]:
     """A broker as a process of its own, in a temporary folder, on free ports of this machine."""
     from mqueue.demo.processes import Broker, home
 
-    with home() as folder:
+    with home() as folder, leash(folder):
         broker = Broker(folder, folder / "data")
         try:
             yield Endpoint(broker.url, broker.token)
@@ -68,28 +73,35 @@ class TestBroker:
         self.namespace = f"test-{uuid4().hex}"
         self.enqueued: list[int] = []
         self._apps: dict[MQueue, None] = {}
+        self._topics: set[str] = set()
+        self._open: dict[int, None] = {}  # of `enqueued`, those not known to have ended
+        self._apart: Ids | None = None
 
     @contextmanager
     def connected(self) -> Iterator["TestBroker"]:
-        """Every app enqueues here meanwhile. (What a job in a process of its own enqueues comes here too, to its task's namespace.)"""
-        asked, asked_async = Here(self.client), AsyncHere(self.url, self.token)
+        """Every app enqueues here meanwhile, also in the processes of jobs. At the end nothing is left in the namespace."""
+        asked, asked_async = Here(self.client, self.namespace), AsyncHere(self.url, self.token, self.namespace)
 
         async def async_client(producer: Producer) -> AsyncHere:
             return asked_async
 
-        with redirect(self, endpoint=(self.url, self.token), client=lambda producer: asked, async_client=async_client):
-            yield self
+        with (
+            redirect(self, endpoint=(self.url, self.token), client=lambda producer: asked, async_client=async_client),
+            surrounding(self.url, self.token, self.namespace) as self._apart,
+            to_logging(),
+        ):
+            try:
+                yield self
+            finally:
+                self._hear()
+                clear(self.client, self.namespace, self._topics, self._open)
 
     def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        ids = self.client.enqueue_many(self._ours(app, items))
-        self.enqueued += ids
-        return ids
+        return self._note(self.client.enqueue_many(self._ours(app, items)))
 
     async def carry_async(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]:
         async with AsyncClient(self.url, self.token) as client:
-            ids = await client.enqueue_many(self._ours(app, items))
-        self.enqueued += ids
-        return ids
+            return self._note(await client.enqueue_many(self._ours(app, items)))
 
     def dead_letters(self, topic: str) -> list[wire.DeadItem]:
         return self.client.dead_letters(topic, namespace=self.namespace)
@@ -97,7 +109,8 @@ class TestBroker:
     def run_until_idle(self, *apps: MQueue, timeout: float = 30.0, horizon: float = 5.0, **options: Any) -> Worker:
         """Run a worker until all that was enqueued in this test has ended, also what jobs enqueue and what is tried again.
 
-        It has the tasks of `apps`, by default of those that have enqueued. What is delayed by more than `horizon` seconds is left.
+        It has the tasks of `apps`, by default of those that have enqueued; without any there is nothing to run. What is delayed by more than
+        `horizon` seconds is left.
         `options`: of `Worker`. The worker runs in a thread, on a loop of its own, and is returned for its `counts`. Raises
         TimeoutError, which says what was left, and what `Worker` does.
         """
@@ -107,6 +120,8 @@ class TestBroker:
 
     async def run_until_idle_async(self, *apps: MQueue, timeout: float = 30.0, horizon: float = 5.0, **options: Any) -> Worker:
         """`run_until_idle` on this event loop."""
+        if not (apps or self._apps):
+            return self._unneeded()
         worker = Worker(union(apps or list(self._apps)), url=self.url, token=self.token, namespace=self.namespace, **options)
         run = asyncio.create_task(worker.run())
         try:
@@ -129,58 +144,51 @@ class TestBroker:
         try:
             async with asyncio.timeout(timeout):
                 index = 0
-                while index < len(self.enqueued):  # jobs may add to it
-                    left = await client.message(self.enqueued[index])
-                    if left is None or left.state in ("dead", "done") or _is_far(left, horizon):
+                while self._has(index):  # jobs may add to it
+                    id = self.enqueued[index]
+                    left = await client.message(id)
+                    if left is None or left.state in ("dead", "done"):
+                        self._open.pop(id, None)
+                        index += 1
+                    elif _is_far(left, horizon):
                         index += 1
                     else:
                         await asyncio.sleep(LOOK_S)
         except TimeoutError:
             raise TimeoutError(f"not all jobs ended within {timeout:g} s: {left}") from None
 
+    def _unneeded(self) -> Worker:
+        """A worker that has not run: nothing was enqueued."""
+        app = MQueue()
+        app.task(name="none")(_nothing)
+        return Worker(app, url=self.url, token=self.token, namespace=self.namespace)
+
+    def _has(self, index: int) -> bool:
+        if index == len(self.enqueued):
+            self._hear()
+        return index < len(self.enqueued)
+
+    def _hear(self) -> None:
+        """What processes have enqueued."""
+        if self._apart is not None:
+            self._note(self._apart.new())
+
+    def _note(self, ids: list[int]) -> list[int]:
+        self.enqueued += ids
+        self._open.update(dict.fromkeys(ids))
+        return ids
+
     def _ours(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[wire.EnqueueItem]:
         self._apps[app] = None
+        self._topics.update(item.topic for item in items)
         return [msgspec.structs.replace(item, namespace=self.namespace) for item in items]
-
-
-class Here:
-    """In place of a Client, for handles: what they ask for is found by its id alone, since it is not in their task's namespace."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def message(self, id: int) -> wire.Status | None:
-        return self._client.message(id)
-
-    def cancel(self, id: int) -> wire.Cancel:
-        return self._client.cancel(id)
-
-    def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
-        return self._client.result(id, wait=wait, within=within)
-
-
-class AsyncHere:
-    """A connection for each call: a test may have several event loops."""
-
-    def __init__(self, url: str, token: str | None) -> None:
-        self._url = url
-        self._token = token
-
-    async def message(self, id: int) -> wire.Status | None:
-        async with AsyncClient(self._url, self._token) as client:
-            return await client.message(id)
-
-    async def cancel(self, id: int) -> wire.Cancel:
-        async with AsyncClient(self._url, self._token) as client:
-            return await client.cancel(id)
-
-    async def result(self, id: int, *, topic: str, namespace: str, wait: float, within: float) -> bytes:
-        async with AsyncClient(self._url, self._token) as client:
-            return await client.result(id, wait=wait, within=within)
 
 
 def _is_far(status: wire.Status, horizon: float) -> bool:
     return status.state in ("delayed", "waiting") and status.deliver_after > _now() + timedelta(seconds=horizon)
+
+
+def _nothing() -> None: ...
 
 
 def _now() -> datetime:

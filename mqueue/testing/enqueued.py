@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import Parameter
 from typing import Any, TypedDict, Unpack
 
 from mqueue import wire
@@ -136,7 +137,16 @@ def _has_arguments(job: Enqueued, args: Sequence[Any], kwargs: Mapping[str, Any]
         return False
     actual = signature.bind(*job.args, **job.kwargs)
     actual.apply_defaults()
-    return all(_same(value, actual.arguments.get(name)) for name, value in expected.arguments.items())
+    return all(_agrees(signature.parameters[name].kind, value, actual.arguments.get(name)) for name, value in expected.arguments.items())
+
+
+def _agrees(kind: object, expected: Any, actual: Any) -> bool:
+    """Of `**kwargs` those that are named, of `*args` the first ones: the rest may be anything."""
+    if kind is Parameter.VAR_KEYWORD:
+        return all(name in actual and _same(value, actual[name]) for name, value in expected.items())
+    if kind is Parameter.VAR_POSITIONAL:
+        return len(expected) <= len(actual) and all(map(_same, expected, actual))
+    return _same(expected, actual)
 
 
 def _has_options(message: wire.EnqueueItem, wanted: Mapping[str, Any]) -> bool:

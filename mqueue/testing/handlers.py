@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from mqueue import wire
@@ -24,13 +25,12 @@ def verdict(job: Job, error: BaseException | None) -> BaseException | None:
 
 
 def run(job: Job) -> BaseException | None:
-    """An `async def` on an event loop of its own, beside one that runs here already."""
-    if not job.task.is_async:
-        return verdict(job, call(job))
+    """An `async def` on an event loop of its own. Where a loop runs here already, beside it: in a worker a `def` has no loop in its thread."""
+    handle = partial(_run_async, job) if job.task.is_async else partial(call, job)
     if asyncio._get_running_loop() is None:
-        return verdict(job, asyncio.run(call_async(job)))
+        return verdict(job, handle())
     with ThreadPoolExecutor(1, "mqueue-test") as beside:
-        return verdict(job, beside.submit(copy_context().run, asyncio.run, call_async(job)).result())
+        return verdict(job, beside.submit(copy_context().run, handle).result())
 
 
 async def run_async(job: Job) -> BaseException | None:
@@ -38,6 +38,10 @@ async def run_async(job: Job) -> BaseException | None:
     if job.task.is_async:
         return verdict(job, await asyncio.create_task(call_async(job)))
     return verdict(job, await asyncio.to_thread(call, job))
+
+
+def _run_async(job: Job) -> BaseException | None:
+    return asyncio.run(call_async(job))
 
 
 def is_of_the_test(error: BaseException | None) -> bool:

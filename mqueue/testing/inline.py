@@ -71,8 +71,6 @@ class Inline(Recorder):
 
 def _deliver(item: wire.EnqueueItem, id: int) -> list[wire.Message]:
     """The message as a worker gets it, due or not."""
-    broker = MemoryBroker(ManualClock())
+    broker = MemoryBroker(ManualClock(), first_id=id)
     broker.enqueue_many([item])
-    [stored] = broker.live()
-    stored.id = id
-    return [broker.lease(stored)]
+    return [broker.lease(stored) for stored in broker.live()]

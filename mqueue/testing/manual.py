@@ -10,9 +10,10 @@ from mqueue import wire
 from mqueue.testing import handlers
 from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
 from mqueue.testing.enqueued import Enqueued, Recorder
-from mqueue.testing.memory import MemoryBroker, Stored
+from mqueue.testing.memory import MemoryBroker
 from mqueue.testing.periodic import Periodic
 from mqueue.testing.redirect import task_of
+from mqueue.testing.stored import Stored
 from mqueue.worker.app import MQueue
 from mqueue.worker.codec import Misfit
 from mqueue.worker.job import Job
@@ -80,7 +81,7 @@ class Manual(Recorder):
     def schedule(self, *tasks: Task[..., Any]) -> None:
         """From now on these periodic tasks are enqueued at their times, as `drain` finds the clock past them.
 
-        Raises ValueError for a task without `cron=` or `every=`.
+        Raises ValueError for a task without `cron=` or `every=`, ModuleNotFoundError for `cron=` where nothing here can read it.
         """
         for task in tasks:
             if task.periodic is None:
@@ -154,7 +155,7 @@ class Manual(Recorder):
         error: BaseException | None
         while (stored := self._next(to_the_end)) is not None:
             if (runs := runs + 1) > JOBS_MAX:
-                raise RuntimeError(f"{JOBS_MAX:,} jobs were run, and more are due: is there one that always enqueues another?")
+                raise RuntimeError(f"{JOBS_MAX:,} jobs were run, and more are due: does one always enqueue another, or a schedule tick on?")
             message = self.broker.lease(stored, m.LEASE_MAX_S)  # a worker renews it: a handler may move the clock
             app, enqueued = self._by_id[stored.id]
             try:
@@ -176,15 +177,16 @@ class Manual(Recorder):
         return Drained(**counts)
 
     def _next(self, to_the_end: bool) -> Stored | None:
-        """The job to run now. The clock moves where nothing is due."""
+        """The job to run now. The clock moves where nothing is due: to what waits, or the tick before it."""
         self._tick()
-        while not (due := [s for s in self.broker.due() if s.id in self._by_id]):
-            waiting = [s.comes_us for s in self.broker.live() if s.id in self._by_id]
-            if not waiting or not to_the_end:
+        while (due := self.broker.first_due(self._by_id)) is None and to_the_end:
+            waiting = self.broker.next_us(self._by_id)
+            if waiting is None:
                 return None
-            self.clock.move_to(EPOCH + min(waiting) * MICROSECOND)
+            ticks = [tick for periodic in self._periodic.values() if (tick := periodic.next_us) is not None]
+            self.clock.move_to(EPOCH + min([waiting, *ticks]) * MICROSECOND)
             self._tick()
-        return due[0]
+        return due
 
     def _settle(self, stored: Stored, message: wire.Message, outcome: Outcome, error: BaseException | None) -> str:
         """The name of its count."""

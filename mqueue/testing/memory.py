@@ -1,15 +1,13 @@
 """A broker in memory, with the methods of `Client`, on a clock that is passed in.
 
 It keeps what users of the API can see: strict key order, delays, leases and receipts, attempts and backoff, dead letters, TTL,
-idempotency keys, results. It keeps nothing for long, and knows no durability, quotas or waiting: a fetch that finds nothing says so
-at once. `tests/conformance` holds it against the real broker.
+idempotency keys, results. It keeps nothing for long, and knows no durability, quotas, schedules or waiting: a fetch that finds nothing
+says so at once. `tests/conformance` holds it against the real broker.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, Unpack
+import math
+from collections.abc import Container, Sequence
+from typing import Unpack
 
 import msgspec
 
@@ -18,75 +16,32 @@ from mqueue import message as m
 from mqueue.client import protocol
 from mqueue.client.protocol import EnqueueOptions, Extended, Settled
 from mqueue.clock import Clock
-from mqueue.errors import BufferFull, Invalid, JobFailed, KeyReused, NotFound, Pending
+from mqueue.errors import BufferFull, Invalid, JobFailed, NotFound, Pending
 from mqueue.testing.clock import EPOCH, MICROSECOND
-from mqueue.testing.results import Kept, Results
+from mqueue.testing.keys import Keys
+from mqueue.testing.order import Order
+from mqueue.testing.results import Results
+from mqueue.testing.stored import Stored, done
+from mqueue.testing.told import Told
+from mqueue.testing.unscheduled import Unscheduled
 
-LEASE_S = 30.0  # as `mqueue broker` has them by default
-RETRIES = 3
 MESSAGES_MAX = 100_000
-State = Literal["ready", "delayed", "leased", "dead"]
 EXPIRED = "the lease expired: the worker died, hung, or took longer than its lease"
 
 _pack = msgspec.msgpack.encode
 _unpack = msgspec.msgpack.Decoder(wire.EnqueueItem).decode
 
 
-@dataclass(slots=True)
-class Stored:
-    """A message that waits, is leased (`receipt`, `until_us`) or is dead (`died_us`). Times: µs since 1970."""
-
-    id: int
-    item: wire.EnqueueItem
-    created_us: int
-    due_us: int
-    expires_us: int | None
-    attempts: int = 0
-    receipt: str | None = None
-    until_us: int = 0
-    died_us: int | None = None
-    error: str | None = None
-    cancelling: bool = False
-
-    @property
-    def key(self) -> tuple[int, int, int]:
-        """Least first is the order of delivery."""
-        return self.item.priority, self.due_us, self.id
-
-    @property
-    def leased(self) -> bool:
-        return self.receipt is not None
-
-    @property
-    def dead(self) -> bool:
-        return self.died_us is not None
-
-    @property
-    def comes_us(self) -> int:
-        """When it is there to be fetched, unless its lease is renewed."""
-        return max(self.due_us, self.until_us) if self.leased else self.due_us
-
-    @property
-    def name(self) -> m.TopicName:
-        return m.TopicName(self.item.namespace, self.item.topic)
-
-    @property
-    def max_retries(self) -> int:
-        return RETRIES if self.item.max_retries is None else self.item.max_retries
-
-    @property
-    def lease_s(self) -> float:
-        return self.item.lease or LEASE_S
-
-
-class MemoryBroker:
+class MemoryBroker(Unscheduled):
     """Not for several threads. Everything happens at the time that `clock` shows; backoff is not shortened by chance."""
 
     def __init__(self, clock: Clock, *, first_id: int = 1) -> None:
         self._clock = clock
         self._stored: dict[int, Stored] = {}
-        self._keys: dict[tuple[m.TopicName, str], tuple[int, bytes]] = {}  # id, and hash of the message that had it first
+        self._order = Order(self._find)
+        self._keys = Keys(clock)
         self._results = Results(clock)
+        self._told = Told(clock)
         self._last_id = first_id - 1
         self._receipts = 0
 
@@ -100,11 +55,7 @@ class MemoryBroker:
         checked = [_checked(item, index) for index, item in enumerate(items)]
         if len(self._stored) + len(checked) > MESSAGES_MAX:
             raise BufferFull(f"more than {MESSAGES_MAX:,} messages in memory")
-        for index, item in enumerate(checked):
-            if item.idempotency_key is not None:
-                known = self._keys.get((m.TopicName(item.namespace, item.topic), item.idempotency_key))
-                if known is not None and known[1] != _digest(item):
-                    raise KeyReused(f"item {index}: idempotency key used before with another message", item=index)
+        self._keys.check(checked)
         return [self._put(item) for item in checked]
 
     def fetch(
@@ -137,7 +88,7 @@ class MemoryBroker:
 
     def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         found = [s for s in self.dead() if s.name == (namespace, topic) and s.id > after]
-        return [_dead_item(s) for s in found[:limit]]
+        return [s.dead_item() for s in found[:limit]]
 
     def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
         there = {s.id for s in self.dead() if s.name == (namespace, topic)}
@@ -147,8 +98,9 @@ class MemoryBroker:
 
     def topics(self, namespace: str | None = None) -> list[wire.Topic]:
         by_name: dict[m.TopicName, list[str]] = {}
+        now = self._clock.wall_us()
         for s in self._look():
-            by_name.setdefault(s.name, []).append(self._state(s))
+            by_name.setdefault(s.name, []).append(s.state(now))
         return [
             wire.Topic(
                 namespace=name.namespace, topic=name.topic, shard=0, waiting=0,
@@ -158,13 +110,22 @@ class MemoryBroker:
             if namespace in (None, name.namespace)
         ]  # fmt: skip
 
+    def workers(self, namespace: str | None = None) -> list[wire.Worker]:
+        """Those that `tell` was told of in the last 10 s."""
+        return self._told.workers(namespace)
+
+    def tell(self, worker: wire.Worker) -> None:
+        self._told.hear(worker)
+
     def message(self, id: int) -> wire.Status | None:
         if (found := self._find(id)) is not None:
-            return self._status(found)
-        return None if (kept := self._results.find(id)) is None else _done(id, kept)
+            return found.status(self._clock.wall_us())
+        return None if (kept := self._results.find(id)) is None else done(id, kept)
 
-    def result(self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0) -> bytes:
-        """`wait` counts for nothing, as in `fetch`. Raises Pending, JobFailed, NotFound."""
+    def result(
+        self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
+    ) -> bytes:
+        """`wait` and `within` count for nothing, as in `fetch`. Raises Pending, JobFailed, NotFound."""
         name = None if topic is None else m.TopicName(namespace, topic)
         kept, found = self._results.find(id), self._find(id)
         if kept is not None and name in (None, kept.name):
@@ -173,7 +134,7 @@ class MemoryBroker:
             raise NotFound(f"no message {id}, and no result of it: it left none, or its time is over")
         if found.dead:
             raise JobFailed(found.error or "")
-        raise Pending(f"the message is {self._state(found)}")
+        raise Pending(f"the message is {found.state(self._clock.wall_us())}")
 
     def cancel(self, id: int) -> wire.Cancel:
         """What is leased ends as its worker settles it, or its lease ends."""
@@ -182,12 +143,20 @@ class MemoryBroker:
             return wire.Cancel(id, "gone")
         if found.leased:
             found.cancelling = True
+            self._told.cancel(id, found.item.namespace)
             return wire.Cancel(id, "cancelling")
         del self._stored[id]
         return wire.Cancel(id, "cancelled")
 
+    def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
+        """`wait` counts for nothing, as in `fetch`."""
+        return self._told.cancelled(namespaces, since)
+
     def health(self) -> bool:
         return True
+
+    def ready(self) -> wire.Ready:
+        return wire.Ready(status="ready", shards=[wire.ShardReady(shard=0, mode="hot", redis="ok", postgres="ok", wal="ok")])
 
     def close(self) -> None:
         """Nothing is open."""
@@ -196,7 +165,16 @@ class MemoryBroker:
 
     def due(self) -> list[Stored]:
         """What a fetch of all topics of all namespaces would bring, in key order."""
-        return sorted((s for s in self._look() if self._state(s) == "ready"), key=lambda s: s.key)
+        now = self._clock.wall_us()
+        return sorted((s for s in self._look() if s.state(now) == "ready"), key=lambda s: s.key)
+
+    def first_due(self, among: Container[int]) -> Stored | None:
+        """The first of `due` that has one of these ids, without a look at all of them."""
+        return self._order.first(self._clock.wall_us(), among)
+
+    def next_us(self, among: Container[int]) -> int | None:
+        """When the next of these ids comes (µs since 1970), where none is due."""
+        return self._order.next_us(among)
 
     def live(self) -> list[Stored]:
         """What has not ended, by id."""
@@ -209,21 +187,8 @@ class MemoryBroker:
         self._receipts += 1
         seconds = lease or s.lease_s
         s.receipt, s.until_us = f"1-{self._receipts}", self._clock.wall_us() + int(seconds * 1e6)
-        return wire.Message(
-            id=s.id,
-            namespace=s.item.namespace,
-            topic=s.item.topic,
-            priority=s.item.priority,
-            payload=s.item.payload,
-            metadata=s.item.metadata,
-            deliver_after=_moment(s.due_us),
-            created_at=_moment(s.created_us),
-            attempt=s.attempts + 1,
-            max_retries=s.max_retries,
-            receipt=s.receipt,
-            lease_expires_at=_moment(s.until_us),
-            lease=seconds,
-        )
+        self._order.put(s, self._clock.wall_us())
+        return s.message(s.receipt, seconds)
 
     def settle(self, kind: m.Kind, item: wire.SettleItem) -> wire.Verdict:
         s, verdict = self._held(item.id, item.namespace, item.topic, item.receipt)
@@ -243,24 +208,24 @@ class MemoryBroker:
             self._fail(s, error or None, dead=kind == "bury")
             after = item.retry_after
             s.due_us = now + (backoff.delay_us(s.attempts, 0.0) if after is None else int(after * 1e6))
+        self._order.put(s, now)
         return verdict
 
     # ── inside ──
 
     def _put(self, item: wire.EnqueueItem) -> int:
         """A message, unless its idempotency key has one, or one waits under its unique key."""
-        key = None if item.idempotency_key is None else (m.TopicName(item.namespace, item.topic), item.idempotency_key)
-        if key is not None and (known := self._keys.get(key)) is not None:
-            return known[0]
+        if (known := self._keys.find(item)) is not None:
+            return known
         if item.unique_key is not None and (waiting := self._waiting(item)) is not None:
             return waiting.id
         self._last_id += 1
         now = self._clock.wall_us()
         due = now + int((item.delay or 0) * 1e6) if item.deliver_after is None else (item.deliver_after - EPOCH) // MICROSECOND
         expires = None if item.ttl is None else now + int(item.ttl * 1e6)
-        self._stored[self._last_id] = Stored(self._last_id, item, now, due, expires)
-        if key is not None:
-            self._keys[key] = self._last_id, _digest(item)
+        made = self._stored[self._last_id] = Stored(self._last_id, item, now, due, expires)
+        self._order.put(made, now)
+        self._keys.keep(item, self._last_id)
         return self._last_id
 
     def _waiting(self, item: wire.EnqueueItem) -> Stored | None:
@@ -310,31 +275,8 @@ class MemoryBroker:
         s, verdict = self._held(item.id, item.namespace, item.topic, item.receipt)
         if s is not None:
             s.until_us = self._clock.wall_us() + int((item.lease or s.lease_s) * 1e6)
+            self._order.put(s, self._clock.wall_us())
         return verdict
-
-    def _state(self, s: Stored) -> State:
-        if s.dead:
-            return "dead"
-        if s.leased:
-            return "leased"
-        return "delayed" if s.due_us > self._clock.wall_us() else "ready"
-
-    def _status(self, s: Stored) -> wire.Status:
-        return wire.Status(
-            id=s.id,
-            namespace=s.item.namespace,
-            topic=s.item.topic,
-            state=self._state(s),
-            priority=s.item.priority,
-            attempts=s.attempts,
-            max_retries=s.max_retries,
-            payload=s.item.payload,
-            deliver_after=_moment(s.due_us),
-            created_at=_moment(s.created_us),
-            error=s.error,
-            metadata=s.item.metadata,
-            cancelling=s.cancelling,
-        )
 
 
 def _checked(item: wire.EnqueueItem, index: int) -> wire.EnqueueItem:
@@ -346,43 +288,3 @@ def _checked(item: wire.EnqueueItem, index: int) -> wire.EnqueueItem:
     if copy.delay is not None and copy.deliver_after is not None:
         raise Invalid(f"item {index}: delay and deliver_after say the same in two ways", item=index, field="delay")
     return copy
-
-
-def _digest(item: wire.EnqueueItem) -> bytes:
-    return hashlib.blake2b(_pack(item)).digest()
-
-
-def _dead_item(s: Stored) -> wire.DeadItem:
-    return wire.DeadItem(
-        id=s.id,
-        namespace=s.item.namespace,
-        topic=s.item.topic,
-        priority=s.item.priority,
-        payload=s.item.payload,
-        attempts=s.attempts,
-        created_at=_moment(s.created_us),
-        died_at=_moment(s.died_us or 0),
-        error=s.error,
-        metadata=s.item.metadata,
-    )
-
-
-def _done(id: int, kept: Kept) -> wire.Status:
-    """Of the message there is nothing left but its result. The times are when that came."""
-    at = _moment(kept.stored_us)
-    return wire.Status(
-        id=id,
-        namespace=kept.name.namespace,
-        topic=kept.name.topic,
-        state="done",
-        priority=0,
-        attempts=0,
-        max_retries=0,
-        payload=b"",
-        deliver_after=at,
-        created_at=at,
-    )
-
-
-def _moment(us: int) -> datetime:
-    return EPOCH + us * MICROSECOND

@@ -1,5 +1,6 @@
 """The ticks of a periodic task on a clock that tests move."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -10,20 +11,23 @@ from mqueue.worker.task import Task
 
 
 class Periodic:
-    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then."""
+    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then. `next_us`: its next tick; None: there is none."""
 
     def __init__(self, task: Task[..., Any], item: wire.ScheduleItem, start_us: int) -> None:
+        """Raises ModuleNotFoundError, saying what to install."""
+        if item.cron is not None and find_spec("cronsim") is None:
+            raise ModuleNotFoundError(f"the cron= of task {task.name} needs pip install 'mqueue[broker]' (cronsim missing)", name="cronsim")
         self.task = task
         self._item = item
         self._spec = schedule.Spec(item.cron, item.timezone, int((item.every or 0) * 1e6), start_us)
-        self._next_us = schedule.next_after(self._spec, start_us)
+        self.next_us = schedule.next_after(self._spec, start_us)
 
     def due(self, now_us: int) -> list[wire.EnqueueItem]:
         """What is to be enqueued now; those missed by the catch-up policy, at most BATCH_MAX at a look."""
-        if self._next_us is None:
+        if self.next_us is None:
             return []
-        due = schedule.due(self._spec, self._item.catch_up, self._next_us, now_us, m.BATCH_MAX)
-        self._next_us = due.next_us
+        due = schedule.due(self._spec, self._item.catch_up, self.next_us, now_us, m.BATCH_MAX)
+        self.next_us = due.next_us
         return [self._message(tick) for tick in due.ticks]
 
     def _message(self, tick_us: int) -> wire.EnqueueItem:

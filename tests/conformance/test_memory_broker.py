@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from mqueue import MQueue, Retry, Snooze, current, wire
+from mqueue import wire
 from mqueue.client import Client
 from mqueue.errors import Invalid, JobFailed, KeyReused, NotFound, Pending
-from mqueue.testing import Manual, ManualClock, MemoryBroker, TestBroker
+from mqueue.testing import ManualClock, MemoryBroker, TestBroker
 
 LATER = ("delayed", "waiting")  # the latter where the real one has it in PostgreSQL alone
 LONG_S = 20.0  # what the real one may take to bring what is due
@@ -254,6 +254,46 @@ def test_one_waits_under_a_unique_key(world: World) -> None:
     assert third not in (first, second, other)
 
 
+def test_what_cancels_of_running_messages_is_told(world: World) -> None:
+    [id] = world.put(b"x")
+    world.get()
+    assert world.broker.cancelled([world.namespace]).ids == []
+    assert world.broker.cancel(id).status == "cancelling"
+    told = world.broker.cancelled([world.namespace], wait=5)
+    assert told.ids == [id]
+    assert world.broker.cancelled([world.namespace], since=told.since).ids == []
+    with pytest.raises(Invalid):
+        world.broker.cancelled([world.namespace], since="x")
+
+
+def test_workers_that_tell_of_themselves_are_shown(world: World) -> None:
+    def told(state: Any) -> wire.Worker:
+        topics = [f"{world.namespace}/t"]
+        return wire.Worker(
+            name=world.namespace,
+            host="h",
+            pid=1,
+            version="0",
+            topics=topics,
+            tasks=[],
+            slots=1,
+            busy=0,
+            started_at=ManualClock().now,
+            state=state,
+        )
+
+    def names() -> list[str]:
+        return [worker.name for worker in world.broker.workers(world.namespace) if worker.seen_at is not None]
+
+    for state, expected in (("running", [world.namespace]), ("stopped", [])):
+        world.broker.tell(told(state))
+        deadline = time.monotonic() + LONG_S  # the real one writes it a little later
+        while names() != expected:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert world.broker.health() and world.broker.ready().status == "ready"
+
+
 def test_idempotency_keys(world: World) -> None:
     [first] = world.put(b"x", idempotency_key="k")
     assert world.put(b"x", idempotency_key="k") == [first]
@@ -269,6 +309,23 @@ def test_idempotency_keys(world: World) -> None:
     assert elsewhere != first
 
 
+def test_idempotency_keys_within_a_request(world: World) -> None:
+    [first, second] = world.put(b"x", b"x", idempotency_key="k")
+    assert first == second
+    with pytest.raises(KeyReused):
+        world.put(b"y", b"z", idempotency_key="l")
+    assert [m.id for m in world.get()] == [first]
+    assert first not in world.put(b"z", idempotency_key="l")
+
+
+def test_a_default_is_the_same_message_as_what_it_stands_for(world: World) -> None:
+    [first] = world.put(b"x", idempotency_key="k")
+    assert world.put(b"x", idempotency_key="k", max_retries=3, lease=30.0001) == [first]
+    for other in ({"max_retries": 2}, {"lease": 31}, {"delay": 0}):
+        with pytest.raises(KeyReused):
+            world.put(b"x", idempotency_key="k", **other)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"topic": "a b"}, {"delay": -1}, {"ttl": 0}, {"priority": 1 << 31}, {"payload": b"x" * (256 * 1024 + 1)}, {"delay": 1, "at": True}],
@@ -281,48 +338,3 @@ def test_a_wrong_item_is_refused_and_with_it_the_whole_request(world: World, wro
     with pytest.raises(Invalid):
         world.broker.enqueue_many(items)
     assert world.get() == []
-
-
-# ── a story of jobs, drained and worked off ──
-
-
-def story() -> tuple[MQueue, list[tuple[str, int]]]:
-    app, seen = MQueue(), list[tuple[str, int]]()
-
-    @app.task(name="first", topic="t", priority=1)
-    def first() -> None:
-        seen.append(("first", current().attempt))
-        second.options(priority=2).enqueue("x")
-
-    @app.task(name="second", topic="t", retry=Retry(max=2, base=0.05, never=(LookupError,)))
-    async def second(what: str) -> None:
-        seen.append((what, current().attempt))
-        if what == "never":
-            raise LookupError
-        if current().attempt < 3:
-            raise ConnectionError
-        if what == "x" and len(seen) < 7:
-            raise Snooze(0.05)
-
-    first.enqueue()
-    second.options(priority=9).enqueue("never")
-    return app, seen
-
-
-EXPECTED = [("first", 1), ("never", 1), ("x", 1), ("x", 2), ("x", 3), ("x", 3), ("x", 3)]
-
-
-def test_a_story_in_memory(mqueue_manual: Manual) -> None:
-    _, seen = story()
-    done = mqueue_manual.drain(to_the_end=True, dead_ok=True)
-    assert sorted(seen) == EXPECTED
-    assert (done.done, done.failed, done.snoozed, done.dead) == (2, 2, 2, 1)
-
-
-def test_the_same_story_on_a_real_broker(mqueue_broker: TestBroker) -> None:
-    _, seen = story()
-    worker = mqueue_broker.run_until_idle(concurrency=1)
-    assert sorted(seen) == EXPECTED
-    assert dict(worker.counts) == {"ack": 2, "nack": 2, "release": 2, "bury": 1}
-    [dead] = mqueue_broker.dead_letters("t")
-    assert (dead.error or "").startswith("LookupError")
