@@ -50,8 +50,8 @@ class MemoryBroker(Unscheduled):
     def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
 
-    def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
-        """All or none. Raises Invalid, KeyReused, BufferFull."""
+    def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
+        """All or none; nothing is durable here. Raises Invalid, KeyReused, BufferFull."""
         checked = [_checked(item, index) for index, item in enumerate(items)]
         if len(self._stored) + len(checked) > MESSAGES_MAX:
             raise BufferFull(f"more than {MESSAGES_MAX:,} messages in memory")
