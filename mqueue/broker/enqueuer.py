@@ -47,6 +47,7 @@ class Enqueuer:
 
     async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
         drafts = [self._draft(m, i) for i, m in enumerate(messages)]
+        _check_keys(drafts)
         by_shard: dict[int, list[int]] = defaultdict(list)
         for i, m in enumerate(messages):
             by_shard[self._slots.shard(TopicName(m.namespace, m.topic))].append(i)
@@ -225,6 +226,14 @@ async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
         if isinstance(error, BaseException):
             raise error
     return None
+
+
+def _check_keys(drafts: Sequence[Draft]) -> None:
+    """One key for two messages in a request: the script would not say which it was."""
+    bodies: dict[bytes, bytes] = {}
+    for item, d in enumerate(drafts):
+        if d.key_hash and bodies.setdefault(d.key_hash, d.body_hash) != d.body_hash:
+            raise _key_reused(item)
 
 
 def _share_key(drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes) -> None:

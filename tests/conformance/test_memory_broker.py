@@ -312,8 +312,9 @@ def test_idempotency_keys(world: World) -> None:
 def test_idempotency_keys_within_a_request(world: World) -> None:
     [first, second] = world.put(b"x", b"x", idempotency_key="k")
     assert first == second
-    with pytest.raises(KeyReused):
+    with pytest.raises(KeyReused) as refused:
         world.put(b"y", b"z", idempotency_key="l")
+    assert refused.value.item == 1
     assert [m.id for m in world.get()] == [first]
     assert first not in world.put(b"z", idempotency_key="l")
 
