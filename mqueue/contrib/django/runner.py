@@ -8,8 +8,6 @@ from traceback import format_exception
 from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections, reset_queries
 from django.tasks.base import Task as DjangoTask
 from django.tasks.base import TaskContext, TaskError, TaskResult, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
@@ -17,7 +15,7 @@ from django.utils import timezone
 from django.utils.json import normalize_json
 
 from mqueue import Bury, MQueue, Snooze, Task, current
-from mqueue.contrib.django import results
+from mqueue.contrib.django import connections, results
 from mqueue.contrib.django.results import Kept
 from mqueue.worker import codec
 from mqueue.worker.codec import BadResult
@@ -82,8 +80,7 @@ class Runners:
         return None
 
     def _run(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
-        _freshen()
-        try:
+        with connections.renewed():
             result = self._begin(path, args, kwargs)
             task_started.send(self._sender, task_result=result)
             try:
@@ -94,12 +91,9 @@ class Runners:
                 raise
             task_finished.send(self._sender, task_result=result)
             return kept
-        finally:
-            close_old_connections()
 
     async def _run_async(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
-        await sync_to_async(_freshen)()
-        try:
+        async with connections.own():
             result = self._begin(path, args, kwargs)
             await task_started.asend(self._sender, task_result=result)
             try:
@@ -110,8 +104,6 @@ class Runners:
                 raise
             await task_finished.asend(self._sender, task_result=result)
             return kept
-        finally:
-            await sync_to_async(close_old_connections)()
 
     def _begin(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> TaskResult:
         task = self._known.get(path)
@@ -135,12 +127,6 @@ class Runners:
                 raise BadResult(f"{result.task.module_path}: {error}") from error
         _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=kept.finished_at, _return_value=kept.value)
         return kept
-
-
-def _freshen() -> None:
-    """As before a request."""
-    reset_queries()
-    close_old_connections()
 
 
 def _arguments(result: TaskResult) -> list[Any]:
