@@ -1,6 +1,7 @@
 """The backend of Django's tasks: what is enqueued, when, and how it runs."""
 
 import asyncio
+import importlib.util
 import sys
 import threading
 from collections.abc import Iterator
@@ -147,11 +148,42 @@ def test_a_message_cannot_name_what_is_no_task_of_this_worker(tasks: Any, mqueue
 
     app = default_task_backend.app
     sys.modules.pop("antigravity", None)
-    for path in ("os.system", "antigravity.fly", "shop.tasks.Note"):
+    for path in ("os.system", "antigravity.fly", "shop.tasks.Note", "shop.tasks.sent", "antigravity", ""):
         app.enqueue_many([app.get("django.default.emails").options(max_retries=0).message(path, ["true"], {})])
-    assert mqueue_manual.drain(dead_ok=True) == Drained(dead=3)
+    assert mqueue_manual.drain(dead_ok=True) == Drained(dead=6)
     assert all(dead.error.startswith("mqueue.contrib.django.runner.UnknownTask: no module") for dead in mqueue_manual.dead)
     assert "antigravity" not in sys.modules
+
+
+def test_a_message_does_not_load_a_lazy_module(tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mqueue.contrib.django import known
+
+    spec = importlib.util.find_spec("antigravity")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kind = type(module)
+    monkeypatch.setitem(sys.modules, "antigravity", module)
+    assert known.find("antigravity.fly") is None
+    assert type(module) is kind, "it was loaded"
+
+
+def test_any_backend_runs_any_task(tasks: Any, mqueue_manual: Manual) -> None:
+    """Here as in a worker, which has imported the tasks but enqueued none."""
+    from django.tasks import task_backends
+
+    low = task_backends["low"]
+    runner = low.app.get("django.low.slow")
+    ours, anothers = low.app.enqueue_many([runner.message("shop.tasks.add", [3], {}), runner.message("shop.tasks.elsewhere", [], {})])
+    waiting = low.get_result(str(ours.id))
+    assert (waiting.status.name, waiting.task) == ("READY", tasks.add.using(backend="low", queue_name="slow"))
+    assert mqueue_manual.drain() == Drained(done=2)
+    for handle, value in ((ours, {"sum": [4], "note": None}), (anothers, "ran")):
+        done = low.get_result(str(handle.id))
+        assert (done.return_value, done.backend, done.task.backend, done.task.queue_name) == (value, "low", "low", "slow")
+        done.refresh()
 
 
 def test_the_backend_says_what_it_supports(tasks: Any) -> None:

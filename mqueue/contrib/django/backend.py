@@ -28,7 +28,7 @@ from django.utils.module_loading import autodiscover_modules, import_string
 
 from mqueue import MQueue, wire
 from mqueue import message as m
-from mqueue.contrib.django import results
+from mqueue.contrib.django import known, results
 from mqueue.contrib.django.runner import Runners
 from mqueue.errors import JobFailed, NotFound, Pending, Unavailable
 
@@ -61,7 +61,7 @@ class MQueueBackend(BaseTaskBackend):
 
     def validate_task(self, task: Task) -> None:
         super().validate_task(task)
-        self._runners.know(task)
+        known.know(task)
 
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
         """Raises InvalidTask for a call that cannot be sent, before any transaction ends."""
@@ -119,9 +119,9 @@ class MQueueBackend(BaseTaskBackend):
 
     def _task(self, path: str) -> Task:
         """A message's word imports nothing but what the worker imports, too."""
-        if self._runners.find(path) is None:
+        if known.find(path) is None:
             autodiscover_modules("tasks")
-        if (task := self._runners.find(path)) is None:
+        if (task := known.find(path)) is None:
             raise TaskResultDoesNotExist(f"it is of {path}, which no module imported here defines: is it a tasks.py of an installed app?")
         return task
 

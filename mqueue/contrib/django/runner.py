@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.json import normalize_json
 
 from mqueue import Bury, MQueue, Snooze, Task, current
-from mqueue.contrib.django import connections, results
+from mqueue.contrib.django import connections, known, results
 from mqueue.contrib.django.results import Kept
 from mqueue.worker import codec
 from mqueue.worker.codec import BadResult
@@ -46,7 +46,6 @@ class Runners:
         self._alias = alias
         self._sender = sender
         self._keeps = result_ttl is not None
-        self._known: dict[str, DjangoTask] = {}
         self._runners: dict[tuple[str, bool], Runner] = {}
         for queue in queues:
             kinds: dict[bool, Callable[..., Any]] = {False: self._run, True: self._run_async}
@@ -59,12 +58,6 @@ class Runners:
                     result=self._keeps,
                     result_ttl=result_ttl,
                 )(run)
-
-    def know(self, task: DjangoTask) -> None:
-        self._known[task.module_path] = task
-
-    def find(self, path: str) -> DjangoTask | None:
-        return self._known.get(path)
 
     def of(self, task: DjangoTask) -> Runner:
         return self._runners[task.queue_name, iscoroutinefunction(task.func)]
@@ -106,12 +99,12 @@ class Runners:
             return kept
 
     def _begin(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> TaskResult:
-        task = self._known.get(path)
+        task = known.find(path)
         if task is None:
             raise UnknownTask(f"no module that this worker has imported defines {path}: is it a tasks.py of an installed app?")
         job, now = current(), timezone.now()
         return results.made(
-            results.as_queued(task, job.topic, -job.priority), str(job.id), self._alias, args, kwargs, TaskResultStatus.RUNNING,
+            results.as_queued(task, self._alias, job.topic, -job.priority), str(job.id), self._alias, args, kwargs, TaskResultStatus.RUNNING,
             enqueued_at=results.local(job.created_at), started_at=now, last_attempted_at=now,
             worker_ids=[f"{socket.gethostname()}-{os.getpid()}"] * job.attempt,  # their number is what Django calls attempts
         )  # fmt: skip

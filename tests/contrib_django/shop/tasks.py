@@ -71,3 +71,8 @@ async def wait() -> None:
     await Note.objects.acount()
     in_the_middle.set()
     await go_on.wait()
+
+
+@task(backend="immediate")
+def elsewhere() -> str:
+    return "ran"
