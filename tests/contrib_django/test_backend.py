@@ -2,10 +2,11 @@
 
 import asyncio
 import importlib.util
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -140,6 +141,9 @@ def test_what_cannot_be_sent_is_refused_at_the_call(tasks: Any, mqueue_manual: M
             tasks.send.enqueue(object())
         with pytest.raises(InvalidTask, match="262,144"):
             tasks.send.enqueue("x" * 300_000)
+        for year in (1969, 2221):
+            with pytest.raises(InvalidTask, match="1970 and 2220"):
+                tasks.send.using(run_after=datetime(year, 6, 1, tzinfo=UTC)).enqueue("ada")
     assert mqueue_manual.enqueued == []
 
 
@@ -211,7 +215,17 @@ def test_all_threads_share_one_app(tasks: Any) -> None:
         ({"QUEUES": []}, "QUEUES is empty"),
         ({"QUEUES": ["a b"]}, "'a b' is no topic"),
         ({"OPTIONS": {"URLS": "x"}}, "OPTIONS has URLS; there are"),
-        ({"OPTIONS": {"RESULT_TTL": 0}}, "result_ttl= is a number of seconds up to"),
+        ({"OPTIONS": {"RESULT_TTL": 0}}, "`float` > 0.0 - at `$.RESULT_TTL`"),
+        ({"OPTIONS": {"RESULT_TTL": 31 * 86400}}, "`float` <= 2592000.0 - at `$.RESULT_TTL`"),
+        ({"OPTIONS": {"LEASE": -5}}, "`float` >= 0.05 - at `$.LEASE`"),
+        ({"OPTIONS": {"LEASE": 86401}}, "`float` <= 86400.0 - at `$.LEASE`"),
+        ({"OPTIONS": {"LEASE": "60"}}, "got `str` - at `$.LEASE`"),
+        ({"OPTIONS": {"MAX_RETRIES": -1}}, "`int` >= 0 - at `$.MAX_RETRIES`"),
+        ({"OPTIONS": {"MAX_RETRIES": 1001}}, "`int` <= 1000 - at `$.MAX_RETRIES`"),
+        ({"OPTIONS": {"NAMESPACE": "a b"}}, "at `$.NAMESPACE`"),
+        ({"OPTIONS": {"ENQUEUE_ON_COMMIT": "false"}}, "`bool`, got `str` - at `$.ENQUEUE_ON_COMMIT`"),
+        ({"OPTIONS": {"MIDDLEWARE": "mqueue.LogContext"}}, "`array`, got `str` - at `$.MIDDLEWARE`"),
+        ({"OPTIONS": {"BATCH": 100}}, "`bool`, got `int` - at `$.BATCH`"),
     ],
 )
 def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: str) -> None:
@@ -219,8 +233,23 @@ def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: s
 
     from mqueue.contrib.django import MQueueBackend
 
-    with pytest.raises(ImproperlyConfigured, match=says):
+    with pytest.raises(ImproperlyConfigured, match=re.escape(says)) as refused:
         MQueueBackend("wrong", params)
+    assert str(refused.value).startswith("TASKS['wrong']: ")
+
+
+def test_settings_come_to_the_messages(tasks: Any, mqueue_manual: Manual) -> None:
+    from django.conf import settings
+    from django.tasks import default_task_backend
+    from django.test import override_settings
+
+    options = {"LEASE": 90, "MAX_RETRIES": 7, "BATCH": True, "MIDDLEWARE": ["mqueue.LogContext"], "RESULT_TTL": 5}
+    with override_settings(TASKS={"default": {**settings.TASKS["default"], "OPTIONS": options}}):
+        tasks.send.enqueue("ada")
+        [sent] = mqueue_manual.enqueued
+        assert (sent.message.namespace, sent.message.lease, sent.message.max_retries) == ("default", 90, 7)
+        assert sent.task.result_ttl == 5
+        assert default_task_backend.app.producer._batch
 
 
 def test_the_check_finds_a_database_that_is_not_there(tasks: Any) -> None:

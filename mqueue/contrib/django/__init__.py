@@ -1,6 +1,7 @@
 """Django's own tasks (`django.tasks`, Django 6) on mqueue: `TASKS = {"default": {"BACKEND": "mqueue.contrib.django.MQueueBackend"}}`.
 
 backend.py      enqueues: what Django says, in our words
+options.py      its OPTIONS
 known.py        Django's tasks, by path
 runner.py       the tasks that a worker runs: one for each queue and kind of function
 connections.py  whose database connections a job uses

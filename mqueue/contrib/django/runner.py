@@ -16,6 +16,7 @@ from django.utils.json import normalize_json
 
 from mqueue import Bury, MQueue, Snooze, Task, current
 from mqueue.contrib.django import connections, known, results
+from mqueue.contrib.django.options import Options
 from mqueue.contrib.django.results import Kept
 from mqueue.worker import codec
 from mqueue.worker.codec import BadResult
@@ -28,24 +29,12 @@ class UnknownTask(LookupError):
 
 
 class Runners:
-    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals.
-    `result_ttl`: seconds that results are kept; None: not at all.
-    """
+    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals."""
 
-    def __init__(
-        self,
-        app: MQueue,
-        alias: str,
-        queues: Sequence[str],
-        sender: type,
-        *,
-        max_retries: int | None,
-        lease: float | None,
-        result_ttl: float | None,
-    ) -> None:
+    def __init__(self, app: MQueue, alias: str, queues: Sequence[str], sender: type, options: Options) -> None:
         self._alias = alias
         self._sender = sender
-        self._keeps = result_ttl is not None
+        self._keeps = options.result_ttl is not None
         self._runners: dict[tuple[str, bool], Runner] = {}
         for queue in queues:
             kinds: dict[bool, Callable[..., Any]] = {False: self._run, True: self._run_async}
@@ -53,10 +42,10 @@ class Runners:
                 self._runners[queue, is_async] = app.task(
                     topic=queue,
                     name=f"django.{alias}.{queue}{'.async' if is_async else ''}",
-                    max_retries=max_retries,
-                    lease=lease,
+                    max_retries=options.max_retries,
+                    lease=options.lease,
                     result=self._keeps,
-                    result_ttl=result_ttl,
+                    result_ttl=options.result_ttl,
                 )(run)
 
     def of(self, task: DjangoTask) -> Runner:
