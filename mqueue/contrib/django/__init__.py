@@ -2,6 +2,7 @@
 
 backend.py      enqueues: what Django says, in our words
 options.py      its OPTIONS
+outbox.py       what a transaction enqueues
 known.py        Django's tasks, by path
 runner.py       the tasks that a worker runs: one for each queue and kind of function
 connections.py  whose database connections a job uses

@@ -2,7 +2,6 @@
 
 import re
 import threading
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,12 +18,14 @@ from django.utils.module_loading import autodiscover_modules, import_string
 
 from mqueue import MQueue, wire
 from mqueue import message as m
-from mqueue.contrib.django import known, results
+from mqueue.contrib.django import known, outbox, results
 from mqueue.contrib.django import options as o
+from mqueue.contrib.django.outbox import Due
 from mqueue.contrib.django.runner import Runners
-from mqueue.errors import JobFailed, NotFound, Pending, Unavailable
+from mqueue.errors import JobFailed, MQueueError, NotFound, Pending, Unavailable
 
 LOOKS_MAX = 5
+LOST_MAX = 10  # names in an error's note
 
 _ID = re.compile("[1-9][0-9]{0,18}")
 _lock = threading.Lock()
@@ -66,18 +67,21 @@ class MQueueBackend(BaseTaskBackend):
         known.know(task)
 
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
-        """Raises InvalidTask for a call that cannot be sent, before any transaction ends."""
+        """Raises InvalidTask for a call that cannot be sent, before any transaction ends.
+
+        What else keeps a transaction's tasks from being sent (the broker is away, say) `atomic()` raises, when it has committed.
+        """
         self.validate_task(task)
         result = results.made(task, f"uncommitted-{get_random_string(32)}", self.alias, args, kwargs, TaskResultStatus.READY)
         try:
-            message = self._message(result)
+            due = Due(self._message(result), result)
         except (TypeError, ValueError) as error:
             raise InvalidTask(str(error)) from error
         connection = connections[self._database] if self._on_commit else None
         if connection is not None and connection.in_atomic_block:
-            connection.on_commit(partial(self._send, message, result))
+            outbox.of(connection, self.alias, self._send_committed).add(connection, due)
         else:
-            self._send(message, result)
+            self._send([due])
         return result
 
     def get_result(self, result_id: str) -> TaskResult:
@@ -142,11 +146,30 @@ class MQueueBackend(BaseTaskBackend):
         runner = self._runners.of(task).options(priority=-task.priority, at=at)
         return runner.message(task.module_path, result.args, result.kwargs)
 
-    def _send(self, message: wire.EnqueueItem, result: TaskResult) -> None:
-        [handle] = self.app.enqueue_many([message])
-        object.__setattr__(result, "id", str(handle.id))
-        object.__setattr__(result, "enqueued_at", timezone.now())
-        task_enqueued.send(type(self), task_result=result)
+    def _send(self, due: list[Due]) -> None:
+        """What a request before one that fails has sent is told, too."""
+        from mqueue.client import protocol  # with both clients: whoever enqueues nothing does without
+
+        sent: list[TaskResult] = []
+        try:
+            for items in protocol.batches(each.message for each in due):
+                for handle in self.app.enqueue_many(items):
+                    result = due[len(sent)].result
+                    object.__setattr__(result, "id", str(handle.id))
+                    object.__setattr__(result, "enqueued_at", timezone.now())
+                    sent.append(result)
+        finally:
+            for result in sent:
+                task_enqueued.send(type(self), task_result=result)
+
+    def _send_committed(self, due: list[Due]) -> None:
+        try:
+            self._send(due)
+        except MQueueError as error:
+            lost = [each.result.task.module_path for each in due if each.result.enqueued_at is None]
+            names = ", ".join(lost[:LOST_MAX]) + (" …" if len(lost) > LOST_MAX else "")
+            error.add_note(f"The transaction has committed. Not known to be enqueued: {names}")
+            raise
 
 
 def _message_id(result_id: str) -> int:
