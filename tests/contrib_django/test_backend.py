@@ -240,16 +240,22 @@ def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: s
 
 def test_settings_come_to_the_messages(tasks: Any, mqueue_manual: Manual) -> None:
     from django.conf import settings
-    from django.tasks import default_task_backend
     from django.test import override_settings
 
-    options = {"LEASE": 90, "MAX_RETRIES": 7, "BATCH": True, "MIDDLEWARE": ["mqueue.LogContext"], "RESULT_TTL": 5}
+    options = {"LEASE": 90, "MAX_RETRIES": 7, "MIDDLEWARE": ["mqueue.LogContext"], "RESULT_TTL": 5}
     with override_settings(TASKS={"default": {**settings.TASKS["default"], "OPTIONS": options}}):
         tasks.send.enqueue("ada")
         [sent] = mqueue_manual.enqueued
         assert (sent.message.namespace, sent.message.lease, sent.message.max_retries) == ("default", 90, 7)
         assert sent.task.result_ttl == 5
-        assert default_task_backend.app.producer._batch
+
+
+def test_settings_come_to_the_client(database: str) -> None:
+    from mqueue.contrib.django import MQueueBackend
+
+    for batch in (False, True):
+        client = MQueueBackend("another", {"OPTIONS": {"URL": "http://127.0.0.1:9", "BATCH": batch}}).app.producer.client()
+        assert (client.url, client._batch) == ("http://127.0.0.1:9", batch)
 
 
 def test_the_check_finds_a_database_that_is_not_there(tasks: Any) -> None:
