@@ -1,10 +1,12 @@
 """The backend of Django's tasks: what is enqueued, when, and how it runs."""
 
 import asyncio
+import importlib.util
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -139,6 +141,9 @@ def test_what_cannot_be_sent_is_refused_at_the_call(tasks: Any, mqueue_manual: M
             tasks.send.enqueue(object())
         with pytest.raises(InvalidTask, match="262,144"):
             tasks.send.enqueue("x" * 300_000)
+        for year in (1969, 2221):
+            with pytest.raises(InvalidTask, match="1970 and 2220"):
+                tasks.send.using(run_after=datetime(year, 6, 1, tzinfo=UTC)).enqueue("ada")
     assert mqueue_manual.enqueued == []
 
 
@@ -147,11 +152,42 @@ def test_a_message_cannot_name_what_is_no_task_of_this_worker(tasks: Any, mqueue
 
     app = default_task_backend.app
     sys.modules.pop("antigravity", None)
-    for path in ("os.system", "antigravity.fly", "shop.tasks.Note"):
+    for path in ("os.system", "antigravity.fly", "shop.tasks.Note", "shop.tasks.sent", "antigravity", ""):
         app.enqueue_many([app.get("django.default.emails").options(max_retries=0).message(path, ["true"], {})])
-    assert mqueue_manual.drain(dead_ok=True) == Drained(dead=3)
+    assert mqueue_manual.drain(dead_ok=True) == Drained(dead=6)
     assert all(dead.error.startswith("mqueue.contrib.django.runner.UnknownTask: no module") for dead in mqueue_manual.dead)
     assert "antigravity" not in sys.modules
+
+
+def test_a_message_does_not_load_a_lazy_module(tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mqueue.contrib.django import known
+
+    spec = importlib.util.find_spec("antigravity")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kind = type(module)
+    monkeypatch.setitem(sys.modules, "antigravity", module)
+    assert known.find("antigravity.fly") is None
+    assert type(module) is kind, "it was loaded"
+
+
+def test_any_backend_runs_any_task(tasks: Any, mqueue_manual: Manual) -> None:
+    """Here as in a worker, which has imported the tasks but enqueued none."""
+    from django.tasks import task_backends
+
+    low = task_backends["low"]
+    runner = low.app.get("django.low.slow")
+    ours, anothers = low.app.enqueue_many([runner.message("shop.tasks.add", [3], {}), runner.message("shop.tasks.elsewhere", [], {})])
+    waiting = low.get_result(str(ours.id))
+    assert (waiting.status.name, waiting.task) == ("READY", tasks.add.using(backend="low", queue_name="slow"))
+    assert mqueue_manual.drain() == Drained(done=2)
+    for handle, value in ((ours, {"sum": [4], "note": None}), (anothers, "ran")):
+        done = low.get_result(str(handle.id))
+        assert (done.return_value, done.backend, done.task.backend, done.task.queue_name) == (value, "low", "low", "slow")
+        done.refresh()
 
 
 def test_the_backend_says_what_it_supports(tasks: Any) -> None:
@@ -179,7 +215,17 @@ def test_all_threads_share_one_app(tasks: Any) -> None:
         ({"QUEUES": []}, "QUEUES is empty"),
         ({"QUEUES": ["a b"]}, "'a b' is no topic"),
         ({"OPTIONS": {"URLS": "x"}}, "OPTIONS has URLS; there are"),
-        ({"OPTIONS": {"RESULT_TTL": 0}}, "result_ttl= is a number of seconds up to"),
+        ({"OPTIONS": {"RESULT_TTL": 0}}, "`float` > 0.0 - at `$.RESULT_TTL`"),
+        ({"OPTIONS": {"RESULT_TTL": 31 * 86400}}, "`float` <= 2592000.0 - at `$.RESULT_TTL`"),
+        ({"OPTIONS": {"LEASE": -5}}, "`float` >= 0.05 - at `$.LEASE`"),
+        ({"OPTIONS": {"LEASE": 86401}}, "`float` <= 86400.0 - at `$.LEASE`"),
+        ({"OPTIONS": {"LEASE": "60"}}, "got `str` - at `$.LEASE`"),
+        ({"OPTIONS": {"MAX_RETRIES": -1}}, "`int` >= 0 - at `$.MAX_RETRIES`"),
+        ({"OPTIONS": {"MAX_RETRIES": 1001}}, "`int` <= 1000 - at `$.MAX_RETRIES`"),
+        ({"OPTIONS": {"NAMESPACE": "a b"}}, "at `$.NAMESPACE`"),
+        ({"OPTIONS": {"ENQUEUE_ON_COMMIT": "false"}}, "`bool`, got `str` - at `$.ENQUEUE_ON_COMMIT`"),
+        ({"OPTIONS": {"MIDDLEWARE": "mqueue.LogContext"}}, "`array`, got `str` - at `$.MIDDLEWARE`"),
+        ({"OPTIONS": {"BATCH": 100}}, "`bool`, got `int` - at `$.BATCH`"),
     ],
 )
 def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: str) -> None:
@@ -187,8 +233,29 @@ def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: s
 
     from mqueue.contrib.django import MQueueBackend
 
-    with pytest.raises(ImproperlyConfigured, match=says):
+    with pytest.raises(ImproperlyConfigured, match=re.escape(says)) as refused:
         MQueueBackend("wrong", params)
+    assert str(refused.value).startswith("TASKS['wrong']: ")
+
+
+def test_settings_come_to_the_messages(tasks: Any, mqueue_manual: Manual) -> None:
+    from django.conf import settings
+    from django.test import override_settings
+
+    options = {"LEASE": 90, "MAX_RETRIES": 7, "MIDDLEWARE": ["mqueue.LogContext"], "RESULT_TTL": 5}
+    with override_settings(TASKS={"default": {**settings.TASKS["default"], "OPTIONS": options}}):
+        tasks.send.enqueue("ada")
+        [sent] = mqueue_manual.enqueued
+        assert (sent.message.namespace, sent.message.lease, sent.message.max_retries) == ("default", 90, 7)
+        assert sent.task.result_ttl == 5
+
+
+def test_settings_come_to_the_client(database: str) -> None:
+    from mqueue.contrib.django import MQueueBackend
+
+    for batch in (False, True):
+        client = MQueueBackend("another", {"OPTIONS": {"URL": "http://127.0.0.1:9", "BATCH": batch}}).app.producer.client()
+        assert (client.url, client._batch) == ("http://127.0.0.1:9", batch)
 
 
 def test_the_check_finds_a_database_that_is_not_there(tasks: Any) -> None:

@@ -18,21 +18,21 @@ import django
 
 django.setup()
 
-from django.tasks import default_task_backend
+from django.tasks import task_backends
 
-result = default_task_backend.get_result({id!r})
+result = task_backends[{backend!r}].get_result({id!r})
 print(result.status.name, result.task.module_path, result.return_value, result.attempts, result.enqueued_at <= result.started_at)
 """
 
 
 def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import transaction
-    from django.tasks import default_task_backend
+    from django.tasks import task_backends
     from django.tasks.exceptions import TaskResultDoesNotExist
     from shop.models import Note
 
-    app = default_task_backend.app
-    app.producer.connect(mqueue_endpoint.url, mqueue_endpoint.token)
+    for alias in ("default", "low"):
+        task_backends[alias].app.producer.connect(mqueue_endpoint.url, mqueue_endpoint.token)
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     told = {"MQUEUE_URL": mqueue_endpoint.url, "MQUEUE_TOKEN": mqueue_endpoint.token or "", "PYTHONPATH": path}
     for name, value in told.items():
@@ -42,7 +42,8 @@ def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: En
     sent_async = tasks.send_async.enqueue("bob")
     failing = tasks.attempt_async.enqueue()
     held = tasks.hold.enqueue("let go")
-    for result in (sent, sent_async, failing, held):
+    low = tasks.add.using(backend="low", queue_name="slow").enqueue(3)
+    for result in (sent, sent_async, failing, held, low):
         result.refresh()
         assert (result.status.name, result.attempts) == ("READY", 0)
     command = [sys.executable, "-m", "mqueue.cli", "worker", "mqueue.contrib.django.worker", "--concurrency", "4"]
@@ -55,14 +56,17 @@ def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: En
         Note.objects.create(text="let go")
         until(held, "SUCCESSFUL", worker)
         until(failing, "FAILED", worker)
+        until(low, "SUCCESSFUL", worker)
         assert (sent.return_value, sent_async.return_value, held.return_value) == ("ada", None, None)
         assert sent.worker_ids == sent_async.worker_ids == held.worker_ids
         assert (failing.attempts, failing.errors[0].exception_class) == (2, ValueError)
         assert failing.errors[0].traceback.endswith("ValueError: attempt 2")
         assert failing.enqueued_at <= failing.finished_at
         assert sorted(Note.objects.values_list("text", flat=True)) == ["let go", "sent async to bob", "sent to ada"]
-        looked = subprocess.run([sys.executable, "-c", LOOK.format(id=sent.id)], capture_output=True, text=True, check=False, timeout=60)
-        assert looked.stdout == "SUCCESSFUL shop.tasks.send ada 1 True\n", looked.stderr
+        for result, says in ((sent, "shop.tasks.send ada"), (low, "shop.tasks.add {'sum': [4], 'note': None}")):
+            code = LOOK.format(backend=result.backend, id=result.id)
+            looked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+            assert looked.stdout == f"SUCCESSFUL {says} 1 True\n", looked.stderr
         for nothing in (int(sent.id) + 1, 2**63 - 1, 2**63, 10**19 - 1):
             with pytest.raises(TaskResultDoesNotExist):
                 tasks.send.get_result(str(nothing))

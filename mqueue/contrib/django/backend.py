@@ -1,18 +1,8 @@
-"""The backend. `OPTIONS`, all optional:
-
-URL, TOKEN          the broker; without them it is found as ever
-NAMESPACE           of its messages
-MAX_RETRIES, LEASE  (seconds) of its messages; the broker's defaults
-RESULT_TTL          seconds that results are kept (3,600); None: not at all
-ENQUEUE_ON_COMMIT   True: inside a transaction a task is enqueued when it commits, and not if it rolls back
-DATABASE            whose transactions those are; "default"
-MIDDLEWARE          dotted paths of middleware without arguments; ["mqueue.LogContext"]
-"""
+"""The backend: what Django says, in our words. Its `OPTIONS`: options.py."""
 
 import re
 import threading
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from django.core.checks import Error
@@ -28,16 +18,29 @@ from django.utils.module_loading import autodiscover_modules, import_string
 
 from mqueue import MQueue, wire
 from mqueue import message as m
-from mqueue.contrib.django import results
+from mqueue.contrib.django import known, outbox, results
+from mqueue.contrib.django import options as o
+from mqueue.contrib.django.outbox import Due
 from mqueue.contrib.django.runner import Runners
-from mqueue.errors import JobFailed, NotFound, Pending, Unavailable
+from mqueue.errors import JobFailed, MQueueError, NotFound, Pending, Unavailable
 
-OPTIONS = {"URL", "TOKEN", "NAMESPACE", "MAX_RETRIES", "LEASE", "RESULT_TTL", "ENQUEUE_ON_COMMIT", "DATABASE", "MIDDLEWARE"}
 LOOKS_MAX = 5
+LOST_MAX = 10  # names in an error's note
 
 _ID = re.compile("[1-9][0-9]{0,18}")
 _lock = threading.Lock()
-_made: dict[str, tuple[dict[str, Any], MQueue, Runners]] = {}  # by alias: Django makes a backend for each thread
+
+
+class Made(NamedTuple):
+    """What all threads share: Django makes a backend for each. `params`: of which it is made."""
+
+    params: dict[str, Any]
+    options: o.Options
+    app: MQueue
+    runners: Runners
+
+
+_made: dict[str, Made] = {}  # by alias
 
 
 class MQueueBackend(BaseTaskBackend):
@@ -53,29 +56,32 @@ class MQueueBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
-        self.supports_get_result = self.options.get("RESULT_TTL", m.RESULT_TTL_S) is not None
-        self._namespace = self.options.get("NAMESPACE", m.DEFAULT_NAMESPACE)
-        self.app, self._runners = _app(alias, params, sorted(self.queues), self.options, type(self))
-        self._on_commit = self.options.get("ENQUEUE_ON_COMMIT", True)
-        self._database = self.options.get("DATABASE", "default")
+        _, options, self.app, self._runners = _shared(alias, params, sorted(self.queues), self.options, type(self))
+        self.supports_get_result = options.result_ttl is not None
+        self._namespace = options.namespace
+        self._on_commit = options.enqueue_on_commit
+        self._database = options.database
 
     def validate_task(self, task: Task) -> None:
         super().validate_task(task)
-        self._runners.know(task)
+        known.know(task)
 
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
-        """Raises InvalidTask for a call that cannot be sent, before any transaction ends."""
+        """Raises InvalidTask for a call that cannot be sent, before any transaction ends.
+
+        What else keeps a transaction's tasks from being sent (the broker is away, say) `atomic()` raises, when it has committed.
+        """
         self.validate_task(task)
         result = results.made(task, f"uncommitted-{get_random_string(32)}", self.alias, args, kwargs, TaskResultStatus.READY)
         try:
-            message = self._message(result)
+            due = Due(self._message(result), result)
         except (TypeError, ValueError) as error:
             raise InvalidTask(str(error)) from error
         connection = connections[self._database] if self._on_commit else None
         if connection is not None and connection.in_atomic_block:
-            connection.on_commit(partial(self._send, message, result))
+            outbox.of(connection, self.alias, self._send_committed).add(connection, due)
         else:
-            self._send(message, result)
+            self._send([due])
         return result
 
     def get_result(self, result_id: str) -> TaskResult:
@@ -119,9 +125,9 @@ class MQueueBackend(BaseTaskBackend):
 
     def _task(self, path: str) -> Task:
         """A message's word imports nothing but what the worker imports, too."""
-        if self._runners.find(path) is None:
+        if known.find(path) is None:
             autodiscover_modules("tasks")
-        if (task := self._runners.find(path)) is None:
+        if (task := known.find(path)) is None:
             raise TaskResultDoesNotExist(f"it is of {path}, which no module imported here defines: is it a tasks.py of an installed app?")
         return task
 
@@ -135,14 +141,35 @@ class MQueueBackend(BaseTaskBackend):
         task, at = result.task, result.task.run_after
         if at is not None and timezone.is_naive(at):
             at = timezone.make_aware(at)
+        if at is not None and not 0 <= at.timestamp() * 1e6 <= m.TIME_MAX_US:
+            raise ValueError(f"run_after is {at}: between the years 1970 and 2220 is allowed")
         runner = self._runners.of(task).options(priority=-task.priority, at=at)
         return runner.message(task.module_path, result.args, result.kwargs)
 
-    def _send(self, message: wire.EnqueueItem, result: TaskResult) -> None:
-        [handle] = self.app.enqueue_many([message])
-        object.__setattr__(result, "id", str(handle.id))
-        object.__setattr__(result, "enqueued_at", timezone.now())
-        task_enqueued.send(type(self), task_result=result)
+    def _send(self, due: list[Due]) -> None:
+        """What a request before one that fails has sent is told, too."""
+        from mqueue.client import protocol  # with both clients: whoever enqueues nothing does without
+
+        sent: list[TaskResult] = []
+        try:
+            for items in protocol.batches(each.message for each in due):
+                for handle in self.app.enqueue_many(items):
+                    result = due[len(sent)].result
+                    object.__setattr__(result, "id", str(handle.id))
+                    object.__setattr__(result, "enqueued_at", timezone.now())
+                    sent.append(result)
+        finally:
+            for result in sent:
+                task_enqueued.send(type(self), task_result=result)
+
+    def _send_committed(self, due: list[Due]) -> None:
+        try:
+            self._send(due)
+        except MQueueError as error:
+            lost = [each.result.task.module_path for each in due if each.result.enqueued_at is None]
+            names = ", ".join(lost[:LOST_MAX]) + (" …" if len(lost) > LOST_MAX else "")
+            error.add_note(f"The transaction has committed. Not known to be enqueued: {names}")
+            raise
 
 
 def _message_id(result_id: str) -> int:
@@ -151,32 +178,23 @@ def _message_id(result_id: str) -> int:
     return int(result_id)
 
 
-def _app(alias: str, params: dict[str, Any], queues: list[str], options: dict[str, Any], sender: type) -> tuple[MQueue, Runners]:
-    """The app of an alias, which all threads share; another one where the settings are others (in tests). Raises ImproperlyConfigured."""
+def _shared(alias: str, params: dict[str, Any], queues: list[str], options: dict[str, Any], sender: type) -> Made:
+    """Made anew where the settings are others (in tests). Raises ImproperlyConfigured."""
     with _lock:
-        known = _made.get(alias)
-        if known is None or known[0] != params:
-            known = _made[alias] = params, *_make(alias, queues, options, sender)
-        return known[1], known[2]
+        made = _made.get(alias)
+        if made is None or made.params != params:
+            made = _made[alias] = _make(alias, params, queues, options, sender)
+        return made
 
 
-def _make(alias: str, queues: list[str], options: dict[str, Any], sender: type) -> tuple[MQueue, Runners]:
+def _make(alias: str, params: dict[str, Any], queues: list[str], given: dict[str, Any], sender: type) -> Made:
     where = f"TASKS[{alias!r}]"
-    if wrong := sorted(set(options) - OPTIONS):
-        raise ImproperlyConfigured(f"{where}: OPTIONS has {', '.join(wrong)}; there are: {', '.join(sorted(OPTIONS))}")
+    options = o.read(where, given)
     if not queues:
         raise ImproperlyConfigured(f"{where}: QUEUES is empty; name them: a worker fetches from these")
-    middleware = [import_string(path)() for path in options.get("MIDDLEWARE", ["mqueue.LogContext"])]
-    app = MQueue(options.get("URL"), options.get("TOKEN"), namespace=options.get("NAMESPACE", m.DEFAULT_NAMESPACE), middleware=middleware)
+    middleware = [import_string(path)() for path in options.middleware]
+    app = MQueue(options.url, options.token, namespace=options.namespace, batch=options.batch, middleware=middleware)
     try:
-        return app, Runners(
-            app,
-            alias,
-            queues,
-            sender,
-            max_retries=options.get("MAX_RETRIES"),
-            lease=options.get("LEASE"),
-            result_ttl=options.get("RESULT_TTL", m.RESULT_TTL_S),
-        )
+        return Made(params, options, app, Runners(app, alias, queues, sender, options))
     except ValueError as error:
         raise ImproperlyConfigured(f"{where}: {error}") from error

@@ -70,7 +70,7 @@ def kept(result: TaskResult, namespace: str, value: Any) -> Kept:
 
 def of_kept(left: Kept, task: Task, id: int, alias: str) -> TaskResult:
     done = made(
-        as_queued(task, left.queue, left.priority), str(id), alias, left.args, left.kwargs, TaskResultStatus.SUCCESSFUL,
+        as_queued(task, alias, left.queue, left.priority), str(id), alias, left.args, left.kwargs, TaskResultStatus.SUCCESSFUL,
         enqueued_at=left.enqueued_at, started_at=left.started_at, finished_at=left.finished_at, last_attempted_at=left.started_at,
         worker_ids=left.worker_ids,
     )  # fmt: skip
@@ -81,7 +81,7 @@ def of_kept(left: Kept, task: Task, id: int, alias: str) -> TaskResult:
 def of_status(status: wire.Status, call: Call, task: Task, alias: str, died_at: datetime | None) -> TaskResult:
     """Of a message that waits, runs, or is a dead letter since `died_at`."""
     fresh = status.state == "delayed" and not status.attempts  # else it waits for its next attempt
-    queued = as_queued(task, status.topic, -status.priority, local(status.deliver_after) if fresh else None)
+    queued = as_queued(task, alias, status.topic, -status.priority, local(status.deliver_after) if fresh else None)
     return made(
         queued, str(status.id), alias, call.args, call.kwargs, STATES.get(status.state, TaskResultStatus.READY),
         enqueued_at=local(status.created_at),
@@ -91,9 +91,11 @@ def of_status(status: wire.Status, call: Call, task: Task, alias: str, died_at: 
     )  # fmt: skip
 
 
-def as_queued(task: Task, queue: str, priority: int, run_after: datetime | None = None) -> Task:
+def as_queued(task: Task, alias: str, queue: str, priority: int, run_after: datetime | None = None) -> Task:
     """The task with what it was enqueued with. (Another producer's priority may be beyond Django's.)"""
-    return replace(task, queue_name=queue, priority=max(TASK_MIN_PRIORITY, min(TASK_MAX_PRIORITY, priority)), run_after=run_after)
+    return replace(
+        task, backend=alias, queue_name=queue, priority=max(TASK_MIN_PRIORITY, min(TASK_MAX_PRIORITY, priority)), run_after=run_after
+    )
 
 
 def error_of(text: str) -> TaskError:

@@ -8,8 +8,6 @@ from traceback import format_exception
 from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections, reset_queries
 from django.tasks.base import Task as DjangoTask
 from django.tasks.base import TaskContext, TaskError, TaskResult, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
@@ -17,7 +15,8 @@ from django.utils import timezone
 from django.utils.json import normalize_json
 
 from mqueue import Bury, MQueue, Snooze, Task, current
-from mqueue.contrib.django import results
+from mqueue.contrib.django import connections, known, results
+from mqueue.contrib.django.options import Options
 from mqueue.contrib.django.results import Kept
 from mqueue.worker import codec
 from mqueue.worker.codec import BadResult
@@ -30,25 +29,12 @@ class UnknownTask(LookupError):
 
 
 class Runners:
-    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals.
-    `result_ttl`: seconds that results are kept; None: not at all.
-    """
+    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals."""
 
-    def __init__(
-        self,
-        app: MQueue,
-        alias: str,
-        queues: Sequence[str],
-        sender: type,
-        *,
-        max_retries: int | None,
-        lease: float | None,
-        result_ttl: float | None,
-    ) -> None:
+    def __init__(self, app: MQueue, alias: str, queues: Sequence[str], sender: type, options: Options) -> None:
         self._alias = alias
         self._sender = sender
-        self._keeps = result_ttl is not None
-        self._known: dict[str, DjangoTask] = {}
+        self._keeps = options.result_ttl is not None
         self._runners: dict[tuple[str, bool], Runner] = {}
         for queue in queues:
             kinds: dict[bool, Callable[..., Any]] = {False: self._run, True: self._run_async}
@@ -56,17 +42,11 @@ class Runners:
                 self._runners[queue, is_async] = app.task(
                     topic=queue,
                     name=f"django.{alias}.{queue}{'.async' if is_async else ''}",
-                    max_retries=max_retries,
-                    lease=lease,
+                    max_retries=options.max_retries,
+                    lease=options.lease,
                     result=self._keeps,
-                    result_ttl=result_ttl,
+                    result_ttl=options.result_ttl,
                 )(run)
-
-    def know(self, task: DjangoTask) -> None:
-        self._known[task.module_path] = task
-
-    def find(self, path: str) -> DjangoTask | None:
-        return self._known.get(path)
 
     def of(self, task: DjangoTask) -> Runner:
         return self._runners[task.queue_name, iscoroutinefunction(task.func)]
@@ -82,8 +62,7 @@ class Runners:
         return None
 
     def _run(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
-        _freshen()
-        try:
+        with connections.renewed():
             result = self._begin(path, args, kwargs)
             task_started.send(self._sender, task_result=result)
             try:
@@ -94,12 +73,9 @@ class Runners:
                 raise
             task_finished.send(self._sender, task_result=result)
             return kept
-        finally:
-            close_old_connections()
 
     async def _run_async(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> Kept:
-        await sync_to_async(_freshen)()
-        try:
+        async with connections.own():
             result = self._begin(path, args, kwargs)
             await task_started.asend(self._sender, task_result=result)
             try:
@@ -110,16 +86,14 @@ class Runners:
                 raise
             await task_finished.asend(self._sender, task_result=result)
             return kept
-        finally:
-            await sync_to_async(close_old_connections)()
 
     def _begin(self, path: str, args: list[Any], kwargs: dict[str, Any]) -> TaskResult:
-        task = self._known.get(path)
+        task = known.find(path)
         if task is None:
             raise UnknownTask(f"no module that this worker has imported defines {path}: is it a tasks.py of an installed app?")
         job, now = current(), timezone.now()
         return results.made(
-            results.as_queued(task, job.topic, -job.priority), str(job.id), self._alias, args, kwargs, TaskResultStatus.RUNNING,
+            results.as_queued(task, self._alias, job.topic, -job.priority), str(job.id), self._alias, args, kwargs, TaskResultStatus.RUNNING,
             enqueued_at=results.local(job.created_at), started_at=now, last_attempted_at=now,
             worker_ids=[f"{socket.gethostname()}-{os.getpid()}"] * job.attempt,  # their number is what Django calls attempts
         )  # fmt: skip
@@ -135,12 +109,6 @@ class Runners:
                 raise BadResult(f"{result.task.module_path}: {error}") from error
         _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=kept.finished_at, _return_value=kept.value)
         return kept
-
-
-def _freshen() -> None:
-    """As before a request."""
-    reset_queries()
-    close_old_connections()
 
 
 def _arguments(result: TaskResult) -> list[Any]:

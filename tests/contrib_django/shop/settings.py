@@ -11,5 +11,11 @@ TASKS = {
         "BACKEND": "mqueue.contrib.django.MQueueBackend",
         "QUEUES": ["default", "emails"],
         "OPTIONS": {"NAMESPACE": "django", "MAX_RETRIES": 1},
-    }
+    },
+    "low": {
+        "BACKEND": "mqueue.contrib.django.MQueueBackend",
+        "QUEUES": ["slow"],
+        "OPTIONS": {"NAMESPACE": "django-low", "MAX_RETRIES": 0},
+    },
+    "immediate": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"},
 }

@@ -1,11 +1,14 @@
 """Tasks as Django has them."""
 
+import asyncio
 import time
 
 from django.tasks import task
 
 from mqueue import RateLimited, Snooze
 from shop.models import Note
+
+in_the_middle, go_on = asyncio.Event(), asyncio.Event()  # of `count` and `wait`
 
 
 @task(queue_name="emails", priority=10)
@@ -48,3 +51,28 @@ def hold(name: str) -> None:
     """Until there is a note of that name."""
     while not Note.objects.filter(text=name).exists():
         time.sleep(0.02)
+
+
+@task
+async def count(says: bool = True) -> int:
+    """Notes. It has read one when it says so and waits."""
+    seen = 0
+    async for _ in Note.objects.order_by("id").aiterator(chunk_size=1):
+        seen += 1
+        if seen == 1 and says:
+            in_the_middle.set()
+            await go_on.wait()
+    return seen
+
+
+@task
+async def wait() -> None:
+    """It has asked the database when it says that it waits."""
+    await Note.objects.acount()
+    in_the_middle.set()
+    await go_on.wait()
+
+
+@task(backend="immediate")
+def elsewhere() -> str:
+    return "ran"
