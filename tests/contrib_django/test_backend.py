@@ -225,7 +225,10 @@ def test_all_threads_share_one_app(tasks: Any) -> None:
         ({"OPTIONS": {"NAMESPACE": "a b"}}, "at `$.NAMESPACE`"),
         ({"OPTIONS": {"ENQUEUE_ON_COMMIT": "false"}}, "`bool`, got `str` - at `$.ENQUEUE_ON_COMMIT`"),
         ({"OPTIONS": {"MIDDLEWARE": "mqueue.LogContext"}}, "`array`, got `str` - at `$.MIDDLEWARE`"),
-        ({"OPTIONS": {"BATCH": 100}}, "`bool`, got `int` - at `$.BATCH`"),
+        ({"OPTIONS": {"BATCH": 100}}, "got `int` - at `$.BATCH`"),
+        ({"OPTIONS": {"RETRIES": 3}}, "got `int` - at `$.RETRIES`"),
+        ({"OPTIONS": {"TIMEOUT": 0}}, "timeout=0.0: seconds for a call"),
+        ({"OPTIONS": {"CONNECTIONS": 0}}, "connections=0: a number of connections"),
     ],
 )
 def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: str) -> None:
@@ -251,11 +254,16 @@ def test_settings_come_to_the_messages(tasks: Any, mqueue_manual: Manual) -> Non
 
 
 def test_settings_come_to_the_client(database: str) -> None:
+    from mqueue.client import Client
     from mqueue.contrib.django import MQueueBackend
 
-    for batch in (False, True):
-        client = MQueueBackend("another", {"OPTIONS": {"URL": "http://127.0.0.1:9", "BATCH": batch}}).app.producer.client()
-        assert (client.url, client._batch) == ("http://127.0.0.1:9", batch)
+    def told(client: Client) -> list[object]:
+        return [client.url, client._timeout, client._retries, client._connections, client._batch]
+
+    chosen = {"URL": "http://127.0.0.1:9", "TIMEOUT": 2, "RETRIES": False, "CONNECTIONS": 3, "BATCH": True}
+    assert told(MQueueBackend("another", {"OPTIONS": chosen}).app.producer.client()) == list(chosen.values())
+    url = {"URL": "http://127.0.0.1:9"}
+    assert told(MQueueBackend("another", {"OPTIONS": url}).app.producer.client()) == told(Client("http://127.0.0.1:9"))
 
 
 def test_the_check_finds_a_database_that_is_not_there(tasks: Any) -> None:

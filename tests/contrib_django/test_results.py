@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mqueue.testing import Drained, Inline, Manual, ManualClock
+from mqueue.testing import Drained, Inline, Manual, ManualClock, TestBroker
 
 
 @pytest.fixture
@@ -259,3 +259,13 @@ def test_without_time_zones_times_have_none(tasks: Any, mqueue_manual: Manual, u
     mqueue_manual.drain()
     result.refresh()
     assert (result.enqueued_at.tzinfo, result.started_at.tzinfo, result.finished_at.tzinfo) == (None, None, None)
+
+
+def test_results_of_a_test_with_a_real_broker(tasks: Any, mqueue_broker: TestBroker) -> None:
+    """It has a namespace of its own, which settings cannot know."""
+    done, failed = tasks.add.enqueue(3), tasks.attempt_async.enqueue()
+    mqueue_broker.run_until_idle()
+    for result in (done, failed):
+        result.refresh()
+    assert (done.status.name, done.return_value) == ("SUCCESSFUL", {"sum": [4], "note": None})
+    assert (failed.status.name, failed.errors[0].exception_class) == ("FAILED", ValueError)

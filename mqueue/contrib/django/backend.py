@@ -106,7 +106,7 @@ class MQueueBackend(BaseTaskBackend):
 
     def _of_status(self, status: wire.Status) -> TaskResult:
         call = self._runners.call_of(status.payload)
-        if call is None or status.namespace != self._namespace or status.topic not in self.queues:
+        if call is None or status.namespace != self._there or status.topic not in self.queues:
             raise TaskResultDoesNotExist(str(status.id))
         died_at = None
         if status.state == "dead":
@@ -119,9 +119,15 @@ class MQueueBackend(BaseTaskBackend):
             left = msgspec.json.decode(packed, type=results.Kept)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # of a task that is not Django's
             raise TaskResultDoesNotExist(str(id)) from error
-        if left.namespace != self._namespace or left.queue not in self.queues:
+        if left.namespace != self._there or left.queue not in self.queues:
             raise TaskResultDoesNotExist(str(id))
         return results.of_kept(left, self._task(left.task), id, self.alias)
+
+    @property
+    def _there(self) -> str:
+        """The namespace in which its messages are: under `mqueue_broker` that of the test, which its client knows."""
+        there: str = getattr(self.app.producer.client(), "namespace", self._namespace)
+        return there
 
     def _task(self, path: str) -> Task:
         """A message's word imports nothing but what the worker imports, too."""
@@ -193,7 +199,7 @@ def _make(alias: str, params: dict[str, Any], queues: list[str], given: dict[str
     if not queues:
         raise ImproperlyConfigured(f"{where}: QUEUES is empty; name them: a worker fetches from these")
     middleware = [import_string(path)() for path in options.middleware]
-    app = MQueue(options.url, options.token, namespace=options.namespace, batch=options.batch, middleware=middleware)
+    app = MQueue(options.url, options.token, namespace=options.namespace, middleware=middleware, **options.client())
     try:
         return Made(params, options, app, Runners(app, alias, queues, sender, options))
     except ValueError as error:

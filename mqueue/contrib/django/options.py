@@ -1,6 +1,6 @@
 """`OPTIONS` of a backend, checked when it is made: a broker would refuse the messages when the transaction has committed."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.worker.producer import ClientOptions
 
 Retries = Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)]
 ResultTtl = Annotated[float, Meta(gt=0, le=m.RESULT_TTL_MAX_S)]
@@ -18,7 +19,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     url: str | None = None
     token: str | None = None  # the broker; without them it is found as ever
-    batch: bool = False  # threads that enqueue at the same time share a request
+    timeout: float | None = None  # these four: of the client, which has defaults of its own
+    retries: bool | None = None
+    connections: int | None = None
+    batch: bool | None = None
     namespace: wire.Name = m.DEFAULT_NAMESPACE  # of its messages
     max_retries: Retries | None = None
     lease: wire.Lease | None = None  # seconds; of both, None is the broker's default
@@ -27,6 +31,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database: str = "default"  # whose transactions those are
     middleware: tuple[str, ...] = ("mqueue.LogContext",)  # dotted paths of middleware without arguments
 
+    def client(self) -> ClientOptions:
+        told = {"timeout": self.timeout, "retries": self.retries, "connections": self.connections, "batch": self.batch}
+        return cast(ClientOptions, {name: value for name, value in told.items() if value is not None})
+
 
 def read(where: str, given: dict[str, Any]) -> Options:
     """`where`: in the settings. Raises ImproperlyConfigured."""
@@ -34,6 +42,14 @@ def read(where: str, given: dict[str, Any]) -> Options:
     if wrong := sorted(set(given) - set(names)):
         raise ImproperlyConfigured(f"{where}: OPTIONS has {', '.join(wrong)}; there are: {', '.join(sorted(names))}")
     try:
-        return msgspec.convert(given, Options)
-    except msgspec.ValidationError as error:
+        options = msgspec.convert(given, Options)
+        if options.timeout is not None or options.connections is not None:
+            from mqueue.client import protocol  # with both clients: whoever names neither does without
+
+            protocol.check_limits(
+                protocol.TOTAL_S if options.timeout is None else options.timeout,
+                protocol.CONNECTIONS if options.connections is None else options.connections,
+            )
+        return options
+    except ValueError as error:  # msgspec's, too
         raise ImproperlyConfigured(f"{where}: OPTIONS: {error}") from error
