@@ -35,7 +35,10 @@ async def test_what_a_job_leaves_in_the_context_is_not_there_for_the_next(broker
 
 
 @pytest.mark.parametrize("stdout", ["full", "closed", "none"])
-async def test_a_job_whose_output_nobody_takes_is_done_all_the_same(broker: FakeBroker, out: Path, stdout: str) -> None:
+async def test_a_job_whose_output_nobody_takes_is_done_all_the_same(
+    broker: FakeBroker, out: Path, stdout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     await run(broker, jobs.speak.message(str(out), stdout))
     assert [each.kind for each in broker.settled] == ["ack"]
     assert [text for _, text in noted(out)] == [stdout]
