@@ -19,7 +19,10 @@ from mqueue.worker import models
 # Each value of them comes back from JSON as it was, unless it has no JSON form at all. (A datetime may have an odd offset.)
 # What is within a bare list or dict has no type to come back in.
 EXACT = frozenset({str, int, float, bool, NoneType, bytes, UUID, Decimal, list, dict})
-ADVICE = "annotate it with types that JSON tells apart (structs of a union by `tag=True`, say), or with Any: it comes as JSON has it then"
+ADVICE = (
+    "annotate it with types that JSON tells apart (structs by `tag=True`, pydantic models by a RootModel with a discriminator), or with Any: "
+    "it comes as JSON has it then"
+)
 ARRAYS = (list, tuple, set, frozenset)
 BYTES = (bytes, bytearray, memoryview)
 FORMS = (str, int, float, bool, list, dict)
