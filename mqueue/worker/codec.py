@@ -239,15 +239,14 @@ class Shape:
         if typing.get_origin(annotation) is not typing.Unpack:
             return hints
         [options] = typing.get_args(annotation)
-        given = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options, include_extras=True).items()}
-        empty = inspect.Parameter.empty
-        for name in given:
-            default = empty if name in options.__required_keys__ else NOT_GIVEN
-            others.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
         try:
+            given = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options, include_extras=True).items()}
+            for name in given:
+                default = inspect.Parameter.empty if name in options.__required_keys__ else NOT_GIVEN
+                others.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
             self.signature = self.signature.replace(parameters=others)
-        except ValueError as error:
-            raise TypeError(f"{self._function.__qualname__}: {options.__qualname__} and its parameters: {error}") from error
+        except Exception as error:
+            raise Unreadable(f"{self._function.__qualname__}: its {annotation} cannot be read: {error}") from error
         return {**hints, **given}
 
     def _hints(self) -> dict[str, Any]:

@@ -286,9 +286,13 @@ def test_what_is_never_an_argument_may_have_any_type() -> None:
 
     def local(n: int, session: Session | None = None) -> Session: ...  # type: ignore[empty-body]
 
+    def either(n: int, session: Session | str = "") -> None: ...
+
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None: ...
 
     local.__annotations__ |= {"session": Session | None, "return": Session}
+    either.__annotations__ |= {"session": Session | str}
+    app.task(name="either")(either)
     task = app.task(name="local")(local)
     app.task(name="wrapped")(wrapper)
     prepare(app)
@@ -312,6 +316,12 @@ def test_keyword_arguments_may_be_those_of_a_typed_dict() -> None:
         with pytest.raises(TypeError, match=says):
             f.message(**wrong)  # type: ignore[call-arg]
     assert f.shape.fit([], {"a": "1"}) == ([], {"a": 1})
+
+    @app.task(name="twice")
+    def twice(a: int, **options: Unpack[Options]) -> None: ...  # type: ignore[misc]
+
+    with pytest.raises(TypeError, match=r"^task twice: .*twice: its .*Options.* cannot be read: duplicate parameter name: 'a'"):
+        twice.message(1)
     with pytest.raises(Misfit, match="missing"):
         f.shape.fit([], {"b": "x"})
     assert f.options(unique="waiting").message(a=1).unique_key == f.options(unique="waiting").message(0, a=1).unique_key
