@@ -25,7 +25,6 @@ ADVICE = (
 )
 ARRAYS = (list, tuple, set, frozenset)
 BYTES = (bytes, bytearray, memoryview)
-FORMS = (str, int, float, bool, list, dict)
 Found = tuple[str, str] | None  # where two values differ, and how
 Compare = Callable[[Any, Any], Found]
 
@@ -230,7 +229,7 @@ def _model(kind: read.CustomType, part: Part) -> Compare:
         if not isinstance(back, kind.cls):
             return _changed(given, back)
         if type(given) is not type(back):
-            return None if type(given) in FORMS else _changed(given, back)
+            return None if type(given) in models.FORMS else _changed(given, back)
         name = models.difference(given, back)
         return None if name is None else (f".{name}", f"this {type(given).__name__} would arrive with another value")
 

@@ -146,6 +146,20 @@ class Bag(BaseModel):
     more: dict[str, list[frozenset[str]]] = {}
 
 
+class Unchecked(BaseModel):
+    """pydantic does not look at defaults."""
+
+    model_config = ConfigDict(use_enum_values=True, extra="allow")
+    rate: float = 0
+    tax: Decimal = "0.19"  # type: ignore[assignment]
+    since: date = "2026-01-01"  # type: ignore[assignment]
+    tags: set[str] = []  # type: ignore[assignment]
+    parts: list[str] = ()  # type: ignore[assignment]
+    inner: Computed | None = {"a": 1}  # type: ignore[assignment]
+    color: Color = Color.RED
+    more: Any = None
+
+
 class Numbers(RootModel[list[float]]):
     pass
 
@@ -184,6 +198,9 @@ def there(annotation: Any, value: Any) -> Any:
         (dict[str, Any], Left(1), "Left would arrive as dict"),
         (Secret, Secret(word=SecretStr("hunter2")), "this Secret would arrive with another value, at `$.word`"),
         (list[Hiding], [Hiding(a=1, b=9)], "this Hiding would arrive with another value, at `$[0].b`"),
+        (Unchecked, Unchecked(more=uuid4()), "this Unchecked would arrive with another value, at `$.more`"),
+        (Unchecked, Unchecked(more=[Decimal(1)]), "this Unchecked would arrive with another value, at `$.more`"),
+        (Unchecked, Unchecked.model_validate({"other": date(2026, 1, 1)}), "this Unchecked would arrive with another value, at `$.other`"),
         (Hiding | None, Left(1), "Left would arrive as Hiding"),
     ],
 )
@@ -243,6 +260,13 @@ def test_a_field_that_its_class_derives_arrives_too() -> None:
     value = Derived(1)
     value.twice, value.cache = 9, {"a": 1}
     assert vars(there(Derived, value)) == {"n": 1, "twice": 9, "cache": {"a": 1}}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_models_defaults_need_not_be_of_their_types() -> None:
+    came = there(Unchecked, Unchecked.model_validate({"more": [1, {"a": None}], "other": 1.5}))
+    assert (came.rate, came.tax, came.since, came.tags, came.parts) == (0.0, Decimal("0.19"), date(2026, 1, 1), set(), [])
+    assert (came.inner, came.color, came.more, came.other) == (Computed(a=1), "r", [1, {"a": None}], 1.5)
 
 
 def test_an_aliased_model_may_come_by_its_alias_from_elsewhere() -> None:
