@@ -179,7 +179,7 @@ def test_all_threads_share_one_app(tasks: Any) -> None:
         ({"QUEUES": []}, "QUEUES is empty"),
         ({"QUEUES": ["a b"]}, "'a b' is no topic"),
         ({"OPTIONS": {"URLS": "x"}}, "OPTIONS has URLS; there are"),
-        ({"OPTIONS": {"RESULT_TTL": 0}}, "result_ttl= is a number of seconds up to"),
+        ({"OPTIONS": {"RESULT_TTL": 0}}, "result_ttl=0: seconds above 0 to 2,592,000"),
     ],
 )
 def test_wrong_settings_are_named(database: str, params: dict[str, Any], says: str) -> None:
