@@ -344,6 +344,16 @@ def test_keyword_arguments_may_be_those_of_a_typed_dict() -> None:
     @app.task(name="twice")
     def twice(a: int, **options: Unpack[Options]) -> None: ...  # type: ignore[misc]
 
+    class Wrong(TypedDict):
+        x: Order | Parcel
+
+    def unsupported(**options: Any) -> None: ...
+
+    unsupported.__annotations__["options"] = Unpack[Wrong]
+    task = app.task(name="unsupported")(unsupported)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"^task unsupported: .*parameter 'x': "):
+            task.message(x=Order(1, []))
     with pytest.raises(TypeError, match=r"^task twice: .*twice: its .*Options.* cannot be read: duplicate parameter name: 'a'"):
         twice.message(1)
     with pytest.raises(Misfit, match="missing"):
