@@ -3,6 +3,8 @@
 An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, by whatever propagator
 is set globally). Each run of a handler is a `process` span of kind consumer, a child of that span and linked to it. Names and attributes
 follow the semantic conventions for messaging. Only the API is used: without an SDK all of it does nothing.
+
+A batch is one span, of a trace of its own, linked to the enqueue of each of its messages. It has failed where one of its items has.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 
 from mqueue import wire
 from mqueue.contrib import metadata
+from mqueue.worker.batch import failed_items
 from mqueue.worker.job import Current
 from mqueue.worker.middleware import Middleware
 from mqueue.worker.outcome import Snooze
@@ -23,6 +26,7 @@ except ImportError as error:
     raise ImportError("mqueue.contrib.opentelemetry needs the OpenTelemetry API: pip install 'mqueue[opentelemetry]'") from error
 
 SYSTEM = "mqueue"
+PUT_OFF = (Snooze, asyncio.CancelledError)  # no failures: it comes again
 Attributes = dict[str, str | int]
 
 
@@ -48,28 +52,46 @@ class OpenTelemetry(Middleware):
 
     @contextmanager
     def run(self, job: Current) -> Iterator[None]:
-        context = propagate.extract(metadata.text(job.metadata))
-        origin = trace.get_current_span(context).get_span_context()
-        links = [Link(origin)] if origin.is_valid else []
-        parent = context if self._continue_trace else None
-        with self._span(f"process {job.topic}", SpanKind.CONSUMER, _of_run(job), parent, links):
+        links = [link for each in job.batch or [job] if (link := _link(each)) is not None]
+        parent = propagate.extract(metadata.text(job.metadata)) if self._continue_trace else None
+        if job.batch:
+            parent = Context()
+        with self._span(f"process {job.topic}", SpanKind.CONSUMER, _of_run(job), parent, links) as span:
             yield
+            _tell_items(job, span)
 
     @contextmanager
     def _span(
         self, name: str, kind: SpanKind, attributes: Attributes, parent: Context | None = None, links: Sequence[Link] = ()
-    ) -> Iterator[None]:
+    ) -> Iterator[Span]:
         with self._tracer.start_as_current_span(
             name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                yield
-            except (Snooze, asyncio.CancelledError) as put_off:  # no failures: it comes again
+                yield span
+            except PUT_OFF as put_off:
                 span.set_attribute("mqueue.outcome", type(put_off).__name__)
                 raise
             except BaseException as raised:
                 _failed(span, raised)
                 raise
+
+
+def _link(job: Current) -> Link | None:
+    """To the enqueue of its message."""
+    origin = trace.get_current_span(propagate.extract(metadata.text(job.metadata), Context())).get_span_context()
+    return Link(origin, {"messaging.message.id": str(job.id)}) if origin.is_valid else None
+
+
+def _tell_items(job: Current, span: Span) -> None:
+    """Of a batch whose handler has returned: it has failed if one of them has."""
+    failed = [(item, wrong) for item, wrong in failed_items(job) if not isinstance(wrong, PUT_OFF)]
+    for item, wrong in failed:
+        span.record_exception(wrong, {"messaging.message.id": str(item.id)})
+    if failed:
+        kinds = {type(wrong).__qualname__ for _, wrong in failed}
+        span.set_attribute("error.type", kinds.pop() if len(kinds) == 1 else "_OTHER")
+        span.set_status(Status(StatusCode.ERROR, f"{len(failed)} of {len(job.batch)} items failed"))
 
 
 def _failed(span: Span, error: BaseException) -> None:
@@ -91,13 +113,14 @@ def _of_send(topics: Sequence[str], messages: Sequence[wire.EnqueueItem]) -> Att
 
 
 def _of_run(job: Current) -> Attributes:
-    return {
+    attributes: Attributes = {
         "messaging.system": SYSTEM,
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.name": job.topic,
-        "messaging.message.id": str(job.id),
         "mqueue.namespace": job.namespace,
         "mqueue.task": job.task,
-        "mqueue.attempt": job.attempt,
     }
+    if job.batch:
+        return {**attributes, "messaging.batch.message_count": len(job.batch)}
+    return {**attributes, "messaging.message.id": str(job.id), "mqueue.attempt": job.attempt}

@@ -1,7 +1,8 @@
 """Errors of handlers in Sentry: `sentry_sdk.init(…)`, then `MQueue(middleware=[LogContext(), Sentry()])`.
 
 Each failed run is one event, with the tags `mqueue.task`, `mqueue.message_id` and `mqueue.attempt`, in the trace of whoever enqueued it.
-What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a run is a transaction.
+What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a run is a transaction. A batch is one run,
+in the trace of its first message; an item that it says has failed is an event of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,12 +10,14 @@ from contextlib import contextmanager
 
 from mqueue import wire
 from mqueue.contrib import metadata
+from mqueue.worker.batch import failed_items
 from mqueue.worker.job import Current
 from mqueue.worker.middleware import Middleware
 from mqueue.worker.outcome import RateLimited, Snooze
 
 try:
     import sentry_sdk
+    from sentry_sdk.tracing import Span
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
     raise ImportError("mqueue.contrib.sentry needs Sentry's SDK: pip install 'mqueue[sentry]'") from error
@@ -46,10 +49,9 @@ class Sentry(Middleware):
     def run(self, job: Current) -> Iterator[None]:
         with sentry_sdk.isolation_scope() as scope:
             scope.clear_breadcrumbs()
-            for name, value in (("task", job.task), ("message_id", job.id), ("attempt", job.attempt)):
-                scope.set_tag(f"mqueue.{name}", str(value))
+            _tag(scope, job)
             put_off = None
-            with self._transaction(job):
+            with self._transaction(job) as span:
                 try:
                     yield
                 except Exception as raised:
@@ -57,18 +59,35 @@ class Sentry(Middleware):
                         _capture(raised)
                         raise
                     put_off = raised  # past the transaction, which has not failed
+                else:
+                    self._tell_items(job, span)
             if put_off is not None:
                 raise put_off
 
+    def _tell_items(self, job: Current, span: Span) -> None:
+        for item, wrong in failed_items(job):
+            if isinstance(wrong, Exception) and not isinstance(wrong, self._ignore):
+                span.set_status("internal_error")
+                with sentry_sdk.new_scope() as scope:
+                    _tag(scope, item)
+                    _capture(wrong)
+
     @contextmanager
-    def _transaction(self, job: Current) -> Iterator[None]:
+    def _transaction(self, job: Current) -> Iterator[Span]:
         transaction = sentry_sdk.continue_trace(metadata.text(job.metadata), op="queue.process", name=job.task, source="task")
         with sentry_sdk.start_transaction(transaction) as span:
             span.set_data("messaging.system", "mqueue")
             span.set_data("messaging.destination.name", job.topic)
             span.set_data("messaging.message.id", str(job.id))
             span.set_data("messaging.message.retry.count", job.attempt - 1)
-            yield
+            if job.batch:
+                span.set_data("messaging.batch.message_count", len(job.batch))
+            yield span
+
+
+def _tag(scope: sentry_sdk.Scope, job: Current) -> None:
+    for name, value in (("task", job.task), ("message_id", job.id), ("attempt", job.attempt)):
+        scope.set_tag(f"mqueue.{name}", str(value))
 
 
 def _capture(error: Exception) -> None:

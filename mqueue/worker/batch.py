@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from datetime import timedelta
 
 from mqueue.worker import options
-from mqueue.worker.job import Job
+from mqueue.worker.job import Current, Job
 
 SIZE_MAX = 1000  # as many as one poll brings
 WAIT_MAX_S = 60.0
@@ -50,6 +50,11 @@ def _verdict(index: int, verdict: object) -> BaseException | None:
     if isinstance(verdict, BaseException):
         return verdict
     return BadVerdicts(f"the verdict on item {index} is a {type(verdict).__name__}: None and True mean done, an exception what failed")
+
+
+def failed_items(job: Current) -> list[tuple[Current, BaseException]]:
+    """For middleware, once the handler of a batch has returned: the items that it says have failed, or are put off, and how."""
+    return [(each, verdict) for each, verdict in zip(job.batch, job._job.verdicts, strict=False) if verdict is not None]
 
 
 def job_of(jobs: Sequence[Job]) -> Job:

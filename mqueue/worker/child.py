@@ -8,10 +8,12 @@ import asyncio
 import faulthandler
 import os
 import random
+import signal
 import sys
 import threading
 import time
 from contextlib import suppress
+from contextvars import copy_context
 
 from mqueue.worker import codec
 from mqueue.worker.channel import Began, Channel, Ended, Run, opened
@@ -50,10 +52,11 @@ class Child:
             task = find(run.module, run.qualname)
             retry = task.retry
             connect(task, run)
-            error, result = self._call(task, run)
+            error, result = copy_context().run(self._call, task, run)  # what it leaves in the context goes with that
         except BaseException as raised:
             error = raised
-        sys.stdout.flush()
+        with suppress(OSError, ValueError, AttributeError):  # it is full, closed, or none: not the job's fault
+            sys.stdout.flush()
         outcome = decide(error, retry=retry, attempt=run.message.attempt, chance=random.random())
         return Ended(outcome.kind, outcome.error, outcome.retry_after, result)
 
@@ -92,6 +95,30 @@ def connect(task: Task[..., object], run: Run) -> None:
         task.app.producer.connect(*endpoint)
 
 
+def stay(signum: int, frame: object) -> None:
+    """SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the channel or kills it."""
+
+
+def leave_forks_alone() -> None:
+    """What a handler forks ends by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not inherited.)"""
+    masks = threading.local()
+
+    def before() -> None:
+        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+    def in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is stay:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        in_parent()
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
 def main(fd: int, with_logs: bool) -> None:
+    signal.signal(signal.SIGTERM, stay)
+    leave_forks_alone()
     faulthandler.enable()
     Child(opened(fd, with_logs)).serve()

@@ -192,8 +192,8 @@ class Shape:
         return self
 
     def _read(self, hints: dict[str, Any]) -> None:
-        hints = self._unpacked(hints)
-        self._targets = {name: _target(hints.get(name, Any)) for name in self.signature.parameters}  # None: as it comes
+        signature, hints = self._unpacked(hints)
+        self._targets = {name: _target(hints.get(name, Any)) for name in signature.parameters}  # None: as it comes
         self._positional: list[Any] = []
         self._named: dict[str, Any] = {}
         self._rest: Any = None
@@ -204,7 +204,7 @@ class Shape:
         self._kind_any_named: kinds.Kind | None = None
         self._least = 0
         needs_names = False
-        for name, parameter in self.signature.parameters.items():
+        for name, parameter in signature.parameters.items():
             place, target, required = parameter.kind, self._targets[name], parameter.default is parameter.empty
             kind = self._kind(target, f"parameter {name!r}", formless=not required)
             if place is parameter.VAR_POSITIONAL:
@@ -227,28 +227,27 @@ class Shape:
         self._returned: Any = _target(hints.get("return", Any))
         self._exact_returned = kinds.exact(self._returned)
         self._kind_returned = self._kind(self._returned, "what it returns") if self._returns else None
+        self.signature = signature
 
     def _kind(self, target: Any, where: str, *, formless: bool = False) -> kinds.Kind | None:
         return None if target is None else kinds.Kind(target, f"{self._function.__qualname__}: {where}", formless=formless)
 
-    def _unpacked(self, hints: dict[str, Any]) -> dict[str, Any]:
+    def _unpacked(self, hints: dict[str, Any]) -> tuple[inspect.Signature, dict[str, Any]]:
         """`**kwargs: Unpack[Options]` as the parameters that it stands for."""
         others = [each for each in self.signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         [*_, last] = [None, *self.signature.parameters.values()]
         annotation = hints.get(last.name) if last is not None else None
         if typing.get_origin(annotation) is not typing.Unpack:
-            return hints
+            return self.signature, hints
         [options] = typing.get_args(annotation)
-        given = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options, include_extras=True).items()}
-        empty = inspect.Parameter.empty
-        for name in given:
-            default = empty if name in options.__required_keys__ else NOT_GIVEN
-            others.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
         try:
-            self.signature = self.signature.replace(parameters=others)
-        except ValueError as error:
-            raise TypeError(f"{self._function.__qualname__}: {options.__qualname__} and its parameters: {error}") from error
-        return {**hints, **given}
+            given = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options, include_extras=True).items()}
+            for name in given:
+                default = inspect.Parameter.empty if name in options.__required_keys__ else NOT_GIVEN
+                others.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+            return self.signature.replace(parameters=others), {**hints, **given}
+        except Exception as error:
+            raise Unreadable(f"{self._function.__qualname__}: its {annotation} cannot be read: {error}") from error
 
     def _hints(self) -> dict[str, Any]:
         try:

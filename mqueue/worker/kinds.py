@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import NoneType
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 from uuid import UUID
 
 from msgspec import inspect as read
@@ -19,10 +19,12 @@ from mqueue.worker import models
 # Each value of them comes back from JSON as it was, unless it has no JSON form at all. (A datetime may have an odd offset.)
 # What is within a bare list or dict has no type to come back in.
 EXACT = frozenset({str, int, float, bool, NoneType, bytes, UUID, Decimal, list, dict})
-ADVICE = "annotate it with types that JSON tells apart (structs of a union by `tag=True`, say), or with Any: it comes as JSON has it then"
+ADVICE = (
+    "annotate it with types that JSON tells apart (structs by `tag=True`, pydantic models by a RootModel with a discriminator), or with Any: "
+    "it comes as JSON has it then"
+)
 ARRAYS = (list, tuple, set, frozenset)
 BYTES = (bytes, bytearray, memoryview)
-FORMS = (str, int, float, bool, list, dict)
 Found = tuple[str, str] | None  # where two values differ, and how
 Compare = Callable[[Any, Any], Found]
 
@@ -46,11 +48,13 @@ class Kind:
         try:
             kind = read.type_info(target)
         except Exception as error:  # annotations are evaluated within
-            raise TypeError(f"{where}: {error}: {ADVICE}") from error
+            if not (formless and any(map(_is_formless, _leaves(target)))):
+                raise TypeError(f"{where}: {error}: {ADVICE}") from error
+            kind = read.AnyType()
         parts = list(_parts(kind, set()))
-        for part in parts:
-            if isinstance(part, read.CustomType) and not models.is_model(part.cls) and not formless:
-                raise TypeError(f"{where}: {part.cls.__qualname__} is no type that an argument of a task can have: {ADVICE}")
+        without = [part.cls for part in parts if isinstance(part, read.CustomType) and not models.is_model(part.cls)]
+        if without and not formless:
+            raise TypeError(f"{where}: {without[0].__qualname__} is no type that an argument of a task can have: {ADVICE}")
         self._kind = kind
         self._compare: Compare | None = None
         # Decimal(1) == 1.0, and what `==` means for a class is its own affair.
@@ -64,6 +68,21 @@ class Kind:
             self._compare = _comparison(self._kind, {})
         found = self._compare(given, back)
         return None if found is None else found[1] + (f", at `${found[0]}`" if found[0] else "")
+
+
+def _leaves(target: Any) -> Iterator[Any]:
+    """The types that an annotation names."""
+    for part in get_args(target) or ():
+        yield from _leaves(part)
+    yield get_origin(target) or target
+
+
+def _is_formless(target: Any) -> bool:
+    try:
+        kind = read.type_info(target)
+    except Exception:
+        return False
+    return isinstance(kind, read.CustomType) and not models.is_model(kind.cls)
 
 
 def _parts(kind: Any, seen: set[int]) -> Iterator[read.Type]:
@@ -210,7 +229,7 @@ def _model(kind: read.CustomType, part: Part) -> Compare:
         if not isinstance(back, kind.cls):
             return _changed(given, back)
         if type(given) is not type(back):
-            return None if type(given) in FORMS else _changed(given, back)
+            return None if type(given) in models.FORMS else _changed(given, back)
         name = models.difference(given, back)
         return None if name is None else (f".{name}", f"this {type(given).__name__} would arrive with another value")
 

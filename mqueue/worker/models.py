@@ -5,12 +5,14 @@ Fields go by their names, so that a model may have what aliases it likes; whoeve
 
 import inspect
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
 from typing import Any
 
 import msgspec
 
 MARK = "__pydantic_serializer__"
+FORMS = (str, int, float, bool, list, dict)
 
 
 def is_model(kind: type) -> bool:
@@ -44,17 +46,20 @@ def _how(target: Any) -> dict[str, bool]:
 
 def difference(given: Any, back: Any) -> str | None:
     """The first field in which two models of one class differ. What is private to them, or computed, does not count."""
+    by_value = given.model_config.get("use_enum_values")  # which a default is not asked for
     for name in type(given).model_fields:
-        if not _alike(getattr(given, name), getattr(back, name)):
+        value = getattr(given, name)
+        if not _alike(value.value if by_value and isinstance(value, Enum) else value, getattr(back, name)):
             return str(name)
-    return None if _alike(given.__pydantic_extra__, back.__pydantic_extra__) else "what is extra"
+    more, came = given.__pydantic_extra__ or {}, back.__pydantic_extra__ or {}
+    return next((name for name in {**more, **came} if name not in more or name not in came or not _alike(more[name], came[name])), None)
 
 
 def _alike(given: Any, back: Any) -> bool:
     if isinstance(given, list | tuple) and isinstance(back, list | tuple):
         return len(given) == len(back) and all(map(_alike, given, back))
     if type(given) is not type(back):
-        return False
+        return _is_form(given, back)
     if isinstance(given, dict):
         return given.keys() == back.keys() and all(_alike(value, back[key]) for key, value in given.items())
     if is_model(type(given)) and hasattr(given, "model_fields_set"):
@@ -63,6 +68,15 @@ def _alike(given: Any, back: Any) -> bool:
         return bool(given == back) or repr(given) == repr(back) == "nan"
     except Exception:  # whatever its class makes of `==`
         return False
+
+
+def _is_form(given: Any, back: Any) -> bool:
+    """A default that pydantic has not looked at, like 0 for a float, or "0.19" for a Decimal. A text of a kind of its own is one too."""
+    if type(given) in (int, float, bool):
+        return not isinstance(back, FORMS) or bool(given == back)
+    if type(given) in FORMS:
+        return not isinstance(back, FORMS)
+    return isinstance(given, type(back)) and bool(given == back)
 
 
 def _sorted(value: Any, dumped: Any) -> Any:

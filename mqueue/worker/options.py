@@ -26,16 +26,21 @@ def _said(option: str, value: object) -> str:
 def number(option: str, value: float, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{_said(option, value)}: {what}")
-    return value
+    return value if type(value) in (int, float) else float(value)  # of a kind of its own: numpy's, say
 
 
 def seconds(option: str, value: Seconds, least: float, most: float, *, above: bool = False) -> float:
     """`above`: more than `least`."""
-    what = f"seconds {'above' if above else 'from'} {least:g} to {most:,.0f}, or a timedelta"
-    given = value.total_seconds() if isinstance(value, timedelta) else number(option, value, what)
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    if type(given) is not float and type(given) is not int:
+        given = number(option, given, _span(least, most, above))
     if not least <= given <= most or (above and given == least):
-        raise ValueError(f"{_said(option, value)}: {what}")
+        raise ValueError(f"{_said(option, value)}: {_span(least, most, above)}")
     return given
+
+
+def _span(least: float, most: float, above: bool) -> str:
+    return f"seconds {'above' if above else 'from'} {least:g} to {most:,.0f}, or a timedelta"
 
 
 def whole(option: str, value: int, least: int, most: int) -> int:
@@ -43,7 +48,7 @@ def whole(option: str, value: int, least: int, most: int) -> int:
         raise TypeError(f"{_said(option, value)}: a whole number from {least:,} to {most:,}")
     if not least <= value <= most:
         raise ValueError(f"{_said(option, value)}: a whole number from {least:,} to {most:,}")
-    return value
+    return int(value)  # of an enum, say
 
 
 def priority(value: int) -> int:
@@ -101,9 +106,9 @@ def of_call(given: dict[str, Any]) -> dict[str, Any]:
     for option, value in chosen.items():
         match option:
             case "priority":
-                priority(value)
+                chosen[option] = priority(value)
             case "max_retries":
-                max_retries(value)
+                chosen[option] = max_retries(value)
             case "lease":
                 chosen[option] = lease(value)
             case "delay" | "ttl":

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from fake_broker import FakeBroker, start
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from working import until, working
 
 from mqueue import Bury, LogContext, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.contrib.opentelemetry import OpenTelemetry
@@ -74,7 +76,8 @@ def test_a_run_is_a_child_of_its_enqueue_and_linked_to_it(traces: Traces, mqueue
     }  # fmt: skip
     assert process.parent is not None
     assert (process.parent.trace_id, process.parent.span_id) == ids(send)
-    assert [(link.context.trace_id, link.context.span_id) for link in process.links] == [ids(send)]
+    [link] = process.links
+    assert ((link.context.trace_id, link.context.span_id), dict(link.attributes or {})) == (ids(send), {"messaging.message.id": str(id)})
     assert [(each.trace_id, each.span_id) for each in seen] == [ids(process)]
     assert not trace.get_current_span().get_span_context().is_valid
 
@@ -141,6 +144,68 @@ def test_many_messages_are_one_span(traces: Traces, mqueue_inline: Inline) -> No
     assert (send.name, (send.attributes or {})["messaging.batch.message_count"], len(runs)) == ("send", 3, 3)
     assert "messaging.destination.name" not in (send.attributes or {})
     assert {run.parent.span_id for run in runs if run.parent} == {send.context.span_id}
+
+
+@pytest.fixture
+def broker() -> Iterator[FakeBroker]:
+    with start() as broker:
+        yield broker
+
+
+async def batch_of(broker: FakeBroker, app: MQueue, verdicts: object, *sent: str | None) -> None:
+    """One batch; each message with that `traceparent`."""
+
+    @app.task(name="many", topic="orders", batch=len(sent), batch_wait=5)
+    async def many(items: list[int]) -> object:
+        if isinstance(verdicts, Exception):
+            raise verdicts
+        return verdicts
+
+    broker.enqueue([many.options(metadata=None if each is None else {"traceparent": each}).message(n) for n, each in enumerate(sent)])
+    async with working(app, broker):
+        await until(lambda: len(broker.settled) == len(sent))
+
+
+def parent(number: int) -> str:
+    return f"00-{number:032x}-{number:016x}-01"
+
+
+async def test_a_batch_is_a_span_linked_to_each_of_its_enqueues(broker: FakeBroker, traces: Traces) -> None:
+    await batch_of(broker, traces.app(), None, parent(7), parent(8), None)
+    [process] = traces.take()
+    assert (process.name, process.parent, process.status.status_code) == ("process orders", None, StatusCode.UNSET)
+    assert process.context.trace_id not in (7, 8)
+    ids = [str(each.id) for each in broker.settled]
+    assert [(link.context.trace_id, link.context.span_id, dict(link.attributes or {})) for link in process.links] == [
+        (7, 7, {"messaging.message.id": ids[0]}),
+        (8, 8, {"messaging.message.id": ids[1]}),
+    ]
+    assert dict(process.attributes or {}) == {
+        "messaging.system": "mqueue", "messaging.operation.name": "process", "messaging.operation.type": "process",
+        "messaging.destination.name": "orders", "messaging.batch.message_count": 3, "mqueue.namespace": "default", "mqueue.task": "many",
+    }  # fmt: skip
+
+
+async def test_a_batch_has_failed_where_an_item_has(broker: FakeBroker, traces: Traces) -> None:
+    await batch_of(broker, traces.app(), [None, ValueError("wrong"), Snooze(1), Bury("never")], *[None] * 4)
+    [process] = traces.take()
+    assert (process.status.status_code, process.status.description) == (StatusCode.ERROR, "2 of 4 items failed")
+    assert (process.attributes or {})["error.type"] == "_OTHER"
+    told = [((event.attributes or {})["exception.message"], (event.attributes or {})["messaging.message.id"]) for event in process.events]
+    ids = [str(each.id) for each in sorted(broker.settled, key=lambda each: each.id)]
+    assert told == [("wrong", ids[1]), ("never", ids[3])]
+
+
+async def test_a_batch_with_items_put_off_has_not_failed(broker: FakeBroker, traces: Traces) -> None:
+    await batch_of(broker, traces.app(), [None, Snooze(1)], None, None)
+    [process] = traces.take()
+    assert (process.status.status_code, process.events) == (StatusCode.UNSET, ())
+
+
+async def test_what_the_handler_of_a_batch_raises_is_on_its_span(broker: FakeBroker, traces: Traces) -> None:
+    await batch_of(broker, traces.app(), ValueError("all"), None, None)
+    [process] = traces.take()
+    assert (process.status.description, len(process.events)) == ("ValueError: all", 1)
 
 
 def test_metadata_of_the_caller_stays_and_too_much_is_left_out(traces: Traces, mqueue_manual: Manual) -> None:

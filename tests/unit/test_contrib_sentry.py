@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import sentry_sdk
+from fake_broker import FakeBroker, start
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
+from working import until, working
 
 from mqueue import Bury, LogContext, MQueue, RateLimited, Retry, Snooze
 from mqueue.contrib.sentry import Sentry
@@ -111,3 +113,43 @@ def test_without_init_nothing_happens(mqueue_manual: Manual) -> None:
     task = app().task(name="x", max_retries=0)(lambda: 1 / 0)
     task.enqueue()
     assert mqueue_manual.drain(dead_ok=True) == Drained(dead=1)
+
+
+@pytest.fixture
+def broker() -> Iterator[FakeBroker]:
+    with start() as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+async def test_each_failed_item_of_a_batch_is_an_event(caught: Caught, broker: FakeBroker, on_loop: bool) -> None:
+    def many(items: list[int]) -> list[Exception | None]:
+        return [None, ValueError("wrong"), Snooze(1), Bury("never"), KeyError("ours"), RateLimited(retry_after=1)]
+
+    async def many_async(items: list[int]) -> list[Exception | None]:
+        return many(items)
+
+    queue = app(KeyError)
+    task = queue.task(name="many", topic="orders", batch=6, batch_wait=5)(many_async if on_loop else many)
+    ids = broker.enqueue([task.message(n) for n in range(6)])
+    async with working(queue, broker):
+        await until(lambda: len(broker.settled) == 6)
+    assert [event["tags"] for event in caught.events] == [
+        {"mqueue.task": "many", "mqueue.message_id": str(id), "mqueue.attempt": "1"} for id in (ids[1], ids[3])
+    ]
+    assert [event["exception"]["values"][0]["type"] for event in caught.events] == ["ValueError", "Bury"]
+    [run] = caught.transactions
+    assert (run["contexts"]["trace"]["status"], run["contexts"]["trace"]["data"]["messaging.batch.message_count"]) == ("internal_error", 6)
+
+
+async def test_what_the_handler_of_a_batch_raises_is_one_event(caught: Caught, broker: FakeBroker) -> None:
+    queue = app()
+
+    @queue.task(topic="orders", batch=3, batch_wait=5, max_retries=0)
+    def many(items: list[int]) -> None:
+        raise ValueError("all")
+
+    broker.enqueue([many.message(n) for n in range(3)])
+    async with working(queue, broker):
+        await until(lambda: len(broker.settled) == 3)
+    assert len(caught.events) == 1

@@ -146,6 +146,20 @@ class Bag(BaseModel):
     more: dict[str, list[frozenset[str]]] = {}
 
 
+class Unchecked(BaseModel):
+    """pydantic does not look at defaults."""
+
+    model_config = ConfigDict(use_enum_values=True, extra="allow")
+    rate: float = 0
+    tax: Decimal = "0.19"  # type: ignore[assignment]
+    since: date = "2026-01-01"  # type: ignore[assignment]
+    tags: set[str] = []  # type: ignore[assignment]
+    parts: list[str] = ()  # type: ignore[assignment]
+    inner: Computed | None = {"a": 1}  # type: ignore[assignment]
+    color: Color = Color.RED
+    more: Any = None
+
+
 class Numbers(RootModel[list[float]]):
     pass
 
@@ -184,6 +198,9 @@ def there(annotation: Any, value: Any) -> Any:
         (dict[str, Any], Left(1), "Left would arrive as dict"),
         (Secret, Secret(word=SecretStr("hunter2")), "this Secret would arrive with another value, at `$.word`"),
         (list[Hiding], [Hiding(a=1, b=9)], "this Hiding would arrive with another value, at `$[0].b`"),
+        (Unchecked, Unchecked(more=uuid4()), "this Unchecked would arrive with another value, at `$.more`"),
+        (Unchecked, Unchecked(more=[Decimal(1)]), "this Unchecked would arrive with another value, at `$.more`"),
+        (Unchecked, Unchecked.model_validate({"other": date(2026, 1, 1)}), "this Unchecked would arrive with another value, at `$.other`"),
         (Hiding | None, Left(1), "Left would arrive as Hiding"),
     ],
 )
@@ -245,6 +262,13 @@ def test_a_field_that_its_class_derives_arrives_too() -> None:
     assert vars(there(Derived, value)) == {"n": 1, "twice": 9, "cache": {"a": 1}}
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_models_defaults_need_not_be_of_their_types() -> None:
+    came = there(Unchecked, Unchecked.model_validate({"more": [1, {"a": None}], "other": 1.5}))
+    assert (came.rate, came.tax, came.since, came.tags, came.parts) == (0.0, Decimal("0.19"), date(2026, 1, 1), set(), [])
+    assert (came.inner, came.color, came.more, came.other) == (Computed(a=1), "r", [1, {"a": None}], 1.5)
+
+
 def test_an_aliased_model_may_come_by_its_alias_from_elsewhere() -> None:
     def f(a: Aliased) -> None: ...
 
@@ -286,9 +310,13 @@ def test_what_is_never_an_argument_may_have_any_type() -> None:
 
     def local(n: int, session: Session | None = None) -> Session: ...  # type: ignore[empty-body]
 
+    def either(n: int, session: Session | str = "") -> None: ...
+
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None: ...
 
     local.__annotations__ |= {"session": Session | None, "return": Session}
+    either.__annotations__ |= {"session": Session | str}
+    app.task(name="either")(either)
     task = app.task(name="local")(local)
     app.task(name="wrapped")(wrapper)
     prepare(app)
@@ -312,6 +340,22 @@ def test_keyword_arguments_may_be_those_of_a_typed_dict() -> None:
         with pytest.raises(TypeError, match=says):
             f.message(**wrong)  # type: ignore[call-arg]
     assert f.shape.fit([], {"a": "1"}) == ([], {"a": 1})
+
+    @app.task(name="twice")
+    def twice(a: int, **options: Unpack[Options]) -> None: ...  # type: ignore[misc]
+
+    class Wrong(TypedDict):
+        x: Order | Parcel
+
+    def unsupported(**options: Any) -> None: ...
+
+    unsupported.__annotations__["options"] = Unpack[Wrong]
+    task = app.task(name="unsupported")(unsupported)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"^task unsupported: .*parameter 'x': "):
+            task.message(x=Order(1, []))
+    with pytest.raises(TypeError, match=r"^task twice: .*twice: its .*Options.* cannot be read: duplicate parameter name: 'a'"):
+        twice.message(1)
     with pytest.raises(Misfit, match="missing"):
         f.shape.fit([], {"b": "x"})
     assert f.options(unique="waiting").message(a=1).unique_key == f.options(unique="waiting").message(0, a=1).unique_key

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -105,6 +106,19 @@ def test_what_is_at_a_limit_is_sent(app: MQueue) -> None:
     for given in (options, {"priority": 2**31 - 1, "max_retries": 0, "lease": 0.05, "delay": 0, "ttl": 1e-6, "idempotency_key": "x"}):
         item = app.task(work).options(**given).message()  # type: ignore[arg-type]
         assert msgspec.convert(msgspec.to_builtins(item), EnqueueItem) == item
+
+
+class Urgency(IntEnum):
+    HIGH = 1
+
+
+class Measured(float): ...
+
+
+def test_numbers_may_be_of_kinds_of_their_own(app: MQueue) -> None:
+    task = app.task(name="t", priority=Urgency.HIGH, lease=Measured(5))(work)
+    for item in (task.message(), task.options(priority=Urgency.HIGH, delay=Measured(2), max_retries=Urgency.HIGH).message()):
+        assert (type(item.priority), type(item.lease), item.priority, item.lease) == (int, float, 1, 5.0)
 
 
 def test_a_time_zone_may_be_an_object(app: MQueue) -> None:

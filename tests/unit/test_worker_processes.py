@@ -243,9 +243,7 @@ def test_memory_that_cannot_be_watched_is_told(monkeypatch: pytest.MonkeyPatch) 
         jobs.modest.check_process()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"time_limit": 3}, {"memory_limit_mb": 3}, {"executor": "process", "time_limit": 0}, {"executor": "threads"}]
-)
+@pytest.mark.parametrize("wrong", [{"time_limit": 3}, {"memory_limit_mb": 3}, {"executor": "threads"}])
 def test_limits_are_for_processes(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"process|time_limit=0"):
         MQueue().task(**wrong)
