@@ -54,7 +54,7 @@ class Engine:
         dead_letters = DeadLetters(shards, slots, clock)
         workers = Workers(shards[0].store, clock)
         views = Views(shards, workers.progress)
-        results = Results(shards, slots, result_waiters, views.message, clock)
+        results = Results(shards, slots, result_waiters, views.look, clock)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)
         self.schedules = Schedules(shards, slots, clock, enqueuer.enqueue)

@@ -14,6 +14,7 @@ from mqueue.message import MessageStatus, TopicName, TopicStats
 
 STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dead", "n": "waiting"}
 LOOKS_MAX, LOOK_PAUSE_S = 5, 0.02
+GAP_S = 0.1  # between an ack and its result, at most, as a rule
 LOOK_S = 0.05  # a flush comes every 60 ms on a busy shard: a look that takes longer would be repeated in vain
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
@@ -78,7 +79,15 @@ class Views:
         return found
 
     async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Of these namespaces (None: of all) only."""
+        """Of these namespaces (None: of all) only. What is not there may be about to leave its result: it is looked for again."""
+        found = await self.look(id, namespaces)
+        if found is None:
+            await asyncio.sleep(GAP_S)
+            found = await self.look(id, namespaces)
+        return found
+
+    async def look(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
+        """As it is at this moment."""
         try:
             for shard in self._shards:
                 if (found := await self._live(shard, id)) is None:

@@ -25,7 +25,7 @@ async def pool(stores: StoreUrls, request: pytest.FixtureRequest) -> AsyncIterat
     await proxy.start()
     url = stores.redis_addrs[0] if request.param == "unix socket" else f"redis://127.0.0.1:{proxy.port}"
     pool = BlockingConnectionPool.from_url(
-        url, password=stores.redis_password, max_connections=CONNECTIONS, timeout=TIMEOUT_S, socket_timeout=None
+        url, password=stores.redis_password, max_connections=CONNECTIONS, timeout=10 * TIMEOUT_S, socket_timeout=None
     )
     yield pool
     await pool.disconnect()
@@ -46,7 +46,7 @@ async def test_many_at_once_get_their_own_answers_and_leave_room_for_others(pool
 
 
 async def test_the_server_closes_them_and_nobody_notices(pool: Any, stores: StoreUrls) -> None:
-    connections = Connections(pool, TIMEOUT_S)
+    connections = Connections(pool, 5.0)
     await echo(connections, HELD_MAX)
     async with aioredis.from_url(stores.redis_addrs[0], password=stores.redis_password) as other:
         assert await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") >= HELD_MAX

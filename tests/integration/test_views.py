@@ -8,8 +8,8 @@ from by_hand import enqueue, serve
 from stores import World
 
 from mqueue.broker import views
-from mqueue.broker.views import Views
-from mqueue.message import TopicName, TopicStats
+from mqueue.broker.views import GAP_S, Views
+from mqueue.message import MessageStatus, Result, TopicName, TopicStats
 
 FLUSH_TAKES_S = 0.05
 
@@ -54,3 +54,19 @@ def test_a_look_that_takes_longer_than_flushes_are_apart_is_not_repeated(world: 
     monkeypatch.setattr(views, "LOOK_S", 0.0)
     [topic] = world.run(Views([world.lead.shard], no_progress).topics(None))
     assert (looks, topic.waiting) == (1, 3)
+
+
+def test_a_message_that_is_about_to_leave_its_result_is_not_unknown(world: World) -> None:
+    """Between its ack and the row of its result there is neither of them."""
+    world.run(world.fresh())
+    serve(world)
+
+    async def look_between() -> MessageStatus | None:
+        looking = asyncio.create_task(Views([world.lead.shard], no_progress).message(5))
+        await asyncio.sleep(GAP_S / 3)
+        await world.lead.shard.store.keep_results([Result(5, "n", "t", bytes(12), b"1", 60.0)])
+        return await looking
+
+    found = world.run(look_between())
+    assert found is not None and (found.namespace, found.topic, found.state) == ("n", "t", "done")
+    assert world.run(Views([world.lead.shard], no_progress).message(6)) is None
