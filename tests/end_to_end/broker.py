@@ -5,6 +5,7 @@ Its stores outlive a `kill -9` of the broker on purpose; `close` ends them too, 
 
 import json
 import os
+import random
 import re
 import select
 import shutil
@@ -16,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ import redis
 READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
+PORTS = 12_000, 32_000
 STOP_S = 35.0  # a little above what the broker allows itself
 OURS = ("MQUEUE_", "DATABASE_URLS", "REDIS_", "WAL_DIR", "JWT_SECRET", "NAMESPACE_QUOTAS", "TLS_")
 
@@ -198,11 +200,13 @@ def until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Below those that the system gives to connections, and to whoever takes any: one would be gone before it is used."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(*PORTS)))
+            found += {probe.getsockname()[1]} - {*found}
+    return found
 
 
 def _pid(file: Path) -> int | None:
