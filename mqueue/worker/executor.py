@@ -77,6 +77,8 @@ class Executor:
     def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
         """Of a batch, those of its jobs are in `job.outcomes`."""
         if job.batch is not None:
+            for each in job.batch:  # told one by one: not each may have heard of it
+                each.overdue = each.overdue or job.overdue
             errors = job.verdicts if error is None else [error] * len(job.batch)
             job.outcomes = [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
             return DONE

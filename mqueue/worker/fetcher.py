@@ -120,7 +120,7 @@ class Fetcher:
     def doubt(self) -> None:
         """The polls that wait may wait in vain: others go out in their place."""
         for poll in list(self._waiting):
-            poll.cancel()
+            self._loop.call_soon(poll.cancel)  # once it has begun: of one that never did nobody would give back the slots
 
     def resume(self) -> None:
         """The broker answers again: no poll waits for its pause to end."""
@@ -167,7 +167,7 @@ class Fetcher:
     def hurry(self, patience: float) -> None:
         """The drain under way ends within so many seconds."""
         if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(self._loop.time() + patience)
+            self._patience.reschedule(min(self._patience.when() or float("inf"), self._loop.time() + patience))
 
     def abort(self) -> list[asyncio.Task[None]]:
         """Send nothing more; the polls that were under way, cancelled."""
@@ -243,9 +243,7 @@ class Fetcher:
     def _next_fetch(self, now: float) -> tuple[Lane | None, int]:
         """The lane whose turn it is, the hungry first, and its share of the free slots."""
         open_lanes = [
-            lane
-            for lane in self._lanes
-            if not lane.waiting and not lane.filling and not (lane.batch and lane.asked) and now >= lane.pause.until
+            lane for lane in self._lanes if not lane.waiting and not lane.filling and not (lane.batch and lane.asked) and not lane.pause.failed
         ]
         chosen = [lane for lane in open_lanes if lane.hungry] or open_lanes
         free = self._free
@@ -306,6 +304,7 @@ class Fetcher:
         came = len(polled.messages) if polled is not None else 0
         self._asked -= taken(lane, limit)
         self._sent -= len(batch)
+        self._settles.landed(batch)
         self._running += taken(lane, came)
         task = asyncio.current_task()
         if task is not None:

@@ -35,6 +35,7 @@ LAST_WORDS_S = 1.0  # to read what it has told before its end
 SILENT_S = 5.0  # without a report it counts as stuck
 KILL_S = 10.0  # beyond what a worker takes to stop
 RELOAD_GRACE_S = 2.0
+ENDED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -HURRY)  # before it has begun, or when all is done
 
 log = structlog.get_logger("mqueue.worker")
 _report = msgspec.msgpack.Decoder(Status | Refused)
@@ -158,9 +159,7 @@ class Fleet:
             except OSError as no:  # this machine has no process, or no socket, to spare
                 code, slot.told, slot.refused = 1, None, Refused(f"a worker process cannot be started: {no}", 1)
             if self._stopping.is_set():
-                slot.code = (
-                    0 if code in (-signal.SIGTERM, -HURRY) else abs(code)
-                )  # SIGTERM ends one only before it has begun, or when all is done
+                slot.code = 0 if code in ENDED_BY else abs(code)
                 return
             if slot.renewed:
                 continue

@@ -4,6 +4,7 @@ A lease is renewed at a third of its length, by the monotonic clock: the worker'
 task may has its lease renewed no more: whatever its handler does, and though the loop be blocked, it comes again elsewhere.
 """
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -90,10 +91,14 @@ class Heartbeat:
                 now = self._clock.monotonic()
                 over = [job for job in self._held if job.over_at <= now]
                 for job in over:
-                    del self._held[job]
+                    if job.ended:  # in time: its settle is on its way, and needs the lease
+                        job.over_at = math.inf
+                    else:
+                        del self._held[job]
                 due = [job for job in self._held if job.renew_at <= now + min(job.lease / 30, TOGETHER_S)]
             for job in over:
-                self._overdue(job)
+                if job.over_at < math.inf:
+                    self._overdue(job)
             pause = 0.0 if self._renew(due[: m.BATCH_MAX]) else RETRY_S
 
     def _renew(self, jobs: list[Job]) -> bool:

@@ -15,6 +15,7 @@ class Pause:
 
     failed: int = 0
     until: float = 0.0
+    trying: bool = False  # a try is under way
 
     def extend(self, now: float, asked: float | None, jitter: float) -> None:
         self.failed += 1

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -25,6 +26,7 @@ from mqueue.worker.sources import WorkerError
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 EXIT_S = 3.0  # for exit handlers
+LEAVE_LOOK_S = 0.1
 PROBE_HOST = "0.0.0.0"  # an orchestrator asks from outside, at the pod's address
 
 
@@ -114,12 +116,19 @@ def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int
     def hear(*_: object) -> None:
         nonlocal heard
         heard += 1
-        if heard >= times and worker.blocked:
-            os.write(2, b"mqueue worker: stopped at once, though its event loop is blocked; its jobs come again when their leases end\n")
-            os._exit(1)
+        if heard == times:
+            threading.Thread(target=leave, name="mqueue-leave", daemon=True).start()
+
+    def leave() -> None:
+        """Whether the loop is blocked shows only after a while."""
+        while not worker.blocked:
+            time.sleep(LEAVE_LOOK_S)
+        os.write(2, b"mqueue worker: stopped at once, though its event loop is blocked; its jobs come again when their leases end\n")
+        os._exit(1)
 
     for sign in signs:
         signal.signal(sign, hear)
+        signal.siginterrupt(sign, False)
 
 
 def work(options: Options, around: Around, listen: Callable[[Worker], None] = obey) -> int:
@@ -152,7 +161,7 @@ async def _serve(make: Callable[[], Worker], around: Around, listen: Callable[[W
     listen(worker)
     with around(worker):
         code = await worker.run()
-    if worker.cut_off:  # their threads, or what they do in spite of being cancelled, must not hold the process
+    if worker.cancelled or worker.cut_off:  # their threads, or what they do in spite of it, must not hold the process
         _exit_without_them(code)
     return code
 
@@ -182,7 +191,8 @@ def _on_signals(stop: Callable[[], None], retire: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for sign in STOPS:
         loop.add_signal_handler(sign, stop)
-    loop.add_signal_handler(signal.SIGHUP, retire)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        loop.add_signal_handler(signal.SIGHUP, retire)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import structlog
 
 from mqueue import wire
 from mqueue.clock import Clock
-from mqueue.worker.fetcher import UNSENDABLE, Poll
+from mqueue.worker.fetcher import Poll
 from mqueue.worker.outcome import summary
 
 CHECK_S = 2.0  # after the last answer
@@ -47,7 +47,7 @@ class Reach:
             try:
                 polled = await poll(request)
             except Exception as error:
-                if request.settle and isinstance(error, UNSENDABLE):  # an answer, about one settle
+                if request.settle:  # it may be about one of them; a fetch without any follows
                     raise
                 self._failing, self._reason = True, summary(error)
                 raise

@@ -103,7 +103,8 @@ class Worker:
         self._refusal: MQueueError | None = None
         self.started = False
         self.counts: Counter[str] = Counter()
-        self.cut_off = 0  # handlers that still ran when the worker gave them up
+        self.cancelled = 0  # handlers that it told to end: threads that they waited for may go on
+        self.cut_off = 0  # those that still ran when it gave them up
 
     def stop(self) -> None:
         """Stop gracefully; called again, at once. On the worker's loop."""
@@ -360,6 +361,7 @@ class Worker:
             for each in (job, *(job.batch or ())):
                 each.stopping = True
             if (cancel := job.cancel) is not None:
+                self.cancelled += 1
                 cancel()
             else:
                 self._give_up(job)

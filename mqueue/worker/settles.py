@@ -6,6 +6,7 @@ results, and the others must not wait for that. One that is refused, or cannot b
 again one by one.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Settles:
         """When the first may go."""
         if not self._pauses:
             return 0.0
-        return min((self._pauses[end.kind].until if end.kind in self._pauses else 0.0 for end in self._ends), default=0.0)
+        pauses = (self._pauses.get(end.kind) for end in self._ends)
+        return min((0.0 if pause is None else math.inf if pause.trying else pause.until for pause in pauses), default=0.0)
 
     def take(self, now: float) -> tuple[list[End], bool]:
         """The next poll's; and whether they must go without a fetch, which they could spoil again."""
@@ -62,13 +64,21 @@ class Settles:
         first = next((end for end in self._ends if self._may_go(end, now)), None)
         if first is None:
             return [], False
+        if (pause := self._pauses.get(kind := first.kind)) is not None:
+            pause.trying = True
         if first.alone:
             self._ends.remove(first)
             self._alone -= 1
             return [first], True
-        if (kind := first.kind) in self._pauses:
+        if pause is not None:
             return self._take(lambda end: not end.alone and end.kind == kind), True
         return self._take(lambda end: not end.alone and end.kind not in self._pauses), False
+
+    def landed(self, ends: Sequence[End]) -> None:
+        """The poll with them is back, or has failed."""
+        for end in ends if self._pauses else ():
+            if (pause := self._pauses.get(end.kind)) is not None:
+                pause.trying = False
 
     def give_back(self, ends: Sequence[End]) -> None:
         """They were not sent, or nothing is known of them."""
@@ -103,7 +113,7 @@ class Settles:
 
     def _may_go(self, end: End, now: float) -> bool:
         pause = self._pauses.get(end.kind)
-        return pause is None or pause.until <= now
+        return pause is None or (pause.until <= now and not pause.trying)
 
     def _take(self, fits: Callable[[End], bool]) -> list[End]:
         """From the front, as many as a poll takes."""

@@ -13,7 +13,7 @@ from mqueue.worker.app import MQueue
 from mqueue.worker.fetcher import Fetcher
 from mqueue.worker.job import Job
 from mqueue.worker.lane import lanes
-from mqueue.worker.settles import RESULT_BYTES
+from mqueue.worker.settles import RESULT_BYTES, End, Settles
 
 BAD = 7
 
@@ -261,3 +261,38 @@ async def test_a_drain_that_is_hurried_ends_soon() -> None:
         assert await draining == 1
     assert asyncio.get_running_loop().time() - began < 5
     fetcher.hurry(1)
+
+
+async def test_a_poll_that_is_given_up_before_it_begins_gives_back_its_slots() -> None:
+    broker = Apart()
+    fetcher = fetching(broker, "n")
+    fetcher._look()
+    fetcher.doubt()
+    async with asyncio.timeout(5):
+        while len(broker.fetched) < 2:
+            await asyncio.sleep(0.001)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
+    assert fetcher._asked == 0
+
+
+def test_of_a_kind_that_is_not_answered_one_poll_at_a_time_is_under_way() -> None:
+    """Where it hangs, its others would take all the polls there are."""
+    settles = Settles()
+    settles.add(End(end(1), None))
+    [first], apart = settles.take(0.0)
+    assert not apart and settles.unanswered([first], 0.0, None, 0.0)
+    settles.add(End(structs.replace(end(2), topic="other"), None))
+    assert settles.due(0.0) == 1 and settles.take(0.0)[0][0].settle.id == 2
+    later = settles.due_at()
+    batch, apart = settles.take(later)
+    assert [each.settle.id for each in batch] == [1] and apart
+    settles.add(End(end(3), None))
+    assert settles.due(later + 60) == 0 and settles.due_at() == float("inf") and settles.take(later + 60) == ([], False)
+    settles.landed(batch)
+    settles.unanswered(batch, later, None, 0.0)
+    assert later < settles.due_at() < later + 60
+    batch, apart = settles.take(settles.due_at())
+    settles.landed(batch)
+    assert [each.settle.id for each in batch] == [1, 3] and settles.answered(batch)
+    assert (len(settles), settles.due_at()) == (0, 0.0)

@@ -61,3 +61,29 @@ def test_a_renewal_that_fails_is_tried_again(
         assert lost == []
     finally:
         beat.stop()
+
+
+def test_a_job_that_ended_in_time_keeps_its_lease_until_that_is_settled() -> None:
+    """Its settle may have to wait for the broker for longer than the job may run."""
+    renewals: list[int] = []
+    enough = threading.Event()
+    overdue: list[Job] = []
+
+    def extend(items: Sequence[wire.ExtendItem]) -> list[wire.Verdict]:
+        renewals.extend(item.id for item in items)
+        if len(renewals) == 4:
+            enough.set()
+        return [wire.Verdict(item.id, "ok") for item in items]
+
+    beat = Heartbeat(extend, lambda job: None, SystemClock(), overdue.append)
+    ended, runs = job(1), job(2)
+    for each in (ended, runs):
+        beat.hold(each)
+        beat.limit(each, 0.05)
+    ended.ended = True
+    beat.start()
+    try:
+        assert enough.wait(5)
+    finally:
+        beat.stop()
+    assert overdue == [runs] and renewals == [1] * 4

@@ -10,6 +10,9 @@ from working import until, working
 
 from mqueue import Retry, current
 from mqueue.worker.app import MQueue
+from mqueue.worker.heartbeat import Heartbeat
+from mqueue.worker.job import Job
+from mqueue.worker.outcome import TimeLimit
 
 LEASE_S = 1.0
 
@@ -40,8 +43,6 @@ async def test_a_handler_on_the_loop_is_cancelled_and_the_job_has_failed(app: MQ
 
 
 async def test_a_policy_may_name_it(app: MQueue, broker: FakeBroker) -> None:
-    from mqueue.worker.outcome import TimeLimit
-
     @app.task(topic="t", max_run_time=0.1, retry=Retry(never=(TimeLimit,)))
     async def hang() -> None:
         await asyncio.sleep(60)
@@ -126,6 +127,28 @@ async def test_a_batch_is_cancelled_once(app: MQueue, broker: FakeBroker) -> Non
     async with working(app, broker):
         await until(lambda: len(broker.dead()) == 3)
     assert cleaned == ["up"]
+
+
+async def test_all_of_a_batch_ran_for_too_long_though_one_was_told_first(
+    app: MQueue, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, limited = Heartbeat.limit, []
+
+    def limit_one(self: Heartbeat, job: Job, seconds: float) -> None:
+        if not limited:
+            limited.append(job)
+            limit(self, job, seconds)
+
+    monkeypatch.setattr(Heartbeat, "limit", limit_one)
+
+    @app.task(topic="b", batch=3, batch_wait=1, max_run_time=0.2, retry=Retry(never=(TimeLimit,)))
+    async def hang(items: list[int]) -> None:
+        await asyncio.sleep(60)
+
+    broker.enqueue([hang.message(n) for n in range(3)])
+    async with working(app, broker):
+        await until(lambda: len(broker.dead()) == 3)
+    assert [settle.kind for settle in broker.settled] == ["bury"] * 3
 
 
 @pytest.mark.parametrize("options", [{"max_run_time": 0}, {"max_run_time": "5"}, {"max_run_time": 5, "executor": "process"}])

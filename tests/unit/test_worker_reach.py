@@ -6,7 +6,7 @@ import pytest
 
 from mqueue import wire
 from mqueue.clock import SystemClock
-from mqueue.errors import Invalid
+from mqueue.errors import Invalid, Unavailable
 from mqueue.worker.reach import SILENT_S, Reach
 
 
@@ -35,7 +35,7 @@ async def test_what_was_sent_in_a_silence_is_given_up_when_it_is_over() -> None:
 
 
 async def test_a_refused_fetch_says_that_no_work_can_be_claimed() -> None:
-    """A refused settle does not: it is about that settle."""
+    """A settle that is not taken does not: the fetch without it, which follows, tells."""
 
     class Later(SystemClock):
         ahead = 0.0
@@ -47,14 +47,16 @@ async def test_a_refused_fetch_says_that_no_work_can_be_claimed() -> None:
     reach = Reach(clock)
 
     async def poll(request: wire.Poll) -> wire.Polled:
-        if request.settle or "odd" in request.topics:
+        if request.settle:
+            raise Unavailable("no place for results")
+        if "odd" in request.topics:
             raise Invalid("not that")
         return wire.Polled([], [])
 
     watched = reach.watched(poll)
     await watched(wire.Poll(topics=["t"], limit=1))
     clock.ahead = SILENT_S + 1
-    with pytest.raises(Invalid):
+    with pytest.raises(Unavailable):
         await watched(wire.Poll(settle=[wire.PollSettle(id=1, topic="t", kind="ack")]))
     assert not reach._failing
     with pytest.raises(Invalid):

@@ -104,10 +104,10 @@ PROGRAM = """
 
 
 @contextmanager
-def program(broker: FakeBroker, folder: Path, code: str) -> Iterator["subprocess.Popen[str]"]:
+def program(broker: FakeBroker, folder: Path, code: str, *under: str) -> Iterator["subprocess.Popen[str]"]:
     (folder / "jobs.py").write_text(textwrap.dedent(code))
     environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": HERE}
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
+    command = [*under, sys.executable, "-c", textwrap.dedent(PROGRAM)]
     with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -115,7 +115,9 @@ def program(broker: FakeBroker, folder: Path, code: str) -> Iterator["subprocess
             process.kill()
 
 
-def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [True, False])
+def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker, tmp_path: Path, late: bool) -> None:
+    """`late`: it is known by then that it is."""
     code = """
         import time
         from mqueue import task
@@ -131,13 +133,58 @@ def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker,
     with program(broker, tmp_path, code) as process:
         assert process.stdout is not None and process.stdout.readline() == "blocked\n"
         assert process.stderr is not None
-        while "event loop blocked" not in process.stderr.readline():
+        while late and "event loop blocked" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
+
+
+def test_a_second_signal_does_not_wait_for_a_thread_that_a_handler_waits_for(broker: FakeBroker, tmp_path: Path) -> None:
+    code = """
+        import asyncio, time
+        from mqueue import task
+
+        @task(topic="t")
+        async def run() -> None:
+            print("running", flush=True)
+            await asyncio.to_thread(time.sleep, 60)
+    """
+    app = MQueue(broker.url, broker.token)
+    app.task(topic="t", name="jobs.run")(lambda: None).enqueue()
+    with program(broker, tmp_path, code) as process:
+        assert process.stdout is not None and process.stdout.readline() == "running\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert process.wait(15) == 0
+
+
+def test_the_end_of_the_terminal_stops_it_unless_it_is_to_be_ignored(broker: FakeBroker, tmp_path: Path) -> None:
+    app = MQueue(broker.url, broker.token)
+    app.task(topic="t", name="jobs.run")(lambda: None).enqueue()
+    code = """
+        import time
+        from mqueue import task
+
+        @task(topic="t")
+        def run() -> None:
+            print("ran", flush=True)
+    """
+    for ignored in (True, False):
+        with program(broker, tmp_path, code, *(["nohup"] if ignored else [])) as process:
+            if ignored:
+                assert process.stdout is not None and process.stdout.readline() == "ran\n"
+            else:
+                assert process.stderr is not None and any("started" in line for line in process.stderr)
+            process.send_signal(signal.SIGHUP)
+            if ignored:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
