@@ -122,6 +122,10 @@ class Fetcher:
         for poll in list(self._waiting):
             self._loop.call_soon(poll.cancel)  # once it has begun: of one that never did nobody would give back the slots
 
+    def away_s(self, since: float) -> float:
+        """The longest absence of the worker since then (`elapsed_s`), in seconds."""
+        return self._absence.longest_s(since)
+
     def resume(self) -> None:
         """The broker answers again: no poll waits for its pause to end."""
         for lane in self._lanes:
@@ -337,7 +341,7 @@ class Fetcher:
 
     def _fresh(self, messages: list[wire.Message], sent: float) -> list[wire.Message]:
         """Without those whose lease may be over: they go back, which changes nothing where it is."""
-        away_s = self._absence.longest_s(sent) if messages else 0.0
+        away_s = self.away_s(sent) if messages else 0.0
         for message in (late := [message for message in messages if away_s > message.lease / 3]):
             self.finish(outcome.RELEASED.settle(message), None, slots=0)
         if late:

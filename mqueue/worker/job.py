@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.clock import elapsed_s
 
 if TYPE_CHECKING:
     from mqueue.worker.outcome import Outcome
@@ -34,6 +35,7 @@ class Job:
         "args",
         "batch",
         "began",
+        "came",
         "cancel",
         "ended",
         "kwargs",
@@ -58,6 +60,7 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.lease = lease  # seconds
+        self.came = elapsed_s()
         self.began = self.renew_at = 0.0  # monotonic seconds
         self.over_at = math.inf  # when it has run for as long as it may
         self.batch: tuple[Job, ...] | None = None  # its jobs, where this is a batch of them

@@ -259,13 +259,13 @@ class Worker:
         self._executor.start(job)
 
     def _begin(self, jobs: Sequence[Job]) -> None:
-        """A batch, without what was lost as it was gathered."""
-        kept = [job for job in jobs if not job.lost]
+        """A batch, without what was lost as it was gathered, or may have been: while the worker was away."""
+        away_s = self._fetcher.away_s(jobs[0].came)
+        kept = [job for job in jobs if not job.lost and away_s <= job.lease / 3]
         if not kept:
             return self._ended(job_of(jobs), outcome.RELEASED)
-        for job in jobs:
-            if job.lost:
-                self._finish(job, outcome.RELEASED, slots=0)
+        for job in {*jobs} - {*kept}:
+            self._finish(job, outcome.RELEASED, slots=0)
         return self._start(job_of(kept))
 
     def _job(self, message: wire.Message) -> Job | None:

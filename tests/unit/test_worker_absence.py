@@ -61,3 +61,22 @@ async def test_a_short_one_matters_to_nobody(broker: FakeBroker, monkeypatch: py
         time.sleep(0.5)  # of the default lease
         await until(lambda: not broker.live())
     assert {settle.kind for settle in broker.settled} == {"ack"}
+
+
+async def test_a_batch_that_was_gathered_before_goes_back(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absence, "TURN_S", 0.05)
+    app = MQueue(broker.url, broker.token)
+    ran: list[list[int]] = []
+
+    @app.task(topic="t", batch=2, batch_wait=0.7, lease=1)
+    async def run(items: list[int]) -> None:
+        ran.append(items)
+
+    async with working(app, broker) as worker:
+        await until(lambda: broker.waiting)
+        broker.enqueue([run.message(1)])
+        await until(lambda: any(worker._gatherer._open.values()))
+        time.sleep(0.6)
+        await until(lambda: not broker.live())
+    assert ran == [[1]]
+    assert [settle.kind for settle in broker.settled] == ["release", "ack"]
