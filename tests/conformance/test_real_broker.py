@@ -16,6 +16,7 @@ import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog._config import BoundLoggerLazyProxy
 
 from mqueue import MQueue, Snooze
 from mqueue.client import Client
@@ -83,6 +84,9 @@ def unconfigured() -> Iterator[None]:
     """structlog as it is in a test of whoever does not know it."""
     known = structlog.get_config() if structlog.is_configured() else None
     structlog.reset_defaults()
+    for module in [module for name, module in sys.modules.items() if name.startswith("mqueue.")]:
+        if isinstance(logger := vars(module).get("log"), BoundLoggerLazyProxy):
+            vars(logger).pop("bind", None)  # what it was when a test before this one first used it
     yield
     assert not structlog.is_configured()
     if known is not None:
