@@ -53,7 +53,7 @@ class Engine:
         settler = Settler(shards, committers, slots, metrics, jitter, result_waiters, result_max)
         dead_letters = DeadLetters(shards, slots, clock)
         workers = Workers(shards[0].store, clock)
-        views = Views(shards, workers.progress)
+        views = Views(shards, workers.progress, settler.leaves)
         results = Results(shards, slots, result_waiters, views.look, clock)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)

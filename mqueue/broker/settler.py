@@ -48,10 +48,23 @@ class Settler:
         self._waiters = waiters
         self._result_max = result_max
         self._writers = [ResultWriter(shard.store) for shard in shards]
+        self._leaving: set[int] = set()
+
+    def leaves(self, id: int) -> bool:
+        """Is this message being settled here with a result? For a moment there is neither of them."""
+        return id in self._leaving
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
         """Raises TooLarge for a result, before anything is settled; Unavailable where one was not kept though its message is settled."""
         self._check_results(settles)
+        leaving = {s.id for s in settles if s.result is not None}
+        self._leaving |= leaving
+        try:
+            return await self._settle(settles)
+        finally:
+            self._leaving -= leaving
+
+    async def _settle(self, settles: Sequence[Settle]) -> list[Verdict]:
         verdicts = await self._by_shard(settles, self._settle_shard)
         acked: dict[str, int] = defaultdict(int)
         nacked: dict[str, int] = defaultdict(int)

@@ -20,11 +20,17 @@ LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
-    """`progress`: of a message that runs, and its note."""
+    """`progress`: of a message that runs, and its note. `leaves(id)`: is it just leaving a result?"""
 
-    def __init__(self, shards: Sequence[Shard], progress: Callable[[int, TopicName], Awaitable[tuple[float | None, str | None]]]) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        progress: Callable[[int, TopicName], Awaitable[tuple[float | None, str | None]]],
+        leaves: Callable[[int], bool] = lambda id: False,
+    ) -> None:
         self._shards = shards
         self._progress = progress
+        self._leaves = leaves
 
     async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
         try:
@@ -79,9 +85,10 @@ class Views:
         return found
 
     async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Of these namespaces (None: of all) only. What is not there may be about to leave its result: it is looked for again."""
+        """Of these namespaces (None: of all) only. What is about to leave its result is looked for again."""
+        leaves = self._leaves(id)
         found = await self.look(id, namespaces)
-        if found is None:
+        if found is None and (leaves or self._leaves(id)):
             await asyncio.sleep(GAP_S)
             found = await self.look(id, namespaces)
         return found
