@@ -118,6 +118,7 @@ def leave_forks_alone() -> None:
 
 
 def main(fd: int, with_logs: bool) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # by it a job is cancelled; in a script's background it is ignored
     signal.signal(signal.SIGTERM, stay)
     leave_forks_alone()
     faulthandler.enable()

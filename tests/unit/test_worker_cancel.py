@@ -1,8 +1,10 @@
 """Somebody cancels what a worker runs: on the loop, in a thread, in a process; before it is there, and while the broker was away."""
 
 import asyncio
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import process_jobs as jobs
@@ -90,8 +92,16 @@ async def test_a_thread_can_see_it(app: MQueue, broker: FakeBroker) -> None:
     assert kinds(broker) == ["cancel"]
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["", "in the background of a script"])
+def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the worker has for SIGINT; its processes begin with it, too."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("stubborn", [False, True], ids=["cleans up", "must be killed"])
-async def test_a_process_is_asked_and_then_killed(broker: FakeBroker, tmp_path: Path, stubborn: bool) -> None:
+async def test_a_process_is_asked_and_then_killed(broker: FakeBroker, tmp_path: Path, stubborn: bool, interrupts: None) -> None:
     jobs.app.producer.connect(broker.url, broker.token)
     out = tmp_path / "out"
     id = (await jobs.until_interrupted.enqueue_async(str(out), stubborn)).id

@@ -103,12 +103,20 @@ PROGRAM = """
 """
 
 
+def heed() -> None:
+    """Whatever these tests run in the background of."""
+    for sign in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(sign, signal.SIG_DFL)
+
+
 @contextmanager
 def program(broker: FakeBroker, folder: Path, code: str, *under: str) -> Iterator["subprocess.Popen[str]"]:
     (folder / "jobs.py").write_text(textwrap.dedent(code))
     environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": HERE}
     command = [*under, sys.executable, "-c", textwrap.dedent(PROGRAM)]
-    with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         try:
             yield process
         finally:
