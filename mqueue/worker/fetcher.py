@@ -43,8 +43,7 @@ GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for one batch, at most t
 GATHER_LATE_S = 1.0  # for an answer: then the batch begins without it
 RETRY_WAIT_S = 0.01  # after a poll that failed: the next one tells soon whether the broker is back
 REST_S = 0.05  # after a waiting poll that brought nothing
-END_S = 1.0  # for polls that wait to come back when the worker stops
-END_AGAIN_S = 0.2
+END_S, END_AGAIN_S = 1.0, 0.2  # for polls that wait to come back when the worker stops; until it is asked for again
 UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
 
 log = structlog.get_logger("mqueue.worker")
@@ -95,6 +94,7 @@ class Fetcher:
         self._look_at = float("inf")
         self._context = copy_context()  # for polls: what a job left in its own must not go along
         self._absence = Absence(self._loop)
+        self.away_s = self._absence.longest_s
         self._greeted = False
         self._closed = self._aborted = False
         self._drained = asyncio.Event()
@@ -121,10 +121,6 @@ class Fetcher:
         """The polls that wait may wait in vain: others go out in their place."""
         for poll in list(self._waiting):
             self._loop.call_soon(poll.cancel)  # once it has begun: of one that never did nobody would give back the slots
-
-    def away_s(self, since: float) -> float:
-        """The longest absence of the worker since then (`elapsed_s`), in seconds."""
-        return self._absence.longest_s(since)
 
     def resume(self) -> None:
         """The broker answers again: no poll waits for its pause to end."""
