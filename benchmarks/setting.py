@@ -15,7 +15,7 @@ import psutil
 import redis
 
 from mqueue.client import AsyncClient
-from mqueue.demo.processes import Broker, Worker, home
+from mqueue.launch import Broker, Worker, home
 
 ROOT = Path(__file__).parents[1]
 WAIT_S = 300.0

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mqueue.client import Client
-from mqueue.demo.processes import Broker, Worker, home
 from mqueue.demo.progress import Progress
+from mqueue.launch import Broker, Worker, home
 from mqueue.wire import DeadItem
 
 ROOT = Path(__file__).parents[1]

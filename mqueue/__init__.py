@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     from mqueue import errors
     from mqueue.client import AsyncClient, Client
     from mqueue.errors import JobFailed
-    from mqueue.worker.app import MQueue, enqueue_many, enqueue_many_async, task
-    from mqueue.worker.handle import Handle, NoResult
-    from mqueue.worker.job import Current, current
-    from mqueue.worker.middleware import LogContext, Middleware
-    from mqueue.worker.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
-    from mqueue.worker.retry import Retry
+    from mqueue.worker.running.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
     from mqueue.worker.runtime import Worker
-    from mqueue.worker.task import Task
+    from mqueue.worker.tasks.app import MQueue, enqueue_many, enqueue_many_async, task
+    from mqueue.worker.tasks.handle import Handle, NoResult
+    from mqueue.worker.tasks.job import Current, current
+    from mqueue.worker.tasks.middleware import LogContext, Middleware
+    from mqueue.worker.tasks.retry import Retry
+    from mqueue.worker.tasks.task import Task
 
 _HOME = {
     "AsyncClient": "mqueue.client",
-    "Bury": "mqueue.worker.outcome",
+    "Bury": "mqueue.worker.running.outcome",
     "Client": "mqueue.client",
-    "Current": "mqueue.worker.job",
-    "Handle": "mqueue.worker.handle",
+    "Current": "mqueue.worker.tasks.job",
+    "Handle": "mqueue.worker.tasks.handle",
     "JobFailed": "mqueue.errors",
-    "LogContext": "mqueue.worker.middleware",
-    "MQueue": "mqueue.worker.app",
-    "MemoryLimit": "mqueue.worker.outcome",
-    "Middleware": "mqueue.worker.middleware",
-    "NoResult": "mqueue.worker.handle",
-    "ProcessEnded": "mqueue.worker.outcome",
-    "RateLimited": "mqueue.worker.outcome",
-    "Retry": "mqueue.worker.retry",
-    "Snooze": "mqueue.worker.outcome",
-    "Task": "mqueue.worker.task",
-    "TimeLimit": "mqueue.worker.outcome",
+    "LogContext": "mqueue.worker.tasks.middleware",
+    "MQueue": "mqueue.worker.tasks.app",
+    "MemoryLimit": "mqueue.worker.running.outcome",
+    "Middleware": "mqueue.worker.tasks.middleware",
+    "NoResult": "mqueue.worker.tasks.handle",
+    "ProcessEnded": "mqueue.worker.running.outcome",
+    "RateLimited": "mqueue.worker.running.outcome",
+    "Retry": "mqueue.worker.tasks.retry",
+    "Snooze": "mqueue.worker.running.outcome",
+    "Task": "mqueue.worker.tasks.task",
+    "TimeLimit": "mqueue.worker.running.outcome",
     "Worker": "mqueue.worker.runtime",
-    "current": "mqueue.worker.job",
-    "enqueue_many": "mqueue.worker.app",
-    "enqueue_many_async": "mqueue.worker.app",
-    "task": "mqueue.worker.app",
+    "current": "mqueue.worker.tasks.job",
+    "enqueue_many": "mqueue.worker.tasks.app",
+    "enqueue_many_async": "mqueue.worker.tasks.app",
+    "task": "mqueue.worker.tasks.app",
 }
 
 __all__ = [

@@ -14,22 +14,22 @@ from mqueue import paths, tokens
 from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.committer import Committer
+from mqueue.broker.commit.committer import Committer
 from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
-from mqueue.broker.engine import Engine
+from mqueue.broker.engine.engine import Engine
+from mqueue.broker.engine.fetch_waiters import Waiters
 from mqueue.broker.faults import CacheLost, Fault, NodeTaken
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
-from mqueue.broker.membership import Membership
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.recovery.membership import Membership
 from mqueue.broker.shard import COLD, Shard
-from mqueue.broker.sharding import SlotMap
+from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.migrate import migrate_all
 from mqueue.broker.store.queries import preload
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.waiters import Waiters
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource

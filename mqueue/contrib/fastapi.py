@@ -13,8 +13,8 @@ from typing import Annotated, Any, Unpack
 
 from mqueue.client import AsyncClient
 from mqueue.errors import MQueueError, Pending
-from mqueue.worker.app import MQueue
-from mqueue.worker.producer import ClientOptions, check_names
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.producer import ClientOptions, check_names
 
 try:
     from fastapi import Depends, FastAPI, Request

@@ -9,9 +9,9 @@ from typing import Unpack
 
 import mqueue
 from mqueue import message as m
-from mqueue.worker.job import Current
-from mqueue.worker.middleware import LogContext, Middleware
-from mqueue.worker.producer import ClientOptions
+from mqueue.worker.tasks.job import Current
+from mqueue.worker.tasks.middleware import LogContext, Middleware
+from mqueue.worker.tasks.producer import ClientOptions
 
 try:
     from flask import Flask

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 from mqueue import wire
 from mqueue.contrib import metadata
-from mqueue.worker.batch import failed_items
-from mqueue.worker.job import Current
-from mqueue.worker.middleware import Middleware
-from mqueue.worker.outcome import RateLimited, Snooze
+from mqueue.worker.running.batch import failed_items
+from mqueue.worker.running.outcome import RateLimited, Snooze
+from mqueue.worker.tasks.job import Current
+from mqueue.worker.tasks.middleware import Middleware
 
 try:
     import sentry_sdk

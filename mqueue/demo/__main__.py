@@ -14,10 +14,10 @@ import click
 
 from mqueue.client import Client
 from mqueue.demo import load, report
-from mqueue.demo.processes import Broker, DemoError, Worker, home
 from mqueue.demo.progress import Progress
 from mqueue.demo.tasks import RESULTS, TOPIC
 from mqueue.errors import MQueueError
+from mqueue.launch import Broker, DemoError, Worker, home
 
 CONCURRENCY = 100
 START_S = 30.0  # for the worker to ask for jobs

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mqueue.testing.clock import ManualClock
-    from mqueue.testing.embedded import TestBroker
     from mqueue.testing.enqueued import Enqueued
     from mqueue.testing.inline import Inline
     from mqueue.testing.manual import DeadJob, DeadJobs, Drained, Manual
-    from mqueue.testing.memory import MemoryBroker
+    from mqueue.testing.memory.broker import MemoryBroker
+    from mqueue.testing.real.embedded import TestBroker
 
 _HOME = {
     "DeadJob": "mqueue.testing.manual",
@@ -32,8 +32,8 @@ _HOME = {
     "Inline": "mqueue.testing.inline",
     "Manual": "mqueue.testing.manual",
     "ManualClock": "mqueue.testing.clock",
-    "MemoryBroker": "mqueue.testing.memory",
-    "TestBroker": "mqueue.testing.embedded",
+    "MemoryBroker": "mqueue.testing.memory.broker",
+    "TestBroker": "mqueue.testing.real.embedded",
 }
 
 __all__ = ["DeadJob", "DeadJobs", "Drained", "Enqueued", "Inline", "Manual", "ManualClock", "MemoryBroker", "TestBroker"]

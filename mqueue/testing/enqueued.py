@@ -8,9 +8,9 @@ from typing import Any, TypedDict, Unpack
 
 from mqueue import wire
 from mqueue.testing.redirect import task_of
-from mqueue.worker import codec
-from mqueue.worker.app import MQueue
-from mqueue.worker.task import Task
+from mqueue.worker.arguments import codec
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.task import Task
 
 SHOWN_MAX = 20  # jobs that a failure lists
 

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from mqueue import wire
-from mqueue.worker import batch
-from mqueue.worker.handler import call, call_async
-from mqueue.worker.job import Job
-from mqueue.worker.task import Task
+from mqueue.worker.running import batch
+from mqueue.worker.running.handler import call, call_async
+from mqueue.worker.tasks.job import Job
+from mqueue.worker.tasks.task import Task
 
 
 def job_of(message: wire.Message, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Job:

@@ -7,9 +7,9 @@ from mqueue.errors import NotFound
 from mqueue.testing.clock import ManualClock
 from mqueue.testing.enqueued import Recorder
 from mqueue.testing.handlers import job_of, run, run_async
-from mqueue.testing.memory import MemoryBroker
-from mqueue.worker.app import MQueue
-from mqueue.worker.job import Job
+from mqueue.testing.memory.broker import MemoryBroker
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.job import Job
 
 
 class Inline(Recorder):

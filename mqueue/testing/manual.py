@@ -10,15 +10,15 @@ from mqueue import wire
 from mqueue.testing import handlers
 from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
 from mqueue.testing.enqueued import Enqueued, Recorder
-from mqueue.testing.memory import MemoryBroker
+from mqueue.testing.memory.broker import MemoryBroker
+from mqueue.testing.memory.stored import Stored
 from mqueue.testing.periodic import Periodic
 from mqueue.testing.redirect import task_of
-from mqueue.testing.stored import Stored
-from mqueue.worker.app import MQueue
-from mqueue.worker.codec import Misfit
-from mqueue.worker.job import Job
-from mqueue.worker.outcome import Outcome, decide, done
-from mqueue.worker.task import Task
+from mqueue.worker.arguments.codec import Misfit
+from mqueue.worker.running.outcome import Outcome, decide, done
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.job import Job
+from mqueue.worker.tasks.task import Task
 
 JOBS_MAX = 10_000  # that one drain runs
 

@@ -7,7 +7,7 @@ import msgspec
 
 from mqueue import message as m
 from mqueue import schedule, wire
-from mqueue.worker.task import Task
+from mqueue.worker.tasks.task import Task
 
 
 class Periodic:

@@ -8,9 +8,9 @@ import pytest
 if TYPE_CHECKING:
     from mqueue.paths import Endpoint
     from mqueue.testing.clock import ManualClock
-    from mqueue.testing.embedded import TestBroker
     from mqueue.testing.inline import Inline
     from mqueue.testing.manual import Manual
+    from mqueue.testing.real.embedded import TestBroker
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
 @pytest.fixture(scope="session")
 def mqueue_endpoint() -> "Iterator[Endpoint]":
     """The broker that the tests of this run share: `url` and `token`."""
-    from mqueue.testing import embedded
+    from mqueue.testing.real import embedded
 
     if (known := embedded.given()) is not None:
         yield known
@@ -61,7 +61,7 @@ def mqueue_endpoint() -> "Iterator[Endpoint]":
 def mqueue_broker(mqueue_endpoint: "Endpoint") -> "Iterator[TestBroker]":
     """A real broker, with a namespace for this test; every app enqueues there. `run_until_idle()` runs a worker."""
     from mqueue.client import Client
-    from mqueue.testing.embedded import TestBroker
+    from mqueue.testing.real.embedded import TestBroker
 
     with (
         Client(mqueue_endpoint.url, mqueue_endpoint.token) as client,

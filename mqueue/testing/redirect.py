@@ -7,10 +7,10 @@ from unittest import mock
 
 from mqueue import wire
 from mqueue.testing.answers import Answers, Asked, AsyncAnswers
-from mqueue.worker import codec
-from mqueue.worker.app import MQueue, apps
-from mqueue.worker.producer import Producer
-from mqueue.worker.task import Task
+from mqueue.worker.arguments import codec
+from mqueue.worker.tasks.app import MQueue, apps
+from mqueue.worker.tasks.producer import Producer
+from mqueue.worker.tasks.task import Task
 
 
 class Carrier(Protocol):

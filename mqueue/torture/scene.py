@@ -8,8 +8,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Protocol, TypeVar
 
 from mqueue.clock import SystemClock
-from mqueue.demo.processes import home
 from mqueue.errors import MQueueError
+from mqueue.launch import home
 from mqueue.torture.history import History
 from mqueue.torture.load import Load
 from mqueue.torture.stage import Stage

@@ -17,10 +17,10 @@ import redis.asyncio as aioredis
 
 from mqueue import tokens
 from mqueue.broker.embedded import EmbeddedStores, StoreUrls
-from mqueue.broker.verify import ledgers
+from mqueue.broker.store.verify import ledgers
 from mqueue.clock import SystemClock
-from mqueue.demo.processes import SETTINGS
 from mqueue.errors import MQueueError
+from mqueue.launch import SETTINGS
 from mqueue.torture.proxy import Proxy
 
 READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")

@@ -19,24 +19,27 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker import codec, declarer, outcome, periodic
-from mqueue.worker.app import MQueue, default
-from mqueue.worker.batch import Gatherer, job_of
-from mqueue.worker.cancellations import Cancellations
-from mqueue.worker.executor import Executor
-from mqueue.worker.fetcher import Fetcher
-from mqueue.worker.heartbeat import Heartbeat
-from mqueue.worker.interrupts import Interrupts
-from mqueue.worker.job import Job
-from mqueue.worker.lane import Lane, lanes
-from mqueue.worker.outcome import Outcome
-from mqueue.worker.presence import Presence, new_name
-from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker.arguments import codec
+from mqueue.worker.polling.fetcher import Fetcher
+from mqueue.worker.polling.lane import Lane, lanes
+from mqueue.worker.polling.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
+from mqueue.worker.running import outcome
+from mqueue.worker.running.batch import Gatherer, job_of
+from mqueue.worker.running.executor import Executor
+from mqueue.worker.running.interrupts import Interrupts
+from mqueue.worker.running.outcome import Outcome
 from mqueue.worker.sources import WorkerError, batches, prepare, sources
 from mqueue.worker.status import Status
 from mqueue.worker.stopping import Stopping
-from mqueue.worker.watchdog import Watchdog
+from mqueue.worker.tasks import periodic
+from mqueue.worker.tasks.app import MQueue, default
+from mqueue.worker.tasks.job import Job
+from mqueue.worker.watching import declarer
+from mqueue.worker.watching.cancellations import Cancellations
+from mqueue.worker.watching.heartbeat import Heartbeat
+from mqueue.worker.watching.presence import Presence, new_name
+from mqueue.worker.watching.watchdog import Watchdog
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 10.0  # for the last settles

@@ -5,8 +5,8 @@ from typing import Any
 
 from mqueue import message as m
 from mqueue.errors import MQueueError
-from mqueue.worker.app import MQueue
-from mqueue.worker.task import Task
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.task import Task
 
 
 class WorkerError(MQueueError):

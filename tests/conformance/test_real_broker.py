@@ -22,7 +22,8 @@ from mqueue import MQueue, Snooze
 from mqueue.client import Client
 from mqueue.contrib.opentelemetry import OpenTelemetry
 from mqueue.paths import Endpoint
-from mqueue.testing import TestBroker, embedded
+from mqueue.testing import TestBroker
+from mqueue.testing.real import embedded
 from mqueue.worker.sources import WorkerError
 
 seen: list[object] = []

@@ -22,7 +22,7 @@ from mqueue.broker.embedded.binaries import find_postgres
 from mqueue.broker.embedded.ground import Ground, take
 from mqueue.broker.embedded.postgres import USER, PostgreSQL
 from mqueue.broker.embedded.valkey import Valkey
-from mqueue.broker.verify import ledgers
+from mqueue.broker.store.verify import ledgers
 
 COPY_S = 60.0
 STREAMS_S = 20.0

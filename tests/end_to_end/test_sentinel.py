@@ -16,7 +16,7 @@ from mqueue.broker.cache.sentinel import ASK_TIMEOUT_S, Master, Service, parse
 from mqueue.broker.daemons.epoch import REACH_S
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
-from mqueue.broker.membership import PING_S
+from mqueue.broker.recovery.membership import PING_S
 
 from .api import Http
 from .broker import Broker, free_ports, until

@@ -4,8 +4,8 @@ from typing import Any
 
 from stores import SECOND, World, message
 
-from mqueue.broker import record
 from mqueue.broker.cache.calls import SettleArgs
+from mqueue.broker.format import record
 
 TOPIC = "t/a"
 

@@ -9,27 +9,27 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 
-from mqueue.broker import entries, record, tail
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Applied, Enqueue, Limits, Outcome, SettleArgs, is_logged
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.cancellations import Cancellations
-from mqueue.broker.canceller import Canceller
 from mqueue.broker.daemons.flusher import Flusher, gather
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.prefetcher import Prefetcher
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
-from mqueue.broker.entries import Enqueued
+from mqueue.broker.engine.cancel_notices import Cancellations
+from mqueue.broker.engine.canceller import Canceller
+from mqueue.broker.format import entries, record, tail
+from mqueue.broker.format.entries import Enqueued
+from mqueue.broker.format.record import LAST, Record
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.record import LAST, Record
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.wal.frame import Record as LogRecord
 from mqueue.broker.wal.log import ShardLog
-from mqueue.broker.wal.record import Record as LogRecord
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
 

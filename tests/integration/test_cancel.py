@@ -8,14 +8,15 @@ import pytest
 from by_hand import TOPIC, enqueue, fetch, flush, serve, settle
 from stores import NODES, SECOND, World, message
 
-from mqueue.broker import cancellations, record
 from mqueue.broker.cache.calls import SettleArgs
-from mqueue.broker.cancellations import Cancellations
-from mqueue.broker.canceller import Canceller
-from mqueue.broker.committer import Committer
+from mqueue.broker.commit.committer import Committer
+from mqueue.broker.engine import cancel_notices
+from mqueue.broker.engine.cancel_notices import Cancellations
+from mqueue.broker.engine.canceller import Canceller
+from mqueue.broker.engine.views import Views
+from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.store.cold import ColdStore, failed
-from mqueue.broker.views import Views
 from mqueue.errors import Unavailable
 from mqueue.message import TopicName
 
@@ -393,7 +394,7 @@ def test_past_redis_one_of_another_topic_than_was_seen_stays(world: World) -> No
 
 
 def test_looks_of_many_who_wait_leave_others_their_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellations, "WAITERS_MAX", 50)
+    monkeypatch.setattr(cancel_notices, "WAITERS_MAX", 50)
     shard, reads, most = world.brokers[1].shard, [0], [0]
     real = world.store.cancel_requests
 
@@ -418,7 +419,7 @@ def test_looks_of_many_who_wait_leave_others_their_connections(world: World, mon
 
     monkeypatch.setattr(world.store, "cancel_requests", counted)
     world.run(heard())
-    assert most[0] <= cancellations.READS_MAX
+    assert most[0] <= cancel_notices.READS_MAX
 
 
 def test_whoever_never_waits_hears_of_it_too(world: World) -> None:

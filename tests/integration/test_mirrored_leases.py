@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from stores import SECOND, World, message
 
-from mqueue.broker import record
 from mqueue.broker.cache.calls import SettleArgs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.mirror import Mirror
+from mqueue.broker.format import record
 from mqueue.broker.store.cold import ColdStore
 
 TOPIC = "n/a"

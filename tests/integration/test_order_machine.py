@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from stores import NODES, SECOND, Stages, World, hashed, keyed, message
 
-from mqueue.broker import record
 from mqueue.broker.cache.calls import Applied, SettleArgs
 from mqueue.broker.faults import Deposed, EpochEnded
+from mqueue.broker.format import record
 
 EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "200"))
 STEPS = int(os.environ.get("MQUEUE_MACHINE_STEPS", "60"))

@@ -6,14 +6,14 @@ import uuid
 import pytest
 from stores import NODES, NUMBER, SECOND, World, keyed, logged, message
 
-from mqueue.broker import entries, record, tail
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Enqueue
-from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded, Overtaken
+from mqueue.broker.format import entries, record, tail
+from mqueue.broker.format.entries import Settled
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import Registered
-from mqueue.broker.wal.record import Record as LogRecord
+from mqueue.broker.wal.frame import Record as LogRecord
 
 TOPIC = "t/a"
 

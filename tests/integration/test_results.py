@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from stores import World
 
-from mqueue.broker import result_writer
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.engine import result_writer
+from mqueue.broker.engine.result_waiters import LOOK_S, WAITERS_MAX, ResultWaiters
+from mqueue.broker.engine.result_writer import WAITING_MAX, ResultWriter
+from mqueue.broker.engine.results import look_every
 from mqueue.broker.faults import StoreLost
-from mqueue.broker.result_waiters import LOOK_S, WAITERS_MAX, ResultWaiters
-from mqueue.broker.result_writer import WAITING_MAX, ResultWriter
-from mqueue.broker.results import look_every
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.errors import Unavailable

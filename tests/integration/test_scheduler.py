@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from stores import LIMITS, NODES, NUMBER, SECOND, World
 
-from mqueue.broker import failpoints, record
+from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.scheduler import SCHEDULES_MAX, Scheduler
 from mqueue.broker.faults import Deposed, StoreLost
+from mqueue.broker.format import record
 from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql

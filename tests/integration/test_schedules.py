@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from mqueue import schedule as s
-from mqueue.broker import schedules as use_case
 from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.engine import schedules as use_case
+from mqueue.broker.engine.schedules import Schedules
 from mqueue.broker.faults import StoreLost
-from mqueue.broker.schedules import Schedules
-from mqueue.broker.sharding import SLOTS, SlotMap
+from mqueue.broker.slots import SLOTS, SlotMap
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.schedules import Editing
 from mqueue.broker.store.shard import ShardStore

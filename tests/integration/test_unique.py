@@ -12,15 +12,15 @@ import pytest
 from by_hand import TOPIC, ending, fetch, flush, serve, settle
 from stores import NODES, SECOND, World
 
-from mqueue.broker import record
-from mqueue.broker.batch import Draft, EnqueueRequest, Stamp, for_script, number, refusal
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import FlushPage, SettleArgs
+from mqueue.broker.commit.batch import Draft, EnqueueRequest, Stamp, for_script, number, refusal
 from mqueue.broker.daemons.flusher import gather
-from mqueue.broker.enqueuer import Enqueuer
+from mqueue.broker.engine.enqueuer import Enqueuer
+from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
-from mqueue.broker.sharding import SlotMap
+from mqueue.broker.slots import SlotMap
 from mqueue.errors import KeyReused
 from mqueue.message import NewMessage, RequestKey
 

@@ -7,8 +7,8 @@ import pytest
 from by_hand import enqueue, serve
 from stores import World
 
-from mqueue.broker import views
-from mqueue.broker.views import GAP_S, Views
+from mqueue.broker.engine import views
+from mqueue.broker.engine.views import GAP_S, Views
 from mqueue.message import MessageStatus, Result, TopicName, TopicStats
 
 FLUSH_TAKES_S = 0.05

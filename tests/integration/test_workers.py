@@ -9,13 +9,13 @@ import pytest
 
 from mqueue import wire
 from mqueue.broker import tasks
-from mqueue.broker import workers as listed
 from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.engine import workers as listed
+from mqueue.broker.engine.workers import Workers
 from mqueue.broker.http.convert import worker_report
 from mqueue.broker.store import shard
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.workers import Workers
 from mqueue.clock import SystemClock
 from mqueue.errors import Unavailable
 from mqueue.message import WORKERS_MAX, TopicName, WorkerReport

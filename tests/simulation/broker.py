@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mqueue.broker.cache.calls import Limits
-from mqueue.broker.committer import Committer
+from mqueue.broker.commit.committer import Committer
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.daemons.scheduler import Scheduler
-from mqueue.broker.engine import Engine
+from mqueue.broker.engine.engine import Engine
+from mqueue.broker.engine.fetch_waiters import Waiters
 from mqueue.broker.faults import Fault
-from mqueue.broker.membership import Membership
 from mqueue.broker.metrics import Metrics
+from mqueue.broker.recovery.membership import Membership
 from mqueue.broker.shard import Shard
-from mqueue.broker.sharding import SLOTS, SlotMap
-from mqueue.broker.waiters import Waiters
+from mqueue.broker.slots import SLOTS, SlotMap
 from mqueue.broker.wal.errors import WalError, WalFull
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource

@@ -7,8 +7,8 @@ goes, every acknowledgement; nothing else can make it untrue.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mqueue.broker import entries, record
-from mqueue.broker.wal.record import decode
+from mqueue.broker.format import entries, record
+from mqueue.broker.wal.frame import decode
 from mqueue.broker.wal.segment import HEADER_SIZE, Header
 
 from .cache import SHARD

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from mqueue.broker.committer import Committer
+from mqueue.broker.commit.committer import Committer
 from mqueue.broker.daemons import epoch
 from mqueue.broker.store import replay, write
 from mqueue.broker.store.leader import LeaderStore

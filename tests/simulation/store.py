@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import StoreLost
+from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import POOLS, ShardStore, _connect_args

@@ -20,7 +20,7 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import SystemClock
 from mqueue.testing import MemoryBroker
-from mqueue.testing.memory import Stored
+from mqueue.testing.memory.broker import Stored
 
 TOKEN = "fake-token"
 AGAIN_S = 0.02  # a retry whose time nobody names: no test waits for the real backoff

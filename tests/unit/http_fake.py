@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import jwt
 
+from mqueue.broker.engine.schedules import declaration, replaced, resumed
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.schedules import declaration, replaced, resumed
 from mqueue.clock import SystemClock
 from mqueue.errors import NotFound
 from mqueue.message import Accepted, DeadLetter, Delivery, Durability, MessageStatus, Readiness, ResultLook, TopicStats

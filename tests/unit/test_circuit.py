@@ -1,6 +1,6 @@
 """The circuit breaker, on a clock that the test moves."""
 
-from mqueue.broker.circuit import FAILURES, OPEN_S, TRIAL_S, Circuit
+from mqueue.broker.store.circuit import FAILURES, OPEN_S, TRIAL_S, Circuit
 
 
 class Hand:

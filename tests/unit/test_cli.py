@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from mqueue import client, paths, wire
 from mqueue.broker.embedded import EmbeddedError
-from mqueue.cli import DURATION, main
+from mqueue.cli.main import DURATION, main
 from mqueue.errors import BufferFull
 
 SECRET = "s" * 32
@@ -117,7 +117,7 @@ def test_wrong_durations_are_wrong_usage(text):
 def test_help_imports_nothing_heavy():
     heavy = "psycopg redis pydantic aiohttp urllib3 starlette uvicorn msgspec"
     code = (
-        "import sys; from mqueue.cli import main\n"
+        "import sys; from mqueue.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         f"print('loaded:', [name for name in {heavy!r}.split() if name in sys.modules])"
@@ -177,9 +177,9 @@ def test_an_error_on_purpose_is_one_line(monkeypatch):
 
 def test_worker_gets_everything(monkeypatch):
     seen = []
-    program = ModuleType("mqueue.worker.program")
+    program = ModuleType("mqueue.worker.program.program")
     program.run = lambda modules, **options: seen.append((tuple(modules), options)) or 0
-    _stand_in(monkeypatch, "mqueue.worker", "program", program)
+    _stand_in(monkeypatch, "mqueue.worker.program", "program", program)
     assert run("worker", "a.b", "c", "--topic", "t", "--concurrency", "5", "--url", "http://b", "--grace", "1m").exit_code == 0
     options = {"namespace": None, "topics": ("t",), "concurrency": 5, "url": "http://b", "token": None, "grace": 60.0, "name": None}
     options |= {"exclude": (), "processes": None, "max_jobs": None, "max_memory_mb": None, "reload": False}

@@ -4,10 +4,10 @@ import struct
 
 import pytest
 
-from mqueue.broker import record
 from mqueue.broker.cache.calls import SettleArgs
-from mqueue.broker.cold import decided, fresh_of
-from mqueue.broker.entries import Enqueued
+from mqueue.broker.commit.cold import decided, fresh_of
+from mqueue.broker.format import record
+from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.store.cold import Clocks, Leased
 from mqueue.errors import KeyReused
 

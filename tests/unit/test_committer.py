@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from mqueue.broker import tail
-from mqueue.broker.batch import Draft
-from mqueue.broker.committer import Committer
+from mqueue.broker.commit.batch import Draft
+from mqueue.broker.commit.committer import Committer
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault
+from mqueue.broker.format import tail
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
 from mqueue.broker.wal import IdSource, ShardLog

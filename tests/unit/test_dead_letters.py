@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from mqueue.broker import record
-from mqueue.broker.dead_letters import DeadLetters
+from mqueue.broker.engine.dead_letters import DeadLetters
+from mqueue.broker.format import record
 from mqueue.clock import SystemClock
 from mqueue.lifecycle import State
 from mqueue.message import TopicName

@@ -20,8 +20,9 @@ from mqueue.broker.config import NAMES, OTHERS, ConfigError, Settings, load
 from mqueue.broker.embedded import postgres, valkey
 from mqueue.broker.http import app as api
 from mqueue.broker.wal.errors import WalBroken, WalCorrupt, WalFull, WalLocked
-from mqueue.cli import DURATION, main
-from mqueue.worker import fleet, program, runtime
+from mqueue.cli.main import DURATION, main
+from mqueue.worker import runtime
+from mqueue.worker.program import fleet, program
 
 ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"

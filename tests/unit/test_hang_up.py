@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from mqueue.broker.cache.calls import Fetched
-from mqueue.broker.fetcher import Fetcher
+from mqueue.broker.engine.fetch_waiters import Waiters
+from mqueue.broker.engine.fetcher import Fetcher
 from mqueue.broker.http.call import ClientGone
 from mqueue.broker.http.waits import WATCH_AFTER_S, Waits
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.waiters import Waiters
 from mqueue.clock import SystemClock
 
 WAIT_S = 30.0

@@ -12,7 +12,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.protocol import Call
 from mqueue.errors import NotFound
 from mqueue.testing import ManualClock, TestBroker
-from mqueue.testing.here import Here
+from mqueue.testing.real.here import Here
 
 ELSEWHERE: Any = {"namespace": "elsewhere"}
 PARTS: dict[str, Callable[[Client], Any]] = {

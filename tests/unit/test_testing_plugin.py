@@ -15,7 +15,7 @@ import mqueue
 from mqueue import Bury, Middleware, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.client import Client
 from mqueue.testing import DeadJobs, Drained, Inline, Manual, ManualClock, TestBroker
-from mqueue.worker.producer import Producer
+from mqueue.worker.tasks.producer import Producer
 
 BROKEN_URL = "http://127.0.0.1:9"
 
@@ -414,7 +414,7 @@ def test_one_of_the_fixtures_at_a_time(mqueue_inline: Inline, request: pytest.Fi
 
 
 def test_afterwards_enqueues_go_to_the_broker_again() -> None:
-    assert Producer.enqueue_many.__module__ == "mqueue.worker.producer"
+    assert Producer.enqueue_many.__module__ == "mqueue.worker.tasks.producer"
     assert isinstance(Producer.endpoint, property)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mqueue.broker.wal import Record, ShardLog, WalCorrupt
 from mqueue.broker.wal.disk import OsDisk
-from mqueue.broker.wal.record import FRAME_MIN
+from mqueue.broker.wal.frame import FRAME_MIN
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.segment import HEADER_SIZE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mqueue.broker.wal import ENQUEUE, OUTCOME, VOID, Record, ShardLog, WalCorrupt
-from mqueue.broker.wal.record import encode
+from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.segment import VERSION, Header
 
 PAGE = Path(__file__).parents[2] / "docs" / "wal-format.md"

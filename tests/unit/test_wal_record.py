@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqueue.broker.wal.record import PAYLOAD_MAX, SEQUENCE_MAX, End, Record, Scan, decode, encode
+from mqueue.broker.wal.frame import PAYLOAD_MAX, SEQUENCE_MAX, End, Record, Scan, decode, encode
 
 SEED = 0x1234ABCD
 records = st.builds(

@@ -11,7 +11,7 @@ from mqueue.broker.wal import Identity, Record, ShardLog, WalCorrupt
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.segment import HEADER_SIZE, name
 from mqueue.broker.wal.survey import Damage, survey
-from mqueue.cli import main
+from mqueue.cli.main import main
 
 
 def surveyed(directory: Path) -> tuple[list[int], list[Damage], int]:

@@ -8,9 +8,9 @@ from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import wire
-from mqueue.worker import absence
-from mqueue.worker.absence import TURN_S, Absence
-from mqueue.worker.app import MQueue
+from mqueue.worker.polling import absence
+from mqueue.worker.polling.absence import TURN_S, Absence
+from mqueue.worker.tasks.app import MQueue
 
 
 async def test_an_absence_counts_for_what_was_under_way_then() -> None:

@@ -16,8 +16,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel, SecretStr, computed_field
 
 from mqueue import MQueue
-from mqueue.worker import codec
-from mqueue.worker.codec import BadResult, Misfit, Shape
+from mqueue.worker.arguments import codec
+from mqueue.worker.arguments.codec import BadResult, Misfit, Shape
 from mqueue.worker.sources import WorkerError, prepare
 
 T = TypeVar("T")

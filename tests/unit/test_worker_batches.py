@@ -13,7 +13,7 @@ from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.worker import runtime
-from mqueue.worker.batch import BadVerdicts, verdicts
+from mqueue.worker.running.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 

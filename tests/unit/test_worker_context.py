@@ -7,7 +7,7 @@ import pytest
 from fake_broker import FakeBroker
 from working import until, working
 
-from mqueue.worker.app import MQueue
+from mqueue.worker.tasks.app import MQueue
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 

@@ -9,11 +9,11 @@ from msgspec import structs
 
 from mqueue import wire
 from mqueue.errors import Invalid, MQueueError, TooLarge, Unavailable
-from mqueue.worker.app import MQueue
-from mqueue.worker.fetcher import Fetcher
-from mqueue.worker.job import Job
-from mqueue.worker.lane import lanes
-from mqueue.worker.settles import RESULT_BYTES, End, Settles
+from mqueue.worker.polling.fetcher import Fetcher
+from mqueue.worker.polling.lane import lanes
+from mqueue.worker.polling.settles import RESULT_BYTES, End, Settles
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.job import Job
 
 BAD = 7
 

@@ -22,8 +22,9 @@ from working import until_true as until
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker import changes, fleet, recycling, runtime
-from mqueue.worker.program import Options
+from mqueue.worker import recycling, runtime
+from mqueue.worker.program import changes, fleet
+from mqueue.worker.program.program import Options
 from mqueue.worker.recycling import Recycling, memory
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources

@@ -9,10 +9,10 @@ import pytest
 from mqueue import wire
 from mqueue.clock import SystemClock
 from mqueue.errors import Unavailable
-from mqueue.worker import heartbeat
-from mqueue.worker.app import MQueue
-from mqueue.worker.heartbeat import Heartbeat
-from mqueue.worker.job import Job
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.job import Job
+from mqueue.worker.watching import heartbeat
+from mqueue.worker.watching.heartbeat import Heartbeat
 
 
 def job(id: int) -> Job:

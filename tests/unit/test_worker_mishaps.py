@@ -13,10 +13,10 @@ from fake_broker import FakeBroker, Stored
 from working import until, working
 
 from mqueue import RateLimited, wire
-from mqueue.worker import executor
-from mqueue.worker.app import MQueue
+from mqueue.worker.running import executor
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.tasks.app import MQueue
 
 TOPIC = "mishaps"
 

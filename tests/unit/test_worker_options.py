@@ -12,7 +12,7 @@ import pytest
 
 from mqueue import RateLimited, Retry, Snooze
 from mqueue.wire import EnqueueItem
-from mqueue.worker.app import MQueue
+from mqueue.worker.tasks.app import MQueue
 
 MINUTE = timedelta(minutes=1)
 

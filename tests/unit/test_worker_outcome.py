@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from mqueue import message as m
-from mqueue.worker import outcome
-from mqueue.worker.codec import Misfit
-from mqueue.worker.outcome import Bury, Outcome, RateLimited, Snooze
-from mqueue.worker.retry import Retry
+from mqueue.worker.arguments.codec import Misfit
+from mqueue.worker.running import outcome
+from mqueue.worker.running.outcome import Bury, Outcome, RateLimited, Snooze
+from mqueue.worker.tasks.retry import Retry
 
 
 def raised(error: BaseException) -> BaseException:

@@ -9,10 +9,10 @@ from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Retry, current
-from mqueue.worker.app import MQueue
-from mqueue.worker.heartbeat import Heartbeat
-from mqueue.worker.job import Job
-from mqueue.worker.outcome import TimeLimit
+from mqueue.worker.running.outcome import TimeLimit
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.job import Job
+from mqueue.worker.watching.heartbeat import Heartbeat
 
 LEASE_S = 1.0
 

@@ -16,8 +16,8 @@ from working import until, working
 
 from mqueue import Retry
 from mqueue.testing import Drained, Manual, ManualClock
-from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker
+from mqueue.worker.tasks.app import MQueue
 
 
 @pytest.fixture

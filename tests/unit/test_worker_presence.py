@@ -14,9 +14,9 @@ from working import until, working
 from mqueue import MQueue, Worker, current, wire
 from mqueue import message as m
 from mqueue.clock import SystemClock
-from mqueue.worker.job import Job, Progress
-from mqueue.worker.presence import Presence, new_name
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.tasks.job import Job, Progress
+from mqueue.worker.watching.presence import Presence, new_name
 
 
 def of(broker: FakeBroker, note: str) -> list[wire.Running]:
@@ -88,10 +88,10 @@ async def test_a_process_tells_how_far_it_is(broker: FakeBroker, tmp_path: Path)
 
 
 async def test_a_broker_that_does_not_listen_disturbs_nobody(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.presence.BEAT_S", 0.1)
-    monkeypatch.setattr("mqueue.worker.presence.LOOK_S", 0.05)
+    monkeypatch.setattr("mqueue.worker.watching.presence.BEAT_S", 0.1)
+    monkeypatch.setattr("mqueue.worker.watching.presence.LOOK_S", 0.05)
     said: list[str] = []
-    monkeypatch.setattr("mqueue.worker.presence.log", SimpleNamespace(warning=lambda event, **_: said.append(event)))
+    monkeypatch.setattr("mqueue.worker.watching.presence.log", SimpleNamespace(warning=lambda event, **_: said.append(event)))
     app = MQueue(broker.url, broker.token)
     broker.refuse("/workers", 1000, 404, "not-found")
 

@@ -14,12 +14,15 @@ from working import ask, until, working
 
 from mqueue import wire
 from mqueue.errors import Invalid, Unavailable
-from mqueue.worker import probe, reach, status, watchdog
-from mqueue.worker.app import MQueue
-from mqueue.worker.probe import Probe, ProbeError
-from mqueue.worker.reach import Reach, fetchable
+from mqueue.worker import status
+from mqueue.worker.polling import reach
+from mqueue.worker.polling.reach import Reach, fetchable
+from mqueue.worker.program import probe
+from mqueue.worker.program.probe import Probe, ProbeError
 from mqueue.worker.runtime import Worker
 from mqueue.worker.status import Status
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.watching import watchdog
 
 
 async def until_answer(port: int, status: int, seconds: float = 10) -> str:

@@ -20,11 +20,11 @@ from working import until, working
 
 from mqueue import MQueue
 from mqueue.worker.channel import PROGRAM
-from mqueue.worker.job import Current, Job
-from mqueue.worker.outcome import Outcome
-from mqueue.worker.processes import Process, Processes, how
+from mqueue.worker.running.outcome import Outcome
+from mqueue.worker.running.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.tasks.job import Current, Job
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def children() -> list[psutil.Process]:
 
 def runs_jobs(child: psutil.Process) -> bool:
     try:
-        return PROGRAM.format("mqueue.worker.child") in child.cmdline()
+        return PROGRAM.format("mqueue.worker.running.child") in child.cmdline()
     except psutil.ZombieProcess:
         return False
 
@@ -191,7 +191,7 @@ async def test_a_death_is_seen_though_another_holds_the_channel(broker: FakeBrok
 
 
 async def test_a_module_that_does_not_end_its_import_is_told(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.processes.START_S", 0.001)
+    monkeypatch.setattr("mqueue.worker.running.processes.START_S", 0.001)
     dead = await dead_of(broker, jobs.end.message("exit"))
     assert dead.error is not None and "had not imported its module after 0.001 s, and was killed" in dead.error
 
@@ -216,7 +216,7 @@ async def test_a_cancellation_that_comes_late_meets_no_other_job(broker: FakeBro
 
 
 async def test_processes_that_have_nothing_to_do_for_long_end(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.executor.Processes", lambda: Processes(idle_s=0.3))
+    monkeypatch.setattr("mqueue.worker.running.executor.Processes", lambda: Processes(idle_s=0.3))
     broker.enqueue([jobs.modest.message(str(out)) for _ in range(3)])
     async with working(jobs.app, broker, concurrency=3) as worker:
         await until(lambda: worker.counts["ack"] == 3)

@@ -15,15 +15,15 @@ from fake_broker import FakeBroker
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker import program
-from mqueue.worker.program import gather, load, union
+from mqueue.worker.program import program
+from mqueue.worker.program.program import gather, load, union
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 
 PROGRAM = """
     import sys
     from mqueue import logs
-    from mqueue.worker.program import run
+    from mqueue.worker.program.program import run
     logs.configure()
     sys.exit(run(["jobs"], namespace=None, topics=[], concurrency=2, url=None, token=None, grace=30))
 """

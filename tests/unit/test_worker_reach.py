@@ -7,7 +7,7 @@ import pytest
 from mqueue import wire
 from mqueue.clock import SystemClock
 from mqueue.errors import Invalid, Unavailable
-from mqueue.worker.reach import SILENT_S, Reach
+from mqueue.worker.polling.reach import SILENT_S, Reach
 
 
 async def test_what_was_sent_in_a_silence_is_given_up_when_it_is_over() -> None:

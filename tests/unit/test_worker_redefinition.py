@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mqueue import Retry
-from mqueue.worker.app import DuplicateTask, MQueue
+from mqueue.worker.tasks.app import DuplicateTask, MQueue
 
 
 @pytest.fixture

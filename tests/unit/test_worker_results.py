@@ -19,9 +19,9 @@ from working import until, working
 from mqueue import Handle, JobFailed, MQueue, NoResult, wire
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending, Unavailable
-from mqueue.worker.codec import BadResult, Shape
-from mqueue.worker.handle import ANSWER_S, AWAY_S, Wait
-from mqueue.worker.outcome import Outcome
+from mqueue.worker.arguments.codec import BadResult, Shape
+from mqueue.worker.running.outcome import Outcome
+from mqueue.worker.tasks.handle import ANSWER_S, AWAY_S, Wait
 
 
 @dataclass

@@ -14,11 +14,11 @@ from working import until, working
 from mqueue import Bury, RateLimited, Retry, Snooze, current
 from mqueue.client import AsyncClient
 from mqueue.errors import Unauthorized
-from mqueue.worker.app import MQueue
-from mqueue.worker.lane import lanes
-from mqueue.worker.pause import pause_s
+from mqueue.worker.polling.lane import lanes
+from mqueue.worker.polling.pause import pause_s
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
+from mqueue.worker.tasks.app import MQueue
 
 
 @pytest.fixture

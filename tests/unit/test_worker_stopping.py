@@ -15,8 +15,8 @@ import pytest
 from fake_broker import FakeBroker
 from working import until, until_true
 
-from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker
+from mqueue.worker.tasks.app import MQueue
 
 HERE = str(Path(__file__).parents[2])
 
@@ -97,7 +97,7 @@ async def test_a_second_word_does_not_wait_for_a_broker_that_is_away(app: MQueue
 PROGRAM = """
     import sys
     from mqueue import logs
-    from mqueue.worker.program import run
+    from mqueue.worker.program.program import run
     logs.configure()
     sys.exit(run(["jobs"], concurrency=2, grace=60))
 """

@@ -18,10 +18,10 @@ import pytest
 from fake_broker import FakeBroker
 from pydantic import BaseModel
 
-from mqueue.worker import codec
-from mqueue.worker.app import MQueue, default_name
-from mqueue.worker.codec import Misfit
-from mqueue.worker.retry import Retry
+from mqueue.worker.arguments import codec
+from mqueue.worker.arguments.codec import Misfit
+from mqueue.worker.tasks.app import MQueue, default_name
+from mqueue.worker.tasks.retry import Retry
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mqueue.worker import watchdog
-from mqueue.worker.watchdog import Watchdog
+from mqueue.worker.watching import watchdog
+from mqueue.worker.watching.watchdog import Watchdog
 
 
 class Log:

@@ -9,8 +9,8 @@ from typing import Any
 
 from fake_broker import FakeBroker
 
-from mqueue.worker.app import MQueue
 from mqueue.worker.runtime import Worker
+from mqueue.worker.tasks.app import MQueue
 
 
 async def until(true: Callable[[], Any], seconds: float = 10) -> None:

@@ -9,10 +9,11 @@ from functools import partial
 from typing import NamedTuple
 
 from mqueue import lifecycle
-from mqueue.broker import failpoints, record
+from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import StoreLost
+from mqueue.broker.format import record
 from mqueue.broker.store.write import FlushBatch, Gone, Key
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX

@@ -18,9 +18,9 @@ import structlog
 from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import FLUSH, ReadyCache
+from mqueue.broker.daemons.cold_shard import Keeper
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
-from mqueue.broker.daemons.keeper import Keeper
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher

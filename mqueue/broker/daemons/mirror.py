@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from mqueue.broker import record
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.format import record
 
 LEASES_MAX = 10_000  # those that end last: they have the most to lose
 

@@ -2,7 +2,7 @@
 
 from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.record import LAST
+from mqueue.broker.format.record import LAST
 from mqueue.message import BATCH_MAX, BODY_MAX
 
 ROUNDS_MAX = 32  # pages in one go, so that a flush gets its turn

@@ -7,8 +7,8 @@ acked; one that was spilled meanwhile is at or above the frontier, which is read
 
 import structlog
 
-from mqueue.broker import record
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.format import record
 from mqueue.message import BATCH_MAX
 
 OVERDUE_US = 60_000_000

@@ -9,8 +9,9 @@ from collections import Counter
 import structlog
 
 from mqueue import schedule
-from mqueue.broker import failpoints, record
+from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.format import record
 from mqueue.broker.store import schedules
 from mqueue.broker.store.rows import Row
 from mqueue.broker.store.schedules import Ticked

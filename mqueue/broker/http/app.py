@@ -7,10 +7,10 @@ from starlette.routing import Route, Router
 from mqueue.broker.http import problem
 from mqueue.broker.http.auth import Authenticator
 from mqueue.broker.http.call import Call, Receive, Scope, Send
-from mqueue.broker.http.cold import Cold
 from mqueue.broker.http.endpoint import ByMethod, Endpoint, Frame
 from mqueue.broker.http.hot import Hot
 from mqueue.broker.http.quotas import Quotas
+from mqueue.broker.http.rest import Cold
 from mqueue.broker.http.schedules import Schedules
 from mqueue.broker.http.waits import Waits
 from mqueue.broker.metrics import CONTENT_TYPE, Metrics

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from mqueue.broker import record
 from mqueue.broker.faults import EpochEnded
+from mqueue.broker.format import record
 from mqueue.broker.store import write
 from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql

@@ -12,8 +12,9 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from mqueue.broker import failpoints, record
+from mqueue.broker import failpoints
 from mqueue.broker.faults import Deposed, StoreLost
+from mqueue.broker.format import record
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Row, leased_row, message_row

@@ -6,15 +6,15 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from mqueue.broker import record
-from mqueue.broker.entries import Settled
 from mqueue.broker.faults import EpochEnded, Overtaken
-from mqueue.broker.record import Record
+from mqueue.broker.format import record
+from mqueue.broker.format.entries import Settled
+from mqueue.broker.format.record import Record
+from mqueue.broker.format.tail import Tail
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
-from mqueue.broker.tail import Tail
 
 KINDS = {b"a": "ack", b"c": "cancel", b"x": "dead", b"n": "nack"}
 ENDS = (b"a", b"c")

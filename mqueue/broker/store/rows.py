@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from mqueue.broker import record
+from mqueue.broker.format import record
 
 Row = tuple[bytes, bytes]  # record, body
 FLUSHED = Struct(">QQ")  # epoch, flush number

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from mqueue.broker import failpoints, record
+from mqueue.broker import failpoints
+from mqueue.broker.format import record
 from mqueue.broker.store import write
 from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.queries import sql

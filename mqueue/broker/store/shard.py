@@ -15,8 +15,8 @@ from psycopg import AsyncConnection
 from psycopg.errors import InterfaceError, OperationalError, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from mqueue.broker.circuit import Circuit
 from mqueue.broker.faults import NodeTaken, StoreLost
+from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import row_to_cancel, unique_rows
 from mqueue.clock import Clock, SystemClock

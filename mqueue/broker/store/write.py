@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
-from mqueue.broker import record
-from mqueue.broker.record import Record
+from mqueue.broker.format import record
+from mqueue.broker.format.record import Record
 from mqueue.broker.store.queries import sql
 
 COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)

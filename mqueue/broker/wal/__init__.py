@@ -14,10 +14,10 @@ deleted. The format: docs/wal-format.md.
 """
 
 from mqueue.broker.wal.errors import WalBroken, WalCopied, WalCorrupt, WalError, WalFull, WalLocked, WalRetired
+from mqueue.broker.wal.frame import ENQUEUE, OUTCOME, VOID, Record
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.log import ShardLog
-from mqueue.broker.wal.record import ENQUEUE, OUTCOME, VOID, Record
 
 __all__ = [
     "ENQUEUE",

@@ -18,8 +18,8 @@ import structlog
 from mqueue.broker.failpoints import hit
 from mqueue.broker.wal.disk import Disk, OsDisk, make_directory
 from mqueue.broker.wal.errors import WalBroken, WalError, WalFull, is_full, refusal
+from mqueue.broker.wal.frame import Record, encode
 from mqueue.broker.wal.quarantine import finish
-from mqueue.broker.wal.record import Record, encode
 from mqueue.broker.wal.recovery import inspect, mend
 from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, VERSION, Header, Segment, Writer, name
 

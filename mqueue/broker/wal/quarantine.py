@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.broker.wal.disk import Disk, OsDisk, publish
-from mqueue.broker.wal.record import Record, encode
+from mqueue.broker.wal.frame import Record, encode
 from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, Header, name
 from mqueue.broker.wal.survey import MENDED, Damage, shards, survey
 

@@ -13,7 +13,7 @@ import structlog
 
 from mqueue.broker.wal.disk import TMP, Disk, publish
 from mqueue.broker.wal.errors import WalCorrupt, is_full
-from mqueue.broker.wal.record import End, Record, Scan
+from mqueue.broker.wal.frame import End, Record, Scan
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name, numbers
 
 TORN_MAX = 16  # torn tails kept aside per shard

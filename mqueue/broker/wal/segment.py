@@ -19,10 +19,10 @@ import google_crc32c
 
 from mqueue.broker.wal.disk import Disk, never_full, publish, write_all
 from mqueue.broker.wal.errors import WalCorrupt, WalNewer
-from mqueue.broker.wal.record import PREFIX_SIZE, Record, decode, frame_size
+from mqueue.broker.wal.frame import PREFIX_SIZE, Record, decode, frame_size
 
 MAGIC = b"MQWAL\0"
-VERSION = 2  # 2: a message may have a unique key (mqueue/broker/record.py)
+VERSION = 2  # 2: a message may have a unique key (mqueue/broker/format/record.py)
 SEGMENT_MAX = 64 * 1024 * 1024  # bytes; a segment ends with the record that exceeds it
 _FIELDS = struct.Struct("<6sHI16sQ")
 _CHECKSUM = struct.Struct("<I")

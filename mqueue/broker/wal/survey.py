@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.broker.wal.errors import WalCorrupt, WalNewer
-from mqueue.broker.wal.record import ENQUEUE, OUTCOME, VOID, End, Record, Scan, following
+from mqueue.broker.wal.frame import ENQUEUE, OUTCOME, VOID, End, Record, Scan, following
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, name, numbers
 
 KINDS = {ENQUEUE: "enqueue", OUTCOME: "outcome", VOID: "void"}

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.worker.producer import ClientOptions
+from mqueue.worker.tasks.producer import ClientOptions
 
 Retries = Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)]
 ResultTtl = Annotated[float, Meta(gt=0, le=m.RESULT_TTL_MAX_S)]

@@ -18,8 +18,8 @@ from mqueue import Bury, MQueue, Snooze, Task, current
 from mqueue.contrib.django import connections, known, results
 from mqueue.contrib.django.options import Options
 from mqueue.contrib.django.results import Kept
-from mqueue.worker import codec
-from mqueue.worker.codec import BadResult
+from mqueue.worker.arguments import codec
+from mqueue.worker.arguments.codec import BadResult
 
 Runner = Task[[str, list[Any], dict[str, Any]], Kept]
 

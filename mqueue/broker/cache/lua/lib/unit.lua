@@ -1,6 +1,6 @@
 -- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
 --
--- A record (mqueue/broker/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
+-- A record (mqueue/broker/format/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
 --   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
 local prefix = KEYS[1]

@@ -1,0 +1,245 @@
+"""Group commit: all enqueues and settles that wait become one batch of this broker and shard.
+
+One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty entry. While it is
+under way the next gathers. An enqueue is answered when both are done; a settle when Redis has decided and its outcome is written to the
+log (not synced). A call without an answer is repeated until it is answered or the epoch ends: the number makes that safe.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mqueue.broker import failpoints
+from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
+from mqueue.broker.commit import cold
+from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
+from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
+from mqueue.broker.format import entries, record
+from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
+from mqueue.broker.wal.errors import WalError, WalFull
+from mqueue.broker.wal.frame import Record as LogRecord
+from mqueue.broker.wal.ids import IdSource
+from mqueue.errors import Unavailable
+from mqueue.message import BATCH_MAX, BODY_MAX, Settle
+
+WAITING_MAX = 10_000  # requests that may wait for the next batch
+RETRY_S = 0.05
+
+logger = structlog.get_logger(__name__)
+
+
+class Committer:
+    def __init__(self, shard: Shard, ids: IdSource, on_fatal: Callable[[Exception], None]) -> None:
+        self._shard = shard
+        self._ids = ids
+        self._on_fatal = on_fatal
+        self._waiting: deque[EnqueueRequest | SettleRequest] = deque()
+        self._wake = asyncio.Event()
+        self._stopped = False
+
+    async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
+        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, LookAgain, Unavailable."""
+        size = sum(d.size for d in drafts)
+        request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
+        self._add(request)
+        self._shard.coming += size
+        try:
+            return await request.done
+        finally:
+            self._shard.coming -= size
+
+    async def settle(self, settles: Sequence[Settle], args: Sequence[SettleArgs]) -> list[Outcome]:
+        request = SettleRequest(settles, args, asyncio.get_running_loop().create_future())
+        self._add(request)
+        return await request.done
+
+    def _add(self, request: EnqueueRequest | SettleRequest) -> None:
+        if self._stopped:
+            raise Unavailable("the broker is stopping", retry_after=1)
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable("too many requests wait for this shard", retry_after=1)
+        self._waiting.append(request)
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._gather()
+            if not batch.enqueues and not batch.settles:
+                self._wake.clear()
+                continue
+            try:
+                await self._shard.wait_serving()
+                async with self._shard.in_flight:
+                    batch.refuse_others(self._shard.epoch)
+                    if self._shard.mode == APART:  # they were let in while it was hot: Redis has not said that their keys are free
+                        batch.refuse_keyed(self._shard.keys_are_away())
+                    if self._shard.mode != HOT:
+                        await cold.commit(self._shard, self._ids, batch)
+                    elif batch.enqueues or batch.settles:
+                        await self._commit(batch)
+            except Unavailable as error:
+                batch.fail(error)
+            except (EpochEnded, Behind) as error:
+                logger.warning("batch of unknown outcome: the epoch has ended", shard=self._shard.number, reason=str(error))
+                self._shard.epoch = 0  # join it again: what Redis has applied of ours is not what we think
+                self._shard.lost()
+                batch.fail(Unavailable("the shard is recovering: unknown whether this happened", retry_after=1))
+            except Fault as fault:
+                batch.fail(unavailable(fault))
+            except WalFull as error:
+                batch.fail(Unavailable(str(error), retry_after=5))
+            except WalError as error:
+                batch.fail(Unavailable("the write-ahead log has failed", retry_after=5))
+                self._on_fatal(error)
+                return
+            except Exception as error:
+                logger.exception("a batch failed", shard=self._shard.number)
+                batch.fail(Unavailable(f"a batch failed: {type(error).__name__}", retry_after=1))
+
+    async def stop(self) -> None:
+        """No new requests; returns when those that wait are answered."""
+        self._stopped = True
+        while self._waiting or self._shard.in_flight.locked():
+            await asyncio.sleep(0.005)
+
+    def _gather(self) -> Batch:
+        batch, ids, size = Batch(), 0, 0
+        while self._waiting:
+            request = self._waiting[0]
+            enqueue = isinstance(request, EnqueueRequest)
+            many = len(request.drafts) if isinstance(request, EnqueueRequest) else len(request.args)
+            more = request.size if isinstance(request, EnqueueRequest) else 0
+            if ids and (ids + many > BATCH_MAX or size + more > BODY_MAX):
+                break
+            self._waiting.popleft()
+            if request.done.cancelled():
+                continue
+            ids, size = ids + many, size + more
+            if enqueue:
+                batch.enqueues.append(request)  # type: ignore[arg-type]
+            else:
+                batch.settles.append(request)  # type: ignore[arg-type]
+        return batch
+
+    # -- one batch -----------------------------------------------------------------------------------------------------------
+
+    async def _commit(self, batch: Batch) -> None:
+        shard = self._shard
+        epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
+        stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
+        requests = [number(request, self._ids, stamp) for request in batch.enqueues]
+        messages = [message for request in requests for message in request]
+        enqueues = [e for group, request in enumerate(requests) for e in for_script(group, request)]
+        settles = [args for request in batch.settles for args in request.args]
+        shard.metrics.batch_size.observe(len(enqueues) + len(settles))
+        if enqueues:
+            await failpoints.ahit("enqueue.before_wal")
+            entry = LogRecord(sequence, epoch, entries.ENQUEUE, entries.pack_enqueued(messages))
+            syncing = asyncio.create_task(self._sync(entry))
+        else:
+            syncing = None
+            await failpoints.ahit("settle.before_redis")
+        asked_at = shard.clock.monotonic()
+        try:
+            applied = await self._apply(epoch, previous, sequence, enqueues, settles)
+        except BaseException as error:
+            if syncing is not None:
+                await asyncio.gather(syncing, return_exceptions=True)
+                if isinstance(error, Refused):  # its requests will be made again: no replay may bring them beside that
+                    self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
+            raise
+        shard.previous = sequence
+        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
+        shard.buffer = applied.buffer
+        failure: Exception | None = None
+        if syncing is not None:
+            await failpoints.ahit("enqueue.after_redis_before_wal")
+            try:
+                await syncing
+            except WalFull as error:  # settles go on; these enqueues may or may not be there
+                shard.doubtful = sequence
+                shard.wal_full = True
+                failure = Unavailable(str(error), retry_after=5)
+        if batch.settles:
+            await failpoints.ahit("settle.after_redis")
+            if not self._log_outcomes(batch, sequence, epoch, applied.outcomes):
+                await shard.until_flushed(sequence, FLUSH_WAIT_S)
+            await failpoints.ahit("settle.after_log")
+            self._answer_settles(batch, applied.outcomes)
+        if enqueues:
+            await failpoints.ahit("enqueue.before_reply")
+            self._log_voids(sequence, epoch, [m.record for m in messages], applied.verdicts)
+            self._answer_enqueues(batch, applied.verdicts, failure)
+        self._shard.metrics.buffer_bytes.set(applied.buffer)
+
+    async def _sync(self, entry: LogRecord) -> None:
+        began = time.perf_counter()
+        await self._shard.log.commit(entry)
+        self._shard.wal_full = False
+        self._shard.metrics.wal_commit_seconds.observe(time.perf_counter() - began)
+
+    async def _apply(self, epoch: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]) -> Applied:
+        shard = self._shard
+        if enqueues:
+            await failpoints.ahit("enqueue.before_redis")
+        first = True
+        while True:
+            try:
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
+            except EpochEnded as ended:
+                if first:
+                    raise Refused(ended.found) from ended
+                raise
+            except CacheLost as error:
+                first = False
+                shard.suspect.set()
+                if not shard.serving.is_set() or shard.epoch != epoch:
+                    raise EpochEnded(None) from error
+                await asyncio.sleep(RETRY_S)
+
+    def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        """False when the log is full."""
+        asked = [args for request in batch.settles for args in request.args]
+        changed = [
+            (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
+            for args, outcome in zip(asked, outcomes, strict=True)
+            if is_logged(args, outcome)
+        ]
+        return not changed or self._append(LogRecord(sequence, epoch, entries.OUTCOME, entries.pack_settled(changed)))
+
+    def _log_voids(self, sequence: int, epoch: int, records: Sequence[bytes], verdicts: Sequence[tuple[bytes, bytes]]) -> None:
+        refused = [data[record.ID] for data, (letter, _) in zip(records, verdicts, strict=True) if letter != b"o"]
+        if refused:
+            self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(refused)))
+
+    def _append(self, entry: LogRecord) -> bool:
+        try:
+            self._shard.log.append(entry)
+        except WalFull:
+            logger.warning("the log is full: outcomes wait for their flush", shard=self._shard.number)
+            return False
+        return True
+
+    def _answer_settles(self, batch: Batch, outcomes: list[Outcome]) -> None:
+        at = 0
+        for request in batch.settles:
+            if not request.done.done():
+                request.done.set_result(outcomes[at : at + len(request.args)])
+            at += len(request.args)
+
+    def _answer_enqueues(self, batch: Batch, verdicts: Sequence[tuple[bytes, bytes]], failure: Exception | None) -> None:
+        at = 0
+        for request in batch.enqueues:
+            own = verdicts[at : at + len(request.drafts)]
+            at += len(request.drafts)
+            error = failure or refusal(own, bool(request.key_hash))
+            if request.done.done():
+                continue
+            if error is not None:
+                request.done.set_exception(error)
+            else:
+                request.done.set_result([int.from_bytes(id) for _, id in own])

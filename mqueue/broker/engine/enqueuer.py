@@ -1,0 +1,255 @@
+"""Enqueue: messages become drafts, go to their shards' committers, and keep what their idempotency keys promise."""
+
+import asyncio
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from mqueue.broker.commit.batch import Draft, LookAgain, Repeated
+from mqueue.broker.commit.committer import Committer
+from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.format import record
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.shard import APART, COLD, FLUSH_WAIT_S, HOT, Shard
+from mqueue.broker.slots import SlotMap
+from mqueue.clock import Clock
+from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
+from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
+
+ROOM_WAIT_S = 5.0
+NO_LOOK = bytes(16)  # as of no epoch: a script would have the broker look
+
+
+class Enqueuer:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        committers: Sequence[Committer],
+        slots: SlotMap,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        lease_s: float,
+        max_retries: int,
+        idempotency_s: float,
+        postgres_namespaces: Sequence[str] = (),
+    ) -> None:
+        self._shards = shards
+        self._committers = committers
+        self._slots = slots
+        self._metrics = metrics
+        self._clock = clock
+        self._lease_ms = int(lease_s * 1000)
+        self._max_retries = max_retries
+        self._postgres_namespaces = frozenset(postgres_namespaces)
+        self._key_ttl_us = int(idempotency_s * 1e6)
+
+    async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
+        drafts = [self._draft(m, i) for i, m in enumerate(messages)]
+        _check_keys(drafts)
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        for i, m in enumerate(messages):
+            by_shard[self._slots.shard(TopicName(m.namespace, m.topic))].append(i)
+        ids: list[int] = [0] * len(messages)
+        key_hash = _request_hash(messages, key.key) if key is not None else b""
+        body_hash = key.body_hash if key is not None else b""
+        shared = key is not None and any(d.unique for d in drafts)
+        if shared:
+            _share_key(drafts, key_hash, body_hash)
+            key_hash = body_hash = b""
+        try:
+            await _all([self._enqueue(shard, drafts, items, ids, key_hash, body_hash) for shard, items in by_shard.items()])
+        except KeyReused as error:
+            if not shared:
+                raise
+            raise KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key") from error
+        namespaces = Counter([m.namespace for m in messages])
+        if durability == "postgres" or not self._postgres_namespaces.isdisjoint(namespaces):
+            await asyncio.gather(*(self._until_flushed(self._shards[number]) for number in by_shard))
+        for namespace, count in namespaces.items():
+            self._metrics.enqueued(namespace, count)
+        hot = any(self._shards[number].buffers for number in by_shard) and durability == "wal"
+        return Accepted(ids, "wal" if hot and self._postgres_namespaces.isdisjoint(namespaces) else "postgres")
+
+    async def _until_flushed(self, shard: Shard) -> None:
+        """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the log."""
+        if shard.mode == COLD:
+            return  # what was taken before is there since its epoch closed
+        try:
+            await shard.until_flushed(shard.previous, FLUSH_WAIT_S)
+        except Fault as fault:
+            raise Unavailable("PostgreSQL has not taken it yet: the messages are in the log, and will come", retry_after=1) from fault
+
+    def _draft(self, m: NewMessage, item: int) -> Draft:
+        topic = f"{m.namespace}/{m.topic}".encode()
+        unique = _hash(topic + b"\0\0" + m.unique_key.encode()) if m.unique_key is not None else None
+        body = record.body(0, m.payload, m.metadata, m.idempotency_key, unique)[record.CREATED.size :]
+        delay_us = int(m.delay * 1e6) if m.delay else 0
+        if delay_us and self._clock.wall_us() + delay_us >= TIME_MAX_US:
+            raise Invalid("delay: too far in the future", item=item, field="delay")
+        draft = Draft(
+            topic=topic,
+            priority=m.priority,
+            body=body,
+            deliver_after_us=m.deliver_after_us,
+            delay_us=delay_us,
+            ttl_us=int(m.ttl * 1e6) if m.ttl is not None else 0,
+            max_retries=self._max_retries if m.max_retries is None else m.max_retries,
+            lease_ms=self._lease_ms if m.lease is None else int(m.lease * 1000),
+            unique=unique or b"",
+        )
+        if m.idempotency_key is not None:
+            draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
+            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {draft.max_retries} {draft.lease_ms}"
+            draft.body_hash = _hash(fixed.encode() + body)
+            draft.key_ttl_us = self._key_ttl_us
+        return draft
+
+    async def _enqueue(
+        self, number: int, drafts: Sequence[Draft], items: Sequence[int], ids: list[int], key_hash: bytes, body_hash: bytes
+    ) -> None:
+        """Fills `ids` at `items`. Errors name the item of the request."""
+        shard = self._shards[number]
+        await shard.wait_serving()
+        if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
+            raise shard.keys_are_away()
+        try:
+            epoch, known = await self._look(shard, drafts, items)
+            new = [i for i in items if i not in known]
+            size = sum(drafts[i].size for i in new)
+            deadline = self._clock.monotonic() + ROOM_WAIT_S
+            while new:
+                await self._wait_for_room(shard, size, deadline)
+                try:
+                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
+                except LookAgain:  # keys that Redis knew may be PostgreSQL's now
+                    if self._clock.monotonic() >= deadline:
+                        raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
+                    epoch, known = await self._look(shard, drafts, items)
+                    new = [i for i in items if i not in known]
+                    continue
+                except InFlight:  # at another broker, whose disk may not have it yet
+                    if self._clock.monotonic() >= deadline:
+                        raise
+                    await shard.hurry_flush()
+                    continue
+                except Repeated:
+                    made = await self._ids_of_request(shard, key_hash)
+                except BufferFull:
+                    if self._clock.monotonic() >= deadline:
+                        raise
+                    shard.room.clear()
+                    continue
+                except KeyReused as error:
+                    error.item = None if error.item is None else new[error.item]
+                    raise
+                known.update(zip(new, made, strict=True))
+                break
+        except Fault as fault:
+            raise unavailable(fault) from fault
+        for i in items:
+            ids[i] = known[i]
+
+    async def _look(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
+        """As `_known_keys`; the drafts with a unique key get what PostgreSQL has under it."""
+        epoch, known = await self._known_keys(shard, drafts, items)
+        unique = [drafts[i] for i in items if drafts[i].unique and i not in known]
+        if not unique:
+            return epoch, known
+        await shard.wait_serving()
+        epoch = epoch or shard.epoch
+        # on the cold path the transaction looks
+        found = {b"": NO_LOOK} if shard.mode == COLD else await shard.store.unique_rows([*{d.unique for d in unique}])
+        for d in unique:
+            d.rows = found.get(d.unique, found[b""])
+        return epoch, known
+
+    async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
+        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And the epoch of this
+        look: 0 where no item has a key.
+
+        The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
+        """
+        keyed = [i for i in items if drafts[i].key_hash]
+        if not keyed:
+            return 0, {}
+        await shard.wait_serving()
+        epoch = shard.epoch
+        cold = shard.mode == COLD
+        in_redis = [None] * len(keyed) if cold else await shard.cache.has_key([drafts[i].key_hash for i in keyed])
+        for i, told in zip(keyed, in_redis, strict=True):
+            if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
+                raise _key_reused(i)
+        missing = [i for i, told in zip(keyed, in_redis, strict=True) if told is None]
+        if not missing:
+            return epoch, {}
+        rows = await shard.store.find_keys([drafts[i].key_hash for i in missing], shard.now_us())
+        found = {key_hash: (body_hash, id) for key_hash, body_hash, id, _ in rows}
+        known: dict[int, int] = {}
+        for i in missing:
+            if drafts[i].key_hash in found:
+                body_hash, id = found[drafts[i].key_hash]
+                if body_hash != drafts[i].body_hash:
+                    raise _key_reused(i)
+                known[i] = id
+        return epoch, known
+
+    async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
+        """What this request's first try was given."""
+        if shard.mode == COLD and (known := await shard.store.request_key(key_hash)):
+            return record.unpack_runs(known[1])
+        [told] = await shard.cache.has_key([key_hash])
+        if told is None:
+            raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
+        return record.unpack_runs(told[record.IDEMPOTENCY.size :])
+
+    async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
+        """The write-behind buffer has room for so many bytes more, or has none at all in it."""
+        while shard.mode == HOT and shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
+            shard.room.clear()
+            try:
+                async with asyncio.timeout(min(left, 0.1)):
+                    await shard.room.wait()
+            except TimeoutError:
+                shard.buffer = (await shard.cache.gauges())["buffer"]
+
+
+async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Each runs to its end, whatever becomes of the others."""
+    if len(parts) == 1:
+        return await parts[0]
+    for error in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(error, BaseException):
+            raise error
+    return None
+
+
+def _check_keys(drafts: Sequence[Draft]) -> None:
+    """One key for two messages in a request: the script would not say which it was."""
+    bodies: dict[bytes, bytes] = {}
+    for item, d in enumerate(drafts):
+        if d.key_hash and bodies.setdefault(d.key_hash, d.body_hash) != d.body_hash:
+            raise _key_reused(item)
+
+
+def _share_key(drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes) -> None:
+    """A request's key stands for ids in a row, and of messages with unique keys some may be older ones: each message gets a key made of it."""
+    for item, d in enumerate(drafts):
+        d.key_hash, d.body_hash, d.key_ttl_us = _hash(key_hash + item.to_bytes(4)), body_hash, int(REQUEST_KEY_S * 1e6)
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _request_hash(messages: Sequence[NewMessage], key: str) -> bytes:
+    """Scope of a request's key: its namespaces, and the shard."""
+    return _hash("\0".join([*sorted({m.namespace for m in messages}), "", key]).encode())
+
+
+def _key_reused(item: int) -> KeyReused:
+    return KeyReused("this idempotency key was used with another message", item=item, field="idempotency_key")

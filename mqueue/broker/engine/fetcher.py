@@ -1,0 +1,175 @@
+"""Fetch: the least messages of the named topics, now or as soon as one is there; never an untrue "nothing"."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+
+from mqueue.broker import failpoints
+from mqueue.broker.cache.calls import Fetched
+from mqueue.broker.engine.fetch_waiters import LOOK_S, Waiters
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
+from mqueue.broker.format import record
+from mqueue.broker.metrics import Metrics
+from mqueue.broker.ports import Enough
+from mqueue.broker.shard import COLD, HOT, Shard
+from mqueue.broker.slots import SlotMap
+from mqueue.broker.store.cold import ColdStore
+from mqueue.clock import Clock
+from mqueue.errors import Unavailable
+from mqueue.message import BODY_MAX, Delivery, TopicName
+
+LEADER_WAIT_S = 2.0
+ASK_PAUSE_S = 0.002
+COLD_LOOK_S = 0.25  # on the cold path nobody wakes a waiter
+
+
+class Fetcher:
+    def __init__(self, shards: Sequence[Shard], slots: SlotMap, waiters: Waiters, metrics: Metrics, clock: Clock) -> None:
+        self._shards = shards
+        self._slots = slots
+        self._waiters = waiters
+        self._metrics = metrics
+        self._clock = clock
+
+    async def fetch(
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
+    ) -> list[Delivery]:
+        names = [TopicName(namespace, topic) for topic in dict.fromkeys(topics)]
+        by_shard: dict[int, list[TopicName]] = defaultdict(list)
+        for name in names:
+            by_shard[self._slots.shard(name)].append(name)
+        lease_ms = 0 if lease is None else max(1, int(lease * 1000))
+        deadline = self._clock.monotonic() + wait
+        if wait <= 0:
+            return await self._fetch(by_shard, limit, lease_ms, False)
+        waiter = self._waiters.add(names)
+        if enough is not None:
+            enough.wake = waiter.event.set
+        self._metrics.waiting_fetches.set(self._waiters.count)
+        try:
+            while True:
+                waiter.event.clear()
+                found = await self._fetch(by_shard, limit, lease_ms, True)
+                left = deadline - self._clock.monotonic()
+                if found or left <= 0 or (enough is not None and enough.said):
+                    return found
+                try:
+                    async with asyncio.timeout(min(left, 60.0)):
+                        await waiter.event.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self._waiters.remove(waiter)
+            self._metrics.waiting_fetches.set(self._waiters.count)
+            if waiter.event.is_set():  # woken for nothing: somebody else may need the word
+                for name in names:
+                    self._waiters.wake(name)
+
+    async def _fetch(self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
+        """What is there now, of all these shards. Empty only when that is true."""
+        found: list[Delivery] = []
+        failed: Unavailable | None = None
+        order = list(by_shard)
+        if len(order) > 1:
+            random.shuffle(order)
+        for number in order:
+            try:
+                found += await self._fetch_shard(self._shards[number], by_shard[number], limit - len(found), lease_ms, waiting)
+            except (Unavailable, Fault) as error:
+                failed = unavailable(error) if isinstance(error, Fault) else error
+            if len(found) >= limit:
+                break
+        if failed is not None and not found:
+            raise failed
+        if found:
+            await failpoints.ahit("dequeue.before_reply")
+            self._metrics.dequeued(found[0].namespace, len(found))
+        return found
+
+    async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
+        deadline = self._clock.monotonic() + LEADER_WAIT_S
+        while True:
+            await shard.wait_serving()
+            try:
+                got = await self._take(shard, names, limit, lease_ms, waiting)
+            except EpochEnded:
+                shard.lost()
+                got = None
+            except CacheLost:
+                shard.suspect.set()
+                raise
+            if got is not None:
+                if got.status == "ok":
+                    if got.left:
+                        for name in names:
+                            self._waiters.wake(name, got.left)
+                    return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
+                if got.status == "nothing":
+                    return []
+            if self._clock.monotonic() >= deadline:
+                raise Unavailable(f"shard {shard.number}: its leader does not answer", retry_after=1)
+            if got is None or got.status == "ask":
+                await asyncio.sleep(ASK_PAUSE_S)
+
+    async def _take(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> Fetched:
+        if shard.mode == HOT:
+            return await shard.cache.fetch(shard.epoch, shard.node, [str(name) for name in names], limit, lease_ms, waiting)
+        if shard.mode != COLD:
+            raise Unavailable(f"Redis of shard {shard.number} cannot be reached from here", retry_after=1)
+        topics = [name.topic for name in names]
+        rows, clock = await ColdStore(shard.store).fetch(shard.epoch, shard.now_us(), names[0].namespace, topics, limit, lease_ms, BODY_MAX)
+        shard.saw_cold_clock(clock)
+        if not rows:
+            return Fetched("nothing", clock)
+        records, bodies = zip(*rows, strict=True)
+        return Fetched("ok", clock, records, bodies, int(len(rows) == limit))
+
+    async def wake_loop(self, shard: Shard) -> None:
+        """Wakes waiters when Redis says so, and every LOOK_S to be sure."""
+        while True:
+            if shard.mode == COLD:
+                await asyncio.sleep(COLD_LOOK_S)
+                self._waiters.look()
+                continue
+            try:
+                topic = await shard.cache.wait_for_wake(shard.node, LOOK_S)
+            except Fault:
+                await asyncio.sleep(0.2)
+                continue
+            if topic is None:
+                self._waiters.look()
+                continue
+            namespace, _, name = topic.partition("/")
+            if not self._waiters.wake(TopicName(namespace, name)):
+                try:
+                    await shard.cache.pass_wake(shard.epoch, topic)
+                except Fault:
+                    continue
+
+
+def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:
+    _, _, attempts, retries, _, _, priority, _, due, id, _, _, _, _, receipt, until, _ = record.RECORD.unpack_from(data)
+    created, payload, metadata, _ = record.content(body)
+    namespace, _, topic = record.topic(data).partition("/")
+    return Delivery(
+        id,
+        namespace,
+        topic,
+        priority - record.BIAS,
+        payload,
+        metadata,
+        due,
+        created,
+        attempts + 1,
+        retries,
+        _receipt(receipt),
+        until,
+        until - clock,
+    )
+
+
+@lru_cache(64)  # one for all messages of a fetch
+def _receipt(packed: bytes) -> str:
+    return f"{int.from_bytes(packed[:4]):x}-{int.from_bytes(packed[4:]):x}"

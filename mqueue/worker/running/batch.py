@@ -1,0 +1,93 @@
+"""Batches: `@task(batch=100)` gives its handler a list of items, one from each message.
+
+Messages are gathered until there are enough, or the first has waited for `batch_wait`. The batch is one job, in one slot, from its first
+message on: a worker never holds a batch that it could not start. What its handler returns is a verdict for each item.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from datetime import timedelta
+
+from mqueue.worker.tasks import options
+from mqueue.worker.tasks.job import Current, Job
+
+SIZE_MAX = 1000  # as many as one poll brings
+WAIT_MAX_S = 60.0
+WAIT_S = 0.2
+
+
+def check(size: int | None, wait: float | timedelta | None, executor: str | None) -> float:
+    """The seconds to gather for. Raises ValueError for what cannot be."""
+    if size is None:
+        if wait is not None:
+            raise ValueError("batch_wait= needs batch=")
+        return 0.0
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= SIZE_MAX:
+        raise ValueError(f"batch={size!r}: a number of messages from 1 to {SIZE_MAX:,}")
+    wait_s = WAIT_S if wait is None else options.seconds("batch_wait", wait, 0, WAIT_MAX_S)
+    if executor is not None:
+        raise ValueError(f"batch= and executor={executor!r} do not go together: a batch runs in a thread, or on the loop")
+    return wait_s
+
+
+class BadVerdicts(TypeError):
+    """What the handler of a batch returned is neither None nor a list with one verdict for each item."""
+
+
+def verdicts(returned: object, size: int) -> list[BaseException | None]:
+    """What became of each item: None, or as if its handler had raised that. Raises BadVerdicts, which is what became of all."""
+    if returned is None:
+        return [None] * size
+    if not isinstance(returned, list | tuple):
+        raise BadVerdicts(f"a batch's handler returns None, or a list of {size} verdicts, not a {type(returned).__name__}")
+    if len(returned) != size:
+        raise BadVerdicts(f"the handler returned {len(returned)} verdicts for a batch of {size}")
+    return [_verdict(index, each) for index, each in enumerate(returned)]
+
+
+def _verdict(index: int, verdict: object) -> BaseException | None:
+    if verdict is None or verdict is True:
+        return None
+    if isinstance(verdict, BaseException):
+        return verdict
+    return BadVerdicts(f"the verdict on item {index} is a {type(verdict).__name__}: None and True mean done, an exception what failed")
+
+
+def failed_items(job: Current) -> list[tuple[Current, BaseException]]:
+    """For middleware, once the handler of a batch has returned: the items that it says have failed, or are put off, and how."""
+    return [(each, verdict) for each, verdict in zip(job.batch, job._job.verdicts, strict=False) if verdict is not None]
+
+
+def job_of(jobs: Sequence[Job]) -> Job:
+    """One job of all these, of the same task: what it tells of itself is what the first does."""
+    first = jobs[0]
+    job = Job(first.message, first.task, [[item for each in jobs for item in each.args]], {}, first.lease)
+    job.batch, job.began = tuple(jobs), first.began
+    return job
+
+
+class Gatherer:
+    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is complete."""
+
+    def __init__(self, begin: Callable[[Sequence[Job]], None]) -> None:
+        self._begin = begin
+        self._open: dict[Hashable, list[Job]] = {}
+
+    def add(self, source: Hashable, jobs: Sequence[Job], size: int) -> int:
+        """How many more the batch wants; 0: it has begun, or there is none."""
+        gathered = self._open.setdefault(source, [])
+        gathered += jobs
+        room = size - len(gathered) if gathered else 0
+        if room <= 0:
+            self.begin(source)
+        return max(0, room)
+
+    def begin(self, source: Hashable) -> None:
+        """With what there is."""
+        if jobs := self._open.pop(source, []):
+            self._begin(jobs)
+
+    def give_up(self) -> list[list[Job]]:
+        """The batches that have not begun, and will not."""
+        given_up = [jobs for jobs in self._open.values() if jobs]
+        self._open = {}
+        return given_up

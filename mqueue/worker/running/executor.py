@@ -1,0 +1,138 @@
+"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. Each job ends with one outcome, told on the loop."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+
+from mqueue.worker.running.handler import call, call_async
+from mqueue.worker.running.outcome import CANCELLED, DONE, Outcome, ProcessEnded, TimeLimit, decide, done
+from mqueue.worker.running.processes import Processes
+from mqueue.worker.tasks.job import Current, Job
+from mqueue.worker.tasks.middleware import around
+
+Ended = Callable[[Job, Outcome], None]
+
+
+class Executor:
+    """`ended(job, outcome)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended, jitter: Callable[[], float]) -> None:
+        self._loop = loop
+        self._threads = Threads(threads)
+        self._processes = Processes()
+        self._ended = ended
+        self._jitter = jitter
+        self._context = copy_context()  # each job begins with a copy: what others leave in theirs is not its own
+
+    def stop(self) -> None:
+        """Idle threads and all processes end; a handler that runs in a thread is left to itself."""
+        self._threads.stop()
+        self._processes.stop()
+
+    def start(self, job: Job) -> None:
+        where = job.task.executor
+        if where == "loop":
+            self._loop.create_task(self._on_loop(job), context=self._context.copy())
+            return
+        run = self._in_process if where == "process" else self._in_thread
+        try:
+            self._threads.submit(lambda: run(job))
+        except Exception as error:  # there is no thread to be had
+            self._tell(job, self._outcome(job, error))
+
+    async def _on_loop(self, job: Job) -> None:
+        if self._is_over(job):
+            return
+        job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
+        error = await call_async(job)
+        job.cancel = None
+        self._tell(job, self._outcome(job, error))
+
+    def _in_thread(self, job: Job) -> None:
+        if not self._is_over(job):
+            self._tell_from_thread(job, self._outcome(job, self._context.copy().run(call, job)))
+
+    def _in_process(self, job: Job) -> None:
+        """The thread waits for the process."""
+        if self._is_over(job):
+            return
+        try:
+            outcome = self._processes.run(job)
+        except ProcessEnded as ended:  # its own middleware saw nothing of it
+            self._context.copy().run(show, job, ended)
+            outcome = self._outcome(job, ended)
+        except BaseException as error:
+            outcome = self._outcome(job, error)
+        self._tell_from_thread(job, outcome)
+
+    def _is_over(self, job: Job) -> bool:
+        """Before it has begun."""
+        if job.unwanted and not job.ended:
+            self._tell_from_thread(job, CANCELLED)
+        return job.ended or job.unwanted
+
+    def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
+        """Of a batch, those of its jobs are in `job.outcomes`."""
+        if job.batch is not None:
+            for each in job.batch:  # told one by one: not each may have heard of it
+                each.overdue = each.overdue or job.overdue
+            errors = job.verdicts if error is None else [error] * len(job.batch)
+            job.outcomes = [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
+            return DONE
+        return self._decide(job, error)
+
+    def _decide(self, job: Job, error: BaseException | None) -> Outcome:
+        if error is None:
+            return done(job.result, job.task.result_ttl)
+        if job.overdue and not job.stopping:
+            error = TimeLimit(f"the job ran longer than its max_run_time={job.task.max_run_time} s: it was cancelled")
+        return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
+
+    def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._tell, job, outcome)
+        except RuntimeError:
+            pass  # the loop is closed: the worker has given this job up and gone
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        if not job.ended:
+            job.ended = True
+            self._ended(job, outcome)
+
+
+def show(job: Job, error: Exception) -> None:
+    """To the middleware: a run that ended so. It is one whatever they make of it."""
+    with suppress(BaseException), around(job.task.app.run_hooks, Current(job)):
+        raise error
+
+
+class Threads:
+    """Up to `size` threads, made when needed. Daemons: a handler that never returns cannot keep the process alive."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._made = 0
+        self._idle = threading.Semaphore(0)
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here.
+
+        Raises RuntimeError where a thread is needed and cannot be made; `work` is forgotten then.
+        """
+        if not self._idle.acquire(blocking=False) and self._made < self._size:
+            threading.Thread(target=self._serve, name=f"mqueue-job-{self._made + 1}", daemon=True).start()
+            self._made += 1
+        self._work.put(work)
+
+    def stop(self) -> None:
+        for _ in range(self._made):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            self._idle.release()
