@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from mqueue import errors
     from mqueue.client import AsyncClient, Client
     from mqueue.errors import JobFailed
-    from mqueue.worker.running.outcome import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
     from mqueue.worker.runtime import Worker
     from mqueue.worker.tasks.app import MQueue, enqueue_many, enqueue_many_async, task
     from mqueue.worker.tasks.handle import Handle, NoResult
     from mqueue.worker.tasks.job import Current, current
     from mqueue.worker.tasks.middleware import LogContext, Middleware
     from mqueue.worker.tasks.retry import Retry
+    from mqueue.worker.tasks.signals import Bury, MemoryLimit, ProcessEnded, RateLimited, Snooze, TimeLimit
     from mqueue.worker.tasks.task import Task
 
 _HOME = {

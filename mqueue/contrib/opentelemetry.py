@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from mqueue import wire
 from mqueue.contrib import metadata
 from mqueue.worker.running.batch import failed_items
-from mqueue.worker.running.outcome import Snooze
 from mqueue.worker.tasks.job import Current
 from mqueue.worker.tasks.middleware import Middleware
+from mqueue.worker.tasks.signals import Snooze
 
 try:
     from opentelemetry import propagate, trace

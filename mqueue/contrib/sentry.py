@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from mqueue import wire
 from mqueue.contrib import metadata
 from mqueue.worker.running.batch import failed_items
-from mqueue.worker.running.outcome import RateLimited, Snooze
 from mqueue.worker.tasks.job import Current
 from mqueue.worker.tasks.middleware import Middleware
+from mqueue.worker.tasks.signals import RateLimited, Snooze
 
 try:
     import sentry_sdk

@@ -9,8 +9,7 @@ from typing import Any, TypedDict, Unpack
 from mqueue import wire
 from mqueue.testing.redirect import task_of
 from mqueue.worker.arguments import codec
-from mqueue.worker.tasks.app import MQueue
-from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.task import App, Task
 
 SHOWN_MAX = 20  # jobs that a failure lists
 
@@ -61,7 +60,7 @@ class Recorder:
     def __init__(self) -> None:
         self.enqueued: list[Enqueued] = []
 
-    def record(self, app: MQueue, id: int, item: wire.EnqueueItem) -> Enqueued:
+    def record(self, app: App, id: int, item: wire.EnqueueItem) -> Enqueued:
         task, args, kwargs = task_of(app, item)
         self.enqueued.append(made := Enqueued(id, task, tuple(args), kwargs, item))
         return made

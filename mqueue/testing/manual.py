@@ -18,7 +18,7 @@ from mqueue.worker.arguments.codec import Misfit
 from mqueue.worker.running.outcome import Outcome, decide, done
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
-from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.task import App, Task
 
 JOBS_MAX = 10_000  # that one drain runs
 
@@ -60,7 +60,7 @@ class Manual(Recorder):
         super().__init__()
         self.clock = clock
         self.broker = MemoryBroker(clock)
-        self._by_id: dict[int, tuple[MQueue, Enqueued]] = {}
+        self._by_id: dict[int, tuple[App, Enqueued]] = {}
         self._raised: dict[int, BaseException] = {}
         self._periodic: dict[str, Periodic] = {}
 

@@ -10,7 +10,7 @@ from mqueue.testing.answers import Answers, Asked, AsyncAnswers
 from mqueue.worker.arguments import codec
 from mqueue.worker.tasks.app import MQueue, apps
 from mqueue.worker.tasks.producer import Producer
-from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.task import App, Task
 
 
 class Carrier(Protocol):
@@ -62,7 +62,7 @@ def _app_of(producer: Producer) -> MQueue:
     return next(app for app in apps() if app.producer is producer)
 
 
-def task_of(app: MQueue, item: wire.EnqueueItem) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
+def task_of(app: App, item: wire.EnqueueItem) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
     """The call that a message is: a task and its arguments, as a worker would have them. Raises LookupError, codec.Misfit."""
     call = codec.decode(item.payload)
     task = app.get(call.task)

@@ -1,11 +1,8 @@
 """When a worker has run for long enough: after so many jobs, or when it holds so much memory. It stops then, and another takes its place."""
 
-import os
-from pathlib import Path
+from mqueue.worker.memory import MB, MEMORY, held_by
 
-MEMORY = Path("/proc/self/statm")
 LOOK_S = 1.0  # between two looks at the memory
-MB = 1 << 20
 
 
 class Recycling:
@@ -38,12 +35,7 @@ class Recycling:
         if self._max_memory_mb is None:
             return None
         try:
-            held = memory(MEMORY) / MB
+            held = held_by(MEMORY) / MB
         except OSError:  # no file to spare now: the next look tells
             return None
         return f"it holds {held:.0f} MiB, more than max_memory_mb={self._max_memory_mb:g}" if held > self._max_memory_mb else None
-
-
-def memory(statm: Path) -> int:
-    """Bytes that the process of this file holds. Raises OSError."""
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

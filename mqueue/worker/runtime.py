@@ -249,14 +249,13 @@ class Worker:
         return job
 
     def _start(self, job: Job) -> None:
-        members = job.batch or (job,)
-        for each in members:
+        for each in job.members:
             each.unwanted = self._cancellations.has(each.message.id)
         if job.batch:
-            job.unwanted = all(each.unwanted for each in members)
+            job.unwanted = all(each.unwanted for each in job.members)
         self._jobs.add(job)
         if (limit := job.task.max_run_time) is not None:
-            for each in members:
+            for each in job.members:
                 self._heartbeat.limit(each, limit)
         self._cancellations.listen()
         self._executor.start(job)
@@ -266,7 +265,7 @@ class Worker:
         away_s = self._fetcher.away_s(jobs[0].came)
         kept = [job for job in jobs if not job.lost and away_s <= job.lease / 3]
         if not kept:
-            return self._ended(job_of(jobs), outcome.RELEASED)
+            return self._released(job_of(jobs))
         for job in {*jobs} - {*kept}:
             self._finish(job, outcome.RELEASED, slots=0)
         return self._start(job_of(kept))
@@ -287,17 +286,19 @@ class Worker:
         self.counts[verdict.kind] += 1
         self._fetcher.finish(verdict.settle(message), None, slots=0)
 
-    def _ended(self, job: Job, result: Outcome) -> None:
+    def _released(self, job: Job) -> None:
+        self._ended(job, [outcome.RELEASED] * len(job.members))
+
+    def _ended(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         self._jobs.discard(job)
         if not self._jobs:
             self._idle.set()
-        members = job.batch or (job,)
-        results = [_as_it_counts(each, of_each) for each, of_each in zip(members, job.outcomes or [result] * len(members), strict=True)]
-        self._past += len(members)
+        results = [_as_it_counts(each, of_each) for each, of_each in zip(job.members, outcomes, strict=True)]
+        self._past += len(results)
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
         slots = 1
-        for each, of_each in zip(members, results, strict=True):
+        for each, of_each in zip(job.members, results, strict=True):
             self._finish(each, of_each, slots)
             slots = 0
 
@@ -338,7 +339,7 @@ class Worker:
         """How many settles could not be told."""
         self._fetcher.close()
         for jobs in self._gatherer.give_up():
-            self._ended(job_of(jobs), outcome.RELEASED)
+            self._released(job_of(jobs))
         self._presence.stopping()
         await self._quiet(None, self._stopping.told)
         if self._jobs:
@@ -382,7 +383,7 @@ class Worker:
     def _give_up(self, job: Job) -> None:
         job.ended = True
         self.cut_off += 1
-        self._ended(job, outcome.RELEASED)
+        self._released(job)
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)

@@ -19,8 +19,9 @@ from mqueue.broker.daemons.pruner import Pruner
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.engine.cancel_notices import Cancellations
 from mqueue.broker.engine.canceller import Canceller
-from mqueue.broker.format import entries, record, tail
+from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.entries import Enqueued
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.format.record import LAST, Record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
@@ -28,7 +29,6 @@ from mqueue.broker.store.leader import LeaderStore
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.wal.frame import Record as LogRecord
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
@@ -71,7 +71,7 @@ class Broker:
             self._write(sequence, enqueues, settles, applied.outcomes)
             refused = [e.record[record.ID] for e, (letter, _) in zip(enqueues, applied.verdicts, strict=True) if letter != b"o"]
             if refused and voided:
-                self.log.append(LogRecord(sequence, shard.epoch, entries.VOID, entries.pack_void(refused)))
+                self.log.append(LogRecord(sequence, shard.epoch, log_record.VOID, entries.pack_void(refused)))
         else:
             self.started = sequence + 1
         return applied
@@ -79,14 +79,14 @@ class Broker:
     def _write(self, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], outcomes: Sequence[Outcome]) -> None:
         if enqueues:
             messages = entries.pack_enqueued(logged(enqueues))
-            self.log.append(LogRecord(sequence, self.shard.epoch, entries.ENQUEUE, messages))
+            self.log.append(LogRecord(sequence, self.shard.epoch, log_record.ENQUEUE, messages))
         changed = [
             (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)
             for args, outcome in zip(settles, outcomes, strict=True)
             if is_logged(args, outcome)
         ]
         if changed:
-            self.log.append(LogRecord(sequence, self.shard.epoch, entries.OUTCOME, entries.pack_settled(changed)))
+            self.log.append(LogRecord(sequence, self.shard.epoch, log_record.OUTCOME, entries.pack_settled(changed)))
 
 
 class World:
@@ -190,7 +190,7 @@ class World:
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
         """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
         shard, epoch = broker.shard, self.lead.epoch
-        told = tail.fold([LogRecord(shard.sequence, epoch - 1, entries.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
+        told = tail.fold([LogRecord(shard.sequence, epoch - 1, log_record.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
         await replay(self.store, epoch, shard.node, told, clock=shard.now_us(), late=True)
         applied, _, _ = await self.cache.join(epoch, shard.node, None)
         await self.cache.join(epoch, shard.node, shard.sequence, applied)

@@ -9,11 +9,11 @@ from stores import NODES, NUMBER, SECOND, World, keyed, logged, message
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.faults import EpochEnded, Overtaken
-from mqueue.broker.format import entries, record, tail
+from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.entries import Settled
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import Registered
-from mqueue.broker.wal.frame import Record as LogRecord
 
 TOPIC = "t/a"
 
@@ -32,7 +32,7 @@ def enqueues(world: World, node: int, count: int = 1) -> tuple[list[Enqueue], li
 
 def told(world: World, node: int, some: list[Enqueue]) -> tail.Tail:
     payload = entries.pack_enqueued(logged(some))
-    return tail.fold([LogRecord(world.brokers[node].shard.sequence, world.lead.epoch, entries.ENQUEUE, payload)])
+    return tail.fold([LogRecord(world.brokers[node].shard.sequence, world.lead.epoch, log_record.ENQUEUE, payload)])
 
 
 def test_a_replay_that_comes_after_the_opening_writes_nothing_unannounced(world: World) -> None:
@@ -81,7 +81,7 @@ def test_orphans_wait_until_the_last_part_of_a_log(world: World) -> None:
     part_2 = told(world, 2, second)
     epoch = world.lead.epoch
     ack = Settled(acked, b"a", 2, 0, 0, 2, world.brokers[2].shard.sequence, 1, TOPIC.encode(), b"")
-    outcome = tail.fold([LogRecord(1, epoch, entries.OUTCOME, entries.pack_settled([ack]))])
+    outcome = tail.fold([LogRecord(1, epoch, log_record.OUTCOME, entries.pack_settled([ack]))])
     world.run(world.connection.execute("UPDATE shard SET mode = 'recovering'"))
     world.run(replay(world.store, epoch, 1, outcome, clock=0, late=False))
     for part in (part_1, part_2):

@@ -7,7 +7,7 @@ goes, every acknowledgement; nothing else can make it untrue.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mqueue.broker.format import entries, record
+from mqueue.broker.format import entries, log_record, record
 from mqueue.broker.wal.frame import decode
 from mqueue.broker.wal.segment import HEADER_SIZE, Header
 
@@ -76,15 +76,15 @@ class Checker:
         for broker in self._world.brokers:
             for entry in self._entries(broker):
                 if entry.sequence > positions.get(broker.node, 0):
-                    if entry.kind == entries.ENQUEUE:
+                    if entry.kind == log_record.ENQUEUE:
                         tokens |= entry.told
-                    elif entry.kind == entries.VOID:
+                    elif entry.kind == log_record.VOID:
                         void |= entry.told.keys()
         return {token for id, token in tokens.items() if id not in void}
 
     def lost_power(self, broker: "SimBroker") -> None:
         """Settles it was told of, and its disk was not."""
-        outcomes = [(id, state) for e in self._entries(broker) if e.kind == entries.OUTCOME for id, state in e.told.items()]
+        outcomes = [(id, state) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
         ended = {ord("a"): "ack", ord("c"): "cancel"}
         logged = {(id, ended[state]) for id, state in outcomes if state in ended}
         for all_told in self._world.history.told.values():
@@ -148,9 +148,9 @@ class Checker:
 
 
 def _entry(sequence: int, kind: int, payload: bytes) -> Entry:
-    if kind == entries.ENQUEUE:
+    if kind == log_record.ENQUEUE:
         messages = entries.unpack_enqueued(payload)
         return Entry(sequence, kind, {int.from_bytes(m.record[record.ID]): int(record.open_body(m.body).payload) for m in messages})
-    if kind == entries.OUTCOME:
+    if kind == log_record.OUTCOME:
         return Entry(sequence, kind, {o.id: o.state[0] for o in entries.unpack_settled(payload)})
     return Entry(sequence, kind, dict.fromkeys(entries.unpack_void(payload), 0))

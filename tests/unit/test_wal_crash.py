@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mqueue.broker.wal import Record, ShardLog, WalCorrupt
+from mqueue.broker.wal import LogRecord, ShardLog, WalCorrupt
 from mqueue.broker.wal.disk import OsDisk
 from mqueue.broker.wal.frame import FRAME_MIN
 from mqueue.broker.wal.recovery import inspect
@@ -24,7 +24,7 @@ def written(directory: Path, count: int = 6, segment_max: int = HEADER_SIZE + 2 
     async def write() -> None:
         log = ShardLog.open(directory, 3, WHO, segment_max=segment_max)
         for n in range(1, count + 1):
-            await log.commit(Record(n, 1, 1, f"no {n:02}".encode()))
+            await log.commit(LogRecord(n, 1, 1, f"no {n:02}".encode()))
         log.close()
 
     asyncio.run(write())
@@ -245,9 +245,9 @@ class Run:
     async def _write(self, log: ShardLog, first: int, count: int) -> None:
         for n in range(first, first + count):
             self.started.append(n)
-            await log.commit(Record(n, 1, 1, bytes(30)))
+            await log.commit(LogRecord(n, 1, 1, bytes(30)))
             self.acked.append(n)
-            log.append(Record(n, 1, 2, b"outcome"))
+            log.append(LogRecord(n, 1, 2, b"outcome"))
             if n % 3 == 0:
                 self.position = n - 2
                 log.remove_flushed(self.position, now=float(n))
@@ -281,7 +281,7 @@ def expect(directory: Path, run: Run) -> None:
     assert enqueued == list(range(enqueued[0], enqueued[-1] + 1)) if enqueued else True
 
 
-def inspect_records(directory: Path) -> list[Record]:
+def inspect_records(directory: Path) -> list[LogRecord]:
     found = inspect(directory, 3, WHO)
     segments = [*found.sealed, *([found.segment] if found.segment else [])]
     return [r for s in segments for r in s.read(HEADER_SIZE, s.size)]
@@ -329,8 +329,8 @@ def test_a_log_written_over_itself_goes_on(tmp_path: Path) -> None:
         file.write(b"\x20\x00\x00\x00 torn")
     disk = FullDisk(tmp_path, 10**6)
     log = ShardLog.open(tmp_path, 3, WHO, disk=disk)
-    asyncio.run(log.commit(Record(7, 1, 1, b"no 07")))
-    log.append(Record(7, 1, 2, b"more"))
+    asyncio.run(log.commit(LogRecord(7, 1, 1, b"no 07")))
+    log.append(LogRecord(7, 1, 2, b"more"))
     log.close()
     assert recovered(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 7]
     assert [p.read_bytes() for p in tmp_path.glob("*.torn-*")] == [b"\x20\x00\x00\x00 torn"]

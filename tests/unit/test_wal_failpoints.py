@@ -75,7 +75,7 @@ async def test_a_delay_in_the_loop_lets_others_run() -> None:
 WRITER = textwrap.dedent("""
     import asyncio, sys
     from pathlib import Path
-    from mqueue.broker.wal import Identity, Record, ShardLog
+    from mqueue.broker.wal import Identity, LogRecord, ShardLog
 
     identity = Identity.open(Path(sys.argv[1]))
     log = ShardLog.open(identity.shard_directory(0), 0, identity.uuid, segment_max=400, keep_s=0)
@@ -84,9 +84,9 @@ WRITER = textwrap.dedent("""
     async def main():
         for n in range(1, 21):
             number = start + n
-            await log.commit(Record(number, 1, 1, bytes(100)))
+            await log.commit(LogRecord(number, 1, 1, bytes(100)))
             print("acked", number, flush=True)
-            log.append(Record(number, 1, 2, b"outcome"))
+            log.append(LogRecord(number, 1, 2, b"outcome"))
             if n % 5 == 0:
                 print("flushed", number - 2, flush=True)
                 log.remove_flushed(number - 2, now=float(n))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mqueue.broker.wal import ENQUEUE, OUTCOME, VOID, Record, ShardLog, WalCorrupt
+from mqueue.broker.wal import ENQUEUE, OUTCOME, VOID, LogRecord, ShardLog, WalCorrupt
 from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.segment import VERSION, Header
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "wal-format.md"
 GOLDEN = Path(__file__).parent / "golden" / "v2.wal"
 OLDER = GOLDEN.with_name("v1.wal")
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")
-RECORDS = [Record((1 << 40) + 1, 7, ENQUEUE, b"hello"), Record((1 << 40) + 1, 7, VOID, b"")]
+RECORDS = [LogRecord((1 << 40) + 1, 7, ENQUEUE, b"hello"), LogRecord((1 << 40) + 1, 7, VOID, b"")]
 
 
 def example() -> bytes:
@@ -38,7 +38,7 @@ def test_the_golden_file_is_read(tmp_path: Path) -> None:
 def test_an_older_version_is_read_and_goes_on_in_a_segment_of_this_one(tmp_path: Path) -> None:
     shutil.copy(OLDER, tmp_path / "0000000000000001.wal")
     log = ShardLog.open(tmp_path, 3, WHO)
-    later = Record(RECORDS[-1].sequence + 1, 7, ENQUEUE, b"later")
+    later = LogRecord(RECORDS[-1].sequence + 1, 7, ENQUEUE, b"later")
     log.append(later)
     log.close()
     assert [(path.name, path.read_bytes()[6]) for path in sorted(tmp_path.glob("*.wal"))] == [

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from mqueue.broker.wal import Record, ShardLog, WalBroken, WalFull
+from mqueue.broker.wal import LogRecord, ShardLog, WalBroken, WalFull
 from mqueue.broker.wal.disk import OsDisk
 
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")
 
 
-def record(sequence: int, payload: bytes = b"payload") -> Record:
-    return Record(sequence, 1, 1, payload)
+def record(sequence: int, payload: bytes = b"payload") -> LogRecord:
+    return LogRecord(sequence, 1, 1, payload)
 
 
 def open_log(directory: Path, **options) -> ShardLog:
@@ -132,7 +132,7 @@ async def test_appends_and_commits_at_once_keep_every_record_whole(tmp_path: Pat
         commit = asyncio.create_task(log.commit(record(n, os.urandom(500))))
         await asyncio.sleep(0)
         for i in range(20):
-            log.append(Record(n, 1, 2, bytes([i]) * 50))
+            log.append(LogRecord(n, 1, 2, bytes([i]) * 50))
             expected.append((n, i))
         await commit
     log.close()
@@ -314,21 +314,21 @@ def test_a_partial_write_at_a_real_limit_is_cut_away(tmp_path: Path) -> None:
     script = """
         import asyncio, resource, sys, uuid
         from pathlib import Path
-        from mqueue.broker.wal import Record, ShardLog, WalFull
+        from mqueue.broker.wal import LogRecord, ShardLog, WalFull
         log = ShardLog.open(Path(sys.argv[1]), 3, uuid.UUID(sys.argv[2]))
 
         async def main():
-            await log.commit(Record(1, 1, 1, bytes(500)))
+            await log.commit(LogRecord(1, 1, 1, bytes(500)))
             size = log.bytes
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300, resource.RLIM_INFINITY))
             for write in (log.commit, log.append):
                 try:
-                    done = write(Record(2, 1, 1, bytes(500)))
+                    done = write(LogRecord(2, 1, 1, bytes(500)))
                     if done is not None:
                         await done
                 except WalFull:
                     print("full")
-            await log.commit(Record(3, 1, 1, bytes(100)))
+            await log.commit(LogRecord(3, 1, 1, bytes(100)))
             log.close()
             print([r.sequence for r in log.records(0)], (log.bytes - size))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from volume import fill, make_read_only, mounted
 
-from mqueue.broker.wal import Identity, Record, ShardLog, WalBroken, WalFull
+from mqueue.broker.wal import Identity, LogRecord, ShardLog, WalBroken, WalFull
 from mqueue.broker.wal.disk import OsDisk
 from mqueue.broker.wal.identity import held
 from mqueue.broker.wal.reserve import LEAST, SIZE, Reserve
@@ -45,7 +45,7 @@ def test_none_is_made_where_it_would_take_the_logs_room(volume: Path) -> None:
 def test_a_full_volume_does_not_stop_a_start(volume: Path) -> None:
     identity = Identity.open(volume / "wal")
     log = ShardLog.open(identity.shard_directory(0), 0, identity.uuid)
-    asyncio.run(log.commit(Record(1, 1, 1, bytes(500_000))))
+    asyncio.run(log.commit(LogRecord(1, 1, 1, bytes(500_000))))
     assert identity.reserve.keep()
     log.close()
     identity.close()
@@ -60,7 +60,7 @@ def test_a_full_volume_does_not_stop_a_start(volume: Path) -> None:
         identity.reserve.keep()
         assert SIZE - 4 * LEAST < identity.reserve.bytes < SIZE, "what is left of it is taken back"
         with pytest.raises(WalFull):
-            asyncio.run(opened.commit(Record(2, 1, 1, bytes(500_000))))
+            asyncio.run(opened.commit(LogRecord(2, 1, 1, bytes(500_000))))
         opened.close()
         identity.close()
 
@@ -78,7 +78,7 @@ def test_a_segment_too_long_for_a_second_copy(volume: Path) -> None:
     """Longer than the reserve: it is written over itself."""
     identity = Identity.open(volume / "wal")
     log = ShardLog.open(identity.shard_directory(0), 0, identity.uuid)
-    asyncio.run(log.commit(Record(1, 1, 1, os.urandom(7_000_000))))
+    asyncio.run(log.commit(LogRecord(1, 1, 1, os.urandom(7_000_000))))
     identity.reserve._take(1_000_000)
     log.close()
     identity.close()
@@ -86,7 +86,7 @@ def test_a_segment_too_long_for_a_second_copy(volume: Path) -> None:
     identity = Identity.open(volume / "wal")
     opened = identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(0), 0, identity.uuid))
     assert opened.last_sequence == 1
-    asyncio.run(opened.commit(Record(2, 1, 1, b"goes on")))
+    asyncio.run(opened.commit(LogRecord(2, 1, 1, b"goes on")))
     opened.close()
     identity.close()
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from test_wal_crash import FRAME, WHO, written
 
-from mqueue.broker.wal import Identity, Record, ShardLog, WalCorrupt
+from mqueue.broker.wal import Identity, LogRecord, ShardLog, WalCorrupt
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.segment import HEADER_SIZE, name
 from mqueue.broker.wal.survey import Damage, survey
@@ -134,7 +134,7 @@ def test_inspect_tells_all_and_changes_nothing(directory: Path) -> None:
 def test_both_work_while_a_broker_has_the_directory(directory: Path) -> None:
     identity = Identity.open(directory)
     log = ShardLog.open(identity.shard_directory(3), 3, WHO)
-    log.append(Record(7, 2, 2, b"outcome"))
+    log.append(LogRecord(7, 2, 2, b"outcome"))
     done = run("inspect", directory)
     assert "in use       yes" in done.output
     assert "enqueue: 6, outcome: 1" in done.output

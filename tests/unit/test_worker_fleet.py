@@ -23,9 +23,10 @@ from working import until_true as until
 from mqueue import MQueue
 from mqueue.client import Client
 from mqueue.worker import recycling, runtime
+from mqueue.worker.memory import MB, MEMORY, held_by
 from mqueue.worker.program import changes, fleet
-from mqueue.worker.program.program import Options
-from mqueue.worker.recycling import Recycling, memory
+from mqueue.worker.program.options import Options
+from mqueue.worker.recycling import Recycling
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
 
@@ -326,7 +327,7 @@ def test_limits_of_a_worker() -> None:
     assert Recycling(max_memory_mb=1_000_000).now() is None
     told = Recycling(max_memory_mb=1).now()
     assert told is not None and told.endswith("more than max_memory_mb=1")
-    assert 5 < memory(recycling.MEMORY) / recycling.MB < 10_000
+    assert 5 < held_by(MEMORY) / MB < 10_000
     for limits in ({"max_jobs": 0}, {"max_memory_mb": 0.5}, {"max_memory_mb": float("nan")}):
         with pytest.raises(ValueError, match="at least 1"):
             Recycling(**limits)
@@ -350,9 +351,9 @@ async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place, monkey
         looks += 1
         if looks == 3:
             raise OSError(24, "Too many open files")
-        return int(held * recycling.MB)
+        return int(held * MB)
 
-    monkeypatch.setattr(recycling, "memory", memory)
+    monkeypatch.setattr(recycling, "held_by", memory)
     monkeypatch.setattr(runtime, "LOOK_S", 0.01)
     run = asyncio.create_task(Worker(app, max_memory_mb=20).run())
     async with asyncio.timeout(10):

@@ -9,8 +9,9 @@ import pytest
 from mqueue import message as m
 from mqueue.worker.arguments.codec import Misfit
 from mqueue.worker.running import outcome
-from mqueue.worker.running.outcome import Bury, Outcome, RateLimited, Snooze
+from mqueue.worker.running.outcome import Outcome
 from mqueue.worker.tasks.retry import Retry
+from mqueue.worker.tasks.signals import Bury, RateLimited, Snooze
 
 
 def raised(error: BaseException) -> BaseException:

@@ -9,9 +9,9 @@ from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Retry, current
-from mqueue.worker.running.outcome import TimeLimit
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
+from mqueue.worker.tasks.signals import TimeLimit
 from mqueue.worker.watching.heartbeat import Heartbeat
 
 LEASE_S = 1.0

@@ -238,7 +238,7 @@ async def test_a_task_that_its_module_does_not_show_is_refused_at_the_start(brok
 
 
 def test_memory_that_cannot_be_watched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqueue.worker.recycling.MEMORY", Path("/nowhere/statm"))
+    monkeypatch.setattr("mqueue.worker.memory.MEMORY", Path("/nowhere/statm"))
     with pytest.raises(TypeError, match="memory_limit_mb needs /nowhere/statm"):
         jobs.modest.check_process()
 

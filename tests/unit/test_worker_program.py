@@ -15,8 +15,8 @@ from fake_broker import FakeBroker
 
 from mqueue import MQueue
 from mqueue.client import Client
-from mqueue.worker.program import program
-from mqueue.worker.program.program import gather, load, union
+from mqueue.worker.program import program, work
+from mqueue.worker.program.work import gather, load, union
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 
@@ -82,7 +82,7 @@ def app(name: str, url: str | None = None) -> MQueue:
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Makes a module of each dict; their names. The default app is another one than this test run's."""
-    monkeypatch.setattr(program, "default", MQueue())
+    monkeypatch.setattr(work, "default", MQueue())
 
     def make(*contents: dict[str, object]) -> list[str]:
         names = []
@@ -101,8 +101,8 @@ def test_apps_are_found_by_the_modules_names_for_them(modules: Callable[..., lis
     assert gather(modules({"app": one, "same": one, "other": 3}, {"app": one, "more": two, "empty": MQueue()})) == [one, two]
     assert union([one]) is one
     assert sorted(task.name for task in union([one, two])) == ["one", "two"]
-    program.default.task(name="plain")(lambda: None)
-    assert gather(modules({"app": one})) == [program.default, one]
+    work.default.task(name="plain")(lambda: None)
+    assert gather(modules({"app": one})) == [work.default, one]
 
 
 def test_apps_that_cannot_be_run_together_are_told() -> None:
@@ -132,8 +132,8 @@ def test_jobs_that_enqueue_do_it_where_they_came_from(
     def no_import(names: object) -> None: ...
 
     mine = app("one", "http://elsewhere")
-    monkeypatch.setattr(program, "_serve", serve)
-    monkeypatch.setattr(program, "load", no_import)
+    monkeypatch.setattr(work, "_serve", serve)
+    monkeypatch.setattr(work, "load", no_import)
     program.run(modules({"app": mine}), namespace=None, topics=[], concurrency=1, url=url, token=token)
     assert mine.producer.endpoint == (url, token)
 

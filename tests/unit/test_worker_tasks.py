@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from mqueue.worker.arguments import codec
 from mqueue.worker.arguments.codec import Misfit
-from mqueue.worker.tasks.app import MQueue, default_name
+from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks.names import default_name
 from mqueue.worker.tasks.retry import Retry
 
 

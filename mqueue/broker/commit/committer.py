@@ -17,10 +17,10 @@ from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_
 from mqueue.broker.commit import cold
 from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
-from mqueue.broker.format import entries, record
+from mqueue.broker.format import entries, log_record, record
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
-from mqueue.broker.wal.frame import Record as LogRecord
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import Unavailable
 from mqueue.message import BATCH_MAX, BODY_MAX, Settle
@@ -138,7 +138,7 @@ class Committer:
         shard.metrics.batch_size.observe(len(enqueues) + len(settles))
         if enqueues:
             await failpoints.ahit("enqueue.before_wal")
-            entry = LogRecord(sequence, epoch, entries.ENQUEUE, entries.pack_enqueued(messages))
+            entry = LogRecord(sequence, epoch, log_record.ENQUEUE, entries.pack_enqueued(messages))
             syncing = asyncio.create_task(self._sync(entry))
         else:
             syncing = None
@@ -150,7 +150,7 @@ class Committer:
             if syncing is not None:
                 await asyncio.gather(syncing, return_exceptions=True)
                 if isinstance(error, Refused):  # its requests will be made again: no replay may bring them beside that
-                    self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
+                    self._append(LogRecord(sequence, epoch, log_record.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
             raise
         shard.previous = sequence
         shard.saw_clock(applied.due_clock, applied.clock, asked_at)
@@ -209,12 +209,12 @@ class Committer:
             for args, outcome in zip(asked, outcomes, strict=True)
             if is_logged(args, outcome)
         ]
-        return not changed or self._append(LogRecord(sequence, epoch, entries.OUTCOME, entries.pack_settled(changed)))
+        return not changed or self._append(LogRecord(sequence, epoch, log_record.OUTCOME, entries.pack_settled(changed)))
 
     def _log_voids(self, sequence: int, epoch: int, records: Sequence[bytes], verdicts: Sequence[tuple[bytes, bytes]]) -> None:
         refused = [data[record.ID] for data, (letter, _) in zip(records, verdicts, strict=True) if letter != b"o"]
         if refused:
-            self._append(LogRecord(sequence, epoch, entries.VOID, entries.pack_void(refused)))
+            self._append(LogRecord(sequence, epoch, log_record.VOID, entries.pack_void(refused)))
 
     def _append(self, entry: LogRecord) -> bool:
         try:

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from mqueue.broker.format.record import UNIQUE, UNIQUE_SIZE
 
-ENQUEUE, OUTCOME, VOID = 1, 2, 3
-
 _MESSAGE = struct.Struct(">HIB")
 _OUTCOME = struct.Struct(">QcIHQHQBHH")
 _ID = struct.Struct(">Q")

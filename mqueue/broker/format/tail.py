@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mqueue.broker.format import entries, record
+from mqueue.broker.format import entries, log_record, record
 from mqueue.broker.format.entries import Settled
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.format.record import Record
-from mqueue.broker.wal.frame import Record as LogRecord
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ def fold(log: Iterable[LogRecord]) -> Tail:
     tail = Tail()
     for entry in log:
         tail.last = max(tail.last, entry.sequence)
-        if entry.kind == entries.ENQUEUE:
+        if entry.kind == log_record.ENQUEUE:
             before: Told | None = None
             for m in entries.unpack_enqueued(entry.payload):
                 told = Told(record.unpack(m.record), m.body)
@@ -60,10 +60,10 @@ def fold(log: Iterable[LogRecord]) -> Tail:
                 elif m.joins and before is not None:
                     told.key_hash, told.owner = before.key_hash, before.owner
                 tail.messages[told.record.id] = before = told
-        elif entry.kind == entries.VOID:
+        elif entry.kind == log_record.VOID:
             for id in entries.unpack_void(entry.payload):
                 tail.messages.pop(id, None)
-        elif entry.kind == entries.OUTCOME:
+        elif entry.kind == log_record.OUTCOME:
             for o in entries.unpack_settled(entry.payload):
                 told_of = tail.messages.get(o.id)
                 if told_of is not None:

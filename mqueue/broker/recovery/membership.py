@@ -15,11 +15,11 @@ from mqueue.broker import failpoints, tasks
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.commit.batch import for_script
 from mqueue.broker.faults import EpochEnded, Fault
-from mqueue.broker.format import entries, record, tail
+from mqueue.broker.format import entries, log_record, record, tail
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardRow
-from mqueue.broker.wal.frame import Record as LogRecord
 
 LOOK_S = 0.5
 URGENT_S = 0.05
@@ -202,11 +202,11 @@ async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterab
     """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log. `records`: the log after a
     sequence. Returns the last sequence applied, and how many messages.
     """
-    voids = (entry for entry in records(start) if entry.kind == entries.VOID)
+    voids = (entry for entry in records(start) if entry.kind == log_record.VOID)
     void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
     previous, brought = start, 0
     for entry in records(start):
-        if entry.kind != entries.ENQUEUE:
+        if entry.kind != log_record.ENQUEUE:
             continue
         messages = [m for m in entries.unpack_enqueued(entry.payload) if record.unpack(m.record).id not in void]
         enqueues = [e for group, request in enumerate(entries.by_request(messages)) for e in for_script(group, request)]

@@ -23,12 +23,11 @@ from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Overtaken, StoreLost
 from mqueue.broker.format import tail
-from mqueue.broker.format.entries import ENQUEUE
+from mqueue.broker.format.log_record import ENQUEUE, LogRecord
 from mqueue.broker.recovery.membership import catch_up, parts
 from mqueue.broker.shard import HOT
 from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import Seat, ShardRow, ShardStore
-from mqueue.broker.wal.frame import Record
 from mqueue.broker.wal.identity import State
 from mqueue.broker.wal.recovery import Found, inspect
 from mqueue.broker.wal.survey import shards
@@ -143,7 +142,7 @@ class _Rescue:
         self._done.left = sum(1 for entry in self._found.records(position) if entry.epoch >= row.epoch)
         return self._done
 
-    def _late(self, row: ShardRow, position: int) -> Iterator[Record]:
+    def _late(self, row: ShardRow, position: int) -> Iterator[LogRecord]:
         return (entry for entry in self._found.records(position) if entry.epoch < row.epoch)
 
     async def _replay_late(self, row: ShardRow, node: int, position: int) -> int:

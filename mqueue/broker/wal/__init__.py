@@ -13,8 +13,8 @@ segment may end in a torn record: it is cut, a copy kept. Anything else that doe
 deleted. The format: docs/wal-format.md.
 """
 
+from mqueue.broker.format.log_record import ENQUEUE, OUTCOME, VOID, LogRecord
 from mqueue.broker.wal.errors import WalBroken, WalCopied, WalCorrupt, WalError, WalFull, WalLocked, WalRetired
-from mqueue.broker.wal.frame import ENQUEUE, OUTCOME, VOID, Record
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.ids import IdSource
 from mqueue.broker.wal.log import ShardLog
@@ -25,7 +25,7 @@ __all__ = [
     "VOID",
     "IdSource",
     "Identity",
-    "Record",
+    "LogRecord",
     "ShardLog",
     "WalBroken",
     "WalCopied",

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-ENQUEUE, OUTCOME, VOID = 1, 2, 3  # kinds since version 1; the log itself does not look at them
+from mqueue.broker.format.log_record import LogRecord
 
 PAYLOAD_MAX = 16 * 1024 * 1024 + 64 * 1024  # bytes
 SEQUENCE_MAX = 2**63 - 1  # PostgreSQL keeps positions as bigint
@@ -35,19 +35,12 @@ _LENGTH_MAX = _HEAD.size + PAYLOAD_MAX
 _CANDIDATE = re.compile(rb"(?s)(?=(?!\0{4})...[\0\1].{11}[\0-\x7f])")
 
 
-class Record(NamedTuple):
-    sequence: int
-    epoch: int
-    kind: int
-    payload: bytes
-
-
 class Frame(NamedTuple):
     """A record and where it stands: bytes [offset, end)."""
 
     offset: int
     end: int
-    record: Record
+    record: LogRecord
 
 
 class End(Enum):
@@ -56,7 +49,7 @@ class End(Enum):
     CORRUPT = "corrupt"  # the rest is no record, but one follows; or the sequence goes back
 
 
-def encode(record: Record, seed: int = 0) -> bytes:
+def encode(record: LogRecord, seed: int = 0) -> bytes:
     """Raises ValueError when the payload is over PAYLOAD_MAX or a number does not fit."""
     sequence, epoch, kind, payload = record
     if len(payload) > PAYLOAD_MAX:
@@ -80,7 +73,7 @@ def decode(data: bytes, offset: int, seed: int = 0) -> Frame | None:
     if google_crc32c.extend(seed, body) != checksum:
         return None
     sequence, epoch, kind = _HEAD.unpack_from(body)
-    return Frame(offset, end, Record(sequence, epoch, kind, body[_HEAD.size :]))
+    return Frame(offset, end, LogRecord(sequence, epoch, kind, body[_HEAD.size :]))
 
 
 def frame_size(prefix: bytes) -> int | None:

@@ -16,9 +16,10 @@ from pathlib import Path
 import structlog
 
 from mqueue.broker.failpoints import hit
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.wal.disk import Disk, OsDisk, make_directory
 from mqueue.broker.wal.errors import WalBroken, WalError, WalFull, is_full, refusal
-from mqueue.broker.wal.frame import Record, encode
+from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.quarantine import finish
 from mqueue.broker.wal.recovery import inspect, mend
 from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, VERSION, Header, Segment, Writer, name
@@ -75,7 +76,7 @@ class ShardLog:
 
     # -- writing
 
-    async def commit(self, record: Record) -> None:
+    async def commit(self, record: LogRecord) -> None:
         """Return once the record is durable. Cancelling stops the waiting, not the writing.
 
         Raises WalFull (nothing was kept of it), WalBroken, ValueError (the sequence goes back).
@@ -87,14 +88,14 @@ class ShardLog:
             raise WalBroken(f"{self._directory}: closed") from error
         await written
 
-    def append(self, record: Record) -> None:
+    def append(self, record: LogRecord) -> None:
         """Write without waiting for the disk. Raises as `commit` does."""
         self._write(record)
         if self._is_long() and not self._rotating:
             self._rotating = True
             self._thread.submit(self._rotate_behind)
 
-    def _commit(self, record: Record) -> None:
+    def _commit(self, record: LogRecord) -> None:
         if self._is_long():
             self._rotate()
         try:
@@ -106,7 +107,7 @@ class ShardLog:
         except OSError as error:
             raise self._break(error, "fsync") from error
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: LogRecord) -> None:
         with self._lock:
             self._check()
             segment = self._writer.segment
@@ -174,7 +175,7 @@ class ShardLog:
 
     # -- reading
 
-    def records(self, after: int) -> Iterator[Record]:
+    def records(self, after: int) -> Iterator[LogRecord]:
         """Every record of a sequence above `after`, in order, those appended meanwhile included, a chunk in memory at a time.
 
         Raises WalCorrupt, OSError.

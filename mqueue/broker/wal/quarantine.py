@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.wal.disk import Disk, OsDisk, publish
-from mqueue.broker.wal.frame import Record, encode
+from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, Header, name
 from mqueue.broker.wal.survey import MENDED, Damage, shards, survey
 
@@ -89,7 +90,7 @@ def _segments(directory: Path, shard: int, identity: uuid.UUID, segment_max: int
     header: Header | None = None
     frames = bytearray()
     last = 0
-    batch: list[Record] = []  # of the present sequence
+    batch: list[LogRecord] = []  # of the present sequence
     for part in survey(directory, shard, identity):
         if header is None:
             header, last = Header(shard, identity, part.first), part.first

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.wal.disk import TMP, Disk, publish
 from mqueue.broker.wal.errors import WalCorrupt, is_full
-from mqueue.broker.wal.frame import End, Record, Scan
+from mqueue.broker.wal.frame import End, Scan
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, Segment, Writer, name, numbers
 
 TORN_MAX = 16  # torn tails kept aside per shard
@@ -38,7 +39,7 @@ class Found:
         """The greatest sequence, also of segments already removed; 0 if there never was one."""
         return self.segment.last if self.segment else 0
 
-    def records(self, after: int) -> Iterator[Record]:
+    def records(self, after: int) -> Iterator[LogRecord]:
         """Every record of a sequence above `after`, in order. Raises WalCorrupt, OSError."""
         for segment in self.sealed:
             if segment.last > after:

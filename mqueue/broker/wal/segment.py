@@ -17,9 +17,10 @@ from pathlib import Path
 
 import google_crc32c
 
+from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.wal.disk import Disk, never_full, publish, write_all
 from mqueue.broker.wal.errors import WalCorrupt, WalNewer
-from mqueue.broker.wal.frame import PREFIX_SIZE, Record, decode, frame_size
+from mqueue.broker.wal.frame import PREFIX_SIZE, decode, frame_size
 
 MAGIC = b"MQWAL\0"
 VERSION = 2  # 2: a message may have a unique key (mqueue/broker/format/record.py)
@@ -84,7 +85,7 @@ class Segment:
     last: int
     flushed_at: float | None = None  # monotonic seconds; when all of it was first seen flushed
 
-    def read(self, start: int, end: int) -> Iterator[Record]:
+    def read(self, start: int, end: int) -> Iterator[LogRecord]:
         """Each record of bytes [start, end), which lie on frame borders. Raises WalCorrupt, OSError."""
         with self.path.open("rb", buffering=_READ_SIZE) as file:
             file.seek(start)

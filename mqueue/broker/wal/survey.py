@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mqueue.broker.format.log_record import ENQUEUE, OUTCOME, VOID, LogRecord
 from mqueue.broker.wal.errors import WalCorrupt, WalNewer
-from mqueue.broker.wal.frame import ENQUEUE, OUTCOME, VOID, End, Record, Scan, following
+from mqueue.broker.wal.frame import End, Scan, following
 from mqueue.broker.wal.segment import HEADER_SIZE, Header, name, numbers
 
 KINDS = {ENQUEUE: "enqueue", OUTCOME: "outcome", VOID: "void"}
@@ -48,7 +49,7 @@ class Part:
     path: Path
     size: int
     first: int = 0
-    records: list[Record] = field(default_factory=list)
+    records: list[LogRecord] = field(default_factory=list)
     torn: int = 0
     damages: list[Damage] = field(default_factory=list)
 

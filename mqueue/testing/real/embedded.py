@@ -23,7 +23,7 @@ from mqueue.testing.real.here import AsyncHere, Here
 from mqueue.testing.real.leash import leash
 from mqueue.testing.real.worker_logs import to_logging
 from mqueue.testing.redirect import redirect
-from mqueue.worker.program.program import union
+from mqueue.worker.program.work import union
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.producer import Producer

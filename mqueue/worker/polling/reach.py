@@ -17,7 +17,7 @@ import structlog
 from mqueue import wire
 from mqueue.clock import Clock
 from mqueue.worker.polling.fetcher import Poll
-from mqueue.worker.running.outcome import summary
+from mqueue.worker.traces import summary
 
 CHECK_S = 2.0  # after the last answer
 AGAIN_S = 1.0  # after a check that failed

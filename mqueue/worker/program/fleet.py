@@ -23,11 +23,11 @@ from mqueue import backoff
 from mqueue.worker import runtime
 from mqueue.worker.channel import LENGTH, command
 from mqueue.worker.program.member import HURRY, Refused
-from mqueue.worker.program.program import Options
-from mqueue.worker.running.outcome import summary
+from mqueue.worker.program.options import Options
 from mqueue.worker.running.processes import how
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.status import Status
+from mqueue.worker.traces import summary
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 STEADY_S = 60.0  # one that lived so long begins with the least pause again

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from mqueue.errors import MQueueError
 from mqueue.worker.channel import Channel, opened
-from mqueue.worker.program import program
-from mqueue.worker.program.program import Options
+from mqueue.worker.program.options import Options
+from mqueue.worker.program.work import leave_if_blocked, work
 from mqueue.worker.runtime import Worker
 
 REPORT_S = 1.0  # between two reports
@@ -68,7 +68,7 @@ def obey(worker: Worker) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(sign, worker.retire)
     loop.add_signal_handler(HURRY, worker.hurry)
-    program.leave_if_blocked(worker, [HURRY], 1)
+    leave_if_blocked(worker, [HURRY], 1)
 
 
 def main(fd: int, with_logs: bool) -> None:
@@ -78,7 +78,7 @@ def main(fd: int, with_logs: bool) -> None:
         return
     threading.Thread(target=stop_with, args=(channel,), name="mqueue-orphan", daemon=True).start()
     try:
-        code = program.work(options, lambda worker: Reporter(channel, worker).reporting(), obey)
+        code = work(options, lambda worker: Reporter(channel, worker).reporting(), obey)
     except MQueueError as error:
         code = getattr(error, "exit_code", 1)
         with suppress(OSError):

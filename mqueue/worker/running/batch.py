@@ -5,28 +5,8 @@ message on: a worker never holds a batch that it could not start. What its handl
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from datetime import timedelta
 
-from mqueue.worker.tasks import options
 from mqueue.worker.tasks.job import Current, Job
-
-SIZE_MAX = 1000  # as many as one poll brings
-WAIT_MAX_S = 60.0
-WAIT_S = 0.2
-
-
-def check(size: int | None, wait: float | timedelta | None, executor: str | None) -> float:
-    """The seconds to gather for. Raises ValueError for what cannot be."""
-    if size is None:
-        if wait is not None:
-            raise ValueError("batch_wait= needs batch=")
-        return 0.0
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= SIZE_MAX:
-        raise ValueError(f"batch={size!r}: a number of messages from 1 to {SIZE_MAX:,}")
-    wait_s = WAIT_S if wait is None else options.seconds("batch_wait", wait, 0, WAIT_MAX_S)
-    if executor is not None:
-        raise ValueError(f"batch= and executor={executor!r} do not go together: a batch runs in a thread, or on the loop")
-    return wait_s
 
 
 class BadVerdicts(TypeError):

@@ -3,21 +3,25 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 
 from mqueue.worker.running.handler import call, call_async
-from mqueue.worker.running.outcome import CANCELLED, DONE, Outcome, ProcessEnded, TimeLimit, decide, done
+from mqueue.worker.running.outcome import CANCELLED, Outcome, decide, done
 from mqueue.worker.running.processes import Processes
 from mqueue.worker.tasks.job import Current, Job
 from mqueue.worker.tasks.middleware import around
+from mqueue.worker.tasks.signals import ProcessEnded, TimeLimit
 
-Ended = Callable[[Job, Outcome], None]
+Ended = Callable[[Job, Sequence[Outcome]], None]
 
 
 class Executor:
-    """`ended(job, outcome)` is called on `loop` once for each started job, unless it had been given up (`job.ended`)."""
+    """`ended(job, outcomes)` is called on `loop` once for each started job, unless it had been given up (`job.ended`).
+
+    `outcomes`: one, or those of a batch's jobs, in their order.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended, jitter: Callable[[], float]) -> None:
         self._loop = loop
@@ -41,7 +45,7 @@ class Executor:
         try:
             self._threads.submit(lambda: run(job))
         except Exception as error:  # there is no thread to be had
-            self._tell(job, self._outcome(job, error))
+            self._tell(job, self._outcomes(job, error))
 
     async def _on_loop(self, job: Job) -> None:
         if self._is_over(job):
@@ -49,40 +53,38 @@ class Executor:
         job.cancel = asyncio.current_task(self._loop).cancel  # type: ignore[union-attr]
         error = await call_async(job)
         job.cancel = None
-        self._tell(job, self._outcome(job, error))
+        self._tell(job, self._outcomes(job, error))
 
     def _in_thread(self, job: Job) -> None:
         if not self._is_over(job):
-            self._tell_from_thread(job, self._outcome(job, self._context.copy().run(call, job)))
+            self._tell_from_thread(job, self._outcomes(job, self._context.copy().run(call, job)))
 
     def _in_process(self, job: Job) -> None:
         """The thread waits for the process."""
         if self._is_over(job):
             return
         try:
-            outcome = self._processes.run(job)
+            outcomes: Sequence[Outcome] = [self._processes.run(job)]
         except ProcessEnded as ended:  # its own middleware saw nothing of it
             self._context.copy().run(show, job, ended)
-            outcome = self._outcome(job, ended)
+            outcomes = self._outcomes(job, ended)
         except BaseException as error:
-            outcome = self._outcome(job, error)
-        self._tell_from_thread(job, outcome)
+            outcomes = self._outcomes(job, error)
+        self._tell_from_thread(job, outcomes)
 
     def _is_over(self, job: Job) -> bool:
         """Before it has begun."""
         if job.unwanted and not job.ended:
-            self._tell_from_thread(job, CANCELLED)
+            self._tell_from_thread(job, [CANCELLED] * len(job.members))
         return job.ended or job.unwanted
 
-    def _outcome(self, job: Job, error: BaseException | None) -> Outcome:
-        """Of a batch, those of its jobs are in `job.outcomes`."""
-        if job.batch is not None:
-            for each in job.batch:  # told one by one: not each may have heard of it
-                each.overdue = each.overdue or job.overdue
-            errors = job.verdicts if error is None else [error] * len(job.batch)
-            job.outcomes = [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
-            return DONE
-        return self._decide(job, error)
+    def _outcomes(self, job: Job, error: BaseException | None) -> Sequence[Outcome]:
+        if job.batch is None:
+            return [self._decide(job, error)]
+        for each in job.batch:  # told one by one: not each may have heard of it
+            each.overdue = each.overdue or job.overdue
+        errors = job.verdicts if error is None else [error] * len(job.batch)
+        return [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
 
     def _decide(self, job: Job, error: BaseException | None) -> Outcome:
         if error is None:
@@ -91,16 +93,16 @@ class Executor:
             error = TimeLimit(f"the job ran longer than its max_run_time={job.task.max_run_time} s: it was cancelled")
         return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
 
-    def _tell_from_thread(self, job: Job, outcome: Outcome) -> None:
+    def _tell_from_thread(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._tell, job, outcome)
+            self._loop.call_soon_threadsafe(self._tell, job, outcomes)
         except RuntimeError:
             pass  # the loop is closed: the worker has given this job up and gone
 
-    def _tell(self, job: Job, outcome: Outcome) -> None:
+    def _tell(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         if not job.ended:
             job.ended = True
-            self._ended(job, outcome)
+            self._ended(job, outcomes)
 
 
 def show(job: Job, error: Exception) -> None:

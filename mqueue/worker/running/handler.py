@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from typing import Any
 
 from mqueue.worker.running.batch import verdicts
-from mqueue.worker.running.outcome import NeverRan
 from mqueue.worker.tasks.job import Current, Job, running
 from mqueue.worker.tasks.middleware import around
+from mqueue.worker.tasks.signals import NeverRan
 
 
 def call(job: Job) -> BaseException | None:

@@ -43,12 +43,11 @@ class Interrupts:
         """Somebody has cancelled these messages; most may be other workers'."""
         named = set(ids)
         for job in [job for job in self._jobs if not job.ended and not job.unwanted]:
-            members = job.batch or (job,)
-            for each in members:
+            for each in job.members:
                 if each.message.id in named and not each.unwanted:
                     log.info("job cancelled", task=job.task.name, id=each.message.id)
                     each.unwanted = True
-            if any(each.unwanted for each in members):
+            if any(each.unwanted for each in job.members):
                 self._cancel_if_over(job)
 
     def _cancel_if_over(self, job: Job) -> None:

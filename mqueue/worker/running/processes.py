@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from mqueue.worker.channel import Began, Channel, Ended, Run, command
-from mqueue.worker.recycling import MB, memory
-from mqueue.worker.running.outcome import MemoryLimit, Outcome, ProcessEnded, TimeLimit, done
-from mqueue.worker.tasks.app import module_name
+from mqueue.worker.memory import MB, held_by
+from mqueue.worker.running.outcome import Outcome, done
 from mqueue.worker.tasks.job import Job, Progress
+from mqueue.worker.tasks.names import module_name
+from mqueue.worker.tasks.signals import MemoryLimit, ProcessEnded, TimeLimit
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
@@ -203,7 +204,7 @@ class Process:
     def memory(self) -> int:
         """Bytes of memory that it holds."""
         try:
-            return memory(Path(f"/proc/{self._process.pid}/statm"))
+            return held_by(Path(f"/proc/{self._process.pid}/statm"))
         except (OSError, IndexError):
             return 0  # it has died meanwhile
 

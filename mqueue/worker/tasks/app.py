@@ -1,9 +1,7 @@
 """An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 from zoneinfo import ZoneInfo
@@ -11,10 +9,10 @@ from zoneinfo import ZoneInfo
 from mqueue import message as m
 from mqueue import wire
 from mqueue.schedule import CatchUp
-from mqueue.worker.running import batch as batches
 from mqueue.worker.tasks import options, periodic
 from mqueue.worker.tasks.handle import Handle, handle_of
 from mqueue.worker.tasks.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
+from mqueue.worker.tasks.names import default_name
 from mqueue.worker.tasks.producer import ClientOptions, Producer
 from mqueue.worker.tasks.redefinition import code_of, replaces
 from mqueue.worker.tasks.retry import Retry
@@ -170,7 +168,7 @@ class MQueue:
                 raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
             max_retries = retry.max
         check_unique(unique)
-        batch_wait_s = batches.check(batch, batch_wait, executor)
+        batch_wait_s = options.of_batch(batch, batch_wait, executor)
         if batch is not None and result:
             raise ValueError("batch= and result=True do not go together: what a batch's handler returns are verdicts")
         defaults = wire.EnqueueItem(
@@ -223,7 +221,7 @@ class MQueue:
         return self._handles(ids, items)
 
     def _handles(self, ids: Sequence[int], items: Sequence[wire.EnqueueItem]) -> list[Handle[Any]]:
-        return [handle_of(self, id, item, self._tasks) for id, item in zip(ids, items, strict=True)]
+        return [handle_of(self.producer, id, item, self._tasks) for id, item in zip(ids, items, strict=True)]
 
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)
@@ -259,20 +257,6 @@ def _whose(task: Task[..., Any]) -> str:
     code = code_of(task.function)
     place = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(task.function)
     return f"{place} (topic {task.namespace}/{task.topic})"
-
-
-def default_name(function: Callable[..., Any]) -> str:
-    """`module.qualname`. A program's main module goes by the name that others import it by."""
-    return f"{module_name(function)}.{function.__qualname__}"
-
-
-def module_name(function: Callable[..., Any]) -> str:
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else Path(file).stem if file else module
-    return module
 
 
 _apps: WeakSet[MQueue] = WeakSet()

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -10,16 +11,21 @@ from mqueue import wire
 from mqueue.errors import MQueueError, Pending, Unavailable
 from mqueue.message import TopicName
 from mqueue.worker.arguments import codec
-
-if TYPE_CHECKING:
-    from mqueue.worker.tasks.app import MQueue
-    from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.producer import Producer
 
 R_co = TypeVar("R_co", covariant=True)
 Cancelled = Literal["cancelled", "cancelling", "gone"]
 WAIT_S = 20.0  # of one request
 AWAY_S = 0.5  # between two tries while the broker is away
 ANSWER_S = 1.0  # beyond the caller's time, for the broker's last answer
+
+
+class Called(Protocol):
+    """What a handle asks of the task that was called (`task.Task`)."""
+
+    name: str
+    keeps_result: bool
+    shape: codec.Shape
 
 
 class NoResult(TypeError):
@@ -29,20 +35,20 @@ class NoResult(TypeError):
 class Handle(Generic[R_co]):
     """Two handles on one message are equal. `task`: None for a message that is no call of a task of this app."""
 
-    __slots__ = ("_app", "id", "name", "task")
+    __slots__ = ("_producer", "id", "name", "task")
 
-    def __init__(self, app: "MQueue", task: "Task[..., Any] | None", id: int, name: TopicName) -> None:
-        self._app = app
+    def __init__(self, producer: Producer, task: Called | None, id: int, name: TopicName) -> None:
+        self._producer = producer
         self.task = task
         self.id = id
         self.name = name  # where it was queued
 
     def status(self) -> wire.Status | None:
         """What the broker knows of it; None when it is gone: it is done and has left no result, say."""
-        return self._app.producer.client().message(self.id)
+        return self._producer.client().message(self.id)
 
     async def status_async(self) -> wire.Status | None:
-        return await (await self._app.producer.async_client()).message(self.id)
+        return await (await self._producer.async_client()).message(self.id)
 
     def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for ever), and a second
@@ -52,7 +58,7 @@ class Handle(Generic[R_co]):
         known of it: its result has expired, or it was taken away; TimeoutError; TypeError for a result of another form.
         """
         wait = Wait(self, timeout)
-        client, of = self._app.producer.client(), {"topic": self.name.topic, "namespace": self.name.namespace}
+        client, of = self._producer.client(), {"topic": self.name.topic, "namespace": self.name.namespace}
         while True:
             try:
                 packed = client.result(self.id, **of, wait=wait.next_s(), within=wait.within_s())
@@ -65,7 +71,7 @@ class Handle(Generic[R_co]):
     async def result_async(self, timeout: float | None = None) -> R_co:
         """`result`, on an event loop."""
         wait = Wait(self, timeout)
-        client, of = await self._app.producer.async_client(), {"topic": self.name.topic, "namespace": self.name.namespace}
+        client, of = await self._producer.async_client(), {"topic": self.name.topic, "namespace": self.name.namespace}
         while True:
             try:
                 packed = await client.result(self.id, **of, wait=wait.next_s(), within=wait.within_s())
@@ -77,10 +83,10 @@ class Handle(Generic[R_co]):
 
     def cancel(self) -> Cancelled:
         """`cancelled`: it waited, and never runs; `cancelling`: it runs, and its worker is told to stop it; `gone`: it has ended."""
-        return self._app.producer.client().cancel(self.id).status
+        return self._producer.client().cancel(self.id).status
 
     async def cancel_async(self) -> Cancelled:
-        return (await (await self._app.producer.async_client()).cancel(self.id)).status
+        return (await (await self._producer.async_client()).cancel(self.id)).status
 
     def _unpack(self, packed: bytes) -> Any:
         return msgspec.json.decode(packed) if self.task is None else self.task.shape.unpack_result(packed)
@@ -125,6 +131,6 @@ class Wait:
         return min(AWAY_S, left) if isinstance(error, Unavailable) else 0.0
 
 
-def handle_of(app: "MQueue", id: int, item: wire.EnqueueItem, tasks: "dict[str, Task[..., Any]]") -> Handle[Any]:
+def handle_of(producer: Producer, id: int, item: wire.EnqueueItem, tasks: Mapping[str, Called]) -> Handle[Any]:
     """On a message that was queued among others."""
-    return Handle(app, tasks.get(codec.task_name(item.payload) or ""), id, TopicName(item.namespace, item.topic))
+    return Handle(producer, tasks.get(codec.task_name(item.payload) or ""), id, TopicName(item.namespace, item.topic))

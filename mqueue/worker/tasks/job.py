@@ -2,21 +2,17 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import elapsed_s
-
-if TYPE_CHECKING:
-    from mqueue.worker.running.outcome import Outcome
-    from mqueue.worker.tasks.task import Task
-
+from mqueue.worker.tasks.task import Task
 
 _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot hold
 
@@ -42,7 +38,6 @@ class Job:
         "lease",
         "lost",
         "message",
-        "outcomes",
         "over_at",
         "overdue",
         "progress",
@@ -54,7 +49,7 @@ class Job:
         "verdicts",
     )
 
-    def __init__(self, message: wire.Message, task: "Task[..., Any]", args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
+    def __init__(self, message: wire.Message, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any], lease: float) -> None:
         self.message = message
         self.task = task
         self.args = args
@@ -65,7 +60,6 @@ class Job:
         self.over_at = math.inf  # when it has run for as long as it may
         self.batch: tuple[Job, ...] | None = None  # its jobs, where this is a batch of them
         self.verdicts: list[BaseException | None] = []  # of a batch's handler that has returned
-        self.outcomes: list[Outcome] | None = None  # of a batch that was run
         self.progress: Progress | None = None
         self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
@@ -74,6 +68,11 @@ class Job:
         self.unwanted = False
         self.overdue = False  # it ran longer than its task may
         self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
+
+    @property
+    def members(self) -> "Sequence[Job]":
+        """The jobs that have a message each: those of a batch, else this one."""
+        return self.batch or (self,)
 
 
 class Current:

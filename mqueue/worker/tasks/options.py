@@ -12,6 +12,9 @@ from mqueue import message as m
 
 PRIORITY_MAX = 2**31 - 1
 LEASE_MIN_S = 0.05
+BATCH_MAX = 1000  # as many as one poll brings
+BATCH_WAIT_S = 0.2
+BATCH_WAIT_MAX_S = 60.0
 AHEAD_MAX_S = 100 * 365 * 86400.0  # of a delay, and a ttl
 Seconds = float | timedelta
 
@@ -98,6 +101,20 @@ def of_result(keeps: bool, ttl: Seconds | None) -> float:
     if not keeps:
         raise ValueError("result_ttl= needs result=True")
     return seconds("result_ttl", ttl, 0, m.RESULT_TTL_MAX_S, above=True)
+
+
+def of_batch(size: int | None, wait: Seconds | None, executor: str | None) -> float:
+    """The seconds to gather a batch for."""
+    if size is None:
+        if wait is not None:
+            raise ValueError("batch_wait= needs batch=")
+        return 0.0
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= BATCH_MAX:
+        raise ValueError(f"batch={size!r}: a number of messages from 1 to {BATCH_MAX:,}")
+    wait_s = BATCH_WAIT_S if wait is None else seconds("batch_wait", wait, 0, BATCH_WAIT_MAX_S)
+    if executor is not None:
+        raise ValueError(f"batch= and executor={executor!r} do not go together: a batch runs in a thread, or on the loop")
+    return wait_s
 
 
 def of_call(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -11,15 +11,13 @@ from mqueue import message as m
 from mqueue import schedule, wire
 from mqueue.worker.arguments import codec
 from mqueue.worker.tasks import options
-
-if TYPE_CHECKING:
-    from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.task import Task
 
 _NAME = re.compile(m.NAME_PATTERN)
 
 
 def plan(
-    task: "Task[..., Any]",
+    task: Task[..., Any],
     *,
     cron: str | None,
     timezone: str | ZoneInfo | None,
@@ -58,7 +56,7 @@ def plan(
     )  # fmt: skip
 
 
-def _call(task: "Task[..., Any]", args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
+def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
     """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too large."""
     if not isinstance(args, tuple | list):
         raise TypeError(f"task {task.name}: args={args!r} is no tuple: like args=({args!r},)")
@@ -83,7 +81,7 @@ def _call(task: "Task[..., Any]", args: tuple[Any, ...] | list[Any], kwargs: dic
     return payload
 
 
-def of(tasks: "list[Task[..., Any]]", namespace: str | None, sources: set[m.TopicName]) -> dict[str, wire.ScheduleItem]:
+def of(tasks: list[Task[..., Any]], namespace: str | None, sources: set[m.TopicName]) -> dict[str, wire.ScheduleItem]:
     """What a worker of these topics declares, by name. `namespace`: in place of the tasks' own."""
     items = {
         t.name: msgspec.structs.replace(t.periodic, namespace=namespace or t.namespace) for t in tasks if t.periodic is not None

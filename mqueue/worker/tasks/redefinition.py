@@ -6,16 +6,15 @@ import inspect
 import sys
 from collections.abc import Callable
 from types import CellType, CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from mqueue.worker.tasks.task import Task
+from mqueue.worker.tasks.task import Task
 
 EMPTY = CellType()  # of a name that is bound later
 VALUES = (str, bytes, int, float, bool, type(None))
 
 
-def replaces(new: "Task[..., Any]", old: "Task[..., Any]") -> bool:
+def replaces(new: Task[..., Any], old: Task[..., Any]) -> bool:
     one, other = code_of(new.function), code_of(old.function)
     if one is not None and one is other and _options(new) != _options(old):  # two from one factory
         return False
@@ -71,7 +70,7 @@ def _side_by_side(one: CodeType, other: CodeType) -> bool:
     return one.co_firstlineno != other.co_firstlineno  # defined before: by the line
 
 
-def _options(task: "Task[..., Any]") -> tuple[Any, ...]:
+def _options(task: Task[..., Any]) -> tuple[Any, ...]:
     return (
         task.defaults, task.retry, task.executor, task.time_limit, task.memory_limit_mb, task.max_run_time, task.keeps_result, task.result_ttl,
         task.unique, task.periodic, task.batch, task.batch_wait,

@@ -2,26 +2,25 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import update_wrapper
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.worker import recycling
+from mqueue.worker import memory
 from mqueue.worker.arguments import codec
 from mqueue.worker.tasks import options
 from mqueue.worker.tasks.handle import Handle
+from mqueue.worker.tasks.producer import Producer
 from mqueue.worker.tasks.retry import Retry
-
-if TYPE_CHECKING:
-    from mqueue.worker.tasks.app import MQueue
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -29,6 +28,22 @@ X = TypeVar("X")
 T = TypeVar("T")
 Executor = Literal["loop", "thread", "process"]
 Unique = Literal["waiting"]
+
+
+class App(Protocol):
+    """What a task asks of the app that it belongs to (`app.MQueue`)."""
+
+    @property
+    def producer(self) -> Producer: ...
+
+    @property
+    def run_hooks(self) -> Sequence[Callable[[Any], AbstractContextManager[object]]]: ...
+
+    def get(self, name: str) -> "Task[..., Any] | None": ...
+
+    def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]: ...
+
+    async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]: ...
 
 
 class Task(Generic[P, R_co]):
@@ -44,7 +59,7 @@ class Task(Generic[P, R_co]):
     def __init__(
         self,
         function: Callable[P, R_co],
-        app: "MQueue",
+        app: App,
         *,
         name: str,
         defaults: wire.EnqueueItem,
@@ -85,8 +100,8 @@ class Task(Generic[P, R_co]):
 
     def check_process(self) -> None:
         """Raises TypeError where another process, having imported its module, would not find it there, or could not be watched."""
-        if self.memory_limit_mb is not None and not recycling.MEMORY.exists():
-            raise TypeError(f"memory_limit_mb needs {recycling.MEMORY}, which this system does not have")
+        if self.memory_limit_mb is not None and not memory.MEMORY.exists():
+            raise TypeError(f"memory_limit_mb needs {memory.MEMORY}, which this system does not have")
         if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
             raise TypeError(f"executor='process' needs it in its module under the name {self.function.__qualname__}")
 
@@ -207,7 +222,7 @@ class Task(Generic[P, R_co]):
 class BatchTask(Task[[X], R_co], Generic[X, R_co]):
     """One whose handler takes a list of items. `enqueue` takes one item."""
 
-    def __init__(self, function: Callable[[list[X]], R_co], app: "MQueue", *, batch: int, batch_wait: float, **options: Any) -> None:
+    def __init__(self, function: Callable[[list[X]], R_co], app: App, *, batch: int, batch_wait: float, **options: Any) -> None:
         super().__init__(function, app, **options)  # type: ignore[arg-type]
         self.batch = batch
         self.batch_wait = batch_wait
@@ -253,7 +268,7 @@ class Configured(Generic[P, R_co]):
 
     def handle(self, id: int) -> Handle[R_co]:
         task = self.task
-        return Handle(task.app, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
+        return Handle(task.app.producer, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
 
     def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         task = self.task

@@ -14,7 +14,7 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.errors import Invalid
 from mqueue.worker.polling.pause import pause_s
-from mqueue.worker.running.outcome import summary
+from mqueue.worker.traces import summary
 
 WAIT_S = 20.0
 KEPT = 10_000  # ids

@@ -14,8 +14,8 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
-from mqueue.worker.running.outcome import summary
 from mqueue.worker.tasks.job import Job
+from mqueue.worker.traces import summary
 
 RETRY_S = 0.5  # after a renewal that failed
 TOGETHER_S = 0.1  # what is due this much later is renewed along with what is due

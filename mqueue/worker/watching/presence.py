@@ -19,8 +19,8 @@ import structlog
 from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import Clock
-from mqueue.worker.running.outcome import summary
 from mqueue.worker.tasks.job import Job, Progress
+from mqueue.worker.traces import summary
 
 BEAT_S = 2.0
 LOOK_S = 0.5

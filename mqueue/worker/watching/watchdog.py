@@ -8,7 +8,7 @@ import traceback
 
 import structlog
 
-from mqueue.worker.running.outcome import bounded
+from mqueue.worker.traces import bounded
 
 LOOK_S = 1.0  # between two looks
 BLOCKED_S = 2.0

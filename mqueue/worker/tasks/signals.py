@@ -1,0 +1,50 @@
+"""What a handler raises to say how its job ends, and what is raised in its place when its process is gone."""
+
+from datetime import timedelta
+
+from mqueue.worker.tasks.retry import AFTER_MAX_S
+
+
+class Snooze(Exception):
+    """Raise it in a task to have the job delivered again after `seconds`: too early, say. No attempt is spent."""
+
+    def __init__(self, seconds: float | timedelta) -> None:
+        seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        super().__init__(f"{seconds} s")
+        if not 0 <= seconds <= AFTER_MAX_S:
+            raise ValueError(f"Snooze({seconds}): seconds from 0 to {AFTER_MAX_S}")
+        self.seconds = seconds
+
+
+class RateLimited(Exception):
+    """Raise it in a task to have the job tried again after `retry_after` seconds, whatever its policy: they were asked for.
+
+    It is a failure, and spends an attempt.
+    """
+
+    def __init__(self, reason: str = "rate limited", *, retry_after: float | timedelta) -> None:
+        super().__init__(reason)
+        retry_after = retry_after.total_seconds() if isinstance(retry_after, timedelta) else retry_after
+        if not 0 <= retry_after <= AFTER_MAX_S:
+            raise ValueError(f"RateLimited(retry_after={retry_after}): seconds from 0 to {AFTER_MAX_S}")
+        self.retry_after = retry_after
+
+
+class Bury(Exception):
+    """Raise it in a task to send the job to the dead letters at once: trying again cannot help."""
+
+
+class NeverRan(TypeError):
+    """The function gave back what was to be run, and nothing ran it."""
+
+
+class ProcessEnded(Exception):
+    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a policy may name it."""
+
+
+class TimeLimit(ProcessEnded):
+    """It ran longer than its task's `time_limit` or `max_run_time`."""
+
+
+class MemoryLimit(ProcessEnded):
+    """Its process held more than its task's `memory_limit_mb`."""
