@@ -1,7 +1,7 @@
 """How fast it is here: `python -m benchmarks [NAME...]`, or `make bench`.
 
-Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL share this machine, every enqueue is fsynced before
-it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
+Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL share this machine, every enqueue is
+fsynced before it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
 
     enqueue.py  one call at a time, batches, many producers
     share.py    threads that enqueue one by one, sharing requests or not

@@ -66,7 +66,9 @@ async def _fill(place: Setting, topic: str, messages: int) -> None:
 
 
 async def _fetch(place: Setting, topic: str) -> float:
-    """Messages a second of FETCHED messages, in pages. What came before is flushed; the acks come outside of the measurement."""
+    """Messages a second of FETCHED messages, in pages. What came before is flushed; the acks come outside of the
+    measurement.
+    """
     await asyncio.to_thread(until, lambda: place.metric("mqueue_buffer_queue_depth") == 0, "what came before is flushed")
     fetched: list[wire.Message] = []
     began = time.perf_counter()

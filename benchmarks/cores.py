@@ -1,6 +1,7 @@
 """Jobs a second of tasks that keep a processor busy (`executor="process"`): with one slot, and with one for each core.
 
-What a further core brings is the machine's affair (two may be threads of one): bare processes that do the same say how much that is.
+What a further core brings is the machine's affair (two may be threads of one): bare processes that do the same say how
+much that is.
 """
 
 import os

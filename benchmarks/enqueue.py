@@ -1,4 +1,6 @@
-"""Enqueues a second: by one caller, in batches, by many producers; and so long that the flush to PostgreSQL sets the pace."""
+"""Enqueues a second: by one caller, in batches, by many producers; and so long that the flush to PostgreSQL sets the
+pace.
+"""
 
 import asyncio
 import time

@@ -1,4 +1,6 @@
-"""Milliseconds from the call of enqueue to the start of the job, nothing else to do: HTTP, fsync, wake, fetch, all of it."""
+"""Milliseconds from the call of enqueue to the start of the job, nothing else to do: HTTP, fsync, wake, fetch, all of
+it.
+"""
 
 import asyncio
 import time

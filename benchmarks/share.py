@@ -1,4 +1,6 @@
-"""Enqueues a second of threads in one process, one message a call: each by itself, and sharing requests (`Client(batch=True)`)."""
+"""Enqueues a second of threads in one process, one message a call: each by itself, and sharing requests
+(`Client(batch=True)`).
+"""
 
 import asyncio
 import threading

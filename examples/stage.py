@@ -26,7 +26,9 @@ class Stage:
         self._check = check
 
     def until(self, done: Callable[[], bool], *topics: str) -> bool:
-        """Shows how far it is until `done`, or False after a minute. Raises DemoError if the broker or the worker has ended."""
+        """Shows how far it is until `done`, or False after a minute. Raises DemoError if the broker or the worker has
+        ended.
+        """
         progress, began = Progress(), time.monotonic()
         while not (ended := done()) and time.monotonic() - began < END_S:
             self._check()
@@ -49,7 +51,9 @@ def first_line(letter: DeadItem) -> str:
 
 @contextmanager
 def stage(module: str, *, concurrency: int, **settings: str) -> Iterator[Stage]:
-    """A worker that runs the tasks of `module` with `settings` in its environment, and in ours, so that our enqueues go there."""
+    """A worker that runs the tasks of `module` with `settings` in its environment, and in ours, so that our enqueues go
+    there.
+    """
     os.environ.update(settings)
     with home() as folder:
         print("Starting PostgreSQL, Valkey, a broker and a worker …", flush=True)

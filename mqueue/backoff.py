@@ -8,7 +8,8 @@ SPREAD = 0.25
 def delay_us(attempts: int, jitter: float, base_us: int = BASE_US, cap_us: int = CAP_US, spread: float = SPREAD) -> int:
     """Delay before the next delivery after `attempts` failed ones (≥ 1): 1 s × 2^(attempts-1), at most 1 h.
 
-    `jitter` in [0, 1) shortens it by up to a quarter (`spread`), so that what failed together does not come back together.
+    `jitter` in [0, 1) shortens it by up to a quarter (`spread`), so that what failed together does not come back
+    together.
     """
     full = min(cap_us, base_us << min(attempts - 1, 32))
     return int(full * (1.0 - jitter * spread))

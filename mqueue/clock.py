@@ -1,4 +1,6 @@
-"""The only reader of time. Wall time is for people and tokens; what is due is decided by the shard clock (docs/design.md)."""
+"""The only reader of time. Wall time is for people and tokens; what is due is decided by the shard clock
+(docs/design.md).
+"""
 
 import time
 from typing import Protocol

@@ -6,7 +6,7 @@
     ├── Forbidden            403  forbidden          the token lacks the scope
     ├── NotFound             404  not-found          no such thing, or not for this token
     ├── Pending              404  pending            no result yet: the message waits or is being worked on
-    ├── JobFailed            410  dead-letter        no result will come: the message is a dead letter; the detail is its error
+    ├── JobFailed            410  dead-letter        no result will come: it is a dead letter; the detail is its error
     ├── Stale                409  stale              the receipt is no longer current; nothing was changed
     ├── InFlight             409  in-flight          another request with this idempotency key is not durable yet
     ├── TooLarge             413  too-large          body over its limit
@@ -15,14 +15,17 @@
     └── Unavailable          503  unavailable        cannot serve it now; unknown whether it happened unless told
         └── BufferFull       503  buffer-full        the write-behind buffer has no room; nothing was stored
 
-`code` is stable and part of the API (RFC 9457 problem documents); `retryable` says whether the same call may succeed later.
+`code` is stable and part of the API (RFC 9457 problem documents); `retryable` says whether the same call may succeed
+later.
 """
 
 from typing import ClassVar
 
 
 class MQueueError(Exception):
-    """Base of all. `retry_after`: seconds a caller should wait, or None. `item`, `field`: what in a request was wrong."""
+    """Base of all. `retry_after`: seconds a caller should wait, or None. `item`, `field`: what in a request was
+    wrong.
+    """
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500

@@ -1,7 +1,7 @@
 """A broker and a worker as processes of our own, in a folder of their own, ended by us and by nobody else.
 
-Settings that the caller's environment has for its own broker are kept from them: they use embedded stores and free ports. They
-live in sessions of their own, so that a Ctrl-C reaches only us, who then stop them in order.
+Settings that the caller's environment has for its own broker are kept from them: they use embedded stores and free
+ports. They live in sessions of their own, so that a Ctrl-C reaches only us, who then stop them in order.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The states of a message and the only table of its transitions. Tests hold the Lua and SQL headers against it.
 
-`state` is the first byte of a record (`mqueue/broker/format/record.py`). What is leased may be *cancelling*: then it ends
-CANCELLED unless it is acked.
+`state` is the first byte of a record (`mqueue/broker/format/record.py`). What is leased may be *cancelling*: then it
+ends CANCELLED unless it is acked.
 """
 
 from enum import Enum

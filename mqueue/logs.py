@@ -21,7 +21,9 @@ class Writer(structlog.WriteLogger):
 
 
 def configure(level: str = "info", format: Format = "auto") -> None:
-    """Set up structlog for this process, and send the standard library's warnings (of uvicorn, redis, …) the same way."""
+    """Set up structlog for this process, and send the standard library's warnings (of uvicorn, redis, …) the same
+    way.
+    """
     to_people = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

@@ -59,7 +59,9 @@ class NewMessage(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """The idempotency key of a whole enqueue: the same request again gives the same ids. `body_hash`: 16 bytes, of the request as it came."""
+    """The idempotency key of a whole enqueue: the same request again gives the same ids. `body_hash`: 16 bytes, of the
+    request as it came.
+    """
 
     key: str
     body_hash: bytes
@@ -84,7 +86,9 @@ class Delivery(Struct, frozen=True):
 
 
 class Settle(Struct, frozen=True):
-    """The end of one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or cancel (no more of it)."""
+    """The end of one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or
+    cancel (no more of it).
+    """
 
     id: int
     namespace: str
@@ -144,7 +148,8 @@ class MessageStatus:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an acked message left. `receipt`: of its delivery, 12 bytes; of two results that of the later delivery stands.
+    """What an acked message left. `receipt`: of its delivery, 12 bytes; of two results that of the later delivery
+    stands.
 
     `ttl`: seconds from when PostgreSQL has it.
     """
@@ -159,7 +164,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultLook:
-    """What there is of a result now: a `value` where the message is done, else how far it is; `error` of one that is dead."""
+    """What there is of a result now: a `value` where the message is done, else how far it is; `error` of one that is
+    dead.
+    """
 
     state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     value: bytes = b""
@@ -183,7 +190,9 @@ class WorkerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker tells of itself. `progressing`: messages whose progress is in `text`, which is JSON (`wire.Worker`)."""
+    """What a worker tells of itself. `progressing`: messages whose progress is in `text`, which is JSON
+    (`wire.Worker`).
+    """
 
     key: WorkerKey
     progressing: tuple[int, ...]

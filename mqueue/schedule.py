@@ -1,11 +1,13 @@
-"""When a schedule is due: cron by the wall clock of a time zone, or every so many seconds. Pure: the time is passed in, µs since 1970.
+"""When a schedule is due: cron by the wall clock of a time zone, or every so many seconds. Pure: the time is passed in,
+µs since 1970.
 
-A schedule has a *next* tick, the first that nobody has decided on. A tick is *missed* when it is more than MISSED_US late: until then it counts
-whatever the policy says, so that a change of leaders drops none. What becomes of those missed is the catch-up policy: *skip* drops them, *one*
-keeps the latest unless a later one is on time, *all* keeps each.
+A schedule has a *next* tick, the first that nobody has decided on. A tick is *missed* when it is more than MISSED_US
+late: until then it counts whatever the policy says, so that a change of leaders drops none. What becomes of those
+missed is the catch-up policy: *skip* drops them, *one* keeps the latest unless a later one is on time, *all* keeps
+each.
 
-Daylight saving is cronsim's, which follows Debian's cron: a fixed time that the clock leaps over runs right after the gap, one that it shows
-twice runs the first time; what begins with a star goes by elapsed time.
+Daylight saving is cronsim's, which follows Debian's cron: a fixed time that the clock leaps over runs right after the
+gap, one that it shows twice runs the first time; what begins with a star goes by elapsed time.
 """
 
 import json
@@ -52,7 +54,8 @@ class Spec(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A periodic task as it is kept. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None: the broker's defaults.
+    """A periodic task as it is kept. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None: the
+    broker's defaults.
 
     `next_at_us`: its next tick; None: there is no other. `declared`: hash of what code declared last.
     """
@@ -89,7 +92,9 @@ class Due(NamedTuple):
 
 
 def check(cron: str | None, timezone: str, every: float | None) -> None:
-    """Raises BadSchedule. Without cronsim, or a database of time zones, what needs it is left for the broker to check."""
+    """Raises BadSchedule. Without cronsim, or a database of time zones, what needs it is left for the broker to
+    check.
+    """
     if (cron is None) == (every is None):
         raise BadSchedule("cron" if cron is not None else "every", "give either cron or every")
     if every is not None:
@@ -168,7 +173,9 @@ def _latest(spec: Spec, tick_us: int, until_us: int) -> int:
 
 
 def tagged(metadata: str | None, name: str, tick_us: int | None) -> bytes:
-    """Of a message, as JSON: what its schedule gives, the schedule's name, and which tick it is; None: somebody asked for it."""
+    """Of a message, as JSON: what its schedule gives, the schedule's name, and which tick it is; None: somebody asked
+    for it.
+    """
     own = {"schedule": name} | ({} if tick_us is None else {"tick": moment(tick_us).isoformat().replace("+00:00", "Z")})
     rest = (metadata or "{}").strip().removeprefix("{").lstrip()
     return f"{json.dumps(own)[:-1]}{'' if rest == '}' else ', '}{rest}".encode()

@@ -1,6 +1,8 @@
-"""The HTTP API's bodies, both directions, JSON or msgpack (no base64 there). Broker and clients share it; neither adds fields of its own.
+"""The HTTP API's bodies, both directions, JSON or msgpack (no base64 there). Broker and clients share it; neither adds
+fields of its own.
 
-Times travel as RFC 3339 in UTC. Durations are seconds. Ids are integers. A payload is base64 in JSON and raw bytes in msgpack.
+Times travel as RFC 3339 in UTC. Durations are seconds. Ids are integers. A payload is base64 in JSON and raw bytes in
+msgpack.
 """
 
 from datetime import datetime
@@ -55,7 +57,9 @@ class Message(Struct, omit_defaults=True, kw_only=True):
 
 
 class SettleItem(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and `result_ttl` for ack."""
+    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and `result_ttl`
+    for ack.
+    """
 
     id: Id
     topic: Name
@@ -91,8 +95,8 @@ class Verdict(Struct):
 class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
     """Body of `/poll`: settle what ended, then fetch for the free slots. `limit` 0 only settles.
 
-    `name`: by which a later poll, of the same namespace and broker, may `end` its wait: it is answered at once with what it has. Hung
-    up on instead, it may have leased a message that nobody gets, and that costs an attempt.
+    `name`: by which a later poll, of the same namespace and broker, may `end` its wait: it is answered at once with
+    what it has. Hung up on instead, it may have leased a message that nobody gets, and that costs an attempt.
     """
 
     namespace: Name = m.DEFAULT_NAMESPACE
@@ -138,7 +142,8 @@ class DeadId(Struct, forbid_unknown_fields=True, kw_only=True):
 class ScheduleItem(Struct, forbid_unknown_fields=True, kw_only=True):
     """Body of `PUT /schedules/{name}`: `cron` in its `timezone`, or `every` (seconds); and the messages it makes.
 
-    `declared`: by code. It changes something only where it differs from what code declared last: what was edited meanwhile stays.
+    `declared`: by code. It changes something only where it differs from what code declared last: what was edited
+    meanwhile stays.
     """
 
     topic: Name
@@ -241,7 +246,9 @@ class Status(Struct, omit_defaults=True, kw_only=True):
 
 
 class Cancel(Struct):
-    """Answer of `POST /messages/{id}/cancel`. `cancelled`: it waited, and is no more; `cancelling`: it runs, and its worker is told; `gone`."""
+    """Answer of `POST /messages/{id}/cancel`. `cancelled`: it waited, and is no more; `cancelling`: it runs, and its
+    worker is told; `gone`.
+    """
 
     id: int
     status: Literal["cancelled", "cancelling", "gone"]
@@ -285,8 +292,8 @@ class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tr
 class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Body of `POST /workers`, and one element of `GET /workers`. `topics`: as `namespace/topic`.
 
-    `busy`: slots taken; `running`: what they run, those with a progress and then the longest-running first. A worker that is `stopped` is
-    forgotten. `seen_at`: in the answer alone, when the broker last heard of it.
+    `busy`: slots taken; `running`: what they run, those with a progress and then the longest-running first. A worker
+    that is `stopped` is forgotten. `seen_at`: in the answer alone, when the broker last heard of it.
     """
 
     name: Name
@@ -305,7 +312,9 @@ class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):
-    """RFC 9457 problem document, `application/problem+json`. `item` (index in the array) and `field` where one is to blame."""
+    """RFC 9457 problem document, `application/problem+json`. `item` (index in the array) and `field` where one is to
+    blame.
+    """
 
     type: str = "about:blank"
     title: str

@@ -13,7 +13,9 @@ SHARDS = 2
 
 
 def _make_data_dir() -> Path:
-    """A short path (unix sockets) that PostgreSQL's account may enter (as root pytest's own folders are closed to it)."""
+    """A short path (unix sockets) that PostgreSQL's account may enter (as root pytest's own folders are closed to
+    it).
+    """
     folder = Path(tempfile.mkdtemp(prefix="mq-"))
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return folder
@@ -45,7 +47,9 @@ def stores():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """A missing tool skips a test at home; in CI it fails it, since a skipped test proves nothing there (but see `may_skip`)."""
+    """A missing tool skips a test at home; in CI it fails it, since a skipped test proves nothing there (but see
+    `may_skip`).
+    """
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and not item.get_closest_marker("may_skip"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

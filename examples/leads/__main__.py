@@ -1,4 +1,6 @@
-"""Enriches 60 leads, ten of which come twice and two of which nobody knows, from a directory that takes so many requests a second."""
+"""Enriches 60 leads, ten of which come twice and two of which nobody knows, from a directory that takes so many
+requests a second.
+"""
 
 # ruff: noqa: T201
 

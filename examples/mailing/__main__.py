@@ -1,4 +1,6 @@
-"""Sends a newsletter to 40 readers and a nobody, codes that pass it, and digests, to a mail server that is busy at times."""
+"""Sends a newsletter to 40 readers and a nobody, codes that pass it, and digests, to a mail server that is busy at
+times.
+"""
 
 # ruff: noqa: T201
 

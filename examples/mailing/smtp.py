@@ -1,4 +1,6 @@
-"""A mail server to try things on: it listens on loopback, turns some away for a while, and keeps what it accepted in memory."""
+"""A mail server to try things on: it listens on loopback, turns some away for a while, and keeps what it accepted in
+memory.
+"""
 
 import socketserver
 import threading

@@ -15,7 +15,9 @@ patient = Retry(max=5, base=0.3, cap=60)
 
 @app.task(topic=TOPIC, priority=5)
 def newsletter(issue: int, readers: list[str]) -> None:
-    """Fans out: one job for each reader, which fails and is tried again alone. Run twice within a day, it enqueues them once: by the keys."""
+    """Fans out: one job for each reader, which fails and is tried again alone. Run twice within a day, it enqueues them
+    once: by the keys.
+    """
     for reader in readers:
         send.options(idempotency_key=f"issue {issue} to {reader}").enqueue(reader, f"News, issue {issue}")
 

@@ -14,7 +14,9 @@ lasting = (FileNotFoundError, UnidentifiedImageError, TimeLimit, MemoryLimit)  #
 
 @app.task(topic=TOPIC, executor="process", time_limit=4, memory_limit_mb=256, retry=Retry(max=2, base=0.2, never=lasting), result=True)
 def thumbnail(source: str, target: str) -> tuple[int, int]:
-    """Its size. Written beside and moved into place, so that a process that is killed leaves no half of it, and a second run does no harm."""
+    """Its size. Written beside and moved into place, so that a process that is killed leaves no half of it, and a
+    second run does no harm.
+    """
     with Image.open(source) as image:
         image.thumbnail((SIDE, SIDE))
         draft = Path(f"{target}.part")

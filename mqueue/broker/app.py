@@ -113,7 +113,7 @@ class Broker:
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.url = self.metrics_url = ""
 
-    # -- start ---------------------------------------------------------------------------------------------------------------
+    # -- start ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         settings = self._settings
@@ -266,10 +266,12 @@ class Broker:
                 shard.metrics.cold.set(shard.mode == COLD)
             await asyncio.sleep(0.2)
 
-    # -- stop ----------------------------------------------------------------------------------------------------------------
+    # -- stop ----------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Stop taking work, finish what is in hand, flush; then, whatever came of it, stop the embedded stores. Bounded."""
+        """Stop taking work, finish what is in hand, flush; then, whatever came of it, stop the embedded stores.
+        Bounded.
+        """
         try:
             async with asyncio.timeout(STOP_MAX_S):
                 await self._stop()

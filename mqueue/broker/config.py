@@ -1,8 +1,8 @@
 """The broker's settings: one line per option with default, name, unit and help.
 
-Flags come before the environment, that before `.env` in the working directory, that before the defaults. An empty value counts
-as not set. A name under `MQUEUE_` that nobody knows is an error, since a misspelt limit would otherwise be no limit; other
-programs' names in `.env` are none of our business.
+Flags come before the environment, that before `.env` in the working directory, that before the defaults. An empty value
+counts as not set. A name under `MQUEUE_` that nobody knows is an error, since a misspelt limit would otherwise be no
+limit; other programs' names in `.env` are none of our business.
 """
 
 import base64

@@ -6,8 +6,8 @@
     error[@N]       raise OSError(EIO) at the Nth hit (at every hit without N)
     delay:SECONDS   wait at every hit
 
-Unset, a hit costs one look at an empty dict. An unknown name or action is an error at parse: a campaign that misses its fault
-proves nothing.
+Unset, a hit costs one look at an empty dict. An unknown name or action is an error at parse: a campaign that misses its
+fault proves nothing.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Prometheus metrics: the only place where their names stand.
 
-Labels stay few: a namespace (the first NAMESPACES_MAX seen, the rest together as `(other)`), a shard, a script, a route of the
-API and a status. The parts of the broker hold bound children (`metrics.shard(k).flush_seconds`), so that counting costs about a
-microsecond; count once per request or batch, never per message.
+Labels stay few: a namespace (the first NAMESPACES_MAX seen, the rest together as `(other)`), a shard, a script, a route
+of the API and a status. The parts of the broker hold bound children (`metrics.shard(k).flush_seconds`), so that
+counting costs about a microsecond; count once per request or batch, never per message.
 """
 
 from collections.abc import Callable

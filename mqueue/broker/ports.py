@@ -1,4 +1,6 @@
-"""What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their code."""
+"""What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their
+code.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -65,13 +67,16 @@ class Enough:
 
 
 class Engine(Protocol):
-    """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits are checked before."""
+    """The use cases. Every method may raise `Unavailable` (nothing promised) and its subclasses; all times and limits
+    are checked before.
+    """
 
     @property
     def schedules(self) -> Schedules: ...
 
     async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
-        """All or nothing per shard. `key`: of the whole request; then no message has one of its own. `durability`: at least this.
+        """All or nothing per shard. `key`: of the whole request; then no message has one of its own. `durability`: at
+        least this.
 
         Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field).
         """
@@ -80,9 +85,11 @@ class Engine(Protocol):
     async def fetch(
         self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
     ) -> list[Delivery]:
-        """Up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. Empty only when nothing was deliverable.
+        """Up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. Empty only when
+        nothing was deliverable.
 
-        Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with its lease.
+        Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with
+        its lease.
         """
         ...
 
@@ -97,7 +104,8 @@ class Engine(Protocol):
         ...
 
     async def wait_cancelled(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Ids of running messages whose cancellation was asked for after `since`; waits up to `seconds` for one. Where to go on, and the ids.
+        """Ids of running messages whose cancellation was asked for after `since`; waits up to `seconds` for one. Where
+        to go on, and the ids.
 
         Raises Invalid. May be cancelled.
         """
@@ -120,7 +128,9 @@ class Engine(Protocol):
         ...
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
-        """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to be seen."""
+        """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to
+        be seen.
+        """
         ...
 
     async def hear_worker(self, report: WorkerReport, *, stopped: bool = False) -> None:

@@ -1,7 +1,8 @@
-"""One shard as this broker sees it: its adapters, the epoch it works in, and its mode. Written by `membership.py`, read by everybody else.
+"""One shard as this broker sees it: its adapters, the epoch it works in, and its mode. Written by `membership.py`, read
+by everybody else.
 
-Modes: *hot*, Redis serves; *cold*, PostgreSQL serves; *apart*, Redis serves, but this broker cannot reach it: it only takes enqueues, which go
-through PostgreSQL.
+Modes: *hot*, Redis serves; *cold*, PostgreSQL serves; *apart*, Redis serves, but this broker cannot reach it: it only
+takes enqueues, which go through PostgreSQL.
 """
 
 import asyncio
@@ -77,7 +78,9 @@ class Shard:
         return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
 
     def stamp_us(self) -> int:
-        """The shard clock at most: the last answer may have been late. A delay counted from `now_us` would end early by as much."""
+        """The shard clock at most: the last answer may have been late. A delay counted from `now_us` would end early by
+        as much.
+        """
         return self.clock_us + int((self.clock.monotonic() - self.asked_at) * 1e6)
 
     def lost(self) -> None:
@@ -91,13 +94,17 @@ class Shard:
         return self.mode == HOT or (self.mode == APART and self.position < self.previous)
 
     async def hurry_flush(self) -> None:
-        """Asks the leader, if it can be heard of in Redis, to flush what is there, and gives it a moment. Raises CacheLost."""
+        """Asks the leader, if it can be heard of in Redis, to flush what is there, and gives it a moment. Raises
+        CacheLost.
+        """
         if self.mode == HOT:
             await self.cache.ask_flush()
         await asyncio.sleep(FLUSH_PAUSE_S)
 
     async def until_flushed(self, sequence: int, seconds: float) -> None:
-        """PostgreSQL has all of this broker's up to `sequence`. One task looks, the others wait for it. Raises StoreLost past `seconds`."""
+        """PostgreSQL has all of this broker's up to `sequence`. One task looks, the others wait for it. Raises
+        StoreLost past `seconds`.
+        """
         deadline = self.clock.monotonic() + seconds
         while self.position < sequence:
             if self.clock.monotonic() > deadline:

@@ -1,4 +1,6 @@
-"""Which shard serves a topic: FNV-1a over namespace and topic, to one of 16,384 slots, and the stored slot map from there."""
+"""Which shard serves a topic: FNV-1a over namespace and topic, to one of 16,384 slots, and the stored slot map from
+there.
+"""
 
 from collections.abc import Sequence
 

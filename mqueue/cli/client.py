@@ -43,5 +43,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def harmless(text: str) -> str:
-    """What somebody else has written, for a terminal: control characters, and all else that has no shape, are escaped."""
+    """What somebody else has written, for a terminal: control characters, and all else that has no shape, are
+    escaped.
+    """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -53,7 +53,8 @@ def main() -> None:
 def broker(ctx: click.Context, /, join: Path | None, **flags: Any) -> None:
     """Run a broker, with its own PostgreSQL and Valkey unless DATABASE_URLS and REDIS_ADDRS are set.
 
-    With --join it shares the stores of one that runs here already, on free ports unless they are named, and with a log of its own.
+    With --join it shares the stores of one that runs here already, on free ports unless they are named, and with a log
+    of its own.
     """
     if join is not None:
         from mqueue.broker import embedded
@@ -197,7 +198,9 @@ def dlq_delete(topic: str, ids: Sequence[int], namespace: str, url: str | None, 
 @main.command()
 @data_dir_option
 def verify(data_dir: Path | None) -> None:
-    """Check that each topic's ledger adds up: of DATABASE_URLS, or of the broker that runs on the data dir. Exit code 1 if one does not."""
+    """Check that each topic's ledger adds up: of DATABASE_URLS, or of the broker that runs on the data dir. Exit code 1
+    if one does not.
+    """
     import asyncio
 
     settings = _settings({"data_dir": data_dir})
@@ -218,7 +221,9 @@ def verify(data_dir: Path | None) -> None:
 @click.option("--faults", help="Only these, comma-separated. [default: all]")
 @click.pass_context
 def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: str | None) -> None:
-    """Brokers and stores of its own under load and faults; exit code 1 if anything was lost, doubled or out of order."""
+    """Brokers and stores of its own under load and faults; exit code 1 if anything was lost, doubled or out of
+    order.
+    """
     import asyncio
     import random
 

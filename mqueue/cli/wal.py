@@ -1,4 +1,5 @@
-"""`mqueue wal ...`: look at a broker's log, and help where it, or its host, is damaged. Like `cli.py`: parse, call, print.
+"""`mqueue wal ...`: look at a broker's log, and help where it, or its host, is damaged. Like `cli.py`: parse, call,
+print.
 
 Exit codes as there, and 65: the log is damaged, 75: a broker uses it.
 """
@@ -103,10 +104,12 @@ def quarantine(directory: Path, yes: bool) -> None:
 @data_dir_option
 @click.pass_context
 def replay(ctx: click.Context, directory: Path, dry_run: bool, wait: float, data_dir: Path | None) -> None:
-    """Bring what only this log has into the stores: of DATABASE_URLS and REDIS_ADDRS, or of the broker that runs on the data dir.
+    """Bring what only this log has into the stores: of DATABASE_URLS and REDIS_ADDRS, or of the broker that runs on the
+    data dir.
 
-    For a broker whose host is dead: DIR is its WAL directory, or a copy of it. Messages come out of the other brokers at once. It may be said
-    again, and harms nothing if the broker comes back. Exit code 1 while the stores do not have all of it.
+    For a broker whose host is dead: DIR is its WAL directory, or a copy of it. Messages come out of the other brokers
+    at once. It may be said again, and harms nothing if the broker comes back. Exit code 1 while the stores do not have
+    all of it.
     """
     import asyncio
 
@@ -145,8 +148,8 @@ def _stores(data_dir: Path | None) -> "StoreUrls":
 def retire(directory: Path, data_dir: Path | None) -> None:
     """Give the broker's node number back, when all of its log is in PostgreSQL. No broker starts on DIR afterwards.
 
-    For a broker that never comes back: there are 1023 numbers. The databases are those of DATABASE_URLS, or of the broker that runs on the
-    data dir.
+    For a broker that never comes back: there are 1023 numbers. The databases are those of DATABASE_URLS, or of the
+    broker that runs on the data dir.
     """
     import asyncio
 

@@ -1,4 +1,6 @@
-"""Talk to a broker. `protocol` builds requests and reads replies without I/O; `Client` and `AsyncClient` only carry them."""
+"""Talk to a broker. `protocol` builds requests and reads replies without I/O; `Client` and `AsyncClient` only carry
+them.
+"""
 
 from mqueue.client.aio import AsyncClient
 from mqueue.client.endpoint import NoEndpoint

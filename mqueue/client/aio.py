@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A broker's API for asyncio; arguments and methods are those of `Client`, awaited. Close it, or use it as `async with`.
+    """A broker's API for asyncio; arguments and methods are those of `Client`, awaited. Close it, or use it as `async
+    with`.
 
     `connections`: no more are open at a time; further calls wait for one.
     """

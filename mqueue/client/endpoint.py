@@ -1,4 +1,6 @@
-"""Which broker, with what token: arguments, else the environment, else what a broker on this machine left in its data dir."""
+"""Which broker, with what token: arguments, else the environment, else what a broker on this machine left in its data
+dir.
+"""
 
 import os
 import re

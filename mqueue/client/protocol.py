@@ -61,8 +61,8 @@ class EnqueueOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose. `within`: seconds that
-    it may take in all, with what is sent again.
+    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose.
+    `within`: seconds that it may take in all, with what is sent again.
     """
 
     method: str
@@ -130,7 +130,9 @@ def within_s(call: Call[Any], timeout: float) -> float:
 
 
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, durability: m.Durability = "wal") -> Call[list[int]]:
-    """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every other item does."""
+    """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every
+    other item does.
+    """
     keyed = sum(1 for i in items if i.idempotency_key)
     if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
@@ -171,7 +173,9 @@ def fetch(topics: str | Sequence[str], namespace: str, limit: int, wait: float, 
 
 
 def settle(path: str, items: Sequence[wire.SettleItem]) -> Call[list[wire.Verdict]]:
-    """`/ack` or `/nack`. Repeatable when every item has its receipt: a second nack is then stale and changes nothing."""
+    """`/ack` or `/nack`. Repeatable when every item has its receipt: a second nack is then stale and changes
+    nothing.
+    """
     return Call("POST", path, _read_verdicts, _json(items), repeatable=path == "/ack" or all(i.receipt for i in items))
 
 
@@ -289,7 +293,9 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
 
 
 def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
-    """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any case."""
+    """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any
+    case.
+    """
     if status not in call.answers:
         raise error(status, headers, body)
     try:

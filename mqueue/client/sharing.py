@@ -1,11 +1,13 @@
-"""Callers that enqueue at once share a request: who goes together, and what a refusal means for each. No I/O, no threads.
+"""Callers that enqueue at once share a request: who goes together, and what a refusal means for each. No I/O, no
+threads.
 
-A *lane* holds the callers that may go together: of one namespace, so that no quota or missing right is another's; and with an
-idempotency key of their own, or without. While one request of a lane is under way the next gathers: a lone caller never waits.
+A *lane* holds the callers that may go together: of one namespace, so that no quota or missing right is another's; and
+with an idempotency key of their own, or without. While one request of a lane is under way the next gathers: a lone
+caller never waits.
 
-A request without keys of its own gets one (`Idempotency-Key`), which belongs to exactly these messages: it is repeated as it is.
-Other company means another request with another key, so a batch is only divided after a refusal that changed nothing, or where
-each message has its key.
+A request without keys of its own gets one (`Idempotency-Key`), which belongs to exactly these messages: it is repeated
+as it is. Other company means another request with another key, so a batch is only divided after a refusal that changed
+nothing, or where each message has its key.
 """
 
 from collections import deque
@@ -47,7 +49,9 @@ class Caller:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """`leader`: who sends for all, or is about to; there is one while anybody waits. `expected`: how many shared of late."""
+    """`leader`: who sends for all, or is about to; there is one while anybody waits. `expected`: how many shared of
+    late.
+    """
 
     keyed: bool
     waiting: deque[Caller] = field(default_factory=deque)
@@ -97,10 +101,11 @@ def refused(callers: Sequence[Caller], error: MQueueError) -> None:
 
 
 def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:
-    """What is sent again after `error`, in this order: the one to blame by itself, so that the error it gets is its own, and the others.
+    """What is sent again after `error`, in this order: the one to blame by itself, so that the error it gets is its
+    own, and the others.
 
-    Where nobody is named, halves. Nothing: the error is everybody's. InFlight without keys of their own (`keyed`) is about this very request:
-    it may be there already, and would be there twice under other keys.
+    Where nobody is named, halves. Nothing: the error is everybody's. InFlight without keys of their own (`keyed`) is
+    about this very request: it may be there already, and would be there twice under other keys.
     """
     if len(callers) == 1 or not isinstance(error, (*OF_AN_ITEM, InFlight) if keyed else OF_AN_ITEM):
         return []

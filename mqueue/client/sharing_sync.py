@@ -1,4 +1,5 @@
-"""Threads that share requests. One of those that wait leads: it sends for all, and then hands on to who came first meanwhile.
+"""Threads that share requests. One of those that wait leads: it sends for all, and then hands on to who came first
+meanwhile.
 
 No thread of its own: a lone caller sends by itself, and what ends a leader ends nobody else.
 """

@@ -25,14 +25,15 @@ T = TypeVar("T")
 class Client:
     """A broker's API, blocking. Without arguments it finds the broker as `mqueue.client.endpoint` says.
 
-    `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait` that it names itself.
-    Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second address of that name (5 s), an answer that comes
-    in small pieces. What takes several requests (more than 1,000 items) has it for each. `retries`: False sends everything once.
-    `safe_retries`: enqueues without an idempotency key get one, and are sent again when a connection breaks or the broker
-    answers 503; without it, only calls that do no harm twice are. `connections`: kept open between calls.
-    `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own error. It may have to
-    wait for the request that is under way, so for twice the `timeout`, and longer only where the broker refuses others of its request.
-    Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached, or the client is closed.
+    `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait`
+    that it names itself. Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second
+    address of that name (5 s), an answer that comes in small pieces. What takes several requests (more than 1,000
+    items) has it for each. `retries`: False sends everything once. `safe_retries`: enqueues without an idempotency key
+    get one, and are sent again when a connection breaks or the broker answers 503; without it, only calls that do no
+    harm twice are. `connections`: kept open between calls. `batch`: threads that enqueue one message each at the same
+    time share a request; each gets its own id, or its own error. It may have to wait for the request that is under way,
+    so for twice the `timeout`, and longer only where the broker refuses others of its request. Every method raises the
+    errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached, or the client is closed.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Client:
     def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
         """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand.
 
-        `durability`: `wal` waits until they are on the broker's disk and in Redis, `postgres` until they are committed in PostgreSQL; a
-        request for that is not shared.
+        `durability`: `wal` waits until they are on the broker's disk and in Redis, `postgres` until they are committed
+        in PostgreSQL; a request for that is not shared.
         """
         if self._batch and len(items) == 1 and durability == "wal":
             return [self._shared().enqueue(items[0])]
@@ -134,20 +135,25 @@ class Client:
             return None
 
     def cancel(self, id: int) -> wire.Cancel:
-        """Take away what waits (`cancelled`), have its worker stop what runs (`cancelling`); `gone`: it has ended, or never was."""
+        """Take away what waits (`cancelled`), have its worker stop what runs (`cancelling`); `gone`: it has ended, or
+        never was.
+        """
         return self._call(protocol.cancel(id))
 
     def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
-        """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to `wait` seconds for one."""
+        """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to
+        `wait` seconds for one.
+        """
         return self._call(protocol.cancelled(namespaces, since, wait))
 
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a search.
-        `within`: seconds for all of it, where the broker does not answer.
+        """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a
+        search. `within`: seconds for all of it, where the broker does not answer.
 
-        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has expired.
+        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has
+        expired.
         """
         return self._call(protocol.result(id, topic, namespace, wait, within))
 

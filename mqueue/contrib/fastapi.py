@@ -34,10 +34,12 @@ def lifespan(
     inner: Lifespan | None = None,
     **options: Unpack[ClientOptions],
 ) -> Lifespan:
-    """A lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, within. Mounted apps have the client too.
+    """A lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, within. Mounted apps have
+    the client too.
 
-    `queue`: the app of tasks whose broker it is; `url`, `token`: else that one; else it is found as ever, and NoEndpoint is raised at
-    start where there is none. `options` (`timeout`, `retries`, `connections`, `batch`): of the client; those of `queue` where not given.
+    `queue`: the app of tasks whose broker it is; `url`, `token`: else that one; else it is found as ever, and
+    NoEndpoint is raised at start where there is none. `options` (`timeout`, `retries`, `connections`, `batch`): of the
+    client; those of `queue` where not given.
     """
     check_names(options)
 
@@ -81,8 +83,8 @@ Client = Annotated[AsyncClient, Depends(client)]
 
 
 async def try_later(request: Request, error: Exception) -> JSONResponse:
-    """`app.add_exception_handler(MQueueError, try_later)`: where the same enqueue may succeed later, a 503 with Retry-After; a 404 with
-    Retry-After where a result is not there yet.
+    """`app.add_exception_handler(MQueueError, try_later)`: where the same enqueue may succeed later, a 503 with
+    Retry-After; a 404 with Retry-After where a result is not there yet.
 
     Anything else is a mistake of this service, not of its caller, and raised again.
     """

@@ -20,10 +20,12 @@ except ImportError as error:
 
 
 class MQueue(mqueue.MQueue):
-    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`; the broker is the app's.
+    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`; the broker is the
+    app's.
 
-    The context is around all other middleware. A worker needs the Flask app too: name the module that makes it, and this object, in
-    `mqueue worker`. A process of `executor="process"` imports the task's module alone: that must import the one that makes the app.
+    The context is around all other middleware. A worker needs the Flask app too: name the module that makes it, and
+    this object, in `mqueue worker`. A process of `executor="process"` imports the task's module alone: that must import
+    the one that makes the app.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class MQueue(mqueue.MQueue):
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Handlers run in its context, enqueues go to its broker. Of several apps the last one counts: an app factory in tests, say."""
+        """Handlers run in its context, enqueues go to its broker. Of several apps the last one counts: an app factory
+        in tests, say.
+        """
         self._flask = app
         app.extensions["mqueue"] = self
         self.producer.connect(app.config.get("MQUEUE_URL"), app.config.get("MQUEUE_TOKEN"))

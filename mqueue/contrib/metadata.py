@@ -10,8 +10,8 @@ from mqueue import wire
 
 
 def add(messages: Sequence[wire.EnqueueItem], headers: Mapping[str, str]) -> None:
-    """The first headers, as many as there is room for, unless the message has an idempotency key: a repeat in another trace would be
-    another message, and refused. What the caller has set himself stays.
+    """The first headers, as many as there is room for, unless the message has an idempotency key: a repeat in another
+    trace would be another message, and refused. What the caller has set himself stays.
     """
     for message in messages:
         if message.idempotency_key is None:

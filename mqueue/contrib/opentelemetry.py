@@ -1,10 +1,12 @@
 """Traces of jobs: `MQueue(middleware=[LogContext(), OpenTelemetry()])`.
 
-An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, by whatever propagator
-is set globally). Each run of a handler is a `process` span of kind consumer, a child of that span and linked to it. Names and attributes
-follow the semantic conventions for messaging. Only the API is used: without an SDK all of it does nothing.
+An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, by
+whatever propagator is set globally). Each run of a handler is a `process` span of kind consumer, a child of that span
+and linked to it. Names and attributes follow the semantic conventions for messaging. Only the API is used: without an
+SDK all of it does nothing.
 
-A batch is one span, of a trace of its own, linked to the enqueue of each of its messages. It has failed where one of its items has.
+A batch is one span, of a trace of its own, linked to the enqueue of each of its messages. It has failed where one of
+its items has.
 """
 
 import asyncio
@@ -31,7 +33,8 @@ Attributes = dict[str, str | int]
 
 
 class OpenTelemetry(Middleware):
-    """`tracer_provider`: None for the global one. `continue_trace=False`: a run begins a trace of its own, only linked to the enqueue.
+    """`tracer_provider`: None for the global one. `continue_trace=False`: a run begins a trace of its own, only linked
+    to the enqueue.
 
     A message with an idempotency key carries no context, since the same key with other metadata is refused.
     """

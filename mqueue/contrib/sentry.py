@@ -1,8 +1,9 @@
 """Errors of handlers in Sentry: `sentry_sdk.init(…)`, then `MQueue(middleware=[LogContext(), Sentry()])`.
 
-Each failed run is one event, with the tags `mqueue.task`, `mqueue.message_id` and `mqueue.attempt`, in the trace of whoever enqueued it.
-What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a run is a transaction. A batch is one run,
-in the trace of its first message; an item that it says has failed is an event of its own.
+Each failed run is one event, with the tags `mqueue.task`, `mqueue.message_id` and `mqueue.attempt`, in the trace of
+whoever enqueued it. What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a
+run is a transaction. A batch is one run, in the trace of its first message; an item that it says has failed is an event
+of its own.
 """
 
 from collections.abc import Iterator, Sequence

@@ -21,7 +21,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`starts`: the first one by id. `twice`: ids done more than once (which at-least-once allows, after a lease that ended, say)."""
+    """`starts`: the first one by id. `twice`: ids done more than once (which at-least-once allows, after a lease that
+    ended, say).
+    """
 
     queued: Mapping[int, Queued]
     done: frozenset[int]

@@ -1,6 +1,8 @@
-"""The demo's tasks. Each run appends a line to RESULTS in the worker's working directory: message id, attempt, start in µs, outcome.
+"""The demo's tasks. Each run appends a line to RESULTS in the worker's working directory: message id, attempt, start in
+µs, outcome.
 
-One `write` a line: nothing is lost if the worker is. Where the file is not there (you run these by hand), nothing is written.
+One `write` a line: nothing is lost if the worker is. Where the file is not there (you run these by hand), nothing is
+written.
 """
 
 import os

@@ -1,14 +1,28 @@
-"""For the tests of whoever has tasks: pytest fixtures (`plugin.py`), and what they are made of.
+"""For the tests of whoever has tasks: pytest fixtures, and what they are made of.
 
-    clock.py      a clock that tests move
-    memory.py     a broker in memory, with the methods of `Client`; unscheduled.py: those that it refuses
-        stored.py: a message in it; order.py: who comes next; keys.py: idempotency keys; results.py: what acks left there; told.py: workers
-    enqueued.py   what was enqueued, and what a test claims of it
-    redirect.py   enqueues of every app go to the test instead of a broker; answers.py: what handles ask does, too
-    inline.py     … and run at once; handlers.py: how
-    manual.py     … and wait in memory until the test drains them; periodic.py: ticks among them
-    embedded.py   … or go to a real broker, which the test run starts; leash.py: and which ends with it
-        here.py: a client of the test's namespace; apart.py: jobs in processes of their own; clearing.py: what is left; worker_logs.py
+What happens here. A test takes one fixture (`plugin.py`), which decides where the enqueues of every app go: they
+run at once, they wait in memory until the test drains them, or they reach a real broker that the test run has
+started.
+
+Who is authoritative. The real broker is: `memory/` has the methods of `Client`, and `tests/conformance` holds it
+against the real one, story by story. What it does not have it refuses by name.
+
+What failure does. An exception of a handler is the test's (inline), or the job's, as with a worker (manual, real).
+The broker of a killed test run ends with it.
+
+Which file to open:
+
+    plugin.py       the fixtures
+    clock.py        a clock that tests move
+    enqueued.py     what was enqueued, and what a test claims of it
+    redirect.py     enqueues of every app go to the test instead of a broker
+    answers.py      what handles ask then
+    inline.py       jobs run where they are enqueued
+    manual.py       jobs wait in memory until the test drains them
+    handlers.py     a job's handler, run by a test
+    periodic.py     ticks of periodic tasks on the test's clock
+    memory/         a broker in memory
+    real/           a real broker, and workers of its own
 
 The names are here so that tests can annotate with them; they are imported when first used.
 """

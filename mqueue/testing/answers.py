@@ -23,7 +23,9 @@ class Asked(Protocol):
 
 
 class Answers:
-    """In place of a Client, for handles and Django's results. Nobody waits, since nothing would come meanwhile: time is over at once."""
+    """In place of a Client, for handles and Django's results. Nobody waits, since nothing would come meanwhile: time is
+    over at once.
+    """
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -40,8 +42,8 @@ class Answers:
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """Of a job that has not run: Pending for who does not wait, TimeoutError for who would wait for so long, RuntimeError for who would
-        wait for ever. Raises JobFailed, NotFound.
+        """Of a job that has not run: Pending for who does not wait, TimeoutError for who would wait for so long,
+        RuntimeError for who would wait for ever. Raises JobFailed, NotFound.
         """
         try:
             return self._asked.result_of(id)

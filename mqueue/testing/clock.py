@@ -9,7 +9,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class ManualClock:
-    """`mqueue.clock.Clock` for tests. It begins at the present time, or at `start_us` (µs since 1970), and never goes back."""
+    """`mqueue.clock.Clock` for tests. It begins at the present time, or at `start_us` (µs since 1970), and never goes
+    back.
+    """
 
     def __init__(self, start_us: int | None = None) -> None:
         self._us = SystemClock().wall_us() if start_us is None else start_us

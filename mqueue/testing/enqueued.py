@@ -31,7 +31,9 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enqueued:
-    """One call of a task that was enqueued; `args`, `kwargs` as the handler gets them. `message`: what went over the wire."""
+    """One call of a task that was enqueued; `args`, `kwargs` as the handler gets them. `message`: what went over the
+    wire.
+    """
 
     id: int
     task: Task[..., Any]
@@ -73,7 +75,8 @@ class Recorder:
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> list[Enqueued]:
-        """Those of the task (or its name) whose arguments and options equal all that is named; what is not named may be anything.
+        """Those of the task (or its name) whose arguments and options equal all that is named; what is not named may be
+        anything.
 
         An argument is the same by position or by name. Raises TypeError for arguments that the task does not have.
         """
@@ -92,7 +95,9 @@ class Recorder:
         count: int | None = None,
         **options: Unpack[Options],
     ) -> list[Enqueued]:
-        """`find` has found some, or `count` of them: they are returned. Raises AssertionError, which says what there was instead."""
+        """`find` has found some, or `count` of them: they are returned. Raises AssertionError, which says what there
+        was instead.
+        """
         __tracebackhide__ = True
         found = self.find(task, args=args, kwargs=kwargs, **options)
         if len(found) == count or (count is None and found):

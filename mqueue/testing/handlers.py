@@ -25,7 +25,9 @@ def verdict(job: Job, error: BaseException | None) -> BaseException | None:
 
 
 def run(job: Job) -> BaseException | None:
-    """An `async def` on an event loop of its own. Where a loop runs here already, beside it: in a worker a `def` has no loop in its thread."""
+    """An `async def` on an event loop of its own. Where a loop runs here already, beside it: in a worker a `def` has no
+    loop in its thread.
+    """
     handle = partial(_run_async, job) if job.task.is_async else partial(call, job)
     if asyncio._get_running_loop() is None:
         return verdict(job, handle())

@@ -15,7 +15,8 @@ from mqueue.worker.tasks.job import Job
 class Inline(Recorder):
     """What a handler raises, the enqueue raises, whatever its kind: nothing is tried again.
 
-    Options (`delay`, …) and limits change nothing, and are recorded. Handlers run in this process, middleware around them.
+    Options (`delay`, …) and limits change nothing, and are recorded. Handlers run in this process, middleware around
+    them.
     """
 
     def __init__(self) -> None:

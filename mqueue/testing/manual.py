@@ -35,7 +35,9 @@ class Drained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeadJob:
-    """`error`: type, message and traceback, as its dead letter has them; `raised`: the error itself, None where the lease ended."""
+    """`error`: type, message and traceback, as its dead letter has them; `raised`: the error itself, None where the
+    lease ended.
+    """
 
     job: Enqueued
     error: str
@@ -81,7 +83,8 @@ class Manual(Recorder):
     def schedule(self, *tasks: Task[..., Any]) -> None:
         """From now on these periodic tasks are enqueued at their times, as `drain` finds the clock past them.
 
-        Raises ValueError for a task without `cron=` or `every=`, ModuleNotFoundError for `cron=` where nothing here can read it.
+        Raises ValueError for a task without `cron=` or `every=`, ModuleNotFoundError for `cron=` where nothing here can
+        read it.
         """
         for task in tasks:
             if task.periodic is None:
@@ -121,10 +124,12 @@ class Manual(Recorder):
     # ── run ──
 
     def drain(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:
-        """Run what is due, and what that enqueues or makes due, in the broker's order: least (priority, due time, id) first.
+        """Run what is due, and what that enqueues or makes due, in the broker's order: least (priority, due time, id)
+        first.
 
-        What fails waits its backoff, by its policy and the clock. `to_the_end`: move the clock to whatever comes next, until nothing
-        waits. Raises DeadJobs where jobs became dead letters, unless `dead_ok`; RuntimeError after JOBS_MAX runs.
+        What fails waits its backoff, by its policy and the clock. `to_the_end`: move the clock to whatever comes next,
+        until nothing waits. Raises DeadJobs where jobs became dead letters, unless `dead_ok`; RuntimeError after
+        JOBS_MAX runs.
         """
         steps = self._draining(dead_ok, to_the_end)
         error: BaseException | None = None

@@ -11,7 +11,9 @@ from mqueue.worker.tasks.task import Task
 
 
 class Periodic:
-    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then. `next_us`: its next tick; None: there is none."""
+    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then. `next_us`: its next tick;
+    None: there is none.
+    """
 
     def __init__(self, task: Task[..., Any], item: wire.ScheduleItem, start_us: int) -> None:
         """Raises ModuleNotFoundError, saying what to install."""

@@ -1,4 +1,6 @@
-"""The pytest plugin: fixtures, and nothing that a run without them would notice. Each imports what it needs when a test asks for it."""
+"""The pytest plugin: fixtures, and nothing that a run without them would notice. Each imports what it needs when a test
+asks for it.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

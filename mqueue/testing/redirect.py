@@ -63,7 +63,9 @@ def _app_of(producer: Producer) -> MQueue:
 
 
 def task_of(app: App, item: wire.EnqueueItem) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
-    """The call that a message is: a task and its arguments, as a worker would have them. Raises LookupError, codec.Misfit."""
+    """The call that a message is: a task and its arguments, as a worker would have them. Raises LookupError,
+    codec.Misfit.
+    """
     call = codec.decode(item.payload)
     task = app.get(call.task)
     if task is None:

@@ -1,4 +1,5 @@
-"""`mqueue torture`: real brokers and stores under load, faults injected, everything written down, and judged at the end.
+"""`mqueue torture`: real brokers and stores under load, faults injected, everything written down, and judged at the
+end.
 
 history.py   what clients saw       judge.py   whether a queue that keeps its promises could have shown it
 stage.py     stores, brokers, proxies          faults.py   what is done to them

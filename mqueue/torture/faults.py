@@ -1,4 +1,6 @@
-"""What is done to a run. Each leaves everything running again, and says what it took: whether Redis forgot, who was away."""
+"""What is done to a run. Each leaves everything running again, and says what it took: whether Redis forgot, who was
+away.
+"""
 
 import asyncio
 import random

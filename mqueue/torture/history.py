@@ -1,4 +1,6 @@
-"""What clients saw, as it happened. Times are monotonic seconds of this process, but for what the broker tells (µs since 1970)."""
+"""What clients saw, as it happened. Times are monotonic seconds of this process, but for what the broker tells (µs
+since 1970).
+"""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -41,7 +43,9 @@ class Fetch(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """`verdict`: ok, stale, gone; None: no answer came, it may have counted. `due`: of a nack, when it may come again."""
+    """`verdict`: ok, stale, gone; None: no answer came, it may have counted. `due`: of a nack, when it may come
+    again.
+    """
 
     kind: str
     broker: int
@@ -52,7 +56,9 @@ class Settle(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a broker said to one call. `said`: ok, or what was wrong; NO_ANSWER: nothing came. `messages`: for how many it did something."""
+    """What a broker said to one call. `said`: ok, or what was wrong; NO_ANSWER: nothing came. `messages`: for how many
+    it did something.
+    """
 
     call: str
     broker: int

@@ -1,8 +1,9 @@
 """Whether a queue that keeps its promises could have shown this history. Pure.
 
-Order is judged where something certain is known: a message is *certainly deliverable* from the answer that made it so (and its due
-time) until the request that next leased it was sent. Around a fault, and as long as what an unanswered fetch leased may be leased,
-nothing is certain: spans begin after that, and fetches within it are not judged (how many were is told).
+Order is judged where something certain is known: a message is *certainly deliverable* from the answer that made it so
+(and its due time) until the request that next leased it was sent. Around a fault, and as long as what an unanswered
+fetch leased may be leased, nothing is certain: spans begin after that, and fetches within it are not judged (how many
+were is told).
 """
 
 import heapq
@@ -79,7 +80,9 @@ def _ended(settles: list[Settle]) -> bool:
 
 
 def _undone(history: History, broker: int, sent: float, answered: float, seen: float) -> bool:
-    """May what this broker answered be forgotten when `seen`? Redis lost it before its flush, and the broker was away with its log."""
+    """May what this broker answered be forgotten when `seen`? Redis lost it before its flush, and the broker was away
+    with its log.
+    """
     return any(f.lost and broker in f.down and answered > f.start - UNFLUSHED_S and sent < f.end and f.start < seen for f in history.faults)
 
 
@@ -106,8 +109,8 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
 
 
 def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]) -> bool:
-    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before that fetch, which may have
-    waited long, was answered is of a delivery before.
+    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before that
+    fetch, which may have waited long, was answered is of a delivery before.
     """
     if fetch.answered > before.delivery.lease_until - MARGIN_S:
         return False
@@ -133,7 +136,7 @@ def _forgotten(faults: list[Fault], e: Enqueued) -> bool:
     return any(f.lost and f.down and f.start - UNFLUSHED_S < e.answered < f.end + UNFLUSHED_S for f in faults)
 
 
-# -- order ---------------------------------------------------------------------------------------------------------------------------
+# -- order -------------------------------------------------------------------------------------------------------------
 
 
 class Blind:

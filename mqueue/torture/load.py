@@ -49,7 +49,7 @@ class Load:
         for client in self._clients:
             await client.close()
 
-    # -- producers -------------------------------------------------------------------------------------------------------------
+    # -- producers -----------------------------------------------------------------------------------------------------
 
     async def produce(self, number: int) -> None:
         chance = random.Random(f"{self._seed} producer {number}")
@@ -87,7 +87,9 @@ class Load:
 
     @contextmanager
     def _answer(self, call: str, at: int) -> Iterator["_Told"]:
-        """Writes down what is said within; of a refusal its code, of 503 the reason. An error of the broker ends here."""
+        """Writes down what is said within; of a refusal its code, of 503 the reason. An error of the broker ends
+        here.
+        """
         told = _Told()
         sent = time.monotonic()
         try:
@@ -108,7 +110,7 @@ class Load:
             idempotency_key=f"{number} {uuid4()}" if keyed else None,
         )  # fmt: skip
 
-    # -- workers ---------------------------------------------------------------------------------------------------------------
+    # -- workers -------------------------------------------------------------------------------------------------------
 
     async def work(self, number: int) -> None:
         """One worker. Cancelled, it vanishes with what it has leased."""
@@ -186,7 +188,7 @@ class Load:
             for m in messages:
                 self.history.settle(m.id, Settle(kind, at, sent, answered, verdicts.get(m.id), answered + retry_after))
 
-    # -- the end ---------------------------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------------
 
     async def left(self) -> dict[str, int]:
         """What the broker still counts, by topic; and which shard has it."""

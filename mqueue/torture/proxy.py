@@ -11,10 +11,12 @@ End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """`target`: the path of a unix socket, or a port of 127.0.0.1. For one event loop; `port`: where it listens, once started.
+    """`target`: the path of a unix socket, or a port of 127.0.0.1. For one event loop; `port`: where it listens, once
+    started.
 
-    `cut` resets connections and refuses new ones. `stall`: they stay, and not a byte passes. `heal`: new ones pass; those that were
-    stalled *flow* on with what was held back, are *reset*, or *forgotten*: they stay open, and never pass a byte again.
+    `cut` resets connections and refuses new ones. `stall`: they stay, and not a byte passes. `heal`: new ones pass;
+    those that were stalled *flow* on with what was held back, are *reset*, or *forgotten*: they stay open, and never
+    pass a byte again.
     """
 
     def __init__(self, target: Path | int) -> None:

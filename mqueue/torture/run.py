@@ -25,7 +25,9 @@ NAMES = (*FAULTS, WORKER_KILL)
 
 @dataclass
 class Result:
-    """`reached`: how often each fault happened; `each`: how often it must. `error`: why the run could not go on, if so."""
+    """`reached`: how often each fault happened; `each`: how often it must. `error`: why the run could not go on, if
+    so.
+    """
 
     seed: int
     each: int = 1

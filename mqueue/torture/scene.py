@@ -36,7 +36,9 @@ def new_history() -> History:
 async def staged(
     make_load: Callable[[Sequence[str], str], L], shards: int = SHARDS, brokers: int = BROKERS, settings: Mapping[str, str] = SETTINGS
 ) -> AsyncIterator[tuple[Stage, L]]:
-    """Stores and brokers in a temporary folder, and a load on them that has not begun. `make_load`: from the brokers' URLs and a token."""
+    """Stores and brokers in a temporary folder, and a load on them that has not begun. `make_load`: from the brokers'
+    URLs and a token.
+    """
     with home() as folder:
         async with (
             Stage(folder, shards, brokers, secrets.token_hex(24), dict(settings)) as stage,
@@ -47,7 +49,9 @@ async def staged(
 
 @asynccontextmanager
 async def under_load(stage: Audited, load: Load, producers: int = PRODUCERS, workers: int = WORKERS) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Yields the workers' tasks. Afterwards all is drained, and the history has what is left, the dead letters and the ledgers' drift."""
+    """Yields the workers' tasks. Afterwards all is drained, and the history has what is left, the dead letters and the
+    ledgers' drift.
+    """
     producing = [asyncio.create_task(load.produce(n)) for n in range(producers)]
     working = [asyncio.create_task(load.work(n)) for n in range(workers)]
     try:

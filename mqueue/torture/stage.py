@@ -175,7 +175,7 @@ class Stage:
         }  # fmt: skip
         return Broker(number, folder, settings, postgres, cache)
 
-    # -- what faults do to the stores ------------------------------------------------------------------------------------------
+    # -- what faults do to the stores ----------------------------------------------------------------------------------
 
     async def flush_redis(self) -> None:
         async with aioredis.Redis(
@@ -200,10 +200,12 @@ class Stage:
             raise TortureError(f"{store} does not run")
         return pid
 
-    # -- what they show --------------------------------------------------------------------------------------------------------
+    # -- what they show ------------------------------------------------------------------------------------------------
 
     async def settled(self) -> None:
-        """Returns when every broker serves every shard, from Redis, and each shard has a leader. Raises TortureError past SETTLE_S."""
+        """Returns when every broker serves every shard, from Redis, and each shard has a leader. Raises TortureError
+        past SETTLE_S.
+        """
         deadline = time.monotonic() + SETTLE_S
         while not (all([await self._serves(broker) for broker in self.brokers]) and await self._led()):
             if time.monotonic() > deadline:

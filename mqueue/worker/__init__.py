@@ -1,20 +1,31 @@
-"""Run tasks. The life of a job, and the module that has each part of it:
+"""Run tasks: the worker's side of the system.
 
-    app         @task marks a function and gives it a name                                         producer: the broker it is sent to
-    task        checks a call of it, and makes a message of that                                   codec: calls as bytes
-    fetcher     asks the broker for as many messages as there are free slots, and settles what ended, in the same request
-    program     `mqueue worker`: modules → apps, signals
-    fleet       `--processes N`: the parent; member is one of the N                                changes: for `--reload`
-    runtime     message → task → job                                                               recycling: when it has run for long enough
-    batch       many messages as one job
-    executor    runs it: on the event loop, in a thread, in a process                              handler: the one function that does
-    processes   the pool, its limits; child is the other side, channel what they speak             job: what a handler may ask
-    middleware  what an app puts around enqueues and handlers
-    heartbeat   renews its lease meanwhile, from a thread of its own                               watchdog: tells of a blocked loop
-    reach       can it claim work? status: what it tells of itself                                 probe: shows that over HTTP
-    handle      what the enqueuer may ask: how it is, what it returned
-    presence    tells the broker who works here, at what, and how far it is
-    outcome     what became of it → ack, nack, release or bury                                     retry: a task's policy
+What happens here. A user marks a function with `@task` (`tasks/`); a call of it becomes a message. A worker asks the
+broker for as many messages as it has free slots (`polling/`), turns each into a job, runs it on the event loop, in a
+thread or in a process (`running/`), and settles it with the next request. Meanwhile threads of their own renew the
+leases and watch over the rest (`watching/`). There is no queue in the worker: what it holds, it runs.
 
-There is no queue in the worker: what it holds, it runs.
+Who is authoritative. The broker is, for everything: a worker has a message only while its lease runs. A settle whose
+receipt is no longer current changes nothing.
+
+What failure does. A worker that dies lets its leases end, and its messages come again with an attempt counted. A
+worker that loses the broker goes on with what runs, fetches nothing, and settles when the broker is back. A worker
+that stops hands back what has not begun, and spends no attempt on it.
+
+Which file to open:
+
+    arguments/      a call as bytes, checked against the function's signature
+    tasks/          what a user writes: apps, tasks, options, handles, retry policies, middleware, the running job
+    running/        one job: executor, handler, processes, batches, interrupts, and the outcome that is decided
+    polling/        what is asked of the broker: fetches, settles, lanes, pauses; is it within reach?
+    watching/       beside the polls: leases renewed, presence told, cancellations heard, a blocked loop noticed
+    program/        `mqueue worker`: one process or a fleet, reload, the probe
+    runtime.py      the worker: message -> task -> job -> settle, and how it stops
+    sources.py      which topics a worker takes messages from
+    stopping.py     that a worker stops, and how fast
+    recycling.py    when a worker has run for long enough
+    status.py       what a worker tells of itself, as pages
+    channel.py      what a process and its parent say to each other
+    memory.py       how much memory a process holds
+    traces.py       errors as texts of a bounded length
 """

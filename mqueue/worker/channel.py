@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 
 class Run(Struct, frozen=True):
-    """To the process: run `qualname` of `module` for this message. `url`, `token`: where its app was told to enqueue."""
+    """To the process: run `qualname` of `module` for this message. `url`, `token`: where its app was told to
+    enqueue.
+    """
 
     module: str
     qualname: str

@@ -1,4 +1,6 @@
-"""When a worker has run for long enough: after so many jobs, or when it holds so much memory. It stops then, and another takes its place."""
+"""When a worker has run for long enough: after so many jobs, or when it holds so much memory. It stops then, and
+another takes its place.
+"""
 
 from mqueue.worker.memory import MB, MEMORY, held_by
 
@@ -6,7 +8,8 @@ LOOK_S = 1.0  # between two looks at the memory
 
 
 class Recycling:
-    """`max_jobs`: that ended, whatever their outcome. `max_memory_mb`: MiB that this process holds, its pool of processes not counted.
+    """`max_jobs`: that ended, whatever their outcome. `max_memory_mb`: MiB that this process holds, its pool of
+    processes not counted.
 
     Raises ValueError for limits below 1, or a limit of memory on a system that does not tell it.
     """

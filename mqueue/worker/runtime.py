@@ -1,8 +1,9 @@
 """The worker: turns messages into jobs, and stops without losing any.
 
-Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the loop) or
-left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips the grace. A worker that
-stops by itself, having run for long enough, has no grace: it waits for what runs until it is told.
+Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the
+loop) or left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips
+the grace. A worker that stops by itself, having run for long enough, has no grace: it waits for what runs until it is
+told.
 """
 
 import asyncio
@@ -53,10 +54,11 @@ log = structlog.get_logger("mqueue.worker")
 class Worker:
     """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
-    `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say. `topics`: only
-    from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`: seconds that running jobs get
-    when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have ended, or it holds more MiB than that. `name`: what
-    it is called in the broker's list of workers, or one of its own. `counts`: acked, nacked, … so far.
+    `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say.
+    `topics`: only from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`:
+    seconds that running jobs get when it stops. `max_jobs`, `max_memory_mb`: it stops by itself once so many have
+    ended, or it holds more MiB than that. `name`: what it is called in the broker's list of workers, or one of its own.
+    `counts`: acked, nacked, … so far.
     """
 
     def __init__(
@@ -139,8 +141,8 @@ class Worker:
     async def run(self) -> int:
         """Until stopped: 0, or 1 when the broker did not take the last settles.
 
-        Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb` already, and what the
-        broker said if it refuses the token.
+        Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb`
+        already, and what the broker said if it refuses the token.
         """
         prepare(self._app)
         if (reason := self._recycling.now()) is not None:  # another in its place would be no better

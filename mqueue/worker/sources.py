@@ -32,7 +32,9 @@ def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: 
 
 
 def batches(app: MQueue, namespace: str | None, topics: Sequence[m.TopicName]) -> dict[m.TopicName, Task[..., Any]]:
-    """The tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch could be asked for there."""
+    """The tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch could
+    be asked for there.
+    """
     users: dict[m.TopicName, list[Task[..., Any]]] = {}
     for task in app:
         users.setdefault(m.TopicName(namespace or task.namespace, task.topic), []).append(task)
@@ -48,7 +50,9 @@ def batches(app: MQueue, namespace: str | None, topics: Sequence[m.TopicName]) -
 
 
 def prepare(app: MQueue) -> None:
-    """Can its tasks be run? Raises WorkerError, naming the task: an annotation that cannot be resolved, no way into a process."""
+    """Can its tasks be run? Raises WorkerError, naming the task: an annotation that cannot be resolved, no way into a
+    process.
+    """
     for task in app:
         try:
             task.shape.prepare()

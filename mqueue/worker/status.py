@@ -7,7 +7,9 @@ from msgspec import Struct
 
 
 class Status(Struct, frozen=True, tag=True):
-    """`problem`: why it cannot claim work, None where it can. `counts`: jobs so far by outcome. `running`: jobs now, of `slots`."""
+    """`problem`: why it cannot claim work, None where it can. `counts`: jobs so far by outcome. `running`: jobs now, of
+    `slots`.
+    """
 
     problem: str | None
     counts: Mapping[str, int]

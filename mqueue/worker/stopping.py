@@ -1,10 +1,14 @@
-"""That a worker stops, and how fast: a word gives what runs its grace, a second one none; after long enough it waits for its jobs."""
+"""That a worker stops, and how fast: a word gives what runs its grace, a second one none; after long enough it waits
+for its jobs.
+"""
 
 import asyncio
 
 
 class Stopping:
-    """Events of the worker's loop. `began`: fetch no more. `told`: from now on the grace counts. `hurry`: it is over."""
+    """Events of the worker's loop. `began`: fetch no more. `told`: from now on the grace counts. `hurry`: it is
+    over.
+    """
 
     def __init__(self) -> None:
         self.began = asyncio.Event()

@@ -17,7 +17,9 @@ def summary(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake is."""
+    """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake
+    is.
+    """
     head = summary(error)
     if isinstance(error, ProcessEnded):  # its traceback is the worker's own
         return head

@@ -1,4 +1,6 @@
-"""The broker in memory and the real one: the same calls, the same answers. Time passes by a clock that is moved, or by itself."""
+"""The broker in memory and the real one: the same calls, the same answers. Time passes by a clock that is moved, or by
+itself.
+"""
 
 import time
 from collections.abc import Callable

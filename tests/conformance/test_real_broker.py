@@ -1,4 +1,6 @@
-"""The fixture `mqueue_broker`: isolation, running until idle, what a middleware carries over the wire, and what is left when it is over."""
+"""The fixture `mqueue_broker`: isolation, running until idle, what a middleware carries over the wire, and what is left
+when it is over.
+"""
 
 import os
 import signal

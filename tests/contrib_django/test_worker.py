@@ -1,4 +1,6 @@
-"""A worker of its own that runs what a site enqueues, on a real broker; and what the site, and another program, hear of it."""
+"""A worker of its own that runs what a site enqueues, on a real broker; and what the site, and another program, hear of
+it.
+"""
 
 import os
 import signal

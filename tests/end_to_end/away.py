@@ -1,4 +1,5 @@
-"""Redis is away for half a minute: enqueue, fetch and settle go on past it, in PostgreSQL, in strict order; then from Redis again.
+"""Redis is away for half a minute: enqueue, fetch and settle go on past it, in PostgreSQL, in strict order; then from
+Redis again.
 
     python -m tests.end_to_end.away --seconds 30
 

@@ -1,4 +1,5 @@
-"""A real broker process: started on free ports with a data dir of its own, stopped, killed, started again on what it left.
+"""A real broker process: started on free ports with a data dir of its own, stopped, killed, started again on what it
+left.
 
 Its stores outlive a `kill -9` of the broker on purpose; `close` ends them too, by the pids they left in the data dir.
 """
@@ -33,7 +34,8 @@ OURS = ("MQUEUE_", "DATABASE_URLS", "REDIS_", "WAL_DIR", "JWT_SECRET", "NAMESPAC
 
 
 class Broker:
-    """`url`, `metrics_url`, `token` of the running one. `env`: settings beside the defaults, by their environment names.
+    """`url`, `metrics_url`, `token` of the running one. `env`: settings beside the defaults, by their environment
+    names.
 
     `under`: a command that runs it in its own process. Without `own_data_dir` none is named.
     """
@@ -55,7 +57,7 @@ class Broker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- life ----------------------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self, **more: str) -> None:
         """Returns when the broker says that it is ready. `more`: settings of this life only."""
@@ -130,7 +132,7 @@ class Broker:
                     break
         raise AssertionError(f"the broker is not ready: {said!r}\n{self.last_words()}")
 
-    # -- what it left, what it shows -----------------------------------------------------------------------------------------
+    # -- what it left, what it shows -----------------------------------------------------------------------------------
 
     @property
     def token(self) -> str:
@@ -200,7 +202,9 @@ def until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """Below those that the system gives to connections, and to whoever takes any: one would be gone before it is used."""
+    """Below those that the system gives to connections, and to whoever takes any: one would be gone before it is
+    used.
+    """
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as probe, suppress(OSError):

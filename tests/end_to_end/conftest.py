@@ -1,4 +1,6 @@
-"""What most modules run against. One that needs it with other settings, or afresh for each test, has a fixture of its own."""
+"""What most modules run against. One that needs it with other settings, or afresh for each test, has a fixture of its
+own.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -2,8 +2,8 @@
 
     python -m tests.end_to_end.deploy --restarts 20
 
-One worker has grace for its jobs of two seconds, and ends them; the other's grace is too short: what it was running goes back at once and
-begins again. Neither may cost an attempt.
+One worker has grace for its jobs of two seconds, and ends them; the other's grace is too short: what it was running
+goes back at once and begins again. Neither may cost an attempt.
 """
 
 import random

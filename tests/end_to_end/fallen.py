@@ -1,10 +1,11 @@
-"""A worker killed, asleep past its leases, out of memory, while another goes on: its messages are elsewhere within the lease and a second.
+"""A worker killed, asleep past its leases, out of memory, while another goes on: its messages are elsewhere within the
+lease and a second.
 
     python -m tests.end_to_end.fallen --rounds 20
 
-Work that the broker has settled never runs again, and what the sleeper says of its jobs when it wakes is refused. A worker asleep with a
-poll that waits may be handed a message, its own too, as long as nobody knows that it sleeps: such a message takes a lease more for each
-time, and is told by its attempts.
+Work that the broker has settled never runs again, and what the sleeper says of its jobs when it wakes is refused. A
+worker asleep with a poll that waits may be handed a message, its own too, as long as nobody knows that it sleeps: such
+a message takes a lease more for each time, and is told by its attempts.
 """
 
 import random
@@ -37,7 +38,8 @@ REFUSED, CANCELLED = "lease had ended, the job runs again", "lease lost, the job
 
 @dataclass
 class Fall:
-    """`fell`: when. `elsewhere_s`: by job, from then until it began elsewhere, less one lease for each time the sleeper was handed it.
+    """`fell`: when. `elsewhere_s`: by job, from then until it began elsewhere, less one lease for each time the sleeper
+    was handed it.
 
     `settled`: jobs that the broker had settled by then. `refused`, `cancelled`: what the sleeper was told when it woke.
     """
@@ -142,7 +144,9 @@ class Round:
         return fell
 
     def _occupy(self, slots: int) -> None:
-        """So many run; some of them are jobs that end soon after, in their first life, and take long in their second."""
+        """So many run; some of them are jobs that end soon after, in their first life, and take long in their
+        second.
+        """
         deadline, more = time.monotonic() + WAIT_S, 0.0
         while True:
             now = time.monotonic()
@@ -161,7 +165,9 @@ class Round:
         return {job: note for job, note in self._crew.running(PREY).items() if note.at > self._began}
 
     def _seen(self, fell: float) -> Fall:
-        """What it leaves: jobs that it was running, or that have begun nowhere yet; and which of the latest are settled."""
+        """What it leaves: jobs that it was running, or that have begun nowhere yet; and which of the latest are
+        settled.
+        """
         ids, last = self._load.known(), {note.job: note for note in self._crew.notes()}
         victims: dict[int, Note | None] = {job: None for job in ids if job not in last} | self._running()
         recent = [job for job, note in last.items() if note.what == "ended" and note.at > fell - RECENT_S and job in ids]
@@ -180,7 +186,9 @@ class Round:
         return len(fall.elsewhere_s) == len(fall.victims)
 
     def _woken(self, fall: Fall, prey: Member) -> list[str]:
-        """It is told of each of its jobs that runs elsewhere; of which it is not. What has ended there by then is gone."""
+        """It is told of each of its jobs that runs elsewhere; of which it is not. What has ended there by then is
+        gone.
+        """
         ids, ended = self._load.known(), {note.job for note in self._crew.notes() if note.what == "ended" and note.worker != PREY}
         mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long - ended}
         prey.signal(signal.SIGCONT)

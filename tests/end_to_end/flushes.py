@@ -1,8 +1,10 @@
-"""FLUSHALL every 200 ms under load, the brokers alive: nothing is lost, acks stick, and afterwards all is in order and as fast as before.
+"""FLUSHALL every 200 ms under load, the brokers alive: nothing is lost, acks stick, and afterwards all is in order and
+as fast as before.
 
     python -m tests.end_to_end.flushes --seconds 60
 
-Judged as `mqueue torture` is. A broker that missed an epoch's barrier, as its log tells, may let its unflushed acks come back.
+Judged as `mqueue torture` is. A broker that missed an epoch's barrier, as its log tells, may let its unflushed acks
+come back.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
-"""What clients saw of one topic, and whether a strict queue could have shown it. Pure; times are monotonic seconds of the clients' machine.
+"""What clients saw of one topic, and whether a strict queue could have shown it. Pure; times are monotonic seconds of
+the clients' machine.
 
-A message is *certainly deliverable* from the moment the answer that made it so had arrived, or it was due, until the request that
-next leased it was sent. A fetch that was under way within such a span must not have delivered a greater key, nor nothing.
-A message that never came is lost, whatever its key.
+A message is *certainly deliverable* from the moment the answer that made it so had arrived, or it was due, until the
+request that next leased it was sent. A fetch that was under way within such a span must not have delivered a greater
+key, nor nothing. A message that never came is lost, whatever its key.
 """
 
 import heapq
@@ -110,7 +111,9 @@ def _spans(history: History, id: int, deliveries: list[tuple[Fetch, Delivery]]) 
 
 
 def _look_for_inversions(spans: list[Span], fetches: list[Fetch], verdict: Verdict) -> None:
-    """One sweep by time: `open_` is a heap of the spans begun; those that ended before a fetch was sent never matter again."""
+    """One sweep by time: `open_` is a heap of the spans begun; those that ended before a fetch was sent never matter
+    again.
+    """
     coming = sorted(spans)
     open_: list[tuple[Key, float]] = []
     at = 0

@@ -88,7 +88,9 @@ def devour(n: int, worker: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """`at`: monotonic seconds. `leased`: by the shard's clock, which is the machine's wall clock here; of the first lease."""
+    """`at`: monotonic seconds. `leased`: by the shard's clock, which is the machine's wall clock here; of the first
+    lease.
+    """
 
     what: str
     job: int
@@ -187,7 +189,9 @@ def _no_core() -> None:
 
 @dataclass
 class Load:
-    """Enqueues `rate` jobs a second from a thread, each named by a number. `make(chance)` gives task and arguments after the number."""
+    """Enqueues `rate` jobs a second from a thread, each named by a number. `make(chance)` gives task and arguments
+    after the number.
+    """
 
     client: Client
     rate: float

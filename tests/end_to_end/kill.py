@@ -1,4 +1,5 @@
-"""`kill -9` of the broker under load, again and again; its stores go on. What was acknowledged is delivered, what was acked stays away.
+"""`kill -9` of the broker under load, again and again; its stores go on. What was acknowledged is delivered, what was
+acked stays away.
 
     python -m tests.end_to_end.kill --rounds 200
 
@@ -70,7 +71,9 @@ Step = Callable[[AsyncClient, Ledger, random.Random], Awaitable[None]]
 
 
 async def _until_cut(broker: Broker, ledger: Ledger, step: Step, seed: float) -> None:
-    """One client's loop, until the broker is gone. A 503 that the broker itself sent would end it early, and be noticed."""
+    """One client's loop, until the broker is gone. A 503 that the broker itself sent would end it early, and be
+    noticed.
+    """
     chance = random.Random(seed)
     async with AsyncClient(broker.url, broker.token, retries=False) as client:
         try:

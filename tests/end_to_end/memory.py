@@ -1,4 +1,5 @@
-"""Bounded memory: a backlog that nobody consumes goes to PostgreSQL; Redis and the broker stay small, and it comes back in order.
+"""Bounded memory: a backlog that nobody consumes goes to PostgreSQL; Redis and the broker stay small, and it comes back
+in order.
 
 python -m tests.end_to_end.memory --messages 1000000
 """

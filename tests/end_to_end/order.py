@@ -1,4 +1,5 @@
-"""Strict order under load: producers and consumers at once on one topic, a ready queue far smaller than the backlog, judged by `history`.
+"""Strict order under load: producers and consumers at once on one topic, a ready queue far smaller than the backlog,
+judged by `history`.
 
 python -m tests.end_to_end.order --messages 200000
 """

@@ -1,9 +1,10 @@
-"""PostgreSQL away under 2,000 enqueues and 2,000 fetches a second: what is buffered goes on, and all is well soon after it is back.
+"""PostgreSQL away under 2,000 enqueues and 2,000 fetches a second: what is buffered goes on, and all is well soon after
+it is back.
 
     python -m tests.end_to_end.outage --seconds 30
 
-Twice: *stopped*, it does not run; *frozen*, no process of it does anything, and every connection stays open. It is back when it takes
-connections again. Judged as `mqueue torture` is.
+Twice: *stopped*, it does not run; *frozen*, no process of it does anything, and every connection stays open. It is back
+when it takes connections again. Judged as `mqueue torture` is.
 """
 
 import asyncio

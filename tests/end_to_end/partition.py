@@ -1,9 +1,10 @@
-"""Two brokers under load: the leader killed, frozen, and each in turn cut off from each store; nothing is lost, nothing doubled.
+"""Two brokers under load: the leader killed, frozen, and each in turn cut off from each store; nothing is lost, nothing
+doubled.
 
     python -m tests.end_to_end.partition --seconds 20
 
-*cut*: its connections are reset and refused; *stall*: they stay, and not a byte passes. Judged as `mqueue torture` is; what each broker
-answered meanwhile is told.
+*cut*: its connections are reset and refused; *stall*: they stay, and not a byte passes. Judged as `mqueue torture` is;
+what each broker answered meanwhile is told.
 """
 
 import asyncio
@@ -93,7 +94,9 @@ async def run(
     kill_s: float = LEADER_S,
     leads: Sequence[bool] = (True, False),
 ) -> Found:
-    """The leader is killed and frozen; each of `links` is harmed for `seconds`, first the leader's, then that of one that does not lead."""
+    """The leader is killed and frozen; each of `links` is harmed for `seconds`, first the leader's, then that of one
+    that does not lead.
+    """
     found = Found(new_history())
     async with (
         staged(lambda urls, token: Load(found.history, urls, token, seed), shards=1) as (stage, load),

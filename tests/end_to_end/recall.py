@@ -1,9 +1,10 @@
-"""Priority recall: all slots of a worker busy, thousands waiting at priority 9; a message of priority 0 is the next to start, each time.
+"""Priority recall: all slots of a worker busy, thousands waiting at priority 9; a message of priority 0 is the next to
+start, each time.
 
     python -m tests.end_to_end.recall --urgent 200
 
-Once its enqueue is answered, no fetch may take another before it. What a fetch had taken earlier may still be on its way then, and begin
-first: that is told apart by when each was leased.
+Once its enqueue is answered, no fetch may take another before it. What a fetch had taken earlier may still be on its
+way then, and begin first: that is told apart by when each was leased.
 """
 
 import random
@@ -30,7 +31,9 @@ PAUSE_S = 0.3
 
 @dataclass
 class Urgent:
-    """`overtook`: what was leased between the answer to its enqueue and its own lease. `on_their_way`: what began before it, leased earlier."""
+    """`overtook`: what was leased between the answer to its enqueue and its own lease. `on_their_way`: what began
+    before it, leased earlier.
+    """
 
     answered: float
     began: float

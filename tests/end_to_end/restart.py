@@ -1,9 +1,10 @@
-"""From `exec` to the ready line, after a `kill -9` with a deep queue and a long unflushed log; Redis kept, and Redis emptied meanwhile.
+"""From `exec` to the ready line, after a `kill -9` with a deep queue and a long unflushed log; Redis kept, and Redis
+emptied meanwhile.
 
     python -m tests.end_to_end.restart --messages 1000000 --records 100000
 
-The flush stands still because a transaction of our own holds the shard's row, as a stuck one of anybody would. Where Redis was emptied the
-whole log beyond the position goes into PostgreSQL before the broker is ready.
+The flush stands still because a transaction of our own holds the shard's row, as a stuck one of anybody would. Where
+Redis was emptied the whole log beyond the position goes into PostgreSQL before the broker is ready.
 """
 
 import asyncio
@@ -34,7 +35,9 @@ TOPIC = "fresh"
 
 @dataclass
 class Restart:
-    """`records`: of the log, beyond the position, at the kill. `missing`: messages that PostgreSQL lacks after all is flushed again."""
+    """`records`: of the log, beyond the position, at the kill. `missing`: messages that PostgreSQL lacks after all is
+    flushed again.
+    """
 
     redis: str
     records: int
@@ -85,7 +88,9 @@ def flush_held(broker: Broker) -> Iterator[None]:
 
 
 async def _load(broker: Broker, records: int) -> int:
-    """Messages one by one, some of them acked, until so many batches are logged; no call is under way then. Returns how many more there are."""
+    """Messages one by one, some of them acked, until so many batches are logged; no call is under way then. Returns how
+    many more there are.
+    """
     done = asyncio.Event()
     enqueued = acked = 0
 

@@ -1,11 +1,12 @@
-"""The broker restarted, and the network cut, again and again under load: every worker claims work again within five seconds of its return.
+"""The broker restarted, and the network cut, again and again under load: every worker claims work again within five
+seconds of its return.
 
     python -m tests.end_to_end.resume --times 20
 
-The network is a proxy between workers and broker. *cut*: it resets connections and refuses new ones; *silence*: not a byte passes, and at
-the end the connections are reset; *forgotten*: the same, but they stay open and dead for ever, and only new ones pass. Readiness (`/ready`
-of each worker's probe) is looked at all the time: red within ten seconds of the loss, green within five of the return, never red without
-a loss.
+The network is a proxy between workers and broker. *cut*: it resets connections and refuses new ones; *silence*: not a
+byte passes, and at the end the connections are reset; *forgotten*: the same, but they stay open and dead for ever, and
+only new ones pass. Readiness (`/ready` of each worker's probe) is looked at all the time: red within ten seconds of the
+loss, green within five of the return, never red without a loss.
 """
 
 import random
@@ -40,7 +41,9 @@ WAIT_S = 120.0
 
 @dataclass
 class Loss:
-    """`back`: when the broker could be reached again. By worker: `resumed_s` until its next job began, `green_s` until it said so."""
+    """`back`: when the broker could be reached again. By worker: `resumed_s` until its next job began, `green_s` until
+    it said so.
+    """
 
     way: str
     lost: float

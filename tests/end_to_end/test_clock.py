@@ -1,4 +1,5 @@
-"""Wall clocks that are an hour wrong, or jump by hours: of a broker, of Redis' host, of PostgreSQL, of a worker. The true time judges.
+"""Wall clocks that are an hour wrong, or jump by hours: of a broker, of Redis' host, of PostgreSQL, of a worker. The
+true time judges.
 
 Of Redis' host a jump counts, for 5 s at most; of PostgreSQL's while Redis is away, for 0.25 s; nothing of the others'.
 """
@@ -89,7 +90,9 @@ def put_later(http: Http, delay: float, *, at: bool = False, **options: Any) -> 
 
 
 def leased(owner: Http, other: Http, seconds: float) -> dict[int, Due]:
-    """Two messages that nobody acks, and when they come again: the second one's lease is made longer by another broker."""
+    """Two messages that nobody acks, and when they come again: the second one's lease is made longer by another
+    broker.
+    """
     ids = owner.put(b"short", b"long", priority=-1)
     before = time.monotonic()
     got = patient(lambda: owner.get(limit=2, lease=seconds))
@@ -168,7 +171,9 @@ def test_of_two_brokers_one_is_an_hour_ahead_and_one_behind(settings: dict[str, 
 
 
 class Load:
-    """A producer and a worker, until told to stop. A call that a killed broker did not answer may have happened: it counts for nothing."""
+    """A producer and a worker, until told to stop. A call that a killed broker did not answer may have happened: it
+    counts for nothing.
+    """
 
     LEASE_S = 3.0
 

@@ -1,4 +1,6 @@
-"""Every metric, and every label, that the alerts and the dashboard of contrib/ name is one that a real broker or a real worker shows."""
+"""Every metric, and every label, that the alerts and the dashboard of contrib/ name is one that a real broker or a real
+worker shows.
+"""
 
 import json
 import re
@@ -110,7 +112,9 @@ def test_every_metric_and_label_is_there(metrics: Mapping[str, set[str]]) -> Non
 
 
 def test_the_dashboard_shows_all_that_a_broker_tells(metrics: Mapping[str, set[str]]) -> None:
-    """Each family of ours is looked at somewhere, but for two: how much a refill reads says more than how many there are."""
+    """Each family of ours is looked at somewhere, but for two: how much a refill reads says more than how many there
+    are.
+    """
     asked = set().union(*(metrics_of(query) for _, query, _ in queries()))
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in metrics if name.startswith("mqueue_")}
     unused = {family for family in families if not any(name.startswith(family) for name in asked)}

@@ -1,4 +1,6 @@
-"""The tests of the Django backend, run by a newer Python where this one is too old for Django 6; on a real broker of ours."""
+"""The tests of the Django backend, run by a newer Python where this one is too old for Django 6; on a real broker of
+ours.
+"""
 
 import subprocess
 import sys

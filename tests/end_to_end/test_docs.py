@@ -80,7 +80,7 @@ def sh(line: str, environment: dict[str, str], broker: Broker) -> str:
     return done.stdout
 
 
-# -- README ----------------------------------------------------------------------------------------------------------------------
+# -- README ------------------------------------------------------------------------------------------------------------
 
 
 def test_make_knows_every_target_of_the_readme() -> None:
@@ -206,7 +206,7 @@ def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, 
         stores.close()
 
 
-# -- tasks and workers ---------------------------------------------------------------------------------------------------------
+# -- tasks and workers -------------------------------------------------------------------------------------------------
 
 
 def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str], tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def _same_lines(text: str, says: str) -> bool:
     return len(text) == len(says) and all(line in text for line in says.splitlines())
 
 
-# -- the HTTP API ----------------------------------------------------------------------------------------------------------------
+# -- the HTTP API ------------------------------------------------------------------------------------------------------
 
 
 def test_every_call_of_the_api_page_answers_as_it_shows(broker: Broker, environment: dict[str, str]) -> None:
@@ -261,7 +261,9 @@ def test_every_call_of_the_api_page_answers_as_it_shows(broker: Broker, environm
 
 
 def _with_a_real_message(line: str, says: str, http: Http) -> str:
-    """The page's ids replaced by those of a message in the state that its answer speaks of; one that is gone may stay made up."""
+    """The page's ids replaced by those of a message in the state that its answer speaks of; one that is gone may stay
+    made up.
+    """
     while old := http.get(limit=1000):
         for message in old:
             http.ack(message)

@@ -1,4 +1,6 @@
-"""Loop, threads and processes of one `mqueue worker` against a real broker: limits, accidents, a blocked loop, a stop."""
+"""Loop, threads and processes of one `mqueue worker` against a real broker: limits, accidents, a blocked loop, a
+stop.
+"""
 
 import json
 from pathlib import Path

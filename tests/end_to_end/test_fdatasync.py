@@ -1,4 +1,6 @@
-"""As the kernel sees it: no enqueue is answered before its fdatasync. A killed process cannot show that, for the page cache stays."""
+"""As the kernel sees it: no enqueue is answered before its fdatasync. A killed process cannot show that, for the page
+cache stays.
+"""
 
 import re
 import shutil

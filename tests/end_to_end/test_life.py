@@ -33,7 +33,7 @@ def http(broker: Broker) -> Http:
     return Http(broker.url, broker.token, topic=f"t-{uuid.uuid4().hex}")
 
 
-# -- time ------------------------------------------------------------------------------------------------------------------------
+# -- time --------------------------------------------------------------------------------------------------------------
 
 
 def test_delayed_messages_come_in_time_and_never_before(http: Http) -> None:
@@ -78,7 +78,7 @@ def test_ttl_does_not_end_a_leased_message(http: Http) -> None:
     assert http.ack(message).body["status"] == "ok"
 
 
-# -- leases ----------------------------------------------------------------------------------------------------------------------
+# -- leases ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_expired_lease_brings_the_message_back(http: Http) -> None:
@@ -134,7 +134,7 @@ def test_the_metrics_show_the_engine_at_work(broker: Broker, http: Http) -> None
     http.ack(message)
 
 
-# -- keys and quotas -------------------------------------------------------------------------------------------------------------
+# -- keys and quotas ---------------------------------------------------------------------------------------------------
 
 
 def test_an_idempotency_key_gives_the_first_id(http: Http) -> None:
@@ -202,7 +202,7 @@ def test_a_quota_refuses_what_is_above_it(broker: Broker) -> None:
     assert len(http.get(limit=100)) == statuses.count(200)
 
 
-# -- failure ---------------------------------------------------------------------------------------------------------------------
+# -- failure -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_last_failure_makes_a_dead_letter_at_once(http: Http) -> None:
@@ -244,7 +244,7 @@ def test_deleting_dead_letters(http: Http, broker: Broker, flushed: bool) -> Non
     assert http.call("POST", "/ack", {**http.name, "id": ids[2]}).body.get("status") != "ok"
 
 
-# -- waiting, seeing -------------------------------------------------------------------------------------------------------------
+# -- waiting, seeing ---------------------------------------------------------------------------------------------------
 
 
 def test_a_waiting_fetch_wakes_at_once(http: Http, broker: Broker) -> None:
@@ -331,7 +331,7 @@ def test_the_views_for_people(http: Http, broker: Broker) -> None:
     assert broker.sql("SELECT id, error, payload FROM dead_letters WHERE topic = %s", [topic]) == [(dying, "too old", "dying")]
 
 
-# -- polls that wait -------------------------------------------------------------------------------------------------------------
+# -- polls that wait ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> None:

@@ -1,4 +1,6 @@
-"""The guides to move over, run on both sides: theirs with its own worker on a Valkey, ours with a broker. Both print what the page shows."""
+"""The guides to move over, run on both sides: theirs with its own worker on a Valkey, ours with a broker. Both print
+what the page shows.
+"""
 
 import os
 import re

@@ -1,4 +1,6 @@
-"""`@task(every=1)`: each tick is enqueued once and run, through a Redis that goes away and a leader that dies, with what its code says."""
+"""`@task(every=1)`: each tick is enqueued once and run, through a Redis that goes away and a leader that dies, with
+what its code says.
+"""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

@@ -1,7 +1,8 @@
 """PostgreSQL fails over under load: the primary dies, its replica is promoted, and the brokers follow by themselves.
 
-What Redis holds belongs to the timeline that has ended, so the epoch closes, and the brokers' logs bring what the new primary lacks: after
-synchronous replication what came during the outage; after asynchronous what the replica was behind by too, if that is less than a minute.
+What Redis holds belongs to the timeline that has ended, so the epoch closes, and the brokers' logs bring what the new
+primary lacks: after synchronous replication what came during the outage; after asynchronous what the replica was behind
+by too, if that is less than a minute.
 """
 
 import asyncio
@@ -43,7 +44,9 @@ async def test_what_the_replica_lacked_comes_from_the_logs(data_dir: Path) -> No
 
 
 async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float, *, lags: bool = False, kills: bool = False) -> None:
-    """`lags`: the replica gets nothing of the load. `kills`: a broker too, `kill -9`; it is started after the promotion."""
+    """`lags`: the replica gets nothing of the load. `kills`: a broker too, `kill -9`; it is started after the
+    promotion.
+    """
     history = new_history()
     token = tokens.issue(SECRET, subject="test", now=SystemClock().wall_us() / 1e6, ttl=3600)
     with ExitStack() as stack:

@@ -1,4 +1,6 @@
-"""Redis forgets, goes back in time, or is not what it should be; the brokers notice, and nothing is untrue meanwhile."""
+"""Redis forgets, goes back in time, or is not what it should be; the brokers notice, and nothing is untrue
+meanwhile.
+"""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""Results against real brokers: what acks may write and what not, waiting on another broker, a restart, the cold path, a worker."""
+"""Results against real brokers: what acks may write and what not, waiting on another broker, a restart, the cold path,
+a worker.
+"""
 
 import base64
 import subprocess

@@ -1,4 +1,6 @@
-"""The same broker on every kind of server it promises to run on: the embedded ones here, containers where a Docker engine answers."""
+"""The same broker on every kind of server it promises to run on: the embedded ones here, containers where a Docker
+engine answers.
+"""
 
 import asyncio
 import socket

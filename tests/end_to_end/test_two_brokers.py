@@ -110,7 +110,9 @@ def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[
 
 @pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "60000"}], indirect=True)
 def test_the_acks_of_a_broker_that_was_silent_stay_when_the_epoch_closes(pair: tuple[Broker, Broker], stores: Stores) -> None:
-    """As all brokers are while PostgreSQL is away. Only its log has them, and it is back a second after the loss of Redis."""
+    """As all brokers are while PostgreSQL is away. Only its log has them, and it is back a second after the loss of
+    Redis.
+    """
     first, second = pair
     a, b = clients(*pair)
     ids = a.put(*[b"x"] * 20)
@@ -178,7 +180,9 @@ def test_the_key_of_an_unflushed_request_outlives_the_epoch(pair: tuple[Broker, 
 
 
 def test_another_timeline_closes_the_epoch(pair: tuple[Broker, Broker], stores: Stores) -> None:
-    """As after the promotion of a replica: the server that answers is not in the timeline in which the epoch was opened."""
+    """As after the promotion of a replica: the server that answers is not in the timeline in which the epoch was
+    opened.
+    """
     a, b = clients(*pair)
     ids = a.put(*[b"x"] * 20)
     epoch = pair[0].metric("mqueue_epoch")

@@ -1,4 +1,6 @@
-"""Unique keys under load at two brokers: one waits per key while all is well, and nothing is lost when a broker dies and Redis is away."""
+"""Unique keys under load at two brokers: one waits per key while all is well, and nothing is lost when a broker dies
+and Redis is away.
+"""
 
 import asyncio
 import random
@@ -36,7 +38,9 @@ class Told:
 
 @dataclass
 class History:
-    """By topic what the enqueues were told; by id when fetches of it were sent and answered, and what may have ended it."""
+    """By topic what the enqueues were told; by id when fetches of it were sent and answered, and what may have ended
+    it.
+    """
 
     told: dict[str, list[Told]] = field(default_factory=lambda: defaultdict(list))
     fetched: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -52,7 +56,9 @@ class History:
         return {one.id for told in self.told.values() for one in told} - self.acked
 
     def doubles(self, topic: str) -> list[tuple[int, int]]:
-        """Pairs of which both certainly waited at one moment: each from its first answer until the fetch that got it was sent."""
+        """Pairs of which both certainly waited at one moment: each from its first answer until the fetch that got it
+        was sent.
+        """
         waited: dict[int, tuple[float, float]] = {}
         for one in self.told[topic]:
             fetches = self.fetched.get(one.id)

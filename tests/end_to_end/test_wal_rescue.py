@@ -1,4 +1,6 @@
-"""A broker's host is dead: `mqueue wal replay` brings what only its log has from another machine, `mqueue wal retire` frees its number."""
+"""A broker's host is dead: `mqueue wal replay` brings what only its log has from another machine, `mqueue wal retire`
+frees its number.
+"""
 
 import json
 import shutil
@@ -136,7 +138,7 @@ def test_what_redis_has_is_left_to_its_leader(pair: tuple[Broker, Broker], store
     assert mqueue(stores, "wal", "replay", wal_of(second)).returncode == 0, "nothing is left, so nobody is asked"
 
 
-# -- retire ----------------------------------------------------------------------------------------------------------------------
+# -- retire ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_number_is_freed_when_all_is_flushed_and_its_next_owner_begins_after_it(pair: tuple[Broker, Broker], stores: Stores) -> None:

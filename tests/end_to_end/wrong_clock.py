@@ -1,6 +1,7 @@
 """A wall clock of their own for the processes of a test, by libfaketime: an hour wrong, or made to jump while they run.
 
-The monotonic clock stays the true one. (`time.sleep` fails in a Python that runs so: this libfaketime spoils `clock_nanosleep`.)
+The monotonic clock stays the true one. (`time.sleep` fails in a Python that runs so: this libfaketime spoils
+`clock_nanosleep`.)
 """
 
 import uuid

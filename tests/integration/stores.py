@@ -1,4 +1,6 @@
-"""One shard on real stores, driven by hand: two brokers' batches and logs, and the leader's daemons cut into their stages."""
+"""One shard on real stores, driven by hand: two brokers' batches and logs, and the leader's daemons cut into their
+stages.
+"""
 
 import asyncio
 import hashlib
@@ -55,8 +57,8 @@ class Broker:
     async def batch(
         self, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs], *, logged: bool, repeated: bool, voided: bool = True
     ) -> Applied:
-        """One batch; `repeated`: its first answer gets lost. Not `logged`: the broker dies before the disk has it, and starts again.
-        Not `voided`: it dies before it notes what was refused.
+        """One batch; `repeated`: its first answer gets lost. Not `logged`: the broker dies before the disk has it, and
+        starts again. Not `voided`: it dies before it notes what was refused.
         """
         shard = self.shard
         sequence = shard.sequence
@@ -153,10 +155,12 @@ class World:
             self.brokers[node] = Broker(shard)
         await self._next_epoch()
 
-    # -- epochs --------------------------------------------------------------------------------------------------------------
+    # -- epochs --------------------------------------------------------------------------------------------------------
 
     async def lose_redis(self, wiped: bool, order: Sequence[int]) -> None:
-        """All of Redis is gone (`wiped`: even what a recovery leaves alone); the brokers replay, in this order; a new epoch opens."""
+        """All of Redis is gone (`wiped`: even what a recovery leaves alone); the brokers replay, in this order; a new
+        epoch opens.
+        """
         if wiped:
             await self._wipe()
         await self._next_epoch(order)
@@ -188,7 +192,9 @@ class World:
         self.lead = Lead(self.brokers[NODES[0]].shard, self.leader, self.term, epoch)
 
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
-        """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by arrival."""
+        """A message of an earlier epoch, whose broker was away when that closed: it is only in its log, and comes by
+        arrival.
+        """
         shard, epoch = broker.shard, self.lead.epoch
         told = tail.fold([LogRecord(shard.sequence, epoch - 1, log_record.ENQUEUE, entries.pack_enqueued(logged([enqueue])))])
         await replay(self.store, epoch, shard.node, told, clock=shard.now_us(), late=True)
@@ -197,11 +203,13 @@ class World:
         shard.previous = shard.sequence
 
     async def look_to_cancel(self, node: int, id: int) -> tuple[str, bytes]:
-        """What a broker finds of a message before it cancels it: its topic (empty: nothing), and what PostgreSQL has."""
+        """What a broker finds of a message before it cancels it: its topic (empty: nothing), and what PostgreSQL
+        has.
+        """
         canceller = Canceller([], [], cast(Cancellations, None), Metrics())
         return await canceller._find(self.brokers[node].shard, id)
 
-    # -- time ----------------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     async def advance(self, us: int) -> None:
         await self.cache._redis.hincrby(keys.shard(NUMBER), "clock", us)
@@ -220,10 +228,12 @@ class World:
         due, id = await self.cache._redis.hmget(keys.shard(NUMBER), "t_due", "t_id")
         return int(due), int.from_bytes(id)
 
-    # -- the leader's daemons, cut where others may come between -----------------------------------------------------------------
+    # -- the leader's daemons, cut where others may come between -------------------------------------------------------
 
     async def flush(self, newest: int, repeated: bool, lost: bool) -> Stages:
-        """`repeated`: the last answer of Redis gets lost, and the script runs again. `lost`: the answer of the commit, so it ends there."""
+        """`repeated`: the last answer of Redis gets lost, and the script runs again. `lost`: the answer of the commit,
+        so it ends there.
+        """
         lead = self.lead
         pages, _ = await self.flusher._read(lead, newest)
         if not pages:
@@ -278,7 +288,7 @@ class World:
         for topic in topics:
             await self.prefetcher.refill(self.lead, topic)
 
-    # -- what is there ---------------------------------------------------------------------------------------------------------
+    # -- what is there -------------------------------------------------------------------------------------------------
 
     async def rows(self) -> dict[int, tuple[int, int]]:
         """id → due, attempts"""
@@ -319,7 +329,9 @@ def logged(enqueues: Sequence[Enqueue]) -> list[Enqueued]:
 
 
 def keyed(broker: Broker, enqueues: Sequence[Enqueue], key: str, whole: bool) -> list[Enqueue]:
-    """The same messages as one request with a key (`whole`), or each with a key of its own. The body counts for nothing here."""
+    """The same messages as one request with a key (`whole`), or each with a key of its own. The body counts for nothing
+    here.
+    """
     pack, shard = record.IDEMPOTENCY.pack, broker.shard
     expires = shard.clock_us + 600 * SECOND
     if whole:

@@ -140,8 +140,8 @@ def test_it_is_taken_away_between_a_refills_page_and_its_end(world: World) -> No
 
 @pytest.mark.parametrize("next_epoch", [False, True], ids=["", "in the next epoch"])
 def test_a_flush_between_look_and_script_makes_it_look_again(world: World, next_epoch: bool) -> None:
-    """It was loaded, done and flushed away meanwhile: whoever cancels it must not hear that it still waited. Or that in the next epoch, whose
-    flushes are counted anew.
+    """It was loaded, done and flushed away meanwhile: whoever cancels it must not hear that it still waited. Or that in
+    the next epoch, whose flushes are counted anew.
     """
     [id] = enqueue(world)
     flush(world)
@@ -283,7 +283,7 @@ def test_one_that_this_batch_has_just_placed_is_taken_away(world: World) -> None
     counted(world, cancelled=1)
 
 
-# -- workers hear of it ------------------------------------------------------------------------------------------------------------
+# -- workers hear of it ------------------------------------------------------------------------------------------------
 
 
 def test_whoever_waits_hears_of_it_and_goes_on_from_there(world: World) -> None:
@@ -320,7 +320,7 @@ def test_requests_are_pruned_once_their_messages_are_gone(world: World) -> None:
     assert [id for _, id in world.run(world.store.cancel_requests(0, ["t"], 10))] == [id]
 
 
-# -- past Redis --------------------------------------------------------------------------------------------------------------------
+# -- past Redis --------------------------------------------------------------------------------------------------------
 
 
 def go_cold(world: World) -> None:

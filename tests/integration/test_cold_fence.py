@@ -1,4 +1,6 @@
-"""Past Redis, everybody holds the shard row: who waits to move it, or the clock, must not wait for a gap between them."""
+"""Past Redis, everybody holds the shard row: who waits to move it, or the clock, must not wait for a gap between
+them.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

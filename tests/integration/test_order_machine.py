@@ -1,7 +1,8 @@
-"""The real scripts and the real SQL against a simple queue: any interleaving keeps order, delivers once at a time and loses nothing.
+"""The real scripts and the real SQL against a simple queue: any interleaving keeps order, delivers once at a time and
+loses nothing.
 
-Every rule calls what the brokers and daemons call. The leader's daemons never interleave with each other; everything else comes between
-their stages. MQUEUE_MACHINE_EXAMPLES sets how many examples run, MQUEUE_MACHINE_STEPS their length.
+Every rule calls what the brokers and daemons call. The leader's daemons never interleave with each other; everything
+else comes between their stages. MQUEUE_MACHINE_EXAMPLES sets how many examples run, MQUEUE_MACHINE_STEPS their length.
 """
 
 import os
@@ -29,8 +30,8 @@ SECONDS = st.sampled_from([1, 2, 5, 9])
 
 @dataclass
 class Message:
-    """What the simple queue knows. `state`: waiting, leased, acked, dead, cancelled, gone. `unsure`: what nobody was answered may be undone
-    by a loss. `cancelling`: this lease is its last.
+    """What the simple queue knows. `state`: waiting, leased, acked, dead, cancelled, gone. `unsure`: what nobody was
+    answered may be undone by a loss. `cancelling`: this lease is its last.
     """
 
     id: int
@@ -90,7 +91,7 @@ class OrderMachine(RuleBasedStateMachine):
     def among(self, state: str) -> list[Message]:
         return [m for m in self.messages.values() if m.state == state]
 
-    # -- brokers -------------------------------------------------------------------------------------------------------------
+    # -- brokers -------------------------------------------------------------------------------------------------------
 
     def batch(self, node: int, enqueues: Any, settles: list[SettleArgs], fate: str) -> Applied:
         broker = self.world.brokers[node]
@@ -149,8 +150,8 @@ class OrderMachine(RuleBasedStateMachine):
         ]
         made = [enqueue for enqueue, _ in both]
         if not voided and (request.whole or request.unsure or node != request.node):
-            # with the void record and Redis lost: a request's key is forgotten and its copy comes too; of two messages with a key of their
-            # own in two brokers' logs, the one replayed first stays
+            # with the void record and Redis lost: a request's key is forgotten and its copy comes too; of two messages
+            # with a key of their own in two brokers' logs, the one replayed first stays
             for (_, r), id in zip(both, request.ids, strict=True):
                 self.messages[r.id] = Message(r.id, request.topic, 0, r.due, 0, 0, state="gone", unsure=True, dues={r.due})
                 self.messages[id].unsure = True
@@ -263,7 +264,7 @@ class OrderMachine(RuleBasedStateMachine):
         assert self.do(self.world.cache.extend(self.world.lead.epoch, [item])) == b"o"
         m.until = record.unpack(self.do(self.world.cache.record(m.id.to_bytes(8)))[0]).until
 
-    # -- cancel --------------------------------------------------------------------------------------------------------------
+    # -- cancel --------------------------------------------------------------------------------------------------------
 
     @rule(data=st.data(), node=st.sampled_from(NODES))
     @precondition(lambda self: self.messages)
@@ -302,7 +303,7 @@ class OrderMachine(RuleBasedStateMachine):
         else:
             assert told in ({b"a", b"g"} if m.state == "cancelled" else {b"g"}), f"{told!r} for {m}"
 
-    # -- time ----------------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     @rule(seconds=SECONDS)
     def wait(self, seconds: int) -> None:
@@ -322,7 +323,7 @@ class OrderMachine(RuleBasedStateMachine):
                 m.attempts += 1
                 m.state = "dead" if m.attempts > m.max_retries else "waiting"
 
-    # -- the leader ----------------------------------------------------------------------------------------------------------
+    # -- the leader ----------------------------------------------------------------------------------------------------
 
     def start(self, daemon: Stages) -> None:
         self.daemon = daemon
@@ -373,7 +374,7 @@ class OrderMachine(RuleBasedStateMachine):
         while self.daemon is not None:
             self.go_on()
 
-    # -- the end of an epoch ---------------------------------------------------------------------------------------------------
+    # -- the end of an epoch -------------------------------------------------------------------------------------------
 
     @rule(seldom=st.integers(0, 5), wiped=st.booleans(), order=st.permutations(NODES))
     def lose_redis(self, seldom: int, wiped: bool, order: list[int]) -> None:
@@ -416,7 +417,7 @@ class OrderMachine(RuleBasedStateMachine):
             assert m.unsure or m.cancelling or m.lapsed(ended), f"lost: {m}"
             m.state = "cancelled" if m.cancelling else "gone"
 
-    # -- the end ---------------------------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         if not hasattr(self, "messages"):
@@ -466,7 +467,9 @@ def machine(world: World) -> OrderMachine:
 
 
 def test_what_was_due_is_still_due_in_the_next_epoch(machine: OrderMachine) -> None:
-    """Messages enqueued after the last flush are stamped later than the clock PostgreSQL has; a fetch comes before the time scan."""
+    """Messages enqueued after the last flush are stamped later than the clock PostgreSQL has; a fetch comes before the
+    time scan.
+    """
     machine.scan(page=3)
     machine.finish()
     machine.wait(seconds=5)
@@ -517,7 +520,9 @@ def test_the_time_scan_goes_on_where_the_time_frontier_fell(machine: OrderMachin
 
 
 def test_what_arrives_with_a_stamp_of_a_faster_clock_is_delivered_in_the_end(machine: OrderMachine) -> None:
-    """A broker that comes late brings a message that was due at once, by a clock 20 s ahead: neither T nor the time scan reaches it."""
+    """A broker that comes late brings a message that was due at once, by a clock 20 s ahead: neither T nor the time
+    scan reaches it.
+    """
     world, broker = machine.world, machine.world.brokers[2]
     machine.scan(page=3)
     machine.finish()

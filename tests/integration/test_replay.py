@@ -1,4 +1,6 @@
-"""What a log brings back into PostgreSQL, where the order machine cannot look: keys whose time is over, epochs that have opened meanwhile."""
+"""What a log brings back into PostgreSQL, where the order machine cannot look: keys whose time is over, epochs that
+have opened meanwhile.
+"""
 
 import asyncio
 import uuid

@@ -1,4 +1,6 @@
-"""Exactly one message for each tick: the leader's own transactions, on real stores, while leaders come, die and answers get lost."""
+"""Exactly one message for each tick: the leader's own transactions, on real stores, while leaders come, die and answers
+get lost.
+"""
 
 import random
 from collections import Counter

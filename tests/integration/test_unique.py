@@ -1,4 +1,6 @@
-"""`unique_key`: while a message waits under one, enqueueing under it again is that message, wherever it waits; one that runs does not count."""
+"""`unique_key`: while a message waits under one, enqueueing under it again is that message, wherever it waits; one that
+runs does not count.
+"""
 
 import asyncio
 import os
@@ -35,7 +37,9 @@ def fresh(world: World) -> None:
 
 
 class Batches:
-    """In the committer's place: each request is a batch of its own. `before`: called when PostgreSQL has been looked at."""
+    """In the committer's place: each request is a batch of its own. `before`: called when PostgreSQL has been looked
+    at.
+    """
 
     def __init__(self, world: World, node: int) -> None:
         self._broker = world.brokers[node]

@@ -1,4 +1,6 @@
-"""One broker: the parts that `broker/app.py` builds, without HTTP, on a simulated machine. It is started, killed, stopped, cut off."""
+"""One broker: the parts that `broker/app.py` builds, without HTTP, on a simulated machine. It is started, killed,
+stopped, cut off.
+"""
 
 import asyncio
 import random
@@ -110,7 +112,7 @@ class SimBroker:
             return False
         return not any(link.cut or link.flaky or link.slow_s for link in (self.to_redis, self.to_postgres))
 
-    # -- life ----------------------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         assert not self.alive
@@ -214,7 +216,7 @@ class SimBroker:
         if self.owner.paused:
             self.world.loop.resume(self.owner)
 
-    # -- death ---------------------------------------------------------------------------------------------------------------
+    # -- death ---------------------------------------------------------------------------------------------------------
 
     def kill(self, restart_s: float = 1.0) -> None:
         """kill -9: what it wrote stays in the page cache, its connections are closed by the kernel."""
@@ -268,7 +270,7 @@ class SimBroker:
         with suppress(WalError):
             await asyncio.to_thread(shard.log.close)
 
-    # -- requests ------------------------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------------
 
     async def call(self, what: Callable[[Engine], Awaitable[T]]) -> T:
         """Raises Unknown where the answer does not come, or says so."""

@@ -1,4 +1,6 @@
-"""The real scripts in a real Valkey, called synchronously: one call is one moment. Its TIME is the simulation's, its run id is made up."""
+"""The real scripts in a real Valkey, called synchronously: one call is one moment. Its TIME is the simulation's, its
+run id is made up.
+"""
 
 import asyncio
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""After each step that can change the answer: would each acknowledged message survive losing Redis and all page caches now?
+"""After each step that can change the answer: would each acknowledged message survive losing Redis and all page caches
+now?
 
-It would when PostgreSQL has it, or the durable part of a log beyond the position flushed. Asked after every transaction, every file that
-goes, every acknowledgement; nothing else can make it untrue.
+It would when PostgreSQL has it, or the durable part of a log beyond the position flushed. Asked after every
+transaction, every file that goes, every acknowledgement; nothing else can make it untrue.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,7 +50,7 @@ class Checker:
         self.mode = ""
         self.looks = 0
 
-    # -- the logs --------------------------------------------------------------------------------------------------------------
+    # -- the logs ------------------------------------------------------------------------------------------------------
 
     def _entries(self, broker: "SimBroker") -> Iterable[Entry]:
         for name, file in broker.disk.durable(broker.directory / f"shard-{SHARD}").items():
@@ -92,7 +93,7 @@ class Checker:
                 if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
                     told.log_lost = True
 
-    # -- a look ----------------------------------------------------------------------------------------------------------------
+    # -- a look --------------------------------------------------------------------------------------------------------
 
     def look(self, why: str, postgres: Sequence[int] = ()) -> None:
         """`postgres`: tokens that must be in PostgreSQL, by what a client was told."""

@@ -37,7 +37,7 @@ class Clients:
         while self._tasks:
             await self._tasks.pop()
 
-    # -- producers -----------------------------------------------------------------------------------------------------------
+    # -- producers -----------------------------------------------------------------------------------------------------
 
     async def produce(self, until: float) -> None:
         loop, rng = self._world.loop, self._rng
@@ -87,7 +87,7 @@ class Clients:
                 return
             await elapse(rng.uniform(0.01, 2))  # and once more, with the same key
 
-    # -- workers -------------------------------------------------------------------------------------------------------------
+    # -- workers -------------------------------------------------------------------------------------------------------
 
     async def work(self, until: float) -> None:
         loop, rng = self._world.loop, self._rng

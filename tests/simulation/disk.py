@@ -1,7 +1,8 @@
-"""A broker's disk: it keeps what was synced, file and directory apart; at a power loss the rest is there or not, in part, torn.
+"""A broker's disk: it keeps what was synced, file and directory apart; at a power loss the rest is there or not, in
+part, torn.
 
-Real files (memory is best), since the log is read with the ordinary calls; beside them what is durable of each. The worst case, all that was
-not synced gone, is what `durable` shows at any moment.
+Real files (memory is best), since the log is read with the ordinary calls; beside them what is durable of each. The
+worst case, all that was not synced gone, is what `durable` shows at any moment.
 """
 
 import errno
@@ -38,7 +39,9 @@ class Directory:
 
 
 class ForgetfulDisk(OsDisk):
-    """`fuse`: so many changes from now the machine loses power, in the middle of one; `blown` is told. `full`, `broken`: ENOSPC, EIO."""
+    """`fuse`: so many changes from now the machine loses power, in the middle of one; `blown` is told. `full`,
+    `broken`: ENOSPC, EIO.
+    """
 
     def __init__(self, root: Path, rng: random.Random) -> None:
         self.root = root
@@ -127,7 +130,7 @@ class ForgetfulDisk(OsDisk):
         if less:
             self.changed()
 
-    # -- the end of a process, of power ------------------------------------------------------------------------------------------
+    # -- the end of a process, of power --------------------------------------------------------------------------------
 
     def end_process(self) -> None:
         """Its descriptors are closed; what it wrote stays in the page cache."""

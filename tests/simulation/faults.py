@@ -54,7 +54,7 @@ class Faults:
     def _restart_s(self) -> float:
         return self._rng.choice([0.05, 0.5, 3.0, 10.0, 20.0])
 
-    # -- brokers -------------------------------------------------------------------------------------------------------------
+    # -- brokers -------------------------------------------------------------------------------------------------------
 
     async def kill(self) -> None:
         self._broker().kill(self._restart_s())
@@ -77,7 +77,7 @@ class Faults:
         await elapse(self._rng.choice([self._while_s(), 20.0]))
         self._world.loop.resume(owner)
 
-    # -- stores --------------------------------------------------------------------------------------------------------------
+    # -- stores --------------------------------------------------------------------------------------------------------
 
     async def redis_forgets(self) -> None:
         self._world.redis.forget()
@@ -117,7 +117,7 @@ class Faults:
     async def script_fails(self) -> None:
         self._world.redis.failing = self._rng.randint(1, 20)
 
-    # -- between them ----------------------------------------------------------------------------------------------------------
+    # -- between them --------------------------------------------------------------------------------------------------
 
     def _links(self) -> list[Link]:
         broker = self._broker()
@@ -150,7 +150,7 @@ class Faults:
         for link in links:
             link.flaky = 0.0
 
-    # -- disks and clocks --------------------------------------------------------------------------------------------------------
+    # -- disks and clocks ----------------------------------------------------------------------------------------------
 
     async def disk_full(self) -> None:
         disk = self._broker().disk

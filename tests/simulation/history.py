@@ -1,4 +1,6 @@
-"""What clients asked and were told, and what must hold of each answer. A token in the payload tells which job a message is."""
+"""What clients asked and were told, and what must hold of each answer. A token in the payload tells which job a message
+is.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,9 @@ class Job:
 
 @dataclass(slots=True)
 class Told:
-    """A settle that was answered `ok`. `bound`: no lower than its sequence. `excused`: Redis was lost, and the log that had it too."""
+    """A settle that was answered `ok`. `bound`: no lower than its sequence. `excused`: Redis was lost, and the log that
+    had it too.
+    """
 
     settle: Settle
     broker: "SimBroker"
@@ -65,7 +69,7 @@ class History:
     def _fail(self, what: str) -> None:
         self._world.fail(what)
 
-    # -- enqueue -------------------------------------------------------------------------------------------------------------
+    # -- enqueue -------------------------------------------------------------------------------------------------------
 
     def asks(self, token: int, ttl: float | None = None, key: str | None = None, whole: bool = False) -> None:
         self.jobs.setdefault(token, Job(token, self._world.loop.time(), ttl, key, whole))
@@ -80,7 +84,7 @@ class History:
         self._world.tell("client", f"jobs {list(tokens)} are {[hex(i) for i in ids]}, {durability}")
         self._world.checker.look("acknowledged", postgres=tokens if durability == "postgres" else ())
 
-    # -- fetch ---------------------------------------------------------------------------------------------------------------
+    # -- fetch ---------------------------------------------------------------------------------------------------------
 
     def delivered(self, deliveries: Sequence[Delivery], asked_at: float, lease: float) -> None:
         for d in deliveries:
@@ -120,7 +124,7 @@ class History:
             if epoch == other and number != nth and not first.settled and second.began_us < first.delivery.lease_expires_at_us:
                 self._fail(f"two have {held.delivery.id:x} at once: {before.delivery.receipt} and {held.delivery.receipt}")
 
-    # -- settle --------------------------------------------------------------------------------------------------------------
+    # -- settle --------------------------------------------------------------------------------------------------------
 
     def settles(self, settles: Sequence[Settle], tokens: Sequence[int]) -> None:
         for s, token in zip(settles, tokens, strict=True):

@@ -24,7 +24,9 @@ class Server:
 
 
 class Link:
-    """`cut`: no, reset (calls fail at once), drop (they hang first). `flaky`: how many calls fail. `slow_s`: at most, on top of each."""
+    """`cut`: no, reset (calls fail at once), drop (they hang first). `flaky`: how many calls fail. `slow_s`: at most,
+    on top of each.
+    """
 
     def __init__(self, server: Server, owner: Owner, rng: random.Random, tell: Callable[[str], None]) -> None:
         self.server = server

@@ -1,7 +1,9 @@
-"""An event loop without time or I/O: its clock jumps to the next timer when nobody has anything to do; so a run depends on its seed alone.
+"""An event loop without time or I/O: its clock jumps to the next timer when nobody has anything to do; so a run depends
+on its seed alone.
 
-Everything runs for an *owner*, one life of one broker, found through a context variable: children of its tasks and its timers inherit it.
-A paused owner's turns wait until it goes on (SIGSTOP); a dead one's tasks are cancelled and all they still call raises Killed.
+Everything runs for an *owner*, one life of one broker, found through a context variable: children of its tasks and its
+timers inherit it. A paused owner's turns wait until it goes on (SIGSTOP); a dead one's tasks are cancelled and all they
+still call raises Killed.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Rules taken away, one at a time: the simulation must notice each. What it cannot notice it does not test.
 
-A mutation says which faults bring it out, since few seeds have them all. Not here: rules that another one stands behind (a script of an ended
-epoch names the wrong predecessor; a leader without its lock has lost its connection too), and those of the frontier, which
-tests/integration/test_order_machine.py is for.
+A mutation says which faults bring it out, since few seeds have them all. Not here: rules that another one stands behind
+(a script of an ended epoch names the wrong predecessor; a leader without its lock has lost its connection too), and
+those of the frontier, which tests/integration/test_order_machine.py is for.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,8 @@
-"""The real SQL in a real PostgreSQL, called synchronously: a statement, or a transaction, is one moment. Its now() is the simulation's.
+"""The real SQL in a real PostgreSQL, called synchronously: a statement, or a transaction, is one moment. Its now() is
+the simulation's.
 
-Of two transactions none ever waits for the other: READ COMMITTED between statements is not simulated. Sessions are real ones, lent; so is
-the leader's advisory lock. A session whose client is cut off lingers, and its lock with it.
+Of two transactions none ever waits for the other: READ COMMITTED between statements is not simulated. Sessions are real
+ones, lent; so is the leader's advisory lock. A session whose client is cut off lingers, and its lock with it.
 """
 
 import asyncio

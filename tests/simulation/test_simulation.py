@@ -42,7 +42,9 @@ def test_apart_keeps_idempotency_keys(servers: Servers) -> None:
 
 @pytest.mark.slow
 def test_what_an_ended_epoch_refused_does_not_come_beside_its_repeat(servers: Servers) -> None:
-    """A broker that had slept through an epoch logged a request, was refused, and replayed it later: its client had been to another one."""
+    """A broker that had slept through an epoch logged a request, was refused, and replayed it later: its client had
+    been to another one.
+    """
     servers.world(10, ("redis_forgets", "slow", "pause")).run()
 
 

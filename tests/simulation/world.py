@@ -89,7 +89,7 @@ class World:
             failure.__cause__ = error
             self._failed.set_exception(failure)
 
-    # -- a run ---------------------------------------------------------------------------------------------------------------
+    # -- a run ---------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Raises Violation."""
@@ -188,7 +188,7 @@ class World:
                 broker.restart_at = self.loop.time()
         await self.clients.finish()
 
-    # -- the end -------------------------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
         """Nobody has a lease: what is due already comes in strict order, and everything comes."""

@@ -1,7 +1,8 @@
-"""The broker in memory (`mqueue.testing`) behind HTTP (`fake_api.py`), for tests of clients and workers: it counts, and fails on demand.
+"""The broker in memory (`mqueue.testing`) behind HTTP (`fake_api.py`), for tests of clients and workers: it counts, and
+fails on demand.
 
-It runs on a loop in a thread of its own, so that a test may block its loop. `start()` gives a broker to talk to: this one, or the
-real one that MQUEUE_TEST_URL and MQUEUE_TEST_TOKEN name (tests that need the fake's insides skip then).
+It runs on a loop in a thread of its own, so that a test may block its loop. `start()` gives a broker to talk to: this
+one, or the real one that MQUEUE_TEST_URL and MQUEUE_TEST_TOKEN name (tests that need the fake's insides skip then).
 """
 
 import os

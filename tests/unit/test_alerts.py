@@ -1,5 +1,6 @@
-"""The files of contrib/prometheus and contrib/grafana, as far as no broker is needed: `tests/end_to_end/test_dashboards.py` holds their metrics
-to a real one."""
+"""The files of contrib/prometheus and contrib/grafana, as far as no broker is needed:
+`tests/end_to_end/test_dashboards.py` holds their metrics to a real one.
+"""
 
 import itertools
 import json
@@ -26,7 +27,8 @@ PODS = {
 }
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing")
 
-# An alert, series (from minute 0, one value a minute), the minute at which it is looked at, and the labels of those that fire.
+# An alert, series (from minute 0, one value a minute), the minute at which it is looked at, and the labels of those
+# that fire.
 Case = tuple[str, dict[str, str], int, list[dict[str, str]]]
 A, B = 'instance="a", shard="0"', 'instance="b", shard="0"'
 CASES: list[Case] = [

@@ -1,4 +1,6 @@
-"""Both clients and their connections: what is cut is not sent twice, a call has its time in all, a closed client says so."""
+"""Both clients and their connections: what is cut is not sent twice, a call has its time in all, a closed client says
+so.
+"""
 
 import asyncio
 import logging
@@ -23,7 +25,9 @@ BOTH = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
 class Peer:
-    """Accepts connections and reads requests. `answer`: what it sends to the nth one, counted from 1; None: it closes instead."""
+    """Accepts connections and reads requests. `answer`: what it sends to the nth one, counted from 1; None: it closes
+    instead.
+    """
 
     def __init__(self, answer: Callable[[int], bytes | None]) -> None:
         self.requests: list[str] = []  # method and path
@@ -76,7 +80,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @BOTH
 @pytest.mark.parametrize("name", CALLS)
 async def test_what_is_cut_on_a_kept_connection_is_not_sent_again_unasked(kind: type, name: str) -> None:
-    """The first call leaves a connection open; the peer reads the next request on it, and hangs up. A fetch may have leased by then."""
+    """The first call leaves a connection open; the peer reads the next request on it, and hangs up. A fetch may have
+    leased by then.
+    """
     with peer(lambda count: ANSWER if count == 1 else None) as there:
         client = Either(kind(there.url, "t", retries=False))
         assert await client.fetch("t") == []

@@ -43,7 +43,9 @@ def waiting(sharing: Any) -> int:
 def together(
     client: Client, broker: FakeBroker, items: Sequence[wire.EnqueueItem], amid: Callable[[], None] = lambda: None
 ) -> "list[Future[Any]]":
-    """One call of its own is under way; these come meanwhile, in this order, and go when it is answered, after `amid`."""
+    """One call of its own is under way; these come meanwhile, in this order, and go when it is answered, after
+    `amid`.
+    """
     broker.hold("/enqueue")
     before = broker.requests["/enqueue"]
     first = in_thread(lambda: client.enqueue("first", b""))

@@ -74,7 +74,7 @@ def test_of_two_in_one_batch_the_first_decides(first: str, then: bytes) -> None:
     assert len(changes) == 1
 
 
-# -- keys --------------------------------------------------------------------------------------------------------------------------
+# -- keys --------------------------------------------------------------------------------------------------------------
 
 
 def enqueued(id: int, key: bytes = b"", body_hash: bytes = bytes(16), kind: bytes = b"u", joins: bool = False) -> Enqueued:

@@ -300,7 +300,9 @@ async def test_quota() -> None:
 
 
 async def test_the_same_request_again_is_charged_once() -> None:
-    """Also when the first answer was an error: then nobody knows whether it happened, and the same key is how to find out."""
+    """Also when the first answer was an error: then nobody knows whether it happened, and the same key is how to find
+    out.
+    """
     async with broker(quotas={"default": 5}) as b:
         headers = bearer() | {"Idempotency-Key": "first"}
         b.engine.fails = errors.Unavailable()

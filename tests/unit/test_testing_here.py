@@ -1,4 +1,6 @@
-"""What stands in a client's place while a test has a namespace of its own: whatever is asked of another, is asked of that."""
+"""What stands in a client's place while a test has a namespace of its own: whatever is asked of another, is asked of
+that.
+"""
 
 import inspect
 from collections.abc import Callable

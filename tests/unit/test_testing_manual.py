@@ -1,4 +1,6 @@
-"""Jobs that wait in memory: what they find out about each other, ticks among them, handlers beside a loop, what a claim compares."""
+"""Jobs that wait in memory: what they find out about each other, ticks among them, handlers beside a loop, what a claim
+compares.
+"""
 
 import asyncio
 import sys

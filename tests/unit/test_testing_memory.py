@@ -1,4 +1,6 @@
-"""The broker in memory: the methods that it shares with `Client`, its idempotency keys, its order beside that of a look at all."""
+"""The broker in memory: the methods that it shares with `Client`, its idempotency keys, its order beside that of a look
+at all.
+"""
 
 import inspect
 import random

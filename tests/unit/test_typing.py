@@ -1,4 +1,6 @@
-"""What type checkers say of tasks: `mypy --strict` and pyright over typed_calls.py, pyright over the examples as well."""
+"""What type checkers say of tasks: `mypy --strict` and pyright over typed_calls.py, pyright over the examples as
+well.
+"""
 
 import json
 import os

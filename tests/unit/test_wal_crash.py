@@ -298,7 +298,9 @@ class FullDisk(ForgetfulDisk):
 
 @pytest.mark.parametrize(("names_survive", "share"), [(False, 0.0), (True, 0.0), (True, 0.5), (True, 1.0)])
 def test_power_loss_while_a_segment_is_written_over_itself(tmp_path: Path, names_survive: bool, share: float) -> None:
-    """What stands in it was acknowledged, but for the last record, which is in the page cache only, and a torn one behind it."""
+    """What stands in it was acknowledged, but for the last record, which is in the page cache only, and a torn one
+    behind it.
+    """
     *_, path = written(tmp_path / "made", segment_max=2**20)
     with path.open("ab") as file:
         file.write(b"\x20\x00\x00\x00 torn")

@@ -40,7 +40,9 @@ def test_another_seed_does_not_read(record: LogRecord, data: st.DataObject) -> N
 
 @given(st.binary(max_size=300))
 def test_a_client_cannot_write_a_record_inside_its_payload(payload: bytes) -> None:
-    """What a client sends is in the log as it is: bytes made to look like a record must not turn a torn one into corruption."""
+    """What a client sends is in the log as it is: bytes made to look like a record must not turn a torn one into
+    corruption.
+    """
     inner = encode(LogRecord(2**62, 1, 1, payload))  # the client does not know the seed
     torn = encode(LogRecord(5, 1, 1, inner + b"rest"), SEED)[:-1]
     _, s = scan(torn)

@@ -310,7 +310,9 @@ async def test_closed_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_partial_write_at_a_real_limit_is_cut_away(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE lets the kernel write a part of the record, then refuse: a torn record, made by the system itself."""
+    """RLIMIT_FSIZE lets the kernel write a part of the record, then refuse: a torn record, made by the system
+    itself.
+    """
     script = """
         import asyncio, resource, sys, uuid
         from pathlib import Path

@@ -1,4 +1,6 @@
-"""`mqueue wal quarantine`: what still reads goes into a new log; whatever moment a crash picks, one of the two stands."""
+"""`mqueue wal quarantine`: what still reads goes into a new log; whatever moment a crash picks, one of the two
+stands.
+"""
 
 import random
 import shutil

@@ -88,7 +88,7 @@ def test_old_blocks_that_came_back_are_passed_by(tmp_path: Path) -> None:
     assert (damage.before, damage.after, damage.reason) == (2, 4, "sequence 1 after 2")
 
 
-# -- the commands ----------------------------------------------------------------------------------------------------------------
+# -- the commands ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""What an argument or a result may be: it arrives as it was given, or is refused where it is given; types are checked beforehand."""
+"""What an argument or a result may be: it arrives as it was given, or is refused where it is given; types are checked
+beforehand.
+"""
 
 import enum
 import subprocess

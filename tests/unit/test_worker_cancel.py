@@ -1,4 +1,6 @@
-"""Somebody cancels what a worker runs: on the loop, in a thread, in a process; before it is there, and while the broker was away."""
+"""Somebody cancels what a worker runs: on the loop, in a thread, in a process; before it is there, and while the broker
+was away.
+"""
 
 import asyncio
 import signal

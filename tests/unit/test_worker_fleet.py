@@ -1,4 +1,6 @@
-"""`mqueue worker --processes N`: the parent keeps its workers running, and they do not outlive it. Recycling, reloading."""
+"""`mqueue worker --processes N`: the parent keeps its workers running, and they do not outlive it. Recycling,
+reloading.
+"""
 
 import asyncio
 import json

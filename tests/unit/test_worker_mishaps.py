@@ -1,4 +1,6 @@
-"""What a task, an argument or an error can do wrong: its own job ends with an answer, the others run, and no slot is lost."""
+"""What a task, an argument or an error can do wrong: its own job ends with an answer, the others run, and no slot is
+lost.
+"""
 
 import asyncio
 import functools

@@ -245,7 +245,9 @@ async def test_polls_that_wait_on_a_dead_connection_are_given_up(idle: MQueue, b
 
 
 async def test_polls_that_wait_go_on_where_the_broker_says_what_is_wrong(idle: MQueue, broker: FakeBroker) -> None:
-    """A shard that recovers, perhaps one that this worker needs not: the connections are good. A poll given up may lose a message."""
+    """A shard that recovers, perhaps one that this worker needs not: the connections are good. A poll given up may lose
+    a message.
+    """
     async with probed(idle, broker) as (_, port):
         before = waits(broker)
         broker.mode = "recovering"

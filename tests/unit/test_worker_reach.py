@@ -11,7 +11,9 @@ from mqueue.worker.polling.reach import SILENT_S, Reach
 
 
 async def test_what_was_sent_in_a_silence_is_given_up_when_it_is_over() -> None:
-    """The check that is answered took a connection of its own; a call beside it may have taken one before, on the same session."""
+    """The check that is answered took a connection of its own; a call beside it may have taken one before, on the same
+    session.
+    """
     said: list[str] = []
     over = asyncio.Event()
 

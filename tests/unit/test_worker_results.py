@@ -1,4 +1,6 @@
-"""Results: typed there and back, from loop, threads and processes; what cannot be kept; what a handle says while there is none."""
+"""Results: typed there and back, from loop, threads and processes; what cannot be kept; what a handle says while there
+is none.
+"""
 
 import asyncio
 import socket

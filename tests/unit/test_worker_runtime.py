@@ -1,4 +1,6 @@
-"""The worker against a broker: every way a job ends, leases, outages, stopping. The main cases look through the API only."""
+"""The worker against a broker: every way a job ends, leases, outages, stopping. The main cases look through the API
+only.
+"""
 
 import asyncio
 import threading

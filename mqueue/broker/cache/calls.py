@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class Enqueue(NamedTuple):
-    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs it.
+    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs
+    it.
 
     `unique` empty: no unique key. `rows`: what PostgreSQL has under it (store/rows.py); empty: it is in use by nobody.
     """
@@ -21,7 +22,9 @@ class Enqueue(NamedTuple):
 
 
 class SettleArgs(NamedTuple):
-    """`delays`: µs (f8) by how many attempts failed before; empty for an ack. Of a cancel that is asked for: PostgreSQL's row."""
+    """`delays`: µs (f8) by how many attempts failed before; empty for an ack. Of a cancel that is asked for:
+    PostgreSQL's row.
+    """
 
     id: bytes
     topic: bytes
@@ -32,8 +35,8 @@ class SettleArgs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a settle did. `verdict`: o ok, s stale, g no record; of a cancel that is asked for also a already, r running, l look again.
-    `state`: a acked, c cancelled, x dead, n waits again.
+    """What a settle did. `verdict`: o ok, s stale, g no record; of a cancel that is asked for also a already, r
+    running, l look again. `state`: a acked, c cancelled, x dead, n waits again.
     """
 
     verdict: bytes

@@ -1,6 +1,7 @@
 """Commands over the library's pool, without what would cost as much as the script that is called.
 
-The library takes a connection out of its pool and puts it back for each command, and packs in Python. Here some stay in hand.
+The library takes a connection out of its pool and puts it back for each command, and packs in Python. Here some stay in
+hand.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ HELD_MAX = 16
 
 
 class Connections:
-    """`pool`: one of redis.asyncio, whose connections have no timeout of their own. `timeout`: seconds, of a whole command."""
+    """`pool`: one of redis.asyncio, whose connections have no timeout of their own. `timeout`: seconds, of a whole
+    command.
+    """
 
     def __init__(self, pool: Any, timeout: float) -> None:  # Any, as the library's hints say str where bytes come
         self._pool = pool
@@ -21,7 +24,9 @@ class Connections:
         self._held: list[Any] = []  # connected and idle; for the pool they are in use
 
     async def execute(self, command: tuple[Any, ...]) -> Any:
-        """The answer. Raises TimeoutError, RedisError, OSError; the connection is closed then, unless the server has said so."""
+        """The answer. Raises TimeoutError, RedisError, OSError; the connection is closed then, unless the server has
+        said so.
+        """
         async with asyncio.timeout(self._timeout):
             connection = await self._take()
             try:

@@ -1,4 +1,6 @@
-"""Every Redis key, one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis Cluster works too."""
+"""Every Redis key, one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis Cluster works
+too.
+"""
 
 
 def prefix(shard: int) -> str:

@@ -1,7 +1,7 @@
 """The hot state of one shard in Redis: one method per `.lua` file, and the plain reads beside them.
 
-Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script refused and changed
-nothing, CacheLost where no answer came.
+Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script
+refused and changed nothing, CacheLost where no answer came.
 """
 
 import asyncio
@@ -53,7 +53,8 @@ class ReadyCache:
         self._password = password
         service = sentinel.parse(self._url)
         self._master = sentinel.Master(service) if service is not None else None
-        # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has others.
+        # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has
+        # others.
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
@@ -140,14 +141,16 @@ class ReadyCache:
         return found
 
     async def _end_epoch(self, name: str, error: Exception) -> None:
-        """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a new epoch."""
+        """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a
+        new epoch.
+        """
         logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
         await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
 
     async def _execute(self, command: tuple[Any, ...]) -> Any:
         return await self._connections.execute(command)
 
-    # -- any broker --------------------------------------------------------------------------------------------------------
+    # -- any broker ----------------------------------------------------------------------------------------------------
 
     async def apply(
         self,
@@ -188,7 +191,8 @@ class ReadyCache:
         return letters
 
     async def join(self, epoch: int, node: int, sequence: int | None, applied: int | None = None) -> tuple[int | None, int, int]:
-        """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due clock, clock.
+        """Sets (None: only asks) what this broker's next batch names as its predecessor. Returns applied before, due
+        clock, clock.
 
         Raises Behind where what is applied is not `applied`: somebody has moved it since it was asked.
         """
@@ -255,7 +259,9 @@ class ReadyCache:
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
     async def ping(self) -> None:
-        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch. Does not queue with the calls."""
+        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch. Does not queue
+        with the calls.
+        """
         await self._io(self._blocking.ping)
 
     async def run_id_of_server(self) -> str:
@@ -267,7 +273,7 @@ class ReadyCache:
         policy = str(memory.get("maxmemory_policy", ""))
         return None if policy == "noeviction" or not int(memory.get("maxmemory", 0)) else policy
 
-    # -- the leader --------------------------------------------------------------------------------------------------------
+    # -- the leader ----------------------------------------------------------------------------------------------------
 
     async def lead(self, term: int, limits: Limits) -> int | None:
         """Raises the term. Returns the epoch Redis knows."""
@@ -295,7 +301,9 @@ class ReadyCache:
     async def flush_done(
         self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, bytes]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
-        """Versions: of an id, as its record has it. `trims`: the dirty list, up to that number. Returns entries left, buffer bytes."""
+        """Versions: of an id, as its record has it. `trims`: the dirty list, up to that number. Returns entries left,
+        buffer bytes.
+        """
         pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
@@ -352,7 +360,9 @@ class ReadyCache:
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self, term: int) -> None:
-        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later leader stands."""
+        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later
+        leader stands.
+        """
         pattern = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
         cursor = b"0"
         while True:

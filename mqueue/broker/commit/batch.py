@@ -1,4 +1,6 @@
-"""A batch on its way: messages drafted, requests that wait, and what they are told. Pure, but for the ids that are taken."""
+"""A batch on its way: messages drafted, requests that wait, and what they are told. Pure, but for the ids that are
+taken.
+"""
 
 import asyncio
 import struct

@@ -1,8 +1,9 @@
-"""Past Redis: a batch of the committer as one transaction in PostgreSQL, and what a settle does there. The statements: `store/cold.py`.
+"""Past Redis: a batch of the committer as one transaction in PostgreSQL, and what a settle does there. The statements:
+`store/cold.py`.
 
-The *cold path* serves a shard whose Redis is away: enqueues are committed, not logged (their origin sequence is 0); settles change the row
-at once. A broker that alone cannot reach a hot Redis is *apart*: its enqueues go the same way and come to Redis as arrivals; fetch and
-settle it must refuse, since Redis decides those.
+The *cold path* serves a shard whose Redis is away: enqueues are committed, not logged (their origin sequence is 0);
+settles change the row at once. A broker that alone cannot reach a hot Redis is *apart*: its enqueues go the same way
+and come to Redis as arrivals; fetch and settle it must refuse, since Redis decides those.
 """
 
 import asyncio
@@ -28,7 +29,9 @@ STALE, RUNNING = NOT_THERE._replace(verdict=b"s"), NOT_THERE._replace(verdict=b"
 
 
 async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
-    """Answers the requests of a batch. Raises as the store does: then none of them is answered, and nothing is known of them."""
+    """Answers the requests of a batch. Raises as the store does: then none of them is answered, and nothing is known of
+    them.
+    """
     cold = ColdStore(shard.store)
     if batch.enqueues:
         try:
@@ -68,14 +71,17 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
 
 
 async def _until_placed(shard: Shard, ids: Sequence[int]) -> None:
-    """An answer before the leader has placed them would let a fetch that comes after it pass them by. Past PLACED_S that may be."""
+    """An answer before the leader has placed them would let a fetch that comes after it pass them by. Past PLACED_S
+    that may be.
+    """
     deadline = shard.clock.monotonic() + PLACED_S
     while await shard.store.unplaced(ids) and shard.clock.monotonic() < deadline:
         await asyncio.sleep(PLACED_PAUSE_S)
 
 
 def fresh_of(messages: Sequence[Enqueued], waiting: dict[bytes, int]) -> tuple[list[int], Fresh]:
-    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first. Raises KeyReused.
+    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first.
+    Raises KeyReused.
 
     `waiting`: who waits under a unique key; new messages go into it.
     """
@@ -117,7 +123,7 @@ async def _enqueue_one(cold: ColdStore, shard: Shard, ids: IdSource, request: En
         request.done.set_exception(error)
 
 
-# -- settles ---------------------------------------------------------------------------------------------------------------------
+# -- settles -----------------------------------------------------------------------------------------------------------
 
 
 async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleRequest]) -> None:

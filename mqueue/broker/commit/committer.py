@@ -1,8 +1,9 @@
 """Group commit: all enqueues and settles that wait become one batch of this broker and shard.
 
-One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty entry. While it is
-under way the next gathers. An enqueue is answered when both are done; a settle when Redis has decided and its outcome is written to the
-log (not synced). A call without an answer is repeated until it is answered or the epoch ends: the number makes that safe.
+One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty
+entry. While it is under way the next gathers. An enqueue is answered when both are done; a settle when Redis has
+decided and its outcome is written to the log (not synced). A call without an answer is repeated until it is answered or
+the epoch ends: the number makes that safe.
 """
 
 import asyncio
@@ -41,7 +42,9 @@ class Committer:
         self._stopped = False
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
-        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated, LookAgain, Unavailable."""
+        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated,
+        LookAgain, Unavailable.
+        """
         size = sum(d.size for d in drafts)
         request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
         self._add(request)
@@ -125,7 +128,7 @@ class Committer:
                 batch.settles.append(request)  # type: ignore[arg-type]
         return batch
 
-    # -- one batch -----------------------------------------------------------------------------------------------------------
+    # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Batch) -> None:
         shard = self._shard

@@ -1,8 +1,8 @@
 """Closes an epoch and opens the next: hot where Redis answers, cold where no broker can reach it.
 
-Cold is a mode of the shard, never of one broker: it is opened only when every broker that may still serve the last epoch has confirmed that
-it does not: those that live have replayed, those that fell silent have been silent for ALONE_S, in which they stop by themselves. Where
-another broker reaches Redis, this one gives up its leadership.
+Cold is a mode of the shard, never of one broker: it is opened only when every broker that may still serve the last
+epoch has confirmed that it does not: those that live have replayed, those that fell silent have been silent for
+ALONE_S, in which they stop by themselves. Where another broker reaches Redis, this one gives up its leadership.
 """
 
 import asyncio
@@ -113,8 +113,9 @@ class Epochs:
             await asyncio.sleep(0.2)
 
     async def _waits(self, lead: Lead, waited_s: float) -> bool:
-        """A late replay lets what a broker acked come back, so even for those that have been silent for a while: where PostgreSQL was away, all
-        were, and went on acking. For this broker's own replay it waits longer: it is alive for certain.
+        """A late replay lets what a broker acked come back, so even for those that have been silent for a while: where
+        PostgreSQL was away, all were, and went on acking. For this broker's own replay it waits longer: it is alive for
+        certain.
         """
         if waited_s < BARRIER_S and await self._behind(lead, ALONE_S):
             return True
@@ -140,7 +141,9 @@ class Epochs:
         logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
 
     async def _load(self, lead: Lead, clock: int) -> None:
-        """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole requests."""
+        """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole
+        requests.
+        """
         after = loaded = 0
         while rows := await lead.store.live_leases(after, LEASES_PAGE, clock):
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
@@ -153,8 +156,9 @@ class Epochs:
 
 
 def clock_of_next(shard: Shard, row: ShardRow) -> tuple[int, int]:
-    """Where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as far as it is known here. That
-    of a shard's first one lies between two wall clocks, so that no single one that is wrong decides.
+    """Where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as far as
+    it is known here. That of a shard's first one lies between two wall clocks, so that no single one that is wrong
+    decides.
     """
     if row.clock_us:
         known = max(row.clock_us, shard.now_us())

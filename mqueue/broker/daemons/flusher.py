@@ -1,4 +1,6 @@
-"""Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never gets there."""
+"""Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never
+gets there.
+"""
 
 import asyncio
 import math
@@ -94,7 +96,8 @@ class Flusher:
     async def _done(self, lead: Lead, number: int, versions: list[tuple[bytes, bytes]], key_hashes: list[bytes]) -> None:
         shard = lead.shard
         *parts, last = [slice(n, n + BATCH_MAX) for n in range(0, max(1, len(versions), len(key_hashes)), BATCH_MAX)]
-        # all parts at once, so that they do not wait one after the other behind other brokers' batches; the list is trimmed last
+        # all parts at once, so that they do not wait one after the other behind other brokers' batches; the list is
+        # trimmed last
         done = partial(shard.cache.flush_done, lead.epoch, lead.term, number)
         await asyncio.gather(*(done(versions[part], key_hashes[part], trims=False) for part in parts))
         left, buffer = await done(versions[last], key_hashes[last])
@@ -105,8 +108,9 @@ class Flusher:
 
 
 def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, bytes]], list[bytes]]:
-    """What to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are written, unique keys whose
-    messages are (with their ids). Pure."""
+    """What to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are written,
+    unique keys whose messages are (with their ids). Pure.
+    """
     batch = FlushBatch()
     latest: dict[bytes, tuple[bytes, bytes | None, bytes | None, bool]] = {}
     first: dict[bytes, int] = {}
@@ -138,7 +142,9 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, by
 
 
 def _gather_keys(page: FlushPage, batch: FlushBatch, ids: Container[bytes]) -> Iterator[bytes]:
-    """What to report of the keys: an idempotency key when it is written, a unique key with each of `ids` that waits under it."""
+    """What to report of the keys: an idempotency key when it is written, a unique key with each of `ids` that waits
+    under it.
+    """
     for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
         if key is None:
             continue

@@ -8,7 +8,9 @@ from mqueue.broker.store.leader import LeaderStore
 
 @dataclass(slots=True)
 class Lead:
-    """One leadership: the connection of `store` holds the lock, its term fences all it does; `epoch` is the one it opened or found."""
+    """One leadership: the connection of `store` holds the lock, its term fences all it does; `epoch` is the one it
+    opened or found.
+    """
 
     shard: Shard
     store: LeaderStore

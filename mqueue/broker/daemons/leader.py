@@ -1,9 +1,11 @@
-"""Leadership of one shard: election, the closing and opening of epochs, and the loop that runs the daemons one after the other.
+"""Leadership of one shard: election, the closing and opening of epochs, and the loop that runs the daemons one after
+the other.
 
-A session advisory lock in the shard's database elects the leader; a *term* in the shard's row fences it. A new leader raises the term in
-PostgreSQL, then in Redis, before it reads anything. Every transaction of its daemons begins by locking the shard row on epoch and term;
-every script of theirs carries both. So a leader that was paused and wakes changes nothing. If Redis does not know the epoch (it was
-restarted, flushed, replaced), the leader closes it: see `membership.py` for the brokers' part.
+A session advisory lock in the shard's database elects the leader; a *term* in the shard's row fences it. A new leader
+raises the term in PostgreSQL, then in Redis, before it reads anything. Every transaction of its daemons begins by
+locking the shard row on epoch and term; every script of theirs carries both. So a leader that was paused and wakes
+changes nothing. If Redis does not know the epoch (it was restarted, flushed, replaced), the leader closes it: see
+`membership.py` for the brokers' part.
 
 Flush and refill never interleave: one loop runs both. The tick (clock, due messages, dead leases) is a loop of its own.
 """
@@ -50,8 +52,8 @@ logger = structlog.get_logger(__name__)
 
 
 class Leader:
-    """`admin`: a cache that takes whatever Redis answers; the shard's own refuses a server that does not hold the epoch, also while the
-    leader looks at a new one.
+    """`admin`: a cache that takes whatever Redis answers; the shard's own refuses a server that does not hold the
+    epoch, also while the leader looks at a new one.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Leader:
                     await store.connection.close()
 
     async def _elected(self, store: LeaderStore) -> bool:
-        """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its lock."""
+        """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its
+        lock.
+        """
         shard = self._shard
         if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
             return False
@@ -115,7 +119,7 @@ class Leader:
         self.leads = leads
         self._shard.metrics.leader.set(leads)
 
-    # -- one term ------------------------------------------------------------------------------------------------------------
+    # -- one term ------------------------------------------------------------------------------------------------------
 
     async def _lead(self, store: LeaderStore) -> None:
         shard = self._shard
@@ -234,7 +238,9 @@ class Leader:
                 raise StoreLost("the leader's connection has closed")
 
     async def _refill_asked(self, lead: Lead, timeout: float) -> None:
-        """Refills the topics asked for; returns after the timeout, or when nobody asks any more, or the flush has waited long enough."""
+        """Refills the topics asked for; returns after the timeout, or when nobody asks any more, or the flush has
+        waited long enough.
+        """
         now = self._shard.clock.monotonic
         until = now() + timeout + REFILL_S
         while now() < until:

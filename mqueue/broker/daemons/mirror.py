@@ -1,4 +1,6 @@
-"""Mirror: leases that have lasted long are written to PostgreSQL, so that a long job is not delivered again when Redis is lost."""
+"""Mirror: leases that have lasted long are written to PostgreSQL, so that a long job is not delivered again when Redis
+is lost.
+"""
 
 from typing import NamedTuple
 

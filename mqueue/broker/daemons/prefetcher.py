@@ -1,4 +1,6 @@
-"""Prefetch: from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals, and eviction the other way."""
+"""Prefetch: from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals, and eviction the other
+way.
+"""
 
 from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead

@@ -1,5 +1,5 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results whose time is over;
-requests to cancel what is no more; workers that are gone.
+"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results
+whose time is over; requests to cancel what is no more; workers that are gone.
 """
 
 from collections import Counter

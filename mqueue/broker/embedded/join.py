@@ -1,4 +1,6 @@
-"""A second broker on the stores that another one started on this machine: what it needs to know of them, and a folder of its own."""
+"""A second broker on the stores that another one started on this machine: what it needs to know of them, and a folder
+of its own.
+"""
 
 import fcntl
 import os
@@ -13,7 +15,9 @@ JOINED_MAX = 64
 
 
 def join(data_dir: Path) -> dict[str, Any]:
-    """Settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError, PathError."""
+    """Settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError,
+    PathError.
+    """
     data_dir = data_dir.expanduser().absolute()
     urls = store_urls(data_dir)
     return {

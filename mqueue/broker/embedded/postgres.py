@@ -94,7 +94,9 @@ class PostgreSQL:
         trim(self._log)
 
     async def start(self) -> bool:
-        """Take over the one that runs here, or start one, with all databases; True when taken over. Raises EmbeddedError."""
+        """Take over the one that runs here, or start one, with all databases; True when taken over. Raises
+        EmbeddedError.
+        """
         since = self._log.stat().st_size if self._log.exists() else 0
         left = self._left_running()
         if left is None:
@@ -113,7 +115,9 @@ class PostgreSQL:
             self._server = None
 
     def _prepare(self) -> Path:
-        """Binaries the account can run, and a cluster. Made aside and renamed, so that a half-made one is never used."""
+        """Binaries the account can run, and a cluster. Made aside and renamed, so that a half-made one is never
+        used.
+        """
         if self._account is None:
             programs = find_postgres()
         else:

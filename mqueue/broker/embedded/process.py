@@ -1,7 +1,7 @@
 """One server process, started here or taken over from a broker that was killed.
 
-Servers outlive a killed broker, so nothing may tie them to it: their output goes to a file, not to a pipe, and a taken-over one
-is known by its pid and its command line, since a pid alone may have been given to another program.
+Servers outlive a killed broker, so nothing may tie them to it: their output goes to a file, not to a pipe, and a
+taken-over one is known by its pid and its command line, since a pid alone may have been given to another program.
 """
 
 import asyncio
@@ -47,7 +47,9 @@ class Server:
         return not self.alive()
 
     async def end(self, steps: Sequence[tuple[signal.Signals, float]]) -> None:
-        """Send each signal in turn and wait its seconds, until the server is gone. Raises EmbeddedError where it stays."""
+        """Send each signal in turn and wait its seconds, until the server is gone. Raises EmbeddedError where it
+        stays.
+        """
         for number, seconds in steps:
             self.send(number)
             if await self.gone(seconds):
@@ -68,7 +70,9 @@ def command_line(pid: int) -> str:
 
 
 def spawn(command: Sequence[str], marker: str, folder: Path, log: Path, account: Account | None = None) -> Server:
-    """Start `command` in `folder`, away from the terminal, with nothing of the broker's environment (it holds secrets)."""
+    """Start `command` in `folder`, away from the terminal, with nothing of the broker's environment (it holds
+    secrets).
+    """
     trim(log)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:

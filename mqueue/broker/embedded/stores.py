@@ -91,7 +91,9 @@ class EmbeddedStores:
 
     @asynccontextmanager
     async def without(self, name: str) -> AsyncIterator[None]:
-        """The store of this name is stopped, and stays so; at the end it is started, and ready. Raises EmbeddedError."""
+        """The store of this name is stopped, and stays so; at the end it is started, and ready. Raises
+        EmbeddedError.
+        """
         [store] = [store for store in self._stores if store.name == name]
         self._held.add(name)
         try:

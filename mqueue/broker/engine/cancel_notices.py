@@ -1,7 +1,9 @@
-"""Workers hear which running messages are to be cancelled: their calls wait here, and one look at each shard, four times a second, is for all.
+"""Workers hear which running messages are to be cancelled: their calls wait here, and one look at each shard, four
+times a second, is for all.
 
-Requests are rows of the shard's `cancel_request`, numbered in the order in which they can be seen. A call goes on from the numbers that its
-last answer had; those of another epoch count for nothing, since PostgreSQL may have been set back: what is remembered comes again then.
+Requests are rows of the shard's `cancel_request`, numbered in the order in which they can be seen. A call goes on from
+the numbers that its last answer had; those of another epoch count for nothing, since PostgreSQL may have been set back:
+what is remembered comes again then.
 """
 
 import asyncio
@@ -38,7 +40,9 @@ class Cancellations:
         self._waiting = 0
 
     async def wait(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when too many wait."""
+        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when too
+        many wait.
+        """
         places = _parse(since, len(self._shards))
         if self._waiting >= WAITERS_MAX:
             raise Unavailable("too many wait for cancellations", retry_after=LOOK_S)

@@ -1,8 +1,9 @@
-"""Cancel a message by its id: what waits is taken away; what runs is flagged, so that its delivery is its last, and its worker hears of it.
+"""Cancel a message by its id: what waits is taken away; what runs is flagged, so that its delivery is its last, and its
+worker hears of it.
 
-Redis decides (`cache/lua/apply.lua`), in a batch like all settles: the outcome is in the log. Of what only PostgreSQL has, the broker brings
-the row along, with how far the shard was flushed when it was read: where a flush has come between, the row may be no longer true, and it
-looks again.
+Redis decides (`cache/lua/apply.lua`), in a batch like all settles: the outcome is in the log. Of what only PostgreSQL
+has, the broker brings the row along, with how far the shard was flushed when it was read: where a flush has come
+between, the row may be no longer true, and it looks again.
 """
 
 from collections.abc import Collection, Sequence
@@ -69,7 +70,9 @@ class Canceller:
         raise Unavailable(f"message {id} is being flushed again and again", retry_after=1)
 
     async def _find(self, shard: Shard, id: int) -> tuple[str, bytes]:
-        """Its topic, and what PostgreSQL has of it where Redis knows nothing. An empty topic: it is not there, or has ended."""
+        """Its topic, and what PostgreSQL has of it where Redis knows nothing. An empty topic: it is not there, or has
+        ended.
+        """
         if shard.mode != COLD:
             data, _, _ = await shard.cache.record(id.to_bytes(8))
             if data is not None:

@@ -73,7 +73,9 @@ class Enqueuer:
         return Accepted(ids, "wal" if hot and self._postgres_namespaces.isdisjoint(namespaces) else "postgres")
 
     async def _until_flushed(self, shard: Shard) -> None:
-        """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the log."""
+        """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the
+        log.
+        """
         if shard.mode == COLD:
             return  # what was taken before is there since its epoch closed
         try:
@@ -166,8 +168,8 @@ class Enqueuer:
         return epoch, known
 
     async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
-        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And the epoch of this
-        look: 0 where no item has a key.
+        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And
+        the epoch of this look: 0 where no item has a key.
 
         The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
         """
@@ -237,7 +239,9 @@ def _check_keys(drafts: Sequence[Draft]) -> None:
 
 
 def _share_key(drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes) -> None:
-    """A request's key stands for ids in a row, and of messages with unique keys some may be older ones: each message gets a key made of it."""
+    """A request's key stands for ids in a row, and of messages with unique keys some may be older ones: each message
+    gets a key made of it.
+    """
     for item, d in enumerate(drafts):
         d.key_hash, d.body_hash, d.key_ttl_us = _hash(key_hash + item.to_bytes(4)), body_hash, int(REQUEST_KEY_S * 1e6)
 

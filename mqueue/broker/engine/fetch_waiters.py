@@ -1,8 +1,9 @@
-"""Fetches that wait for a message, on this broker. A message that becomes ready wakes one of them, on whichever broker it waits.
+"""Fetches that wait for a message, on this broker. A message that becomes ready wakes one of them, on whichever broker
+it waits.
 
-The fetch script puts this node into the topic's `waiters` in Redis where it finds nothing; the script that places a message takes one node
-out and pushes the topic onto that node's wake list; the broker blocks on its list and wakes its first waiter, who fetches again. A look
-every LOOK_S makes up for a word that got lost with a broker.
+The fetch script puts this node into the topic's `waiters` in Redis where it finds nothing; the script that places a
+message takes one node out and pushes the topic onto that node's wake list; the broker blocks on its list and wakes its
+first waiter, who fetches again. A look every LOOK_S makes up for a word that got lost with a broker.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Whoever waits for a result, on this broker: woken at once where this broker stores it, and by one SELECT a shard every LOOK_S for all of
-them where another one does, or where the message becomes a dead letter.
+"""Whoever waits for a result, on this broker: woken at once where this broker stores it, and by one SELECT a shard
+every LOOK_S for all of them where another one does, or where the message becomes a dead letter.
 """
 
 import asyncio

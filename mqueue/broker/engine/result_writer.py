@@ -1,4 +1,6 @@
-"""Results on their way into PostgreSQL: all that wait become one INSERT, one at a time a shard. While it is under way the next gathers."""
+"""Results on their way into PostgreSQL: all that wait become one INSERT, one at a time a shard. While it is under way
+the next gathers.
+"""
 
 import asyncio
 from collections import deque
@@ -27,7 +29,9 @@ class ResultWriter:
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, results: Sequence[Result]) -> None:
-        """Returns when PostgreSQL has them all. Raises StoreLost; Unavailable when too many wait, or it does not take them in FLUSH_WAIT_S."""
+        """Returns when PostgreSQL has them all. Raises StoreLost; Unavailable when too many wait, or it does not take
+        them in FLUSH_WAIT_S.
+        """
         size = sum(len(r.value) for r in results)
         if self._size and self._size + size > WAITING_MAX:
             raise Unavailable("too many results wait for PostgreSQL", retry_after=1)

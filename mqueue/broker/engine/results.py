@@ -1,7 +1,7 @@
 """The result of a message: there, still to come, or never to come; now, or as soon as that is known.
 
-The result of an acked message is written after the ack was taken, so for a moment there is neither message nor result. Where PostgreSQL does
-not take it, the worker sends ack and result again: that is waited for, too, for UNKNOWN_S.
+The result of an acked message is written after the ack was taken, so for a moment there is neither message nor result.
+Where PostgreSQL does not take it, the worker sends ack and result again: that is waited for, too, for UNKNOWN_S.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class Results:
         self._clock = clock
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
-        """Done or dead as soon as it is, else what it is after `wait` seconds; None for one that is not known, or of another topic than
-        `name`, or of no namespace among `namespaces` (None: all).
+        """Done or dead as soon as it is, else what it is after `wait` seconds; None for one that is not known, or of
+        another topic than `name`, or of no namespace among `namespaces` (None: all).
         """
         shards = self._shards if name is None else [self._shards[self._slots.shard(name)]]
         look = partial(self._look, shards, id, name, namespaces)

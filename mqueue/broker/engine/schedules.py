@@ -1,6 +1,8 @@
-"""Periodic tasks: put, paused, run, deleted by anybody; what is due the shard's leader enqueues (`daemons/scheduler.py`).
+"""Periodic tasks: put, paused, run, deleted by anybody; what is due the shard's leader enqueues
+(`daemons/scheduler.py`).
 
-A schedule is kept in the shard of its topic. Its name is looked for in every shard, so that another topic takes it along.
+A schedule is kept in the shard of its topic. Its name is looked for in every shard, so that another topic takes it
+along.
 """
 
 import hashlib
@@ -128,7 +130,9 @@ def declaration(wanted: Schedule) -> bytes:
 
 
 def replaced(known: Schedule | None, wanted: Schedule, declared: bytes | None, now_us: int) -> Schedule:
-    """`wanted` in the place of `known`: whether it is paused stays, and its next tick where its times are the same. Raises Invalid."""
+    """`wanted` in the place of `known`: whether it is paused stays, and its next tick where its times are the same.
+    Raises Invalid.
+    """
     if known is not None:
         wanted = wanted._replace(paused=known.paused, last_at_us=known.last_at_us, declared=declared or known.declared)
         if (known.cron, known.timezone, known.every_us) == (wanted.cron, wanted.timezone, wanted.every_us):

@@ -1,8 +1,8 @@
 """Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`.
 
-The result that an ack brings is kept once the ack was taken. For one that is `gone` too: it may be the repetition of an ack whose result
-PostgreSQL did not take, or whose answer got lost. (A sleeper's late ack is `stale`; where the message has gone meanwhile, the result of the
-later delivery stands, whichever comes first.)
+The result that an ack brings is kept once the ack was taken. For one that is `gone` too: it may be the repetition of an
+ack whose result PostgreSQL did not take, or whose answer got lost. (A sleeper's late ack is `stale`; where the message
+has gone meanwhile, the result of the later delivery stands, whichever comes first.)
 """
 
 import asyncio
@@ -55,7 +55,9 @@ class Settler:
         return id in self._leaving
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
-        """Raises TooLarge for a result, before anything is settled; Unavailable where one was not kept though its message is settled."""
+        """Raises TooLarge for a result, before anything is settled; Unavailable where one was not kept though its
+        message is settled.
+        """
         self._check_results(settles)
         leaving = {s.id for s in settles if s.result is not None}
         self._leaving |= leaving
@@ -159,8 +161,8 @@ class Settler:
     async def _verdicts(self, shard: Shard, items: Sequence[Settle | Extend], verdicts: list[Verdict]) -> list[Verdict]:
         """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale.
 
-        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice. Where it is away, `gone`
-        it is: what has been settled is settled, and must be told.
+        A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice.
+        Where it is away, `gone` it is: what has been settled is settled, and must be told.
         """
         missing = [i for i, verdict in enumerate(verdicts) if verdict == "gone"]
         try:
@@ -186,7 +188,9 @@ class Settler:
 
 
 def _result(s: Settle, verdict: Verdict) -> Result:
-    """A settle without a receipt acts on the current lease, so no delivery can be later; one that comes too late is before all."""
+    """A settle without a receipt acts on the current lease, so no delivery can be later; one that comes too late is
+    before all.
+    """
     anybody = b"\xff" * 12 if verdict == "ok" else b""
     return Result(s.id, s.namespace, s.topic, anybody if s.receipt is None else _receipt(s.receipt), s.result or b"", s.result_ttl)
 

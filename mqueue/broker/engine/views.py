@@ -59,8 +59,9 @@ class Views:
         return found
 
     async def _counts(self, shard: Shard, namespaces: Sequence[str] | None) -> tuple[dict[str, Depths], dict[str, tuple[int, ...]]]:
-        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count in
-        both; of very many rows the counts are as of about the same time."""
+        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count
+        in both; of very many rows the counts are as of about the same time.
+        """
         wanted = None if namespaces is None else frozenset(namespaces)
         for look in range(LOOKS_MAX):
             if look:

@@ -1,7 +1,8 @@
-"""Who works, and at what: workers tell any broker, which writes all it heard in one statement (of very much, in some); any broker shows it.
+"""Who works, and at what: workers tell any broker, which writes all it heard in one statement (of very much, in some);
+any broker shows it.
 
-The table is in shard 0's database, whatever the topics: it is for people. Where PostgreSQL is away, what was told last is written when it is
-back, if it is not too old by then.
+The table is in shard 0's database, whatever the topics: it is for people. Where PostgreSQL is away, what was told last
+is written when it is back, if it is not too old by then.
 """
 
 import asyncio
@@ -60,7 +61,9 @@ class Workers:
             raise unavailable(fault) from fault
 
     async def progress(self, id: int, name: TopicName) -> tuple[float | None, str | None]:
-        """Of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt, and a worker of another's id."""
+        """Of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt, and a worker of
+        another's id.
+        """
         try:
             reports = await self._store.progress_of(id, name.namespace)
             told = [run for text in reports for run in _read(text).running if (run.id, run.namespace, run.topic) == (id, *name)]

@@ -1,7 +1,9 @@
 """What the payloads of log records hold. Pure; `wal/` frames them, `tail.py` folds them for a replay.
 
-    enqueue (kind 1)   per message: lengths, flags, record, body, and its idempotency key (or that of the request it begins) where it has one
-    outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its enqueue, flags
+    enqueue (kind 1)   per message: lengths, flags, record, body, and its idempotency key (or that of the request it
+                       begins) where it has one
+    outcome (kind 2)   per settle: what it did, as Redis decided it: id, kind, version, attempts, due, origin of its
+                       enqueue, flags
     void    (kind 3)   ids of an enqueue record that Redis refused: as if they had never been there
 
 The format is part of the log's version (docs/wal-format.md).

@@ -6,7 +6,9 @@ ENQUEUE, OUTCOME, VOID = 1, 2, 3  # kinds since version 1 of the log, which itse
 
 
 class LogRecord(NamedTuple):
-    """`sequence`: the number of its batch. `kind`: ENQUEUE, OUTCOME or VOID. `payload`: bytes, laid out in `entries.py`."""
+    """`sequence`: the number of its batch. `kind`: ENQUEUE, OUTCOME or VOID. `payload`: bytes, laid out in
+    `entries.py`.
+    """
 
     sequence: int
     epoch: int

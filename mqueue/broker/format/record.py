@@ -1,11 +1,13 @@
 """A message as bytes, the same in the WAL, in Redis and on its way into PostgreSQL.
 
-A *record* is what changes; the scripts (`cache/lua/lib/unit.lua`) know its offsets. Big-endian, so that its middle is the key as a sorted
-string: priority, rank, deliver_after, id. A *body* is what never changes, laid out as fields of a binary COPY row, so that the flusher
-copies it as it is: created_at, payload, metadata, idempotency key; and its unique key, where the record's flags say that it has one.
+A *record* is what changes; the scripts (`cache/lua/lib/unit.lua`) know its offsets. Big-endian, so that its middle is
+the key as a sorted string: priority, rank, deliver_after, id. A *body* is what never changes, laid out as fields of a
+binary COPY row, so that the flusher copies it as it is: created_at, payload, metadata, idempotency key; and its unique
+key, where the record's flags say that it has one.
 
-    record: state, flags, attempts, max_retries, version, flushed version, priority + 2^31, rank, due µs, id, expires µs (0 never),
-            lease ms, origin node, origin sequence, receipt (epoch, number), lease end µs, buffer bytes, topic
+    record: state, flags, attempts, max_retries, version, flushed version, priority + 2^31, rank, due µs, id,
+            expires µs (0 never), lease ms, origin node, origin sequence, receipt (epoch, number), lease end µs,
+            buffer bytes, topic
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,9 @@ class Told:
 
 @dataclass(slots=True)
 class Tail:
-    """`others`: outcomes of messages whose enqueue is not in this tail, the latest of each. `last`: its last sequence, 0 for none."""
+    """`others`: outcomes of messages whose enqueue is not in this tail, the latest of each. `last`: its last sequence,
+    0 for none.
+    """
 
     messages: dict[int, Told] = field(default_factory=dict)
     others: dict[int, Settled] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""The two applications: the API and the metrics page. A table of paths; what happens behind each is `hot.py` and `cold.py`."""
+"""The two applications: the API and the metrics page. A table of paths; what happens behind each is `hot.py` and
+`cold.py`.
+"""
 
 import asyncio
 

@@ -1,7 +1,8 @@
 """Tokens: JWT, HS256 only, `exp` required.
 
-Claims: `scopes` (a list, or words in one string; without it everything is allowed), `allowed_namespaces` (a list; without it
-all), `nbf` is obeyed, `aud`, `iat` and `iss` are not looked at. A claim of the wrong type makes the token invalid.
+Claims: `scopes` (a list, or words in one string; without it everything is allowed), `allowed_namespaces` (a list;
+without it all), `nbf` is obeyed, `aud`, `iat` and `iss` are not looked at. A claim of the wrong type makes the token
+invalid.
 """
 
 import math

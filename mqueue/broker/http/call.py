@@ -45,7 +45,9 @@ class BodyBudget:
 
 
 class Call:
-    """`caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its endpoint says so."""
+    """`caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its endpoint says
+    so.
+    """
 
     __slots__ = ("_budget", "_held", "caller", "headers", "receive", "reply_headers", "scope", "status")
 

@@ -1,7 +1,7 @@
 """Between the wire's structs and the types of `mqueue.message`, with the checks a decoder cannot make. Pure.
 
-Times are datetimes there and µs since 1970 here; both ways are exact. Metadata is JSON here; it leaves as it is in JSON, and
-translated in msgpack.
+Times are datetimes there and µs since 1970 here; both ways are exact. Metadata is JSON here; it leaves as it is in
+JSON, and translated in msgpack.
 """
 
 import math
@@ -92,7 +92,9 @@ def _metadata(value: dict[str, Any], index: int | None = None) -> bytes:
 
 
 def _not_json(value: object, depth: int) -> str | None:
-    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack again, or stored."""
+    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack
+    again, or stored.
+    """
     if isinstance(value, dict | list):
         return _not_json_inside(value, depth)
     if isinstance(value, str):

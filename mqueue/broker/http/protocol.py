@@ -1,7 +1,9 @@
-"""uvicorn's httptools protocol with limits: on headers and trailers, on the time a request takes to arrive, on connections.
+"""uvicorn's httptools protocol with limits: on headers and trailers, on the time a request takes to arrive, on
+connections.
 
-uvicorn itself accepts headers of any size, takes trailers for headers, lets a request trickle in for ever, loses the body of
-one that offers an upgrade, and tells only the newest of several requests on a connection that the client is gone.
+uvicorn itself accepts headers of any size, takes trailers for headers, lets a request trickle in for ever, loses the
+body of one that offers an upgrade, and tells only the newest of several requests on a connection that the client is
+gone.
 """
 
 import asyncio
@@ -61,7 +63,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_headers()
 
     def _parse(self, data: bytes) -> None:
-        """The parser takes an offered upgrade (h2c, say) for the end of HTTP: it is told the same request without the offer."""
+        """The parser takes an offered upgrade (h2c, say) for the end of HTTP: it is told the same request without the
+        offer.
+        """
         rest = memoryview(data)
         while True:
             try:

@@ -26,7 +26,9 @@ log = structlog.get_logger(__name__)
 
 
 class Quotas:
-    """`quotas`: messages a minute by namespace. `storage`: a URI of the `limits` library, such as `async+redis://host:6379`."""
+    """`quotas`: messages a minute by namespace. `storage`: a URI of the `limits` library, such as
+    `async+redis://host:6379`.
+    """
 
     def __init__(self, quotas: Mapping[str, int], storage: str, clock: Clock | None = None) -> None:
         self._limits = {namespace: RateLimitItemPerMinute(count) for namespace, count in quotas.items()}

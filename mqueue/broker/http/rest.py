@@ -1,5 +1,5 @@
-"""The endpoints people and dashboards use: dead letters, topics, workers, one message and its result, health; and how workers hear of
-cancellations.
+"""The endpoints people and dashboards use: dead letters, topics, workers, one message and its result, health; and how
+workers hear of cancellations.
 """
 
 import re
@@ -60,7 +60,9 @@ class Cold:
         return [convert.topic(stats) for stats in await self._engine.topics(namespaces)]
 
     async def workers(self, call: Call) -> str | list[wire.Worker]:
-        """POST: a worker tells of itself. GET: those with a topic in this namespace, or in any that the token may see."""
+        """POST: a worker tells of itself. GET: those with a topic in this namespace, or in any that the token may
+        see.
+        """
         if call.scope["method"] == "POST":
             told = await call.decode(decode.WORKER)
             report = convert.worker_report(told)

@@ -1,4 +1,6 @@
-"""One HTTP server inside the running loop: uvicorn with httptools, without its signal handlers, logging and `sys.exit`."""
+"""One HTTP server inside the running loop: uvicorn with httptools, without its signal handlers, logging and
+`sys.exit`.
+"""
 
 import asyncio
 import socket
@@ -21,8 +23,8 @@ LAST_WORDS_S = 1.0  # after the grace: for the 503 answers to leave
 class HttpServer:
     """Serves `app` on host and port (0: any free one; `url` has the real one). `tls`: certificate chain and key, PEM.
 
-    `app` is ASGI; if it has `drain()`, that is called when the server stops. `connections_max`: as many as the process's limit of
-    open files allows, unless given.
+    `app` is ASGI; if it has `drain()`, that is called when the server stops. `connections_max`: as many as the
+    process's limit of open files allows, unless given.
     """
 
     def __init__(self, app: Any, host: str, port: int, *, tls: tuple[Path, Path] | None = None, connections_max: int | None = None) -> None:

@@ -1,5 +1,5 @@
-"""Fetches end when their client hangs up: what they lease then nobody gets. Those that wait end when the broker stops, too. By cancelling
-the engine's call.
+"""Fetches end when their client hangs up: what they lease then nobody gets. Those that wait end when the broker stops,
+too. By cancelling the engine's call.
 """
 
 import asyncio
@@ -48,7 +48,9 @@ class Waits:
                 waits.say()
 
     async def run(self, work: Callable[[], Awaitable[T]], receive: Receive, *, waits: bool) -> T:
-        """Await `work()` in this task. The request's body must have been read. Raises ClientGone; where it waits, Unavailable."""
+        """Await `work()` in this task. The request's body must have been read. Raises ClientGone; where it waits,
+        Unavailable.
+        """
         if waits and self._draining:
             raise _stopping()
         task = asyncio.current_task()

@@ -1,8 +1,10 @@
-"""This broker's part in the life of a shard: it looks at the shard row, replays its log when an epoch closes, and joins the next one.
+"""This broker's part in the life of a shard: it looks at the shard row, replays its log when an epoch closes, and joins
+the next one.
 
-Closing an epoch is the one recovery path (docs/design.md, Epochs): the leader raises the epoch, mode *recovering*; every live broker
-replays what lies beyond its position into PostgreSQL and confirms; the leader opens Redis anew, mode *hot*; every broker joins. A start
-is the same: a broker joins, and what it has from ended epochs goes into PostgreSQL as arrivals, what it has of this one into Redis.
+Closing an epoch is the one recovery path (docs/design.md, Epochs): the leader raises the epoch, mode *recovering*;
+every live broker replays what lies beyond its position into PostgreSQL and confirms; the leader opens Redis anew, mode
+*hot*; every broker joins. A start is the same: a broker joins, and what it has from ended epochs goes into PostgreSQL
+as arrivals, what it has of this one into Redis.
 """
 
 import asyncio
@@ -199,8 +201,8 @@ class Membership:
 
 
 async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterable[LogRecord]], epoch: int, start: int) -> tuple[int, int]:
-    """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log. `records`: the log after a
-    sequence. Returns the last sequence applied, and how many messages.
+    """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log.
+    `records`: the log after a sequence. Returns the last sequence applied, and how many messages.
     """
     voids = (entry for entry in records(start) if entry.kind == log_record.VOID)
     void = {id for entry in voids for id in entries.unpack_void(entry.payload)}

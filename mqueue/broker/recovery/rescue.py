@@ -1,15 +1,19 @@
-"""`mqueue wal replay`: the log of a broker whose host is dead, brought into the system from another machine, as its own next start would.
+"""`mqueue wal replay`: the log of a broker whose host is dead, brought into the system from another machine, as its own
+next start would.
 
 Per shard, what lies beyond the broker's position (what PostgreSQL has of it):
 
-- records of epochs that have ended go into PostgreSQL as late ones: rows announced as arrivals, outcomes of other brokers' messages count no
-  more, exactly as in `membership.py`;
-- records of the present epoch that Redis has applied wait there for the leader's flush, like everybody's: they are not touched;
-- those of the present epoch that Redis has not applied were never answered. They go to Redis, numbered, so that each comes once.
+- records of epochs that have ended go into PostgreSQL as late ones: rows are announced as arrivals, and outcomes of
+  other brokers' messages count no more, exactly as in `membership.py`;
+- records of the present epoch that Redis has applied wait there for the leader's flush, like everybody's: they are not
+  touched;
+- those of the present epoch that Redis has not applied were never answered. They go to Redis, numbered, so that each
+  comes once.
 
-Nothing here depends on the broker staying dead. Its position moves in the same transaction as its rows, and a replay whose position another
-one has moved writes nothing (`Overtaken`), so a second run, a second copy of the directory, or a later start of the original find nothing left.
-A shard that recovers is waited for: then it is known which epoch the records belong to.
+Nothing here depends on the broker staying dead. Its position moves in the same transaction as its rows, and a replay
+whose position another one has moved writes nothing (`Overtaken`), so a second run, a second copy of the directory, or a
+later start of the original find nothing left. A shard that recovers is waited for: then it is known which epoch the
+records belong to.
 """
 
 import asyncio
@@ -42,8 +46,9 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Rescued:
-    """`messages`, `ended`: replayed into PostgreSQL, and of these those that had ended. `outcomes`: of messages that are not in this log, come
-    too late to count. `brought`: messages brought to Redis. `left`: records that PostgreSQL does not have yet.
+    """`messages`, `ended`: replayed into PostgreSQL, and of these those that had ended. `outcomes`: of messages that
+    are not in this log, come too late to count. `brought`: messages brought to Redis. `left`: records that PostgreSQL
+    does not have yet.
     """
 
     shard: int
@@ -60,9 +65,11 @@ class Rescued:
 
 
 async def rescue(directory: Path, state: State, urls: StoreUrls, *, dry_run: bool = False, wait_s: float = 60.0) -> AsyncIterator[Rescued]:
-    """Of each shard that has a log here. The directory is held. `wait_s`: for a shard that recovers, and for the flush of what Redis has.
+    """Of each shard that has a log here. The directory is held. `wait_s`: for a shard that recovers, and for the flush
+    of what Redis has.
 
-    Raises MQueueError where a store does not answer, or the broker runs; WalCorrupt (nothing of that shard was replayed), OSError.
+    Raises MQueueError where a store does not answer, or the broker runs; WalCorrupt (nothing of that shard was
+    replayed), OSError.
     """
     for number, path in shards(directory).items():
         found = await asyncio.to_thread(inspect, path, number, state.uuid)
@@ -132,7 +139,9 @@ class _Rescue:
         return self._done
 
     def _lives_over(self, seat: Seat) -> int:
-        """What was enqueued before this sequence and is not in PostgreSQL now never comes. A later life may have another log."""
+        """What was enqueued before this sequence and is not in PostgreSQL now never comes. A later life may have
+        another log.
+        """
         count = self._state.start_count
         return (count if seat.started > count << 40 else count + 1) << 40
 

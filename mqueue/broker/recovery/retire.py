@@ -1,8 +1,9 @@
 """`mqueue wal retire`: gives a node number back, once nothing of its log is needed any more.
 
-The number's row stays in each database, without an owner: what is still numbered under it (the origin of a message, a batch in Redis that no
-log has, a position) stays true, and whoever gets the number begins after it: later sequences (`Identity.begin_after`), and ids above the
-old directory's floor, below which all its ids are, wherever the clocks stand.
+The number's row stays in each database, without an owner: what is still numbered under it (the origin of a message, a
+batch in Redis that no log has, a position) stays true, and whoever gets the number begins after it: later sequences
+(`Identity.begin_after`), and ids above the old directory's floor, below which all its ids are, wherever the clocks
+stand.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ from mqueue.errors import MQueueError
 async def retire(directory: Path, state: State, database_urls: Sequence[str]) -> int:
     """Returns the number that is free now. The directory is held.
 
-    Raises MQueueError, and nothing is changed, where something of the log is not flushed, the broker was heard of within ALONE_S, or the
-    directory is an older copy; WalCorrupt, OSError.
+    Raises MQueueError, and nothing is changed, where something of the log is not flushed, the broker was heard of
+    within ALONE_S, or the directory is an older copy; WalCorrupt, OSError.
     """
     if state.node is None:
         raise MQueueError(f"{directory} has no node number")
@@ -38,7 +39,8 @@ async def retire(directory: Path, state: State, database_urls: Sequence[str]) ->
             for store in stores:
                 await store.open()
                 stack.push_async_callback(store.close)
-            # numbers are given out by shard 0: it forgets this one when all others have, those of a run that broke off included
+            # numbers are given out by shard 0: it forgets this one when all others have, those of a run that broke off
+            # included
             seats = {store.number: await store.seat(state.uuid) for store in stores}
             held = [store for store in reversed(stores) if seats[store.number]] or stores[:1]
             for store in held:

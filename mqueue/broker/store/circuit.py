@@ -1,4 +1,5 @@
-"""A circuit breaker: after failures in a row a store is left alone for a while, then tried by one call. Pure but for the clock.
+"""A circuit breaker: after failures in a row a store is left alone for a while, then tried by one call. Pure but for
+the clock.
 
 closed     calls go through; FAILURES in a row open it
 open       calls are refused at once, for OPEN_S

@@ -1,8 +1,9 @@
-"""Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival while it is hot.
+"""Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival
+while it is hot.
 
-Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts. Whoever ends a lease
-holds the row of its message; whoever begins one holds it too, and the insert into `lease` decides. The clock is that of `tick`, which the
-leader moves: all of this epoch stands on one clock.
+Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts.
+Whoever ends a lease holds the row of its message; whoever begins one holds it too, and the insert into `lease` decides.
+The clock is that of `tick`, which the leader moves: all of this epoch stands on one clock.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -32,7 +33,9 @@ class KeyTaken(Exception):
 
 
 class Clocks(NamedTuple):
-    """µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a little later."""
+    """µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a little
+    later.
+    """
 
     ticked: int
     now: int
@@ -82,7 +85,8 @@ class ColdStore:
     async def _holding(
         self, epoch: int, hint: int, mode: str = "cold", kind: str = "write"
     ) -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
-        """A transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic one: a tick may be late.
+        """A transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic one: a
+        tick may be late.
 
         Raises EpochEnded, StoreLost.
         """
@@ -96,7 +100,9 @@ class ColdStore:
     async def enqueue(
         self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
     ) -> None:
-        """`make`: the messages, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken, and nothing is written."""
+        """`make`: the messages, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken, and
+        nothing is written.
+        """
         async with self._holding(epoch, hint, mode) as (connection, clocks):
             waiting: dict[bytes, int] = {}
             if unique_keys:
@@ -118,7 +124,9 @@ class ColdStore:
     async def fetch(
         self, epoch: int, hint: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int
     ) -> tuple[list[Row], int]:
-        """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their bodies; the clock."""
+        """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their
+        bodies; the clock.
+        """
         async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
             await connection.execute(sql("commit_loosely"))  # a lease that a crash undoes is one that ended early
             await connection.execute(sql("one_fetch"), {"namespace": namespace, "names": list(topics)})
@@ -136,8 +144,8 @@ class ColdStore:
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
     async def cancel(self, epoch: int, hint: int, topics: Mapping[int, str]) -> dict[int, Leased]:
-        """`topics`: `namespace/topic` by id. Those that were there: who had a receipt runs, and its cancellation is asked for; the others are
-        no more.
+        """`topics`: `namespace/topic` by id. Those that were there: who had a receipt runs, and its cancellation is
+        asked for; the others are no more.
         """
         async with self._holding(epoch, hint) as (connection, clocks):
             await connection.execute(
@@ -152,7 +160,9 @@ class ColdStore:
         return {m.id: m for m in there}
 
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
-        """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids renewed."""
+        """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids
+        renewed.
+        """
         async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
             args = {
@@ -161,13 +171,14 @@ class ColdStore:
             }  # fmt: skip
             return {row[0] for row in await (await connection.execute(sql("extend_leases"), args, binary=True)).fetchall()}
 
-    # -- the leader: within its fenced transaction --------------------------------------------------------------------------------
+    # -- the leader: within its fenced transaction ---------------------------------------------------------------------
 
     async def keep(self, leader: LeaderStore, clock: int, wall_us: int) -> tuple[int, int]:
-        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how many leases ended.
+        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how
+        many leases ended.
 
-        `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it goes on to the lesser of
-        them: time that passed while nobody led.
+        `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it
+        goes on to the lesser of them: time that passed while nobody led.
         """
         postgres_us = (await _all(leader.connection, "commit_loosely"))[0][0]
         [(clock,)] = await _all(leader.connection, "tick", clock=max(clock, min(wall_us, postgres_us)))

@@ -1,6 +1,8 @@
-"""What a leader does in its shard's PostgreSQL, on the connection that holds its lock: election, fenced transactions, flush, pages.
+"""What a leader does in its shard's PostgreSQL, on the connection that holds its lock: election, fenced transactions,
+flush, pages.
 
-Raises StoreLost where no answer came (what was asked may have happened), Deposed where the fence says that another epoch or term stands.
+Raises StoreLost where no answer came (what was asked may have happened), Deposed where the fence says that another
+epoch or term stands.
 """
 
 from collections import Counter
@@ -36,13 +38,15 @@ class LeaderStore:
         self._store = store
         self.connection = connection
 
-    # -- election, epochs, fence ---------------------------------------------------------------------------------------------
+    # -- election, epochs, fence ---------------------------------------------------------------------------------------
 
     async def try_lock(self) -> bool:
         return bool((await self.ask("try_lock", key=LEADER_LOCK + self._store.number))[0][0])
 
     async def unseat(self, node: int, silent_s: float) -> bool:
-        """Ends the leader's session where its broker has been silent for so long, or is this one; True if it was one."""
+        """Ends the leader's session where its broker has been silent for so long, or is this one; True if it was
+        one.
+        """
         return bool(await self.ask("unseat", key=LEADER_LOCK + self._store.number, node=node, silent_s=silent_s))
 
     async def raise_term(self, floor: int, node: int) -> int:
@@ -68,7 +72,8 @@ class LeaderStore:
 
     @asynccontextmanager
     async def fenced(self, epoch: int, term: int, *, moves: bool = False) -> AsyncIterator[int]:
-        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty number flushed.
+        """A daemon's transaction: begins by locking the shard row on its epoch and term. Yields N, the last dirty
+        number flushed.
 
         `moves`: it will change that row.
         """
@@ -84,7 +89,7 @@ class LeaderStore:
         except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self._store.number}: {error}") from error
 
-    # -- pages ---------------------------------------------------------------------------------------------------------------
+    # -- pages ---------------------------------------------------------------------------------------------------------
 
     async def refill_page(
         self,
@@ -96,7 +101,9 @@ class LeaderStore:
         limit: int,
         size: int,
     ) -> tuple[list[Row], bytes]:
-        """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the first key left out."""
+        """Rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes; and the
+        first key left out.
+        """
         topic_id = (await self._store.topic_ids([topic]))[topic]
         priority, rank, due, id = record.key_parts(frontier) if frontier else FIRST_PARTS
         args = {
@@ -177,11 +184,13 @@ class LeaderStore:
         return [(row[0], *leased_row(row[:17], *row[17:])) for row in rows]
 
     async def request_keys(self, now: int, limit: int) -> list[tuple[bytes, bytes]]:
-        """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued past Redis."""
+        """Key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were enqueued
+        past Redis.
+        """
         rows = await self.ask("request_keys", now=now, limit=limit)
         return [(h, record.IDEMPOTENCY.pack(id, body, 0, 0, expires, 1, b"r") + ids) for h, body, id, expires, ids in rows]
 
-    # -- flush ---------------------------------------------------------------------------------------------------------------
+    # -- flush ---------------------------------------------------------------------------------------------------------
 
     async def flush(self, epoch: int, term: int, batch: FlushBatch) -> None:
         """One transaction: rows, ends, dead letters, keys, ledger, positions, N and clock. Repeatable."""
@@ -223,7 +232,9 @@ class LeaderStore:
 
 
 def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B) -> tuple[list[Row], B]:
-    """Cuts a page at its limit, or before the first row that came without its payload; says where the next one begins."""
+    """Cuts a page at its limit, or before the first row that came without its payload; says where the next one
+    begins.
+    """
     for n, row in enumerate(rows):
         if n == limit or row[12] is None:
             return [shape(row) for row in rows[:n]], bound(row)

@@ -20,7 +20,9 @@ LOCK = 0x6D71_0001  # any two brokers that start together migrate one after the 
 
 
 def migrate(url: str) -> list[str]:
-    """Applies what is missing; returns the names applied. Raises psycopg.Error, with the database unchanged by the file that failed."""
+    """Applies what is missing; returns the names applied. Raises psycopg.Error, with the database unchanged by the file
+    that failed.
+    """
     with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         connection.execute("CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())")
@@ -37,7 +39,9 @@ def migrate(url: str) -> list[str]:
 
 
 def migrate_all(urls: Sequence[str]) -> Iterator[str]:
-    """All shards, one after the other: `shard: name` for each file applied. Raises NotMigrated for the first that fails."""
+    """All shards, one after the other: `shard: name` for each file applied. Raises NotMigrated for the first that
+    fails.
+    """
     for shard, url in enumerate(urls):
         try:
             applied = migrate(url)

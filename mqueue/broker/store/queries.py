@@ -1,4 +1,6 @@
-"""Loads the SQL: one statement a file, named after the method that runs it; the header says what, why and which index."""
+"""Loads the SQL: one statement a file, named after the method that runs it; the header says what, why and which
+index.
+"""
 
 from functools import cache
 from pathlib import Path

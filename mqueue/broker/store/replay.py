@@ -22,9 +22,10 @@ STATES = {kind: state for state, kind in KINDS.items()}
 
 
 async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool, after: int | None = None) -> None:
-    """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and outcomes of
-    other brokers' messages count no more. `after`: the position they follow. Raises StoreLost; and nothing is written: EpochEnded, where the
-    epoch is another one, or is open and this was not to be late; Overtaken, where the position is another one.
+    """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and
+    outcomes of other brokers' messages count no more. `after`: the position they follow. Raises StoreLost; and nothing
+    is written: EpochEnded, where the epoch is another one, or is open and this was not to be late; Overtaken, where the
+    position is another one.
     """
     ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
     async with store.transaction() as connection:
@@ -50,7 +51,8 @@ async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock:
         await write.write_ledger(connection, ledger)
         if tail.last:
             await write.move_positions(connection, {node: tail.last})
-        # the next epoch's clock begins past what was stamped in this one: the time scan does not look for what was due when it came
+        # the next epoch's clock begins past what was stamped in this one: the time scan does not look for what was due
+        # when it came
         stamped = max((record.open_body(t.body).created_us for t in tail.messages.values()), default=0)
         await connection.execute(sql("move_shard"), {"number": 0, "clock": max(clock, stamped + 1)})
 

@@ -1,7 +1,9 @@
-"""Schedules in a shard's PostgreSQL: how they are edited, by any broker; and how their ticks are enqueued, in one transaction of the leader.
+"""Schedules in a shard's PostgreSQL: how they are edited, by any broker; and how their ticks are enqueued, in one
+transaction of the leader.
 
-Exactly one enqueue for each tick follows from that transaction: rows, ledger and the schedule's next tick become true together or not at all,
-behind the fence of epoch and term. Where the answer to its COMMIT is lost, the next leader reads which of the two it was.
+Exactly one enqueue for each tick follows from that transaction: rows, ledger and the schedule's next tick become true
+together or not at all, behind the fence of epoch and term. Where the answer to its COMMIT is lost, the next leader
+reads which of the two it was.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +24,9 @@ from mqueue.schedule import Schedule
 
 
 class Ticked(NamedTuple):
-    """What the leader decided on a schedule: its messages, the last of its ticks that they are for, and its next tick."""
+    """What the leader decided on a schedule: its messages, the last of its ticks that they are for, and its next
+    tick.
+    """
 
     schedule: Schedule
     rows: list[Row]
@@ -69,7 +73,9 @@ class Editing:
         self._namespace = namespace
 
     async def change(self, name: str, decide: Callable[[Schedule | None], Schedule | None], most: int = 1 << 31) -> Schedule | None:
-        """`decide`: what becomes of this one; None: it stays as it is. Raises TooMany where it is new, and there are `most`."""
+        """`decide`: what becomes of this one; None: it stays as it is. Raises TooMany where it is new, and there are
+        `most`.
+        """
         rows = await _all(self._connection, "schedule", namespace=self._namespace, name=name)
         known = Schedule(*rows[0]) if rows else None
         wanted = decide(known)
@@ -84,7 +90,7 @@ class Editing:
         await _all(self._connection, "delete_schedule", namespace=self._namespace, name=name)
 
 
-# -- the leader ------------------------------------------------------------------------------------------------------------------
+# -- the leader --------------------------------------------------------------------------------------------------------
 
 
 async def is_due(leader: LeaderStore, wall_us: int) -> bool:

@@ -1,4 +1,5 @@
-"""One shard's PostgreSQL: the durable truth. What any broker asks, from pools by kind of work; what a leader does: `leader.py`.
+"""One shard's PostgreSQL: the durable truth. What any broker asks, from pools by kind of work; what a leader does:
+`leader.py`.
 
 Raises StoreLost where no answer came: what was asked may have happened.
 """
@@ -25,8 +26,8 @@ from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Res
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
 CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
-# Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a time
-# each; what is asked.
+# Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
+# time each; what is asked.
 POOLS = {"control": 2, "write": 3, "read": 8}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
@@ -67,7 +68,9 @@ class BrokerRow:
 
 
 class Registered(NamedTuple):
-    """What a broker's numbers must begin after: sequences past `position` and `started`, ids at `id_floor_ms` (since 2024) or later."""
+    """What a broker's numbers must begin after: sequences past `position` and `started`, ids at `id_floor_ms` (since
+    2024) or later.
+    """
 
     node: int
     position: int
@@ -95,14 +98,18 @@ class ShardStore:
         self._timeline = 0  # in which they are these
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
-        """Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so that a long outage makes none long."""
+        """Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so that a long
+        outage makes none long.
+        """
         return AsyncConnectionPool(
             self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
             name=f"shard-{self.number}-{kind}",
         )  # fmt: skip
 
     async def open(self) -> None:
-        """Returns when it is connected: whoever waits for a pool later waits less long than a server that never answers takes."""
+        """Returns when it is connected: whoever waits for a pool later waits less long than a server that never answers
+        takes.
+        """
         try:
             for pool in self._pools.values():
                 await pool.open(wait=False)
@@ -152,7 +159,7 @@ class ShardStore:
         async with self._connection(_kind(statement)) as connection:
             await connection.execute(sql(statement), args)
 
-    # -- who is who ----------------------------------------------------------------------------------------------------------
+    # -- who is who ----------------------------------------------------------------------------------------------------
 
     async def create(self, shards: int) -> None:
         await self._do("create_shard", number=self.number, shards=shards)
@@ -200,7 +207,9 @@ class ShardStore:
         return next(b.position for b in await self.brokers() if b.node == node)
 
     async def bury_orphans(self, node: int, started: int) -> None:
-        """Once all is replayed that this broker has: what still waits for an enqueue of its former lives waits in vain."""
+        """Once all is replayed that this broker has: what still waits for an enqueue of its former lives waits in
+        vain.
+        """
         await self._do("bury_orphans", node=node, started=started)
 
     async def brokers(self) -> list[BrokerRow]:
@@ -209,7 +218,7 @@ class ShardStore:
     async def brokers_in(self, connection: AsyncConnection[Any]) -> list[BrokerRow]:
         return [BrokerRow(*row) for row in await (await connection.execute(sql("brokers"), binary=True)).fetchall()]
 
-    # -- what the engine asks --------------------------------------------------------------------------------------------------
+    # -- what the engine asks ------------------------------------------------------------------------------------------
 
     async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
         """Ids of these topics (`namespace/topic`), made where they are new."""
@@ -288,7 +297,9 @@ class ShardStore:
     async def result_of(
         self, id: int, name: TopicName | None, namespaces: Collection[str] | None, *, values: bool
     ) -> tuple[str, str, int, bytes | None] | None:
-        """Namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these namespaces (None: of any)."""
+        """Namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these namespaces
+        (None: of any).
+        """
         if name is not None:
             namespaces = [name.namespace] if namespaces is None or name.namespace in namespaces else []
         among = None if namespaces is None else list(namespaces)

@@ -1,4 +1,6 @@
-"""`mqueue verify`: does the ledger add up? Per topic, in one moment of its shard's PostgreSQL; what is not flushed yet counts nowhere."""
+"""`mqueue verify`: does the ledger add up? Per topic, in one moment of its shard's PostgreSQL; what is not flushed yet
+counts nowhere.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

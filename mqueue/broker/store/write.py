@@ -1,4 +1,6 @@
-"""What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with it."""
+"""What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with
+it.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,7 +31,9 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Gone:
-    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it; `had_row`: for certain."""
+    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it; `had_row`:
+    for certain.
+    """
 
     id: int
     version: int
@@ -41,7 +45,9 @@ class Gone:
 
 @dataclass(slots=True)
 class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a row."""
+    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
+    row.
+    """
 
     number: int = 0
     clock: int = 0

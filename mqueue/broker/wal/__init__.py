@@ -8,9 +8,9 @@
     ids.py        message ids and sequence numbers, never used twice
     disk.py       the few calls that change a disk, and the seam where tests break them
 
-Rules. Nothing counts before its fdatasync; a failed one is never retried, the log is *broken* from then on. Only the last
-segment may end in a torn record: it is cut, a copy kept. Anything else that does not read stops the start, and nothing is
-deleted. The format: docs/wal-format.md.
+Rules. Nothing counts before its fdatasync; a failed one is never retried, the log is *broken* from then on. Only the
+last segment may end in a torn record: it is cut, a copy kept. Anything else that does not read stops the start, and
+nothing is deleted. The format: docs/wal-format.md.
 """
 
 from mqueue.broker.format.log_record import ENQUEUE, OUTCOME, VOID, LogRecord

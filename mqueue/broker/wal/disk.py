@@ -1,4 +1,6 @@
-"""The few calls that change a disk. Everything durable goes through here, so that a test can fail or stop at each of them."""
+"""The few calls that change a disk. Everything durable goes through here, so that a test can fail or stop at each of
+them.
+"""
 
 import errno
 import os
@@ -104,7 +106,9 @@ def never_full(what: str) -> Iterator[None]:
 
 
 def publish(disk: Disk, path: Path, data: bytes) -> int:
-    """Put a file at `path`, whole or not at all, over any that stood there; durable on return. Returns its descriptor."""
+    """Put a file at `path`, whole or not at all, over any that stood there; durable on return. Returns its
+    descriptor.
+    """
     tmp = path.with_name(path.name + TMP)
     fd = disk.create(tmp)
     try:

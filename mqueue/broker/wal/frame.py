@@ -2,14 +2,14 @@
 
     frame   = length u32 | checksum u32 | body          little-endian
     body    = sequence u64 | epoch u32 | kind u8 | payload
-    length  = bytes of the body; checksum = CRC-32C of the body, carried on from `seed`, the checksum of the segment's header
+    length  = bytes of the body; checksum = CRC-32C of the body, carried on from `seed`: the segment header's checksum
 
-The seed binds a frame to its segment: bytes of an old file on a reused block, or a client's payload that looks like a frame, do
-not pass.
+The seed binds a frame to its segment: bytes of an old file on a reused block, or a client's payload that looks like a
+frame, do not pass.
 
 Version rule: a kind or the layout of a payload never changes its meaning. A new kind, or a new layout, raises
-`segment.VERSION`; a broker reads every version up to its own and refuses a later one, so that it never skips what it cannot
-understand.
+`segment.VERSION`; a broker reads every version up to its own and refuses a later one, so that it never skips what it
+cannot understand.
 """
 
 import re
@@ -31,7 +31,8 @@ PREFIX_SIZE = _PREFIX.size
 FRAME_MIN = PREFIX_SIZE + _HEAD.size
 _LENGTH_MAX = _HEAD.size + PAYLOAD_MAX
 
-# Where a frame can begin: length not 0, its top byte at most 1, top bit of the sequence clear. Cheap, so a search is quick.
+# Where a frame can begin: length not 0, its top byte at most 1, top bit of the sequence clear. Cheap, so a search is
+# quick.
 _CANDIDATE = re.compile(rb"(?s)(?=(?!\0{4})...[\0\1].{11}[\0-\x7f])")
 
 
@@ -83,8 +84,8 @@ def frame_size(prefix: bytes) -> int | None:
 
 
 class Scan:
-    """Iterate once for the frames of `data` from `start`; then `end` says how it ended, at `offset`, after `sequence`, and
-    `reason` why.
+    """Iterate once for the frames of `data` from `start`; then `end` says how it ended, at `offset`, after `sequence`,
+    and `reason` why.
     """
 
     def __init__(self, data: bytes, start: int = 0, seed: int = 0, least: int = 0) -> None:
@@ -115,8 +116,8 @@ class Scan:
 
 
 def following(data: bytes, offset: int, seed: int, least: int) -> int | None:
-    """Offset of a valid frame after the bad one at `offset`, of a sequence not below `least`. First where its length says, then
-    anywhere: the length itself may be wrong.
+    """Offset of a valid frame after the bad one at `offset`, of a sequence not below `least`. First where its length
+    says, then anywhere: the length itself may be wrong.
     """
 
     def valid(at: int) -> bool:

@@ -1,7 +1,8 @@
-"""Whose log it is. A broker is its WAL directory: its uuid, its node number (part of every id it makes), its count of starts.
+"""Whose log it is. A broker is its WAL directory: its uuid, its node number (part of every id it makes), its count of
+starts.
 
-Two processes with one identity would make the same ids and numbers. One directory is locked while in use (`lock`); a copy of it
-is noticed because `broker.json` remembers which directory it was made in.
+Two processes with one identity would make the same ids and numbers. One directory is locked while in use (`lock`); a
+copy of it is noticed because `broker.json` remembers which directory it was made in.
 """
 
 import errno
@@ -28,7 +29,9 @@ RETIRED = "retired.json"  # its name once the node number is free
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
-    """`device`, `filesystem`, `inode`: the directory. A device number may change at a reboot, a filesystem's id seldom does."""
+    """`device`, `filesystem`, `inode`: the directory. A device number may change at a reboot, a filesystem's id seldom
+    does.
+    """
 
     uuid: uuid.UUID
     device: int
@@ -49,8 +52,8 @@ def look(directory: Path) -> State:
 
 @contextmanager
 def held(directory: Path) -> Iterator[State]:
-    """The directory taken as a broker takes it, wherever it was made, and without counting a start. A volume that is mounted read-only cannot
-    be taken, by nobody. Raises WalLocked, WalCorrupt, OSError.
+    """The directory taken as a broker takes it, wherever it was made, and without counting a start. A volume that is
+    mounted read-only cannot be taken, by nobody. Raises WalLocked, WalCorrupt, OSError.
     """
     look(directory)
     try:
@@ -74,7 +77,9 @@ def retire(directory: Path, disk: Disk | None = None) -> None:
 
 
 class Identity:
-    """Changes are durable when a method returns. Methods may come from any thread; all but the properties block on the disk."""
+    """Changes are durable when a method returns. Methods may come from any thread; all but the properties block on the
+    disk.
+    """
 
     def __init__(self, directory: Path, state: State, lock_fd: int, disk: Disk) -> None:
         self.directory = directory
@@ -123,7 +128,9 @@ class Identity:
 
     @property
     def id_floor_ms(self) -> int:
-        """No id was ever made for this millisecond (since the epoch of ids) or a later one, unless reserved by this process."""
+        """No id was ever made for this millisecond (since the epoch of ids) or a later one, unless reserved by this
+        process.
+        """
         return self._state.id_floor_ms
 
     def shard_directory(self, shard: int) -> Path:
@@ -139,7 +146,8 @@ class Identity:
             self._change(node=node)
 
     def begin_after(self, sequence: int, id_floor_ms: int) -> None:
-        """Others may have used this number before, or this directory was restored from an older copy: begin after what they used.
+        """Others may have used this number before, or this directory was restored from an older copy: begin after what
+        they used.
 
         Raises WalFull, WalBroken.
         """

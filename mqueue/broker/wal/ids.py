@@ -3,8 +3,9 @@
     id        = 41 bits of ms since 2024 | 10 of node | 12 of count within the ms      63 bits, growing
     sequence  = start count << 40 | counter
 
-Ids never go back, whatever the wall clock does: a *tick* (ms << 12 | count) only moves on, past the clock when need be. Across
-restarts too: ids are made only below a floor that is durable in the identity, and a new process begins at that floor.
+Ids never go back, whatever the wall clock does: a *tick* (ms << 12 | count) only moves on, past the clock when need be.
+Across restarts too: ids are made only below a floor that is durable in the identity, and a new process begins at that
+floor.
 """
 
 from typing import Protocol
@@ -38,8 +39,8 @@ class IdSource:
         self._tick = identity.id_floor_ms << COUNT_BITS  # the next one free
 
     def take(self, n: int) -> list[int]:
-        """`n` new ids, growing. Blocks on the disk only when `renew` did not come in time. Raises OverflowError past the year
-        2093.
+        """`n` new ids, growing. Blocks on the disk only when `renew` did not come in time. Raises OverflowError past
+        the year 2093.
         """
         if n == 0:
             return []  # a batch without enqueues must not need room on the disk

@@ -1,8 +1,8 @@
 """ShardLog: the log of one shard on this broker's disk.
 
-`commit` makes a record durable, in the log's own thread; `append` only writes, from the event loop, in about 10 µs: it is
-durable with the next commit, or once the kernel has written it. One lock orders their writes. Only the log's thread changes the
-active segment, so what a commit wrote is what it syncs.
+`commit` makes a record durable, in the log's own thread; `append` only writes, from the event loop, in about 10 µs: it
+is durable with the next commit, or once the kernel has written it. One lock orders their writes. Only the log's thread
+changes the active segment, so what a commit wrote is what it syncs.
 """
 
 import asyncio
@@ -56,10 +56,11 @@ class ShardLog:
         keep_s: float = KEEP_S,
         disk: Disk | None = None,
     ) -> "ShardLog":
-        """Open or create the log in `directory`, the shard's own. Raises WalCorrupt (nothing was changed), WalFull, WalBroken.
+        """Open or create the log in `directory`, the shard's own. Raises WalCorrupt (nothing was changed), WalFull,
+        WalBroken.
 
-        The last segment is always written anew: after a crash its pages may be in the cache only, and an fsync of an inherited
-        file would not tell of an earlier failure. What counts from here on is durable.
+        The last segment is always written anew: after a crash its pages may be in the cache only, and an fsync of an
+        inherited file would not tell of an earlier failure. What counts from here on is durable.
         """
         disk = disk or OsDisk()
         try:
@@ -133,8 +134,8 @@ class ShardLog:
             self._rotating = False
 
     def _rotate(self) -> None:
-        """Seal the active segment and begin the next. All of the old one is durable before the new one appears, so only a last
-        segment can be torn. Most of it is synced before the lock is taken, since appends wait for that.
+        """Seal the active segment and begin the next. All of the old one is durable before the new one appears, so only
+        a last segment can be torn. Most of it is synced before the lock is taken, since appends wait for that.
         """
         try:
             hit("wal.rotate")
@@ -176,7 +177,8 @@ class ShardLog:
     # -- reading
 
     def records(self, after: int) -> Iterator[LogRecord]:
-        """Every record of a sequence above `after`, in order, those appended meanwhile included, a chunk in memory at a time.
+        """Every record of a sequence above `after`, in order, those appended meanwhile included, a chunk in memory at a
+        time.
 
         Raises WalCorrupt, OSError.
         """
@@ -199,7 +201,8 @@ class ShardLog:
     # -- removing
 
     def remove_flushed(self, position: int, now: float) -> int:
-        """Remove the segments, never the active one, of which all was flushed (≤ `position`) `keep_s` ago. Returns how many.
+        """Remove the segments, never the active one, of which all was flushed (≤ `position`) `keep_s` ago. Returns how
+        many.
 
         `now`: monotonic seconds. One by one from the front, each durable, so that no gap can appear. Raises WalBroken.
         """

@@ -1,12 +1,13 @@
-"""`mqueue wal quarantine`: a log with a bad record among good ones is set aside, and a new one with the good ones takes its place.
+"""`mqueue wal quarantine`: a log with a bad record among good ones is set aside, and a new one with the good ones takes
+its place.
 
     1. write the new log into shard-<k>.fresh, all of it durable
     2. rename it to shard-<k>.mended: from here on it is whole
     3. rename shard-<k> to shard-<k>.quarantine-<n>
     4. rename shard-<k>.mended to shard-<k>
 
-A crash before 3 leaves the old log, which still does not start; after it the new one, and whoever opens it does step 4 (`finish`). No byte of
-the old log is changed.
+A crash before 3 leaves the old log, which still does not start; after it the new one, and whoever opens it does step 4
+(`finish`). No byte of the old log is changed.
 """
 
 import shutil
@@ -53,7 +54,8 @@ def losses(directory: Path, shard: int, identity: uuid.UUID) -> Loss:
 
 
 def quarantine(directory: Path, shard: int, identity: uuid.UUID, *, segment_max: int = SEGMENT_MAX, disk: Disk | None = None) -> Path:
-    """Put a log of what reads in the place of this shard's; returns where the old one is now. The broker's directory must be held.
+    """Put a log of what reads in the place of this shard's; returns where the old one is now. The broker's directory
+    must be held.
 
     Raises WalNewer, OSError.
     """
@@ -86,7 +88,9 @@ def finish(directory: Path, disk: Disk) -> None:
 
 
 def _segments(directory: Path, shard: int, identity: uuid.UUID, segment_max: int) -> Iterator[tuple[Header, bytes]]:
-    """The records that read, in new segments. One that came twice, in a block that was written at two places, comes once."""
+    """The records that read, in new segments. One that came twice, in a block that was written at two places, comes
+    once.
+    """
     header: Header | None = None
     frames = bytearray()
     last = 0

@@ -1,7 +1,7 @@
 """Read a log as a crash left it and judge it (`inspect`, changes nothing), then make it fit for appending (`mend`).
 
-Only the last segment may end in a torn record: a segment is made durable before the next one appears, so a bad end in an
-earlier one is damage. So is a missing number: segments go from the front, one by one.
+Only the last segment may end in a torn record: a segment is made durable before the next one appears, so a bad end in
+an earlier one is damage. So is a missing number: segments go from the front, one by one.
 """
 
 import uuid
@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`sealed`: every segment but the last. Of the last: `frames` good bytes after its header, `torn` the bytes behind them.
+    """`sealed`: every segment but the last. Of the last: `frames` good bytes after its header, `torn` the bytes behind
+    them.
 
     `segment` is None for a log without any; a last file too short for a header has a fresh one and is torn as a whole.
     """
@@ -95,8 +96,8 @@ def _scan(directory: Path, number: int, shard: int, identity: uuid.UUID, before:
 def mend(disk: Disk, directory: Path, found: Found, fresh: Header) -> Writer:
     """Cut the torn tail, a copy kept, and write the last segment anew; or begin a new log. All durable on return.
 
-    Each step can be repeated: a crash on the way leaves the old segment or the new one. Where there is no room for a second copy, it is
-    written over itself: only the part of a torn tail still needs some.
+    Each step can be repeated: a crash on the way leaves the old segment or the new one. Where there is no room for a
+    second copy, it is written over itself: only the part of a torn tail still needs some.
     """
     for left in directory.glob("*" + TMP):
         disk.unlink(left)

@@ -1,4 +1,6 @@
-"""`mqueue wal inspect` and `mqueue wal verify`: what a broker's directory holds, as lines for people. Both only read; a broker may run."""
+"""`mqueue wal inspect` and `mqueue wal verify`: what a broker's directory holds, as lines for people. Both only read; a
+broker may run.
+"""
 
 import fcntl
 import os
@@ -39,7 +41,9 @@ def _counted(kinds: "Counter[str]") -> str:
 
 
 def verify(directory: Path) -> tuple[list[str], bool]:
-    """A line per shard, or per damage of it; and whether all is sound: then a broker starts on it. Raises as `inspect_lines`."""
+    """A line per shard, or per damage of it; and whether all is sound: then a broker starts on it. Raises as
+    `inspect_lines`.
+    """
     state = look(directory)
     lines: list[str] = []
     sound = True

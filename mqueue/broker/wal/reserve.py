@@ -1,7 +1,8 @@
 """The reserve: some of the volume that the log may not use, kept so that a start can finish on a full one.
 
-A start needs a little room: the identity is written anew, a torn tail is put aside. Where there is none the reserve is given up for it; what is
-left of it is taken back when the logs are open, and the rest by itself when the volume has room again.
+A start needs a little room: the identity is written anew, a torn tail is put aside. Where there is none the reserve is
+given up for it; what is left of it is taken back when the logs are open, and the rest by itself when the volume has
+room again.
 """
 
 import os
@@ -50,7 +51,9 @@ class Reserve:
         return start()
 
     def keep(self) -> bool:
-        """Make it whole where that leaves the log as much again; True when it is. After a start that needed it: of what is there."""
+        """Make it whole where that leaves the log as much again; True when it is. After a start that needed it: of what
+        is there.
+        """
         try:
             held, volume = self.bytes, os.statvfs(self._path.parent)
         except OSError:

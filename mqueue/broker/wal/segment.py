@@ -1,10 +1,10 @@
 """One file of a log: a header, then frames. `%016x.wal`, by a number that grows by one.
 
-    header = "MQWAL\\0" | version u16 | shard u32 | identity 16 bytes | first u64 | checksum u32     little-endian, 40 bytes
+    header = "MQWAL\\0" | version u16 | shard u32 | identity 16 bytes | first u64 | checksum u32, little-endian, 40 bytes
 
-`first`: the greatest sequence in the files before it, so no record here has a lower one. The checksum, CRC-32C of the 36 bytes
-before it, seeds that of every frame. A segment appears under its name whole and durable (`disk.publish`): one without a header
-was never used.
+`first`: the greatest sequence in the files before it, so no record here has a lower one. The checksum, CRC-32C of the
+36 bytes before it, seeds that of every frame. A segment appears under its name whole and durable (`disk.publish`): one
+without a header was never used.
 """
 
 import re
@@ -117,7 +117,8 @@ class Writer:
 
     @classmethod
     def overwrite(cls, disk: Disk, path: Path, header: Header, frames: bytes, last: int) -> "Writer":
-        """As `create` where the disk has no room for a second copy: the same bytes written over themselves, what follows them cut off.
+        """As `create` where the disk has no room for a second copy: the same bytes written over themselves, what
+        follows them cut off.
 
         A crash meanwhile leaves the file as it was, or cut. Raises OSError: EIO once something was written.
         """
@@ -133,7 +134,9 @@ class Writer:
         return cls(disk, disk.open(path, append=True), Segment(path, int(path.stem, 16), header, len(data), last))
 
     def append(self, frame: bytes, sequence: int) -> None:
-        """Whole or not at all. Raises the OSError of the write; EIO when the part that was written cannot be cut away."""
+        """Whole or not at all. Raises the OSError of the write; EIO when the part that was written cannot be cut
+        away.
+        """
         try:
             write_all(self._disk, self._fd, frame)
         except OSError:

@@ -1,7 +1,8 @@
-"""Reads a log to its end whatever is wrong with it, and says what: for people, and for `quarantine.py`. Changes nothing.
+"""Reads a log to its end whatever is wrong with it, and says what: for people, and for `quarantine.py`. Changes
+nothing.
 
-`recovery.py` stops at the first thing that a crash cannot have left; this goes on behind it. Each record still needs its checksum and a
-sequence not below the one before it; so the two agree on which log is sound.
+`recovery.py` stops at the first thing that a crash cannot have left; this goes on behind it. Each record still needs
+its checksum and a sequence not below the one before it; so the two agree on which log is sound.
 """
 
 import re
@@ -23,8 +24,9 @@ _SHARD = re.compile(rf"shard-(\d+)(?:{re.escape(MENDED)})?")
 
 @dataclass(slots=True)
 class Damage:
-    """Bytes [offset, end) of a file that are no record, or a place where records are missing. `before`, `after`: the sequences of the records
-    around it (0, None: there is none). Records of these two may be among what is lost, since a batch has one sequence.
+    """Bytes [offset, end) of a file that are no record, or a place where records are missing. `before`, `after`: the
+    sequences of the records around it (0, None: there is none). Records of these two may be among what is lost, since a
+    batch has one sequence.
     """
 
     path: Path
@@ -42,8 +44,8 @@ class Damage:
 
 @dataclass(slots=True)
 class Part:
-    """One file: its records; `first`: the greatest sequence before it, as its header tells; `torn`: bytes at the end of a last file that are
-    no record, as a crash leaves them; `damages`: what is wrong in it, or before it.
+    """One file: its records; `first`: the greatest sequence before it, as its header tells; `torn`: bytes at the end of
+    a last file that are no record, as a crash leaves them; `damages`: what is wrong in it, or before it.
     """
 
     path: Path
@@ -68,8 +70,8 @@ def shards(directory: Path) -> dict[int, Path]:
 
 
 def survey(directory: Path, shard: int, identity: uuid.UUID) -> Iterator[Part]:
-    """Each file in order, one in memory at a time; `after` of a damage is known when the next records were read. A file that a running broker
-    removes meanwhile, because it is flushed, is passed by.
+    """Each file in order, one in memory at a time; `after` of a damage is known when the next records were read. A file
+    that a running broker removes meanwhile, because it is flushed, is passed by.
 
     Raises OSError; WalNewer for a file of a later format version, which is no damage.
     """
@@ -141,7 +143,9 @@ class _Reader:
         return goes_on
 
     def _header(self, part: Part, data: bytes) -> Header | None:
-        """Where it is damaged: one under whose seed a record reads. None: there is none, or the file is another log's."""
+        """Where it is damaged: one under whose seed a record reads. None: there is none, or the file is another
+        log's.
+        """
         try:
             header = Header.decode(data[:HEADER_SIZE], part.path)
         except WalNewer:

@@ -1,4 +1,5 @@
-"""Django's own tasks (`django.tasks`, Django 6) on mqueue: `TASKS = {"default": {"BACKEND": "mqueue.contrib.django.MQueueBackend"}}`.
+"""Django's own tasks (`django.tasks`, Django 6) on mqueue: `TASKS = {"default": {"BACKEND":
+"mqueue.contrib.django.MQueueBackend"}}`.
 
 backend.py      enqueues: what Django says, in our words
 options.py      its OPTIONS

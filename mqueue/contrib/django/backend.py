@@ -69,7 +69,8 @@ class MQueueBackend(BaseTaskBackend):
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
         """Raises InvalidTask for a call that cannot be sent, before any transaction ends.
 
-        What else keeps a transaction's tasks from being sent (the broker is away, say) `atomic()` raises, when it has committed.
+        What else keeps a transaction's tasks from being sent (the broker is away, say) `atomic()` raises, when it has
+        committed.
         """
         self.validate_task(task)
         result = results.made(task, f"uncommitted-{get_random_string(32)}", self.alias, args, kwargs, TaskResultStatus.READY)

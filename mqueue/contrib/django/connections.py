@@ -1,8 +1,9 @@
 """Whose database connections a job uses. Django keeps them by thread.
 
-A `def` task has the thread of the worker that runs it, which keeps its connections as long as CONN_MAX_AGE says, as with requests. An
-`async def` task asks the database through one thread of asgiref's, which all code of the loop shares, and its connection with it: so that
-no job ends or changes the connection of another, each gets a thread of its own, as each request under ASGI does.
+A `def` task has the thread of the worker that runs it, which keeps its connections as long as CONN_MAX_AGE says, as
+with requests. An `async def` task asks the database through one thread of asgiref's, which all code of the loop shares,
+and its connection with it: so that no job ends or changes the connection of another, each gets a thread of its own, as
+each request under ASGI does.
 
 In a test jobs may run in the test's own thread: the connections that it uses stay as they are.
 """

@@ -1,4 +1,5 @@
-"""The tasks of this process, by their paths: those of all backends, since `using(backend=…)` sends any of them through any backend.
+"""The tasks of this process, by their paths: those of all backends, since `using(backend=…)` sends any of them through
+any backend.
 
 Nothing is imported on a message's word.
 """

@@ -1,4 +1,6 @@
-"""`OPTIONS` of a backend, checked when it is made: a broker would refuse the messages when the transaction has committed."""
+"""`OPTIONS` of a backend, checked when it is made: a broker would refuse the messages when the transaction has
+committed.
+"""
 
 from typing import Annotated, Any, cast
 

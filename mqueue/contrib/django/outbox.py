@@ -1,4 +1,6 @@
-"""What a transaction enqueues is sent when it has committed, in one go: all but what was enqueued in a savepoint that was rolled back."""
+"""What a transaction enqueues is sent when it has committed, in one go: all but what was enqueued in a savepoint that
+was rolled back.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +22,9 @@ Send = Callable[[list[Due]], None]
 class Outbox:
     """Of one transaction and one backend. It is nowhere but among the transaction's hooks, and goes where they go.
 
-    Which tasks were rolled back shows only when Django runs the hooks. So each task has a hook that gathers it, which the rollback of
-    a savepoint around it takes away, and behind it one that sends, which none takes away; only the last of those does.
+    Which tasks were rolled back shows only when Django runs the hooks. So each task has a hook that gathers it, which
+    the rollback of a savepoint around it takes away, and behind it one that sends, which none takes away; only the last
+    of those does.
     """
 
     def __init__(self, alias: str, send: Send) -> None:

@@ -1,7 +1,7 @@
 """Django's results: from the state of a message, from its dead letter, from what a task that is done has left (`Kept`).
 
-Of what has not succeeded a broker knows less than Django asks: not who ran it and when, and of its errors the last. There times are None, and
-workers UNKNOWN, as many as there were attempts.
+Of what has not succeeded a broker knows less than Django asks: not who ran it and when, and of its errors the last.
+There times are None, and workers UNKNOWN, as many as there were attempts.
 """
 
 import builtins
@@ -99,7 +99,9 @@ def as_queued(task: Task, alias: str, queue: str, priority: int, run_after: date
 
 
 def error_of(text: str) -> TaskError:
-    """Of a message's error: class and text, an empty line, the traceback. What no exception was (a lease that ended) is JobFailed."""
+    """Of a message's error: class and text, an empty line, the traceback. What no exception was (a lease that ended) is
+    JobFailed.
+    """
     found = _CLASS.match(text)
     path = _class_path(found[1]) if found is not None else None
     if path is None:

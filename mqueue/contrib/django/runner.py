@@ -1,4 +1,6 @@
-"""Runs Django's tasks. A message names one; only those that the worker's modules define are run, none is imported on a message's word."""
+"""Runs Django's tasks. A message names one; only those that the worker's modules define are run, none is imported on a
+message's word.
+"""
 
 import os
 import socket
@@ -29,7 +31,9 @@ class UnknownTask(LookupError):
 
 
 class Runners:
-    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of Django's signals."""
+    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of
+    Django's signals.
+    """
 
     def __init__(self, app: MQueue, alias: str, queues: Sequence[str], sender: type, options: Options) -> None:
         self._alias = alias

@@ -1,8 +1,8 @@
 """A broker in memory, with the methods of `Client`, on a clock that is passed in.
 
-It keeps what users of the API can see: strict key order, delays, leases and receipts, attempts and backoff, dead letters, TTL,
-idempotency keys, results. It keeps nothing for long, and knows no durability, quotas, schedules or waiting: a fetch that finds nothing
-says so at once. `tests/conformance` holds it against the real broker.
+It keeps what users of the API can see: strict key order, delays, leases and receipts, attempts and backoff, dead
+letters, TTL, idempotency keys, results. It keeps nothing for long, and knows no durability, quotas, schedules or
+waiting: a fetch that finds nothing says so at once. `tests/conformance` holds it against the real broker.
 """
 
 import math
@@ -33,7 +33,9 @@ _unpack = msgspec.msgpack.Decoder(wire.EnqueueItem).decode
 
 
 class MemoryBroker(Unscheduled):
-    """Not for several threads. Everything happens at the time that `clock` shows; backoff is not shortened by chance."""
+    """Not for several threads. Everything happens at the time that `clock` shows; backoff is not shortened by
+    chance.
+    """
 
     def __init__(self, clock: Clock, *, first_id: int = 1) -> None:
         self._clock = clock

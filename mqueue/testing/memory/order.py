@@ -1,7 +1,7 @@
 """Who comes next in the broker in memory, without a look at all there is.
 
-Two heaps of hints: who is due, by key, and who comes later, by time. Whatever changes a message leaves a new hint (a lease that ends has
-one since it began); an old one that is no longer true is dropped when it comes up.
+Two heaps of hints: who is due, by key, and who comes later, by time. Whatever changes a message leaves a new hint (a
+lease that ends has one since it began); an old one that is no longer true is dropped when it comes up.
 """
 
 from collections.abc import Callable, Container

@@ -1,7 +1,7 @@
 """Jobs in processes of their own: what they enqueue goes to the test's namespace too, and the test hears of it.
 
-The worker starts them with `main` in place of `child.main`; what that needs to know is in their environment. They write the
-ids of what they have enqueued to a file before their job ends.
+The worker starts them with `main` in place of `child.main`; what that needs to know is in their environment. They write
+the ids of what they have enqueued to a file before their job ends.
 """
 
 import os

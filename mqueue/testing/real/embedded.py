@@ -59,7 +59,8 @@ def running() -> Iterator[Endpoint]:
 
 
 class TestBroker:
-    """What a test sees of it: `url`, `token`, `client`, and the `namespace` that all its enqueues go to, whatever the tasks say.
+    """What a test sees of it: `url`, `token`, `client`, and the `namespace` that all its enqueues go to, whatever the
+    tasks say.
 
     `enqueued`: ids, in order.
     """
@@ -79,7 +80,9 @@ class TestBroker:
 
     @contextmanager
     def connected(self) -> Iterator["TestBroker"]:
-        """Every app enqueues here meanwhile, also in the processes of jobs. At the end nothing is left in the namespace."""
+        """Every app enqueues here meanwhile, also in the processes of jobs. At the end nothing is left in the
+        namespace.
+        """
         asked, asked_async = Here(self.client, self.namespace), AsyncHere(self.url, self.token, self.namespace)
 
         async def async_client(producer: Producer) -> AsyncHere:
@@ -107,12 +110,13 @@ class TestBroker:
         return self.client.dead_letters(topic, namespace=self.namespace)
 
     def run_until_idle(self, *apps: MQueue, timeout: float = 30.0, horizon: float = 5.0, **options: Any) -> Worker:
-        """Run a worker until all that was enqueued in this test has ended, also what jobs enqueue and what is tried again.
+        """Run a worker until all that was enqueued in this test has ended, also what jobs enqueue and what is tried
+        again.
 
-        It has the tasks of `apps`, by default of those that have enqueued; without any there is nothing to run. What is delayed by more than
-        `horizon` seconds is left.
-        `options`: of `Worker`. The worker runs in a thread, on a loop of its own, and is returned for its `counts`. Raises
-        TimeoutError, which says what was left, and what `Worker` does.
+        It has the tasks of `apps`, by default of those that have enqueued; without any there is nothing to run. What is
+        delayed by more than `horizon` seconds is left. `options`: of `Worker`. The worker runs in a thread, on a loop
+        of its own, and is returned for its `counts`. Raises TimeoutError, which says what was left, and what `Worker`
+        does.
         """
         with ThreadPoolExecutor(1, "mqueue-test") as beside:
             work = self.run_until_idle_async(*apps, timeout=timeout, horizon=horizon, **options)

@@ -1,7 +1,9 @@
-"""The broker of a test run ends with the run, also where that is killed and can end nothing: else broker, PostgreSQL and Valkey lived on.
+"""The broker of a test run ends with the run, also where that is killed and can end nothing: else broker, PostgreSQL
+and Valkey lived on.
 
-A process of its own holds one end of a pipe. When nobody holds the other any more, the run is over: it has the broker stop, as far as there
-is one still, and removes its folder. This file runs by itself, with nothing but the standard library. It needs /proc.
+A process of its own holds one end of a pipe. When nobody holds the other any more, the run is over: it has the broker
+stop, as far as there is one still, and removes its folder. This file runs by itself, with nothing but the standard
+library. It needs /proc.
 """
 
 import os

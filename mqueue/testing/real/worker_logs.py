@@ -1,4 +1,6 @@
-"""What a worker in a test logs is the standard library's to show or to keep: pytest does so, and `capsys` is left to the handlers."""
+"""What a worker in a test logs is the standard library's to show or to keep: pytest does so, and `capsys` is left to
+the handlers.
+"""
 
 import logging
 from collections.abc import Iterator

@@ -1,9 +1,10 @@
 """A call of a task as bytes: JSON `{"task": name, "args": […], "kwargs": {…}}`.
 
-Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models; the worker
-turns each back into the type its parameter is annotated with; a result is JSON as well, and comes back by the annotation of the
-return. Data never chooses what is imported or built: only the annotations do. What the worker would bury, or have as something
-else (`kinds.py`), is refused where it is enqueued; the worker itself takes "5" for an int, from producers that are not Python.
+Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models;
+the worker turns each back into the type its parameter is annotated with; a result is JSON as well, and comes back by
+the annotation of the return. Data never chooses what is imported or built: only the annotations do. What the worker
+would bury, or have as something else (`kinds.py`), is refused where it is enqueued; the worker itself takes "5" for an
+int, from producers that are not Python.
 """
 
 import inspect
@@ -50,7 +51,9 @@ class Envelope(msgspec.Struct):
 
 
 def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, steady: bool = False) -> bytes:
-    """Raises TypeError for a value that has no JSON form. `steady`: the same bytes in every process, whatever order a set has there."""
+    """Raises TypeError for a value that has no JSON form. `steady`: the same bytes in every process, whatever order a
+    set has there.
+    """
     return _as_json(Envelope(name, list(args), dict(kwargs)), _encode_steadily if steady else None)
 
 
@@ -99,7 +102,8 @@ def decode(payload: bytes) -> Envelope:
 
 
 class Shape:
-    """The parameters of one function: does a call fit, what types do its arguments have. Annotations are read at first use.
+    """The parameters of one function: does a call fit, what types do its arguments have. Annotations are read at first
+    use.
 
     `returns`: what it returns is kept, so that its type counts as well.
     """
@@ -112,7 +116,9 @@ class Shape:
         self._defaults: dict[str, Any] | None = None
 
     def pack(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """This call of task `name` as bytes. Raises TypeError, naming task and argument, for one that no worker could run."""
+        """This call of task `name` as bytes. Raises TypeError, naming task and argument, for one that no worker could
+        run.
+        """
         try:
             self.prepare()
         except TypeError as error:
@@ -127,8 +133,8 @@ class Shape:
         return payload
 
     def identity(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The same for calls that mean the same: given by place or by name, with a default or without, 1 or 1.0 for a float. Of one that
-        fits.
+        """The same for calls that mean the same: given by place or by name, with a default or without, 1 or 1.0 for a
+        float. Of one that fits.
         """
         if not self._fits_plainly(args, kwargs):
             call = decode(encode(name, args, kwargs, steady=True))
@@ -161,7 +167,9 @@ class Shape:
             raise Misfit(f"{self._name(where)} does not fit: {changed}")
 
     def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits: it was bound.)"""
+        """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits:
+        it was bound.)
+        """
         for index, value in enumerate(args):
             target = self._exact[index] if index < len(self._exact) else self._exact_rest
             if target is not None and type(value) is not target:
@@ -183,7 +191,9 @@ class Shape:
         return ""
 
     def prepare(self) -> "Shape":
-        """Read the annotations. Raises TypeError when one cannot be resolved, or is no type that an argument may have."""
+        """Read the annotations. Raises TypeError when one cannot be resolved, or is no type that an argument may
+        have.
+        """
         if not self._ready:
             with _reading:
                 if not self._ready:
@@ -316,7 +326,9 @@ class Shape:
 
 
 class ItemShape(Shape):
-    """Of a function that takes a list of items, where each message is a call with one item. Raises TypeError for any other function."""
+    """Of a function that takes a list of items, where each message is a call with one item. Raises TypeError for any
+    other function.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)

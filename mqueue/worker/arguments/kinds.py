@@ -1,8 +1,8 @@
 """The types that arguments and results may have: can JSON carry one, and does a value of it come back as it was?
 
-What would arrive as something else (a Decimal as a float, a field at its default) is refused where it is given. Some of it is meant: a
-value in its JSON form for the type that it is annotated with, an int for a float, any sequence for a list. Where the type is
-Any, a value comes as JSON has it.
+What would arrive as something else (a Decimal as a float, a field at its default) is refused where it is given. Some of
+it is meant: a value in its JSON form for the type that it is annotated with, an int for a float, any sequence for a
+list. Where the type is Any, a value comes as JSON has it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,8 +16,8 @@ from msgspec import inspect as read
 
 from mqueue.worker.arguments import models
 
-# Each value of them comes back from JSON as it was, unless it has no JSON form at all. (A datetime may have an odd offset.)
-# What is within a bare list or dict has no type to come back in.
+# Each value of them comes back from JSON as it was, unless it has no JSON form at all. (A datetime may have an odd
+# offset.) What is within a bare list or dict has no type to come back in.
 EXACT = frozenset({str, int, float, bool, NoneType, bytes, UUID, Decimal, list, dict})
 ADVICE = (
     "annotate it with types that JSON tells apart (structs by `tag=True`, pydantic models by a RootModel with a discriminator), or with Any: "

@@ -71,7 +71,9 @@ def _alike(given: Any, back: Any) -> bool:
 
 
 def _is_form(given: Any, back: Any) -> bool:
-    """A default that pydantic has not looked at, like 0 for a float, or "0.19" for a Decimal. A text of a kind of its own is one too."""
+    """A default that pydantic has not looked at, like 0 for a float, or "0.19" for a Decimal. A text of a kind of its
+    own is one too.
+    """
     if type(given) in (int, float, bool):
         return not isinstance(back, FORMS) or bool(given == back)
     if type(given) in FORMS:

@@ -32,7 +32,9 @@ class Absence:
             self._timer.cancel()
 
     def longest_s(self, since: float) -> float:
-        """The longest one that was not over at `since`, in seconds; also one that is only just ending, of which the timer does not know yet."""
+        """The longest one that was not over at `since`, in seconds; also one that is only just ending, of which the
+        timer does not know yet.
+        """
         return max([self._late_s(self.now()), *(seconds for ended, seconds in self._past if ended >= since)])
 
     def _late_s(self, now: float) -> float:

@@ -1,20 +1,22 @@
 """Fetches for free slots, and settles what ended: both ride in one `POST /poll`.
 
-A *quick* poll brings settles and asks, without waiting, for as many messages as there are free slots. It goes out when a
-quarter of the slots has ended, when nothing runs any more, or COLLECT_S after the first settle: so quick jobs share requests,
-and slow ones are settled at once. A lane that gave all it was asked for is *hungry* (there may be more) and is asked again so.
+A *quick* poll brings settles and asks, without waiting, for as many messages as there are free slots. It goes out when
+a quarter of the slots has ended, when nothing runs any more, or COLLECT_S after the first settle: so quick jobs share
+requests, and slow ones are settled at once. A lane that gave all it was asked for is *hungry* (there may be more) and
+is asked again so.
 
-A *waiting* poll goes out for a lane that gave less: it has the lane's free slots, carries no settles, and comes back with the
-first message. What ends meanwhile is settled by quick polls beside it.
+A *waiting* poll goes out for a lane that gave less: it has the lane's free slots, carries no settles, and comes back
+with the first message. What ends meanwhile is settled by quick polls beside it.
 
-A batch is one slot, its topic a lane of its own: a poll for it asks for a whole batch. What is missing then comes by more polls until
-`batch_wait` has passed; they take no slot, since what they bring belongs to the batch that has one.
+A batch is one slot, its topic a lane of its own: a poll for it asks for a whole batch. What is missing then comes by
+more polls until `batch_wait` has passed; they take no slot, since what they bring belongs to the batch that has one.
 
-Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. A lane whose poll gets no
-answer is left alone for a growing pause, and so are settles (`settles.py`), each by themselves: one shard that is away does not hold up the
-others. (A settle sent twice is `gone` or `stale`: harmless.)
+Slots asked for are taken until the answer is there, so the worker never holds a message that it cannot start. A lane
+whose poll gets no answer is left alone for a growing pause, and so are settles (`settles.py`), each by themselves: one
+shard that is away does not hold up the others. (A settle sent twice is `gone` or `stale`: harmless.)
 
-What comes while the loop does not turn (`absence.py`) for a third of its lease goes back at once: it may be another's by now.
+What comes while the loop does not turn (`absence.py`) for a third of its lease goes back at once: it may be another's
+by now.
 """
 
 import asyncio
@@ -52,10 +54,12 @@ Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
 
 
 class Fetcher:
-    """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job, status)`.
+    """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job,
+    status)`.
 
-    `status`: the broker's verdict, None where it would not take the settle. `refused(error)`: it does not take the token.
-    `gathered(lane, messages)`, for a lane of batches: how many more its batch wants. `complete(lane)`: begin it with what there is.
+    `status`: the broker's verdict, None where it would not take the settle. `refused(error)`: it does not take the
+    token. `gathered(lane, messages)`, for a lane of batches: how many more its batch wants. `complete(lane)`: begin it
+    with what there is.
     """
 
     def __init__(
@@ -184,7 +188,9 @@ class Fetcher:
 
     @property
     def _free(self) -> int:
-        """Slots for new messages. Settles that pile up (the broker does not take them) count, so that they stay bounded."""
+        """Slots for new messages. Settles that pile up (the broker does not take them) count, so that they stay
+        bounded.
+        """
         piled_up = max(0, len(self._settles) - self._concurrency)
         return 0 if self._closed else max(0, self._concurrency - self._running - self._asked - piled_up)
 
@@ -386,7 +392,9 @@ class Fetcher:
         return self._settled(end.job, None)
 
     def _without_answer(self, error: Exception, lane: Lane | None, batch: list[End]) -> None:
-        """Of a poll with settles and a fetch the settles are tried by themselves: then it shows which of them it was."""
+        """Of a poll with settles and a fetch the settles are tried by themselves: then it shows which of them it
+        was.
+        """
         told = error if isinstance(error, MQueueError) else Unavailable(repr(error))
         if isinstance(told, Unauthorized | Forbidden | NotFound) and not self._greeted:
             self._refused(told)

@@ -15,7 +15,9 @@ class Batched(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches of so many."""
+    """Topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches of so
+    many.
+    """
 
     namespace: str
     topics: list[str]

@@ -1,12 +1,13 @@
-"""Can this worker claim work? Known from the polls that the broker answers, and from a check where none was answered for a while.
+"""Can this worker claim work? Known from the polls that the broker answers, and from a check where none was answered
+for a while.
 
-A poll that waits tells nothing for 20 s, and a worker whose slots are all busy does not poll: both are checked on every CHECK_S. The
-check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards behind it). It does not
-count while polls fail: then the next answered poll is what says that work can be claimed again.
+A poll that waits tells nothing for 20 s, and a worker whose slots are all busy does not poll: both are checked on every
+CHECK_S. The check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards
+behind it). It does not count while polls fail: then the next answered poll is what says that work can be claimed again.
 
-A connection that the network has forgotten would be waited on for long, and a pool has several of them: after a check without an answer the
-next one takes a new connection at once. If that is answered, what is under way on the old ones is given up. (An answer that says what is wrong,
-a shard that recovers say, has come over a good connection.)
+A connection that the network has forgotten would be waited on for long, and a pool has several of them: after a check
+without an answer the next one takes a new connection at once. If that is answered, what is under way on the old ones is
+given up. (An answer that says what is wrong, a shard that recovers say, has come over a good connection.)
 """
 
 import asyncio
@@ -29,9 +30,8 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Reach:
-    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that are under
-    way; `resume()`: there are good answers again.
-    `problem` may be called from any thread.
+    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those
+    that are under way; `resume()`: there are good answers again. `problem` may be called from any thread.
     """
 
     def __init__(self, clock: Clock) -> None:

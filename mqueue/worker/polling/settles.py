@@ -1,9 +1,9 @@
 """What ended and is to be settled: what goes together, and what waits since it was refused or not answered.
 
-Settles go in the order in which they came, as many as a poll takes. Where a poll with settles gets no answer, each kind of them (topic, and
-whether they bring results) is tried by itself, after a pause that grows while it fails: the shard of one topic may be away, or only what keeps
-results, and the others must not wait for that. One that is refused, or cannot be sent, may have had company that is to blame: they go
-again one by one.
+Settles go in the order in which they came, as many as a poll takes. Where a poll with settles gets no answer, each kind
+of them (topic, and whether they bring results) is tried by itself, after a pause that grows while it fails: the shard
+of one topic may be away, or only what keeps results, and the others must not wait for that. One that is refused, or
+cannot be sent, may have had company that is to blame: they go again one by one.
 """
 
 import math

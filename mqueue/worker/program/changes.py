@@ -1,4 +1,6 @@
-"""Tells when Python files below a folder change, for `mqueue worker --reload`: by watchfiles where it is installed, else by looking."""
+"""Tells when Python files below a folder change, for `mqueue worker --reload`: by watchfiles where it is installed,
+else by looking.
+"""
 
 import asyncio
 import os

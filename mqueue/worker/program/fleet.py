@@ -1,8 +1,9 @@
 """`mqueue worker --processes N`: a parent that runs no jobs and keeps N workers running.
 
-One that falls is started again, after a pause that grows while it keeps falling; one that has ended by itself (recycled) at once. What
-keeps the first ones from starting (a module that cannot be imported, a token that is refused) ends the parent with that error.
-Signals are passed on. A worker whose parent is gone, even by kill -9, sees the end of its channel and stops as on SIGTERM.
+One that falls is started again, after a pause that grows while it keeps falling; one that has ended by itself
+(recycled) at once. What keeps the first ones from starting (a module that cannot be imported, a token that is refused)
+ends the parent with that error. Signals are passed on. A worker whose parent is gone, even by kill -9, sees the end of
+its channel and stops as on SIGTERM.
 
 With `reload` a change of a file starts all of them anew, and an error waits for the next change.
 """
@@ -85,7 +86,9 @@ class Slot:
 
 
 class Fleet:
-    """`await fleet.run()`, ended by `fleet.stop()`. `changes`: yields when the code has changed. `ended`: jobs by outcome of past processes."""
+    """`await fleet.run()`, ended by `fleet.stop()`. `changes`: yields when the code has changed. `ended`: jobs by
+    outcome of past processes.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,6 @@
-"""One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is gone."""
+"""One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is
+gone.
+"""
 
 import asyncio
 import os
@@ -63,7 +65,9 @@ def stop_with(channel: Channel) -> None:
 
 
 def obey(worker: Worker) -> None:
-    """Told to stop, however often, it has its grace: all processes may get the signal that the parent passes on. The parent alone takes it."""
+    """Told to stop, however often, it has its grace: all processes may get the signal that the parent passes on. The
+    parent alone takes it.
+    """
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(sign, worker.retire)

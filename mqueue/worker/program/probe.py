@@ -1,5 +1,6 @@
-"""A few pages over HTTP/1, for an orchestrator to look at: `/live`, `/ready`, `/metrics`. From a thread and a loop of its own, so that
-a handler that blocks the worker's loop does not block them. One request a connection; what is slow or long is cut off.
+"""A few pages over HTTP/1, for an orchestrator to look at: `/live`, `/ready`, `/metrics`. From a thread and a loop of
+its own, so that a handler that blocks the worker's loop does not block them. One request a connection; what is slow or
+long is cut off.
 """
 
 import asyncio

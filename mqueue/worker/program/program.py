@@ -25,7 +25,8 @@ def run(
     probe_port: int | None = None,
     **options: Any,
 ) -> int:
-    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. `options`: of `Options`. Raises MQueueError (WorkerError, NoEndpoint, …).
+    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. `options`: of `Options`. Raises MQueueError
+    (WorkerError, NoEndpoint, …).
 
     `processes`: so many under one parent; None: this process alone.
     """
@@ -49,7 +50,9 @@ async def _lead(options: Options, processes: int, reload: bool, probe_host: str,
 def probing(
     host: str, port: int | None, workers: Callable[[], Sequence[status.Status]], ended: Mapping[str, int] | None = None
 ) -> Iterator[Probe | None]:
-    """A probe that shows what `workers` says then; none without a port. `ended`: jobs by outcome of processes that are gone."""
+    """A probe that shows what `workers` says then; none without a port. `ended`: jobs by outcome of processes that are
+    gone.
+    """
     if port is None:
         yield None
         return

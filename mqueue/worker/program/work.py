@@ -28,7 +28,9 @@ Around = Callable[[Worker], AbstractContextManager[object]]
 
 
 def load(modules: Sequence[str]) -> None:
-    """Import the modules, from the working directory too, so that their tasks register. Raises WorkerError, naming it."""
+    """Import the modules, from the working directory too, so that their tasks register. Raises WorkerError, naming
+    it.
+    """
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     for name in modules:
@@ -63,13 +65,17 @@ def union(apps: Sequence[MQueue]) -> MQueue:
 
 
 def obey(worker: Worker) -> None:
-    """A second signal skips the grace. SIGHUP (the terminal is gone) stops it as the first does, and is no second one."""
+    """A second signal skips the grace. SIGHUP (the terminal is gone) stops it as the first does, and is no second
+    one.
+    """
     on_signals(worker.stop, worker.retire)
     leave_if_blocked(worker, STOPS, 2)
 
 
 def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int) -> None:
-    """So many of these signals end a process whose loop is blocked, and cannot hear them: the interpreter calls this wherever the loop is."""
+    """So many of these signals end a process whose loop is blocked, and cannot hear them: the interpreter calls this
+    wherever the loop is.
+    """
     heard = 0
 
     def hear(*_: object) -> None:
@@ -91,7 +97,9 @@ def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int
 
 
 def work(options: Options, around: Around, listen: Callable[[Worker], None] = obey) -> int:
-    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop; `listen(worker)` has signals stop it."""
+    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop; `listen(worker)` has signals stop
+    it.
+    """
     load(options.modules)
     apps = gather(options.modules)
     if options.url is not None or options.token is not None:  # jobs that enqueue do it where they came from

@@ -1,7 +1,8 @@
 """Batches: `@task(batch=100)` gives its handler a list of items, one from each message.
 
-Messages are gathered until there are enough, or the first has waited for `batch_wait`. The batch is one job, in one slot, from its first
-message on: a worker never holds a batch that it could not start. What its handler returns is a verdict for each item.
+Messages are gathered until there are enough, or the first has waited for `batch_wait`. The batch is one job, in one
+slot, from its first message on: a worker never holds a batch that it could not start. What its handler returns is a
+verdict for each item.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -14,7 +15,9 @@ class BadVerdicts(TypeError):
 
 
 def verdicts(returned: object, size: int) -> list[BaseException | None]:
-    """What became of each item: None, or as if its handler had raised that. Raises BadVerdicts, which is what became of all."""
+    """What became of each item: None, or as if its handler had raised that. Raises BadVerdicts, which is what became of
+    all.
+    """
     if returned is None:
         return [None] * size
     if not isinstance(returned, list | tuple):
@@ -33,7 +36,9 @@ def _verdict(index: int, verdict: object) -> BaseException | None:
 
 
 def failed_items(job: Current) -> list[tuple[Current, BaseException]]:
-    """For middleware, once the handler of a batch has returned: the items that it says have failed, or are put off, and how."""
+    """For middleware, once the handler of a batch has returned: the items that it says have failed, or are put off, and
+    how.
+    """
     return [(each, verdict) for each, verdict in zip(job.batch, job._job.verdicts, strict=False) if verdict is not None]
 
 
@@ -46,7 +51,9 @@ def job_of(jobs: Sequence[Job]) -> Job:
 
 
 class Gatherer:
-    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is complete."""
+    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is
+    complete.
+    """
 
     def __init__(self, begin: Callable[[Sequence[Job]], None]) -> None:
         self._begin = begin

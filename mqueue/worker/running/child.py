@@ -1,7 +1,8 @@
-"""What runs in a process of the pool: one job after the other, each for one message. `mqueue.worker.running.processes` is the other side.
+"""What runs in a process of the pool: one job after the other, each for one message. `mqueue.worker.running.processes`
+is the other side.
 
-The process gets names of the worker's own tasks and messages as the broker sent them; nothing is unpickled. It ends when the worker
-is gone, in the middle of a job too: the lease of that job will end, and another worker has it then.
+The process gets names of the worker's own tasks and messages as the broker sent them; nothing is unpickled. It ends
+when the worker is gone, in the middle of a job too: the lease of that job will end, and another worker has it then.
 """
 
 import asyncio
@@ -96,11 +97,15 @@ def connect(task: Task[..., object], run: Run) -> None:
 
 
 def stay(signum: int, frame: object) -> None:
-    """SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the channel or kills it."""
+    """SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the channel or
+    kills it.
+    """
 
 
 def leave_forks_alone() -> None:
-    """What a handler forks ends by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not inherited.)"""
+    """What a handler forks ends by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not
+    inherited.)
+    """
     masks = threading.local()
 
     def before() -> None:

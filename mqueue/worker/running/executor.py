@@ -1,4 +1,6 @@
-"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. Each job ends with one outcome, told on the loop."""
+"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. Each job ends with one
+outcome, told on the loop.
+"""
 
 import asyncio
 import queue

@@ -1,5 +1,5 @@
-"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned; what it returns
-is dropped, or is the job's result.
+"""Runs one handler right here, whether on the loop, in a thread or in a process of its own. What it raises is returned;
+what it returns is dropped, or is the job's result.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""What takes a running job from its handler: another has its lease, it has run for too long, somebody has cancelled it."""
+"""What takes a running job from its handler: another has its lease, it has run for too long, somebody has cancelled
+it.
+"""
 
 from collections.abc import Sequence, Set
 

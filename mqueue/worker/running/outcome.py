@@ -42,11 +42,12 @@ CANCELLED = Outcome("cancel")
 def decide(
     error: BaseException | None, *, retry: Retry | None = None, attempt: int = 1, chance: float = 0.0, stopping: bool = False
 ) -> Outcome:
-    """`error`: what the handler raised in its `attempt`-th delivery, or None; `retry`: the task's policy; `chance` in [0, 1).
+    """`error`: what the handler raised in its `attempt`-th delivery, or None; `retry`: the task's policy; `chance` in
+    [0, 1).
 
-    What a handler raises because the worker stops it is a release, whatever it is; but for a Bury, which is meant. Any other cancellation is a
-    failure. Without a policy the broker's backoff counts.
-    Never raises, whatever the error's class does when it is asked: a job without an outcome would keep its slot for ever.
+    What a handler raises because the worker stops it is a release, whatever it is; but for a Bury, which is meant. Any
+    other cancellation is a failure. Without a policy the broker's backoff counts. Never raises, whatever the error's
+    class does when it is asked: a job without an outcome would keep its slot for ever.
     """
     match error:
         case None:

@@ -1,7 +1,8 @@
-"""A pool of processes for tasks with `executor="process"`: one job in each at a time, watched by the thread that waits for it.
+"""A pool of processes for tasks with `executor="process"`: one job in each at a time, watched by the thread that waits
+for it.
 
-A limit that is passed ends that process alone; the others go on, and the next job gets a new one. Processes are started (not
-forked) when a job needs one, and kept for the next.
+A limit that is passed ends that process alone; the others go on, and the next job gets a new one. Processes are started
+(not forked) when a job needs one, and kept for the next.
 """
 
 import asyncio
@@ -43,7 +44,9 @@ class Processes:
         self._timer: threading.Timer | None = None
 
     def run(self, job: Job) -> Outcome:
-        """Blocks until the job has ended. Raises ProcessEnded (TimeLimit, MemoryLimit), CancelledError where `job.cancel` was called."""
+        """Blocks until the job has ended. Raises ProcessEnded (TimeLimit, MemoryLimit), CancelledError where
+        `job.cancel` was called.
+        """
         process = self._take(job.task.memory_limit_mb)
         try:
             return process.run(job)

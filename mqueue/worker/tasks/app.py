@@ -28,10 +28,12 @@ class DuplicateTask(ValueError):
 
 
 class MQueue:
-    """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as `mqueue.client.endpoint` says.
+    """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as
+    `mqueue.client.endpoint` says.
 
-    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost. `timeout`, `retries`,
-    `connections`, `batch`: of the clients that enqueue, and ask for its handles (`ClientOptions`).
+    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
+    `timeout`, `retries`, `connections`, `batch`: of the clients that enqueue, and ask for its handles
+    (`ClientOptions`).
     """
 
     def __init__(
@@ -128,29 +130,30 @@ class MQueue:
     ) -> Any:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
-        `priority`: lower runs first. `max_retries`, `lease`: None for the broker's defaults. `name` travels with the messages, by
-        default module and name of the function: give one if the function may move. `retry`: its policy; its `max` is another word for
-        `max_retries`. What lasts is given in seconds, or as a timedelta.
+        `priority`: lower runs first. `max_retries`, `lease`: None for the broker's defaults. `name` travels with the
+        messages, by default module and name of the function: give one if the function may move. `retry`: its policy;
+        its `max` is another word for `max_retries`. What lasts is given in seconds, or as a timedelta.
 
-        `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb` (MiB, of the
-        whole process): past it that process is killed; only there. `max_run_time` (seconds) is for the others: past it a handler on the
-        loop is cancelled, one in a thread is asked to end, and what has not ended when the lease has runs elsewhere.
+        `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb`
+        (MiB, of the whole process): past it that process is killed; only there. `max_run_time` (seconds) is for the
+        others: past it a handler on the loop is cancelled, one in a thread is asked to end, and what has not ended when
+        the lease has runs elsewhere.
 
-        `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each queued by a
-        call of its own; its topic is its own.
+        `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each
+        queued by a call of its own; its topic is its own.
 
-        `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is sent as JSON, in a
-        type that an argument could have too.
+        `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is
+        sent as JSON, in a type that an argument could have too.
 
-        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues it at these
-        times, always with `args` and `kwargs` (64 KiB at most). `catch_up`: what becomes of a time when nobody could: *skip* it, run
-        *one* for all, or *all*.
+        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues
+        it at these times, always with `args` and `kwargs` (64 KiB at most). `catch_up`: what becomes of a time when
+        nobody could: *skip* it, run *one* for all, or *all*.
 
-        `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one, which keeps its
-        time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
+        `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one,
+        which keeps its time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
 
-        Raises DuplicateTask; ValueError, TypeError for an option that cannot be; TypeError for `args` and `kwargs` that do not fit, a batch's
-        handler that takes no list.
+        Raises DuplicateTask; ValueError, TypeError for an option that cannot be; TypeError for `args` and `kwargs` that
+        do not fit, a batch's handler that takes no list.
         """
         namespace = namespace or self._namespace
         options.place(topic=topic, namespace=namespace)
@@ -204,7 +207,8 @@ class MQueue:
         return register if function is None else register(function)
 
     def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
-        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on them, in order.
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on
+        them, in order.
 
         Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """

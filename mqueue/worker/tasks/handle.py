@@ -1,4 +1,6 @@
-"""A handle on one queued call: how it is doing, and what came of it. It can be made again from the id, in another process."""
+"""A handle on one queued call: how it is doing, and what came of it. It can be made again from the id, in another
+process.
+"""
 
 import asyncio
 import time
@@ -51,11 +53,12 @@ class Handle(Generic[R_co]):
         return await (await self._producer.async_client()).message(self.id)
 
     def result(self, timeout: float | None = None) -> R_co:
-        """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for ever), and a second
-        more where the broker does not answer.
+        """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for
+        ever), and a second more where the broker does not answer.
 
-        Raises NoResult at once for a task without `result=True`; JobFailed for a dead letter, with its error; NotFound where nothing is
-        known of it: its result has expired, or it was taken away; TimeoutError; TypeError for a result of another form.
+        Raises NoResult at once for a task without `result=True`; JobFailed for a dead letter, with its error; NotFound
+        where nothing is known of it: its result has expired, or it was taken away; TimeoutError; TypeError for a result
+        of another form.
         """
         wait = Wait(self, timeout)
         client, of = self._producer.client(), {"topic": self.name.topic, "namespace": self.name.namespace}
@@ -82,7 +85,9 @@ class Handle(Generic[R_co]):
             await asyncio.sleep(pause)
 
     def cancel(self) -> Cancelled:
-        """`cancelled`: it waited, and never runs; `cancelling`: it runs, and its worker is told to stop it; `gone`: it has ended."""
+        """`cancelled`: it waited, and never runs; `cancelling`: it runs, and its worker is told to stop it; `gone`: it
+        has ended.
+        """
         return self._producer.client().cancel(self.id).status
 
     async def cancel_async(self) -> Cancelled:
@@ -120,7 +125,9 @@ class Wait:
         return max(0.0, self._until - time.monotonic()) + ANSWER_S
 
     def pause_s(self, error: MQueueError) -> float:
-        """Before the next try. Raises `error` where that is an answer, or the broker was away until the end; TimeoutError."""
+        """Before the next try. Raises `error` where that is an answer, or the broker was away until the end;
+        TimeoutError.
+        """
         if not isinstance(error, Pending | Unavailable):
             raise error
         left = self._until - time.monotonic()

@@ -25,7 +25,9 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Job:
-    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`: it was cancelled."""
+    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`:
+    it was cancelled.
+    """
 
     __slots__ = (
         "args",
@@ -133,9 +135,11 @@ class Current:
         return [Current(job) for job in self._job.batch or ()]
 
     def progress(self, fraction: float, note: str | None = None) -> None:
-        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a second or so.
+        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
+        second or so.
 
-        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or text.
+        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or
+        text.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress({fraction}): from 0 to 1")

@@ -18,7 +18,8 @@ Hook = Callable[[T], AbstractContextManager[object]]
 
 
 class Middleware:
-    """Override one method or both. Each gives a context manager; it is entered right there: on the loop it must not block.
+    """Override one method or both. Each gives a context manager; it is entered right there: on the loop it must not
+    block.
 
     What it raises is raised in place of what it surrounds: around a handler, that is the handler's failure.
     """
@@ -31,12 +32,16 @@ class Middleware:
         return nullcontext()
 
     def run(self, job: Current) -> AbstractContextManager[object]:
-        """Around the handler, where it runs: on the loop, in its thread, in its process. It sees what the handler raises."""
+        """Around the handler, where it runs: on the loop, in its thread, in its process. It sees what the handler
+        raises.
+        """
         return nullcontext()
 
 
 class LogContext(Middleware):
-    """What a handler logs with structlog (`merge_contextvars` among its processors) says `task`, `message_id` and `attempt`."""
+    """What a handler logs with structlog (`merge_contextvars` among its processors) says `task`, `message_id` and
+    `attempt`.
+    """
 
     def run(self, job: Current) -> AbstractContextManager[object]:
         return _Bound(job)

@@ -1,6 +1,8 @@
-"""What a decorator and `options()` are told, checked right there: the broker would refuse it too, but far from the mistake.
+"""What a decorator and `options()` are told, checked right there: the broker would refuse it too, but far from the
+mistake.
 
-Raises TypeError for what is no such thing, ValueError for one that is out of range; each names the option and what it may be.
+Raises TypeError for what is no such thing, ValueError for one that is out of range; each names the option and what it
+may be.
 """
 
 import re

@@ -1,4 +1,6 @@
-"""Periodic tasks: what a decorator says of when its task runs. A worker tells the broker so (`declarer.py`), which keeps the schedules."""
+"""Periodic tasks: what a decorator says of when its task runs. A worker tells the broker so (`declarer.py`), which
+keeps the schedules.
+"""
 
 import re
 from datetime import timedelta
@@ -26,7 +28,9 @@ def plan(
     args: tuple[Any, ...] | list[Any],
     kwargs: dict[str, Any] | None,
 ) -> wire.ScheduleItem | None:
-    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments that do not fit."""
+    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments
+    that do not fit.
+    """
     if cron is None and every is None:
         if timezone is not None or catch_up is not None or args or kwargs:
             raise ValueError(f"task {task.name}: timezone=, catch_up=, args= and kwargs= are for a task with cron= or every=")
@@ -57,7 +61,9 @@ def plan(
 
 
 def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
-    """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too large."""
+    """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too
+    large.
+    """
     if not isinstance(args, tuple | list):
         raise TypeError(f"task {task.name}: args={args!r} is no tuple: like args=({args!r},)")
     if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):

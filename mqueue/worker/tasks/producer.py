@@ -1,4 +1,6 @@
-"""Carries `task.enqueue` to the broker, and what a handle asks: one `Client` for the process, one `AsyncClient` for each event loop."""
+"""Carries `task.enqueue` to the broker, and what a handle asks: one `Client` for the process, one `AsyncClient` for
+each event loop.
+"""
 
 import asyncio
 import threading
@@ -13,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class ClientOptions(TypedDict, total=False):
-    """Of the clients, as `mqueue.client.Client` has them, and where not given with its defaults. The first use of one checks them.
+    """Of the clients, as `mqueue.client.Client` has them, and where not given with its defaults. The first use of one
+    checks them.
 
-    `timeout`: seconds for a call with all its retries. `retries`: False: everything is sent once. `connections`: kept open between calls.
-    `batch`: calls of one message each at the same time share a request.
+    `timeout`: seconds for a call with all its retries. `retries`: False: everything is sent once. `connections`: kept
+    open between calls. `batch`: calls of one message each at the same time share a request.
     """
 
     timeout: float
@@ -85,7 +88,8 @@ class Producer:
         return known[0]
 
     async def _closer(self, loop: asyncio.AbstractEventLoop, client: "AsyncClient") -> AsyncGenerator[None, None]:
-        """Once started, the loop ends it with its other async generators (`asyncio.run` does): nobody need close the client.
+        """Once started, the loop ends it with its other async generators (`asyncio.run` does): nobody need close the
+        client.
 
         The loop is forgotten by hand: an async generator holds its loop, so that the weak key alone never goes.
         """

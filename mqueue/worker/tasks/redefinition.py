@@ -1,5 +1,5 @@
-"""May a task take the name of another? If it is that one, defined again: its module was reloaded, its cell in a notebook run again. Two
-that stand side by side may not, since only one of them would ever run.
+"""May a task take the name of another? If it is that one, defined again: its module was reloaded, its cell in a
+notebook run again. Two that stand side by side may not, since only one of them would ever run.
 """
 
 import inspect

@@ -16,9 +16,10 @@ Errors = tuple[type[BaseException], ...]
 class Retry:
     """A task's policy: `@task(retry=Retry(max=5, base=2.0, never=(ValueError,)))`.
 
-    `max`: retries before it is a dead letter, None for the broker's default. The first comes after `base` seconds, each next one
-    after twice as long, up to `cap`; `jitter` (0 to 1) is the part of it by which chance may shorten it. An error is retried if it
-    is one of `on` and none of `never`; any other makes the job a dead letter at once. Raises ValueError, TypeError.
+    `max`: retries before it is a dead letter, None for the broker's default. The first comes after `base` seconds, each
+    next one after twice as long, up to `cap`; `jitter` (0 to 1) is the part of it by which chance may shorten it. An
+    error is retried if it is one of `on` and none of `never`; any other makes the job a dead letter at once. Raises
+    ValueError, TypeError.
     """
 
     max: int | None = None

@@ -17,7 +17,8 @@ class Snooze(Exception):
 
 
 class RateLimited(Exception):
-    """Raise it in a task to have the job tried again after `retry_after` seconds, whatever its policy: they were asked for.
+    """Raise it in a task to have the job tried again after `retry_after` seconds, whatever its policy: they were asked
+    for.
 
     It is a failure, and spends an attempt.
     """
@@ -39,7 +40,9 @@ class NeverRan(TypeError):
 
 
 class ProcessEnded(Exception):
-    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a policy may name it."""
+    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a
+    policy may name it.
+    """
 
 
 class TimeLimit(ProcessEnded):

@@ -47,10 +47,11 @@ class App(Protocol):
 
 
 class Task(Generic[P, R_co]):
-    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a handle on it.
+    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a
+    handle on it.
 
-    `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its types, or
-    have no JSON form, raise TypeError at once, and nothing is sent.
+    `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its
+    types, or have no JSON form, raise TypeError at once, and nothing is sent.
     """
 
     batch: int | None = None  # messages that its handler takes at once, at most
@@ -99,7 +100,9 @@ class Task(Generic[P, R_co]):
         return self.defaults.namespace
 
     def check_process(self) -> None:
-        """Raises TypeError where another process, having imported its module, would not find it there, or could not be watched."""
+        """Raises TypeError where another process, having imported its module, would not find it there, or could not be
+        watched.
+        """
         if self.memory_limit_mb is not None and not memory.MEMORY.exists():
             raise TypeError(f"memory_limit_mb needs {memory.MEMORY}, which this system does not have")
         if _attribute(sys.modules.get(self.function.__module__), self.function.__qualname__) is not self:
@@ -138,7 +141,9 @@ class Task(Generic[P, R_co]):
     def handle(self, id: int) -> Handle[R_co]: ...
 
     def handle(self, id: int) -> Handle[Any]:
-        """On a call that was queued before, by the id of its message; in another namespace: `task.options(namespace=…).handle(id)`."""
+        """On a call that was queued before, by the id of its message; in another namespace:
+        `task.options(namespace=…).handle(id)`.
+        """
         return self._plain.handle(id)
 
     def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
@@ -191,12 +196,14 @@ class Task(Generic[P, R_co]):
         namespace: str | None = None,
         unique: Unique | None = None,
     ) -> "Configured[P, Any]":
-        """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the task has it.
+        """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the
+        task has it.
 
-        `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds until it expires
-        unless it began. `idempotency_key`: the same key again is the same message. `lease`: seconds. `metadata`: a JSON object
-        that travels along. `unique="waiting"`: while such a call with the same arguments waits, the handle is on that one, as it stands.
-        Raises ValueError for `delay` beside `at`, for a time without a zone, and for another `unique`.
+        `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds
+        until it expires unless it began. `idempotency_key`: the same key again is the same message. `lease`: seconds.
+        `metadata`: a JSON object that travels along. `unique="waiting"`: while such a call with the same arguments
+        waits, the handle is on that one, as it stands. Raises ValueError for `delay` beside `at`, for a time without a
+        zone, and for another `unique`.
         """
         if at is not None and delay is not None:
             raise ValueError("delay= and at= say the same in two ways: give one")
@@ -238,7 +245,9 @@ def check_unique(unique: str | None) -> None:
 
 
 def find(module: str, qualname: str) -> Task[..., Any]:
-    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is none."""
+    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is
+    none.
+    """
     found = _attribute(import_module(module), qualname)
     if not isinstance(found, Task):
         raise TypeError(f"module {module} has no task {qualname}")

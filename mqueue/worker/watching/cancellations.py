@@ -1,7 +1,7 @@
 """Hears which jobs somebody has cancelled: one call a namespace set stays open while jobs run.
 
-A message may be cancelled before its delivery is here, so the last ids heard are remembered. What was asked for while no call was open comes
-with the next one, which goes on where the last one ended.
+A message may be cancelled before its delivery is here, so the last ids heard are remembered. What was asked for while
+no call was open comes with the next one, which goes on where the last one ended.
 """
 
 import asyncio

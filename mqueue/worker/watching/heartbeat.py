@@ -1,7 +1,9 @@
-"""Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its lease.
+"""Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its
+lease.
 
-A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything. A job that runs longer than its
-task may has its lease renewed no more: whatever its handler does, and though the loop be blocked, it comes again elsewhere.
+A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything. A job that
+runs longer than its task may has its lease renewed no more: whatever its handler does, and though the loop be blocked,
+it comes again elsewhere.
 """
 
 import math
@@ -25,8 +27,8 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Heartbeat:
-    """`extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and `overdue(job)`, when it
-    has run for as long as it may.
+    """`extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and
+    `overdue(job)`, when it has run for as long as it may.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Tells the broker who works here, and at what: from a thread and a client of its own, so that nothing waits for it.
 
-A report goes out every BEAT_S, and sooner (LOOK_S) where a handler has told how far it is. Nothing depends on it: a broker that does not take
-it is told of once, in the log.
+A report goes out every BEAT_S, and sooner (LOOK_S) where a handler has told how far it is. Nothing depends on it: a
+broker that does not take it is told of once, in the log.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""Tells when the event loop is blocked, and by what: a handler that blocks it holds up every other one, and the settles."""
+"""Tells when the event loop is blocked, and by what: a handler that blocks it holds up every other one, and the
+settles.
+"""
 
 import asyncio
 import sys
