@@ -1,5 +1,6 @@
 """The rules of the house that a linter does not know."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -72,6 +73,28 @@ def test_the_scripts_know_every_state() -> None:
     for state in State:
         assert f"'{state.value.decode()}'" in text, state
     assert {state for state, _ in TRANSITIONS} <= set(State)
+
+
+PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+
+
+def contents(package: Path) -> list[str]:
+    """Its modules and packages, as an essay names them."""
+    modules = [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+    return sorted(modules + [f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()])
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_the_essay_of_a_package_names_all_that_is_in_it(package: Path) -> None:
+    """`    name.py` at the beginning of a line, and what it is behind it."""
+    essay = ast.get_docstring(ast.parse((package / "__init__.py").read_text()), clean=False) or ""
+    named = re.findall(r"(?m)^    ([a-z_]+(?:\.py|/))  +\S", essay)
+    assert sorted(named) == contents(package)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_folder_is_a_corridor(package: Path) -> None:
+    assert len([name for name in contents(package) if name.endswith(".py")]) <= 16
 
 
 def test_no_name_of_a_junk_drawer() -> None:

@@ -1,6 +1,6 @@
 """One file of a log: a header, then frames. `%016x.wal`, by a number that grows by one.
 
-    header = "MQWAL\\0" | version u16 | shard u32 | identity 16 bytes | first u64 | checksum u32, little-endian, 40 bytes
+    header = "MQWAL\\0" | version u16 | shard u32 | identity 16 bytes | first u64 | checksum u32; little-endian
 
 `first`: the greatest sequence in the files before it, so no record here has a lower one. The checksum, CRC-32C of the
 36 bytes before it, seeds that of every frame. A segment appears under its name whole and durable (`disk.publish`): one
