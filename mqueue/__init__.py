@@ -7,7 +7,35 @@
 
     send.enqueue("ada@example.org", subject="Hello")
 
+What users import is `mqueue`, `mqueue.client`, `mqueue.testing` and `mqueue.contrib`; all else is ours, and may move.
 What is heavy is imported when it is first used.
+
+Who is authoritative. The vocabulary at the root does no I/O and knows nobody; broker and client share `wire.py`, and
+neither adds fields of its own. The worker and the client know the wire, never the broker.
+
+What failure does. Every error that is raised on purpose is in `errors.py`, with a code that is part of the API.
+
+Which file to open:
+
+    errors.py       every error raised on purpose: code, HTTP status, retryable or not
+    message.py      what a message is: frozen types, limits of fields, ids
+    lifecycle.py    the states of a message, and the table of its transitions
+    wire.py         the bodies of the HTTP API, both directions
+    schedule.py     when a schedule is due
+    backoff.py      delays that grow
+    clock.py        the only reader of time
+    tokens.py       makes tokens
+    logs.py         structured logs on stderr
+    paths.py        where a broker keeps its things on this machine
+    launch.py       starts a broker and a worker as processes, for the demo, the campaigns and the fixtures
+    broker/         the queue: engine, log, Redis, PostgreSQL, daemons, HTTP
+    worker/         runs tasks
+    client/         talks to a broker
+    contrib/        Django, FastAPI, Flask, OpenTelemetry, Sentry
+    testing/        pytest fixtures for users' tests
+    cli/            the command line
+    demo/           `make demo`
+    torture/        `mqueue torture`
 """
 
 from importlib import import_module

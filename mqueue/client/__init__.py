@@ -1,5 +1,23 @@
-"""Talk to a broker. `protocol` builds requests and reads replies without I/O; `Client` and `AsyncClient` only carry
-them.
+"""Talk to a broker: `Client` for threads, `AsyncClient` for an event loop.
+
+What happens here. `protocol.py` builds requests and reads replies without I/O; the two clients only carry them. With
+`batch=True` callers that enqueue at the same time share a request.
+
+Who is authoritative. The broker is. A client keeps nothing: what was not answered is unknown, and may exist.
+
+What failure does. A call that may be repeated (it reads, or has a key) is sent again with growing delays until its
+`timeout` is over; then the broker's own error is raised, or Unavailable.
+
+Which file to open:
+
+    protocol.py      the HTTP API without I/O: builds a call, reads its reply
+    sync.py          `Client`, over urllib3
+    aio.py           `AsyncClient`, over aiohttp
+    endpoint.py      which broker, with what token
+    retry.py         when a failed call is sent again
+    sharing.py       who shares a request, and what a refusal means for each; no I/O
+    sharing_sync.py  threads that share requests
+    sharing_aio.py   coroutines that share requests
 """
 
 from mqueue.client.aio import AsyncClient
