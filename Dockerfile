@@ -3,7 +3,9 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY mqueue ./mqueue
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# The version of a build is given: docker build --build-arg VERSION=1.2.3 (the image has no git to ask)
+ARG VERSION=0.0.0
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MQUEUE="$VERSION" pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.13-slim
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
