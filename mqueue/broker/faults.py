@@ -47,6 +47,10 @@ class StoreLost(Fault):
     """PostgreSQL did not answer; whether the transaction took effect is unknown."""
 
 
+class RowExists(Fault):
+    """A row that was to be new is in PostgreSQL already: the transaction wrote nothing."""
+
+
 def unavailable(fault: Fault) -> Unavailable:
     """What a client is told."""
     what = "PostgreSQL" if isinstance(fault, StoreLost) else "Redis" if isinstance(fault, CacheLost | EpochEnded) else "a store"

@@ -44,8 +44,15 @@ def test_each_library_stays_in_its_place() -> None:
     """The torture breaks the stores from outside."""
     allowed = ("mqueue/broker/cache/", "mqueue/torture/stage.py")
     assert all(name.startswith(allowed) for name in users(r"(?m)^(?:import|from) redis"))
-    allowed = ("mqueue/broker/store/", "mqueue/broker/embedded/", "mqueue/broker/app.py", "mqueue/broker/daemons/le")
+    allowed = ("mqueue/broker/store/", "mqueue/broker/embedded/")
     assert all(name.startswith(allowed) for name in users(r"(?m)^(?:import|from) psycopg"))
+
+
+def test_daemons_compose_no_statements() -> None:
+    """A daemon decides and calls; what stands in one transaction is one method of a store."""
+    modules = r"\bpsycopg\b|\bstore\.(?:write|queries|leader\.session)\b"
+    calls = r"\.connection\b|\b_session\b|\.execute\(|\bsql\(|\bfenced\(|\.ask\("
+    assert not {name for name in users(f"{modules}|{calls}") if name.startswith("mqueue/broker/daemons/")}
 
 
 def test_time_is_read_in_one_place() -> None:

@@ -17,7 +17,7 @@ from mqueue.broker.format import record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.shard import APART, Shard
 from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, cancelled, failed
-from mqueue.broker.store.write import Key
+from mqueue.broker.store.rows import Key
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
 

@@ -7,6 +7,7 @@ ALONE_S, in which they stop by themselves. Where another broker reaches Redis, t
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -17,6 +18,7 @@ from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
 from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
+from mqueue.broker.store.leader.store import Opening
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
@@ -104,9 +106,7 @@ class Epochs:
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
                 row = await shard.store.row()
                 clock = clock_of_next(shard, row)[0]
-                async with lead.store.fenced(lead.epoch, lead.term, moves=True):
-                    await lead.store.cancel_requested(clock)
-                    await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now, clock)
+                await lead.store.open_cold(lead.epoch, lead.term, row.timeline_now, clock)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
@@ -129,26 +129,21 @@ class Epochs:
         """One transaction: a replay that comes meanwhile waits, and finds the epoch open."""
         shard = lead.shard
         await self._admin.clear(lead.term)
-        async with lead.store.fenced(lead.epoch, lead.term, moves=True):
-            row = await shard.store.row()
-            clock = clock_of_next(shard, row)
-            await lead.store.cancel_requested(clock[0])
-            await self._load(lead, clock[0])
-            positions = {b.node: b.position for b in await shard.store.brokers()}
-            await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
-            await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
+        async with lead.store.opening_hot(lead.epoch, lead.term, run_id, partial(clock_of_next, shard)) as opening:
+            await self._load(lead, opening)
+            await self._admin.open_epoch(lead.epoch, lead.term, opening.clock, self._limits, await opening.positions())
         shard.cache.run_id = run_id
         logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
 
-    async def _load(self, lead: Lead, clock: int) -> None:
+    async def _load(self, lead: Lead, opening: Opening) -> None:
         """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole
         requests.
         """
         after = loaded = 0
-        while rows := await lead.store.live_leases(after, LEASES_PAGE, clock):
+        while rows := await opening.live_leases(after, LEASES_PAGE):
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
             after, loaded = rows[-1][0], loaded + len(rows)
-        keys = await lead.store.request_keys(clock, REQUEST_KEYS_MAX)
+        keys = await opening.request_keys(REQUEST_KEYS_MAX)
         await self._admin.load_keys(lead.term, keys)
         lead.mirrors = True  # those that have ended, too
         if loaded or keys:

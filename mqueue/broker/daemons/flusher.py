@@ -16,7 +16,8 @@ from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import StoreLost
 from mqueue.broker.format import record
-from mqueue.broker.store.write import FlushBatch, Gone, Key
+from mqueue.broker.store.leader.flush import FlushBatch, Gone
+from mqueue.broker.store.rows import Key
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX
 
@@ -67,7 +68,7 @@ class Flusher:
         batch, versions, key_hashes = gather(pages)
         batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
         try:
-            await lead.store.flush(lead.epoch, lead.term, batch)
+            await lead.store.flushes.write(lead.epoch, lead.term, batch)
         except StoreLost:
             self._pace.took(math.inf)
             raise

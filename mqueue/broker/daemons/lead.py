@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mqueue.broker.shard import Shard
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.store import LeaderStore
 
 
 @dataclass(slots=True)

@@ -14,13 +14,12 @@ import asyncio
 import random
 from contextlib import suppress
 
-import psycopg
 import structlog
 
 from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import FLUSH, ReadyCache
-from mqueue.broker.daemons.cold_shard import Keeper
+from mqueue.broker.daemons.cold_shard import ColdShard
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.lead import Lead
@@ -31,7 +30,7 @@ from mqueue.broker.daemons.reconciler import Reconciler
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.store import LeaderStore
 
 ELECTION_S = 1.0
 TICK_S = 0.02
@@ -61,7 +60,7 @@ class Leader:
     ) -> None:
         self._shard = shard
         self._epochs = Epochs(admin, limits)
-        self._keeper = Keeper(self._epochs, scheduler)
+        self._cold = ColdShard(self._epochs, scheduler)
         self._scheduler = scheduler
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
@@ -79,18 +78,18 @@ class Leader:
         while True:
             store: LeaderStore | None = None
             try:
-                store = LeaderStore(self._shard.store, await self._shard.store.connect())
+                store = await LeaderStore.connect(self._shard.store)
                 while not await self._elected(store):
                     await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
                 await self._lead(store)
-            except (Fault, psycopg.Error) as fault:
+            except Fault as fault:
                 self._gave_way_at = self._shard.clock.monotonic() if isinstance(fault, GivesWay) else None
                 logger.warning("not leading", shard=self._shard.number, reason=str(fault))
                 await asyncio.sleep(0.2 + random.random() / 5)
             finally:
                 self._lead_changed(False)
                 if store is not None:
-                    await store.connection.close()
+                    await store.close()
 
     async def _elected(self, store: LeaderStore) -> bool:
         """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its
@@ -139,7 +138,7 @@ class Leader:
             shard.suspect.set()
             try:
                 if mode == COLD:
-                    await self._keeper.keep(lead)
+                    await self._cold.keep(lead)
                 else:
                     await self._serve(lead)
             except EpochEnded as ended:
@@ -234,7 +233,7 @@ class Leader:
                 began = now()
                 await self._measure(lead)
                 measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # of very many topics: seldom
-            if lead.store.connection.closed:
+            if lead.store.closed:
                 raise StoreLost("the leader's connection has closed")
 
     async def _refill_asked(self, lead: Lead, timeout: float) -> None:

@@ -35,7 +35,6 @@ class Mirror:
         if not long and not lead.mirrors:
             return 0
         leases = [Lease(r.id, int.from_bytes(r.receipt[:4]), int.from_bytes(r.receipt[4:]), r.until) for r in long]
-        async with lead.store.fenced(lead.epoch, lead.term):
-            await lead.store.mirror_leases(leases)
+        await lead.store.mirror_leases(lead.epoch, lead.term, leases)
         lead.mirrors = bool(leases)
         return len(leases)

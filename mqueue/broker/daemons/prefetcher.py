@@ -24,7 +24,7 @@ class Prefetcher:
                 return
             limit = max(1, min(BATCH_MAX, begun.hard - begun.ready))
             t_id = int.from_bytes(begun.t_id)
-            rows, left_out = await lead.store.refill_page(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+            rows, left_out = await lead.store.pages.refill(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
             await failpoints.ahit("refill.before_script")
             loaded, _, _, _ = await shard.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
             shard.metrics.refills.inc()
@@ -39,7 +39,7 @@ class Prefetcher:
             if due - clock > self._horizon_us // 2 or room <= 0:
                 return
             until = clock + self._horizon_us
-            rows, reached = await lead.store.time_page(due, id, until, min(BATCH_MAX, room), BODY_MAX)
+            rows, reached = await lead.store.pages.due(due, id, until, min(BATCH_MAX, room), BODY_MAX)
             await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
             if reached == (until, 0):
                 return
@@ -48,12 +48,11 @@ class Prefetcher:
         """Rows that came another way than through this epoch's scripts are placed, then their announcements deleted."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
-            ids, rows = await lead.store.arrivals(ARRIVALS_MAX)
+            ids, rows = await lead.store.pages.arrivals(ARRIVALS_MAX)
             if not ids:
                 return
             later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
-            async with lead.store.fenced(lead.epoch, lead.term):
-                await lead.store.delete_arrivals([id for id in ids if id not in later])
+            await lead.store.pages.delete_arrivals(lead.epoch, lead.term, [id for id in ids if id not in later])
             if later:
                 return
 

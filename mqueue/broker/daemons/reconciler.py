@@ -35,7 +35,7 @@ class Reconciler:
         keys = []
         if frontier:
             before = shard.clock_us - self._overdue_us
-            keys = await lead.store.overdue_page(topic, self._after, frontier, before, BATCH_MAX)
+            keys = await lead.store.pages.overdue(topic, self._after, frontier, before, BATCH_MAX)
         self._after = keys[-1] if len(keys) == BATCH_MAX else record.FIRST
         if not self._after:
             self._topics.pop()
@@ -51,8 +51,7 @@ class Reconciler:
         ids = [_id(key) for key in strays if frontier and key < frontier]
         if ids:
             logger.error("rows that nobody would have delivered", shard=shard.number, topic=topic, count=len(ids), first=ids[:10])
-            async with lead.store.fenced(lead.epoch, lead.term):
-                await lead.store.put_arrivals(ids)
+            await lead.store.pages.put_arrivals(lead.epoch, lead.term, ids)
             shard.metrics.strays.inc(len(ids))
         return len(ids)
 

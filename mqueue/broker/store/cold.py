@@ -16,16 +16,13 @@ from psycopg import AsyncConnection
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.format import record
 from mqueue.broker.store import write
-from mqueue.broker.store.leader import LeaderStore
-from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import Row, leased_row
+from mqueue.broker.store.queries import fetch, sql
+from mqueue.broker.store.rows import Key, Row, leased_row
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
 HINT_MAX_US = 5_000_000  # ahead of the last tick
-LEASE_LIMIT = 1000  # leases ended in one transaction
-LEASE_ENDED = "the lease expired: the worker died, hung, or took longer than its lease"
 
 
 class KeyTaken(Exception):
@@ -107,7 +104,7 @@ class ColdStore:
             waiting: dict[bytes, int] = {}
             if unique_keys:
                 await connection.execute(sql("one_unique"))
-                waiting = dict(await _all(connection, "unique_waiting", unique_keys=list(unique_keys), now=clocks.now))
+                waiting = dict(await fetch(connection, "unique_waiting", unique_keys=list(unique_keys), now=clocks.now))
             fresh = make(clocks, waiting)
             if fresh.keys:
                 await _claim(connection, fresh.keys, clocks.now)
@@ -119,7 +116,7 @@ class ColdStore:
             ledger = Ledger()
             for r, _, _ in rows:
                 ledger.add(ids[r.topic], "enqueued")
-            await _write_ledger(connection, ledger)
+            await write.lock_and_write_ledger(connection, ledger)
 
     async def fetch(
         self, epoch: int, hint: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int
@@ -138,8 +135,8 @@ class ColdStore:
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
         """`decide`: what changes, given those messages that are there, and the clocks."""
         async with self._holding(epoch, hint) as (connection, clocks):
-            held = {id for (id,) in await _all(connection, "lock_leased", ids=list(ids))}
-            there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
+            held = {id for (id,) in await fetch(connection, "lock_leased", ids=list(ids))}
+            there = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(ids))]
             # what is not held was free; leased since, it is so after this settle
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
@@ -151,7 +148,7 @@ class ColdStore:
             await connection.execute(
                 sql("lock_messages"), {"ids": list(topics)}
             )  # a fetch passes them by: they go, unless one has them already
-            rows = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(topics))]
+            rows = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(topics))]
             there = [m for m in rows if m.topic == topics[m.id]]
             if running := [m for m in there if m.receipt]:
                 namespaces = [m.topic.partition("/")[0] for m in running]
@@ -170,46 +167,6 @@ class ColdStore:
                 "epochs": [epoch for epoch, _ in receipts], "numbers": [number for _, number in receipts], "now": now,
             }  # fmt: skip
             return {row[0] for row in await (await connection.execute(sql("extend_leases"), args, binary=True)).fetchall()}
-
-    # -- the leader: within its fenced transaction ---------------------------------------------------------------------
-
-    async def keep(self, leader: LeaderStore, clock: int, wall_us: int) -> tuple[int, int]:
-        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how
-        many leases ended.
-
-        `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it
-        goes on to the lesser of them: time that passed while nobody led.
-        """
-        postgres_us = (await _all(leader.connection, "commit_loosely"))[0][0]
-        [(clock,)] = await _all(leader.connection, "tick", clock=max(clock, min(wall_us, postgres_us)))
-        return clock, await self._end_leases(leader.connection, clock)
-
-    async def _end_leases(self, connection: AsyncConnection[Any], clock: int) -> int:
-        """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
-        rows = await (await connection.execute(sql("dead_leases"), {"now": clock, "limit": LEASE_LIMIT}, binary=True)).fetchall()
-        held = [row[0] for row in rows]
-        if not held:
-            await connection.execute(sql("prune_leases"), {"now": clock, "limit": LEASE_LIMIT})
-            return 0
-        messages = {m.id: m for m in map(_leased, await _all(connection, "leased_messages", ids=held))}
-        ended = [row[0] for row in await _all(connection, "end_leases", ids=held, now=clock)]
-        await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
-        return len(ended)
-
-    async def expire(self, leader: LeaderStore, clock: int, limit: int) -> int:
-        """Messages past their TTL that nobody has. Returns how many went."""
-        connection = leader.connection
-        rows = await leader.expired_page(clock, (0, 0), limit)
-        if rows:
-            await connection.execute(sql("lock_messages"), {"ids": [id for id, _, _ in rows]})
-            args = {"ids": [id for id, _, _ in rows], "versions": [version for _, version, _ in rows]}
-            ledger = Ledger()
-            gone = await _all(connection, "delete_unleased", **args)
-            for _, topic_id in gone:
-                ledger.add(topic_id, "expired")
-            await _write_ledger(connection, ledger)
-            return len(gone)
-        return 0
 
 
 def cancelled(m: Leased) -> Change:
@@ -235,29 +192,19 @@ async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clo
     if waiting:
         await connection.execute(sql("settle_rows"), _columns(waiting) | {"dues": [c.due for c in waiting]})
     if dead:
-        for (topic_id,) in await _all(connection, "bury_rows", **_columns(dead), died_at=clock):
+        for (topic_id,) in await fetch(connection, "bury_rows", **_columns(dead), died_at=clock):
             ledger.add(topic_id, "dead")
     for state in (b"a", b"c"):
         ended = [(c.id, c.version) for c in changes if c.state == state]
         for topic_id in (await write.delete_messages(connection, ended)).values() if ended else ():
             ledger.add(topic_id, END_OF_STATE[state])
-    await _write_ledger(connection, ledger)
+    await write.lock_and_write_ledger(connection, ledger)
 
 
 async def _claim(connection: AsyncConnection[Any], keys: Sequence[Key], clock: int) -> None:
     columns = dict(zip(("key_hashes", "body_hashes", "ids", "expiries", "runs"), (list(c) for c in zip(*keys, strict=True)), strict=True))
-    if len(await _all(connection, "claim_keys", **columns, now=clock)) < len(keys):
+    if len(await fetch(connection, "claim_keys", **columns, now=clock)) < len(keys):
         raise KeyTaken
-
-
-async def _write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
-    if ledger.changes:
-        await connection.execute(sql("lock_topics"), {"ids": list(ledger.changes)})
-        await write.write_ledger(connection, ledger)
-
-
-async def _all(connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
-    return await (await connection.execute(sql(name), args, binary=True)).fetchall()
 
 
 def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
@@ -269,7 +216,7 @@ def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
     }
 
 
-def _leased(row: Sequence[Any]) -> Leased:
+def leased(row: Sequence[Any]) -> Leased:
     epoch, number, cancelling = row[9:]
     return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8), cancelling))
 

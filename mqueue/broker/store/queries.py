@@ -4,6 +4,9 @@ index.
 
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from psycopg import AsyncConnection
 
 FOLDER = Path(__file__).parent / "sql"
 
@@ -11,6 +14,11 @@ FOLDER = Path(__file__).parent / "sql"
 @cache
 def sql(name: str) -> bytes:
     return (FOLDER / f"{name}.sql").read_bytes().strip()
+
+
+async def fetch(connection: AsyncConnection[Any], statement: str, /, **args: Any) -> list[Any]:
+    """Runs a statement within a transaction and returns its rows."""
+    return await (await connection.execute(sql(statement), args, binary=True)).fetchall()
 
 
 def preload() -> None:

@@ -13,8 +13,9 @@ from mqueue.broker.format.record import Record
 from mqueue.broker.format.tail import Tail
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import Key
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Ledger
 
 KINDS = {b"a": "ack", b"c": "cancel", b"x": "dead", b"n": "nack"}
 ENDS = (b"a", b"c")

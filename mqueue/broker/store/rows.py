@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqueue.broker.format import record
 
 Row = tuple[bytes, bytes]  # record, body
 FLUSHED = Struct(">QQ")  # epoch, flush number
+
+
+class Key(NamedTuple):
+    """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
+
+    key_hash: bytes
+    body_hash: bytes
+    id: int
+    expires: int
+    runs: bytes | None = None
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:

@@ -1,5 +1,5 @@
 """One shard's PostgreSQL: the durable truth. What any broker asks, from pools by kind of work; what a leader does:
-`leader.py`.
+`leader/`.
 
 Raises StoreLost where no answer came: what was asked may have happened.
 """

@@ -4,61 +4,19 @@ it.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import AsyncConnection
 
 from mqueue.broker.format import record
 from mqueue.broker.format.record import Record
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import Key
 
 COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END = b"\xff\xff"
 ENDS = ("acked", "dead", "expired", "purged", "cancelled")
 END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
-
-
-class Key(NamedTuple):
-    """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
-
-    key_hash: bytes
-    body_hash: bytes
-    id: int
-    expires: int
-    runs: bytes | None = None
-
-
-@dataclass(slots=True)
-class Gone:
-    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it; `had_row`:
-    for certain.
-    """
-
-    id: int
-    version: int
-    state: bytes
-    topic: str
-    first: int
-    had_row: bool = False
-
-
-@dataclass(slots=True)
-class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
-    row.
-    """
-
-    number: int = 0
-    clock: int = 0
-    positions: dict[int, int] = field(default_factory=dict)
-    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
-    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
-    mirrors: bool = False  # may PostgreSQL know leases of these messages?
-    keys: list[Key] = field(default_factory=list)
 
 
 class Ledger:
@@ -135,18 +93,6 @@ async def bury(
         ledger.add(topic_id, "enqueued", never_had_one)
 
 
-async def end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
-    if not gone:
-        return
-    deleted = await delete_messages(connection, [(g.id, g.version) for g in gone])
-    for g in gone:
-        if g.id in deleted:
-            ledger.add(ids[g.topic], END_OF_STATE[g.state])
-        elif g.first > flushed and not g.had_row:  # it never had one
-            ledger.add(ids[g.topic], "enqueued")
-            ledger.add(ids[g.topic], END_OF_STATE[g.state])
-
-
 async def delete_messages(connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
     """Deletes up to these versions; returns id → topic id of those that had a row."""
     args = {"ids": array(id for id, _ in versions), "versions": array(version for _, version in versions)}
@@ -162,6 +108,13 @@ async def keep_keys(connection: AsyncConnection[Any], keys: Sequence[Key]) -> No
 async def write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
     if ledger.changes:
         await connection.execute(sql("move_ledger"), ledger.arguments())
+
+
+async def lock_and_write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
+    """Locks the topics in one order first: two transactions that write several never wait for each other."""
+    if ledger.changes:
+        await connection.execute(sql("lock_topics"), {"ids": list(ledger.changes)})
+        await write_ledger(connection, ledger)
 
 
 async def move_positions(connection: AsyncConnection[Any], positions: dict[int, int]) -> None:
