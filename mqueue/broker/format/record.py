@@ -119,7 +119,8 @@ def new(
     """The record of a message about to be enqueued. `size`: length of its body. `unique`: it has a key of that kind."""
     return (
         RECORD.pack(
-            b"n", UNIQUE if unique else 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
+            State.UNPLACED.value,
+            UNIQUE if unique else 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
             buffered(size, len(topic)),
         )
         + topic
@@ -134,7 +135,8 @@ def from_row(
     name = topic.encode()
     return (
         RECORD.pack(
-            b"n", IN_PG | (UNIQUE if unique else 0), attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0,
+            State.UNPLACED.value,
+            IN_PG | (UNIQUE if unique else 0), attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0,
             lease_ms, node, sequence, NO_RECEIPT, 0, buffered(size, len(name)),
         )
         + name

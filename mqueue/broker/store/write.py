@@ -16,7 +16,7 @@ from mqueue.broker.store.rows import Key
 COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END = b"\xff\xff"
 ENDS = ("acked", "dead", "expired", "purged", "cancelled")
-END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
+END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"c": "cancelled"}
 
 
 class Ledger:
