@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts them in order, stops them in reverse."""
+"""The composition root builds the parts, starts them in order and stops them in reverse."""
 
 import asyncio
 import gc
@@ -96,7 +96,9 @@ async def _main(settings: Settings) -> int:
 
 
 class Broker:
-    """`url`, `metrics_url`: where it answers. `failed`: done with the error after which the process must end."""
+    """One broker in this process. `url`, `metrics_url`: where it answers. `failed`: is done with the error after which
+    the process must end.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -249,7 +251,7 @@ class Broker:
             self.failed.set_result(error)
 
     async def _keep_ahead(self, ids: IdSource, reserve: Reserve) -> None:
-        """Ids and room on the disk, before they are needed."""
+        """Reserves ids and room on the disk before they are needed."""
         while True:
             try:
                 await asyncio.to_thread(ids.renew)
@@ -269,8 +271,8 @@ class Broker:
     # -- stop ----------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Stop taking work, finish what is in hand, flush; then, whatever came of it, stop the embedded stores.
-        Bounded.
+        """Stops taking work, finishes what is in hand and flushes; then, whatever came of it, stops the embedded
+        stores. It takes a bounded time.
         """
         try:
             async with asyncio.timeout(STOP_MAX_S):
@@ -307,7 +309,7 @@ class Broker:
             await admin.close()
 
     def abandon(self) -> None:
-        """The second signal: what is durable is durable."""
+        """Ends the process at once, at the second signal: what is durable is durable."""
         import os
 
         os._exit(1)
@@ -325,7 +327,7 @@ async def _check_policy(cache: ReadyCache) -> None:
 
 
 def _limits_uri(address: str, password: str) -> str:
-    """The first Redis, as the `limits` library names it."""
+    """Returns the address of the first Redis as the `limits` library writes it."""
     scheme, _, rest = address.rpartition("://")
     login = f":{quote(password, safe='')}@" if password and "@" not in rest else ""
     return f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"

@@ -1,4 +1,4 @@
-"""Group commit: all enqueues and settles that wait become one batch of this broker and shard.
+"""Group commit turns all enqueues and settles that wait into one batch of this broker and shard.
 
 One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty
 entry. While it is under way the next gathers. An enqueue is answered when both are done; a settle when Redis has
@@ -42,8 +42,8 @@ class Committer:
         self._stopped = False
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
-        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated,
-        LookAgain, Unavailable.
+        """Returns the ids in order, once they are durable and applied. All messages are enqueued or none. Raises
+        BufferFull, KeyReused, InFlight, Repeated, LookAgain, Unavailable.
         """
         size = sum(d.size for d in drafts)
         request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
@@ -104,7 +104,7 @@ class Committer:
                 batch.fail(Unavailable(f"a batch failed: {type(error).__name__}", retry_after=1))
 
     async def stop(self) -> None:
-        """No new requests; returns when those that wait are answered."""
+        """Takes no new requests; returns when those that wait are answered."""
         self._stopped = True
         while self._waiting or self._shard.in_flight.locked():
             await asyncio.sleep(0.005)
@@ -152,7 +152,7 @@ class Committer:
         except BaseException as error:
             if syncing is not None:
                 await asyncio.gather(syncing, return_exceptions=True)
-                if isinstance(error, Refused):  # its requests will be made again: no replay may bring them beside that
+                if isinstance(error, Refused):  # its requests will be made again, so no replay may bring them as well
                     self._append(LogRecord(sequence, epoch, log_record.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
             raise
         shard.previous = sequence
@@ -205,7 +205,7 @@ class Committer:
                 await asyncio.sleep(RETRY_S)
 
     def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
-        """False when the log is full."""
+        """Writes what the settles did to the log. Returns False when it is full."""
         asked = [args for request in batch.settles for args in request.args]
         changed = [
             (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)

@@ -1,4 +1,4 @@
-"""What a cold shard needs of its leader: a clock, leases that end, TTLs, schedules; and an eye on Redis."""
+"""The leader of a cold shard keeps its clock, ends leases, heeds TTLs and schedules, and looks out for Redis."""
 
 import asyncio
 
@@ -26,7 +26,9 @@ class ColdShard:
         self._scheduler = scheduler
 
     async def keep(self, lead: Lead) -> None:
-        """Returns when Redis is back. Raises Fault where another broker reaches it, or this one leads no more."""
+        """Does that work until Redis is back. Raises Fault where another broker reaches Redis, or this one leads no
+        more.
+        """
         keeping = asyncio.create_task(self._tick(lead))
         probing = asyncio.create_task(self._probe(lead))
         try:

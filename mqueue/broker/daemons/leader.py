@@ -1,11 +1,10 @@
-"""Leadership of one shard: election, the closing and opening of epochs, and the loop that runs the daemons one after
-the other.
+"""The leader of a shard is elected, closes and opens epochs, and runs the daemons one after the other.
 
 A session advisory lock in the shard's database elects the leader; a *term* in the shard's row fences it. A new leader
 raises the term in PostgreSQL, then in Redis, before it reads anything. Every transaction of its daemons begins by
 locking the shard row on epoch and term; every script of theirs carries both. So a leader that was paused and wakes
 changes nothing. If Redis does not know the epoch (it was restarted, flushed, replaced), the leader closes it: see
-`membership.py` for the brokers' part.
+`recovery/membership.py` for the brokers' part.
 
 Flush and refill never interleave: one loop runs both. The tick (clock, due messages, dead leases) is a loop of its own.
 """
@@ -45,14 +44,14 @@ AUDIT_EVERY_S = 60.0
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
-REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
+REFILL_S = 0.2  # a due flush waits so long for topics that ask
 
 logger = structlog.get_logger(__name__)
 
 
 class Leader:
-    """`admin`: a cache that takes whatever Redis answers; the shard's own refuses a server that does not hold the
-    epoch, also while the leader looks at a new one.
+    """Leads a shard, or tries to. `admin`: a cache that takes whatever Redis answers; the shard's own refuses a server
+    that does not hold the epoch, also while the leader looks at a new one.
     """
 
     def __init__(
@@ -92,8 +91,8 @@ class Leader:
                     await store.close()
 
     async def _elected(self, store: LeaderStore) -> bool:
-        """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its
-        lock.
+        """Tries once to be elected. A broker that cannot reach Redis leaves it to others for a while; a leader that
+        hangs loses its lock.
         """
         shard = self._shard
         if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
@@ -105,7 +104,7 @@ class Leader:
         return False
 
     async def flush_all(self, timeout: float) -> None:
-        """If this broker leads: flush until nothing waits, for a clean stop."""
+        """Flushes until nothing waits, for a clean stop, if this broker leads."""
         if self.leads and self._shard.mode == HOT:
             self._flushed_all.clear()
             self._flush_all.set()
@@ -162,7 +161,7 @@ class Leader:
                 task.result()
         finally:
             await tasks.end(loops)
-            lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody looks any more
+            lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody measures it any more
 
     async def _tick(self, lead: Lead) -> None:
         shard = lead.shard
@@ -195,12 +194,12 @@ class Leader:
             await asyncio.sleep(FOLLOW_EVERY_S)
 
     async def _work(self, lead: Lead) -> None:
-        """All periodic work of a leader on one screen."""
+        """Does all periodic work of a leader, on one screen."""
         shard, now = self._shard, self._shard.clock.monotonic
         scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
-        await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
+        await self._prefetcher.scan(lead)  # first of all, since the due clock stands still until then
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             everything = self._flush_all.is_set()
@@ -232,7 +231,7 @@ class Leader:
             if now() >= measure_at:
                 began = now()
                 await self._measure(lead)
-                measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # of very many topics: seldom
+                measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # with very many topics it is seldom done
             if lead.store.closed:
                 raise StoreLost("the leader's connection has closed")
 

@@ -1,5 +1,5 @@
-"""Prefetch: from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals, and eviction the other
-way.
+"""The prefetcher reads from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals; eviction
+goes the other way.
 """
 
 from mqueue.broker import failpoints
@@ -16,7 +16,7 @@ class Prefetcher:
         self._horizon_us = horizon_us
 
     async def refill(self, lead: Lead, topic: str) -> None:
-        """Pages of this topic until it is full, or wholly in Redis."""
+        """Loads pages of this topic until it is full, or wholly in Redis."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             begun = await shard.cache.refill_begin(lead.epoch, lead.term, topic)
@@ -31,7 +31,7 @@ class Prefetcher:
             shard.metrics.refill_rows.inc(loaded)
 
     async def scan(self, lead: Lead) -> None:
-        """The time frontier moves on to the horizon, as far as there is room."""
+        """Moves the time frontier on to the horizon, as far as there is room."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
@@ -45,7 +45,7 @@ class Prefetcher:
                 return
 
     async def arrivals(self, lead: Lead) -> None:
-        """Rows that came another way than through this epoch's scripts are placed, then their announcements deleted."""
+        """Places rows that came another way than through this epoch's scripts, then deletes their announcements."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             ids, rows = await lead.store.pages.arrivals(ARRIVALS_MAX)
@@ -57,7 +57,7 @@ class Prefetcher:
                 return
 
     async def evict(self, lead: Lead, idle_us: int) -> None:
-        """Topics that nobody fetched from for long leave Redis, slice by slice."""
+        """Takes topics that nobody fetched from for long out of Redis, slice by slice."""
         cache = lead.shard.cache
         for topic in await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX):
             while await cache.evict(lead.epoch, lead.term, topic, BATCH_MAX // 2):

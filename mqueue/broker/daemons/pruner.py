@@ -1,5 +1,5 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results
-whose time is over; requests to cancel what is no more; workers that are gone.
+"""The pruner deletes rows past their TTL that Redis does not know (what it knows it expires itself), idempotency keys
+and results whose time is over, requests to cancel what is no more, and workers that are gone.
 """
 
 from mqueue.broker.daemons.lead import Lead
@@ -15,7 +15,7 @@ class Pruner:
         self._after = (0, 0)  # expiry and id of the last row looked at: Redis may know a great many, and they stay
 
     async def prune(self, lead: Lead) -> bool:
-        """Page after page. True when more is left."""
+        """Deletes page after page. Returns True when more is left."""
         more = False
         await lead.store.prunes.workers(UNHEARD_S)
         for turn in (self._rows, self._keys, self._cancel_requests, self._results):

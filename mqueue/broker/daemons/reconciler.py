@@ -1,5 +1,5 @@
-"""Reconcile: look for rows that nobody would ever deliver: below the frontier, due long ago, and without a record in
-Redis. There should be none; those found are counted, logged, and announced as arrivals.
+"""The reconciler looks for rows that nobody would ever deliver: below the frontier, due long ago, and without a record
+in Redis. There should be none; those found are counted, logged, and announced as arrivals.
 
 No flush, refill, scan or arrival comes between its looks (one loop runs them all), so a row that is there after Redis
 was asked was never acked; one that was spilled meanwhile is at or above the frontier, which is read last.
@@ -17,7 +17,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One page a turn, topic after topic."""
+    """Looks at one page a turn, topic after topic."""
 
     def __init__(self, overdue_us: int = OVERDUE_US) -> None:
         self._overdue_us = overdue_us

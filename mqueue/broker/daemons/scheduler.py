@@ -1,4 +1,4 @@
-"""Schedule: what is due by the clock on the wall becomes messages, each tick one, whoever leads and whenever a leader
+"""The scheduler makes messages of what is due by the wall clock: one for each tick, whoever leads and whenever a leader
 dies.
 
 The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early.
@@ -29,7 +29,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """`lease_s`, `max_retries`: of messages whose schedule names none."""
+    """Enqueues what is due. `lease_s`, `max_retries`: of messages whose schedule names none."""
 
     def __init__(self, ids: IdSource, *, lease_s: float, max_retries: int) -> None:
         self._ids = ids
@@ -54,7 +54,7 @@ class Scheduler:
         return made
 
     async def _round(self, lead: Lead, stamp_us: int, announce: bool) -> list[Ticked]:
-        """One transaction."""
+        """Makes one transaction."""
         limit = SCHEDULES_MAX + self._unknown[lead.shard.number]
 
         def decide(due: Sequence[Schedule], now_us: int) -> list[Ticked]:
@@ -67,8 +67,8 @@ class Scheduler:
         return ticked
 
     def _decide(self, lead: Lead, due: Sequence[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
-        """As much of it as fits one transaction; without those whose zone or cron only other brokers know: they wait
-        for such a leader.
+        """Decides on as much as fits one transaction, but not on schedules whose zone or cron only other brokers know:
+        they wait for such a leader.
         """
         ticked: list[Ticked] = []
         unknown: list[str] = []

@@ -1,4 +1,4 @@
-"""Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival
+"""Past Redis, PostgreSQL does what Redis would: one transaction a call while the shard is cold, and enqueues by arrival
 while it is hot.
 
 Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts.
@@ -30,8 +30,8 @@ class KeyTaken(Exception):
 
 
 class Clocks(NamedTuple):
-    """µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a little
-    later.
+    """Two times in µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a
+    little later.
     """
 
     ticked: int
@@ -40,7 +40,7 @@ class Clocks(NamedTuple):
 
 @dataclass(slots=True)
 class Fresh:
-    """New messages: (record, body), and their keys."""
+    """New messages, as (record, body), and their keys."""
 
     rows: Sequence[Row]
     keys: Sequence[Key] = ()
@@ -82,8 +82,8 @@ class ColdStore:
     async def _holding(
         self, epoch: int, hint: int, mode: str = "cold", kind: str = "write"
     ) -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
-        """A transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic one: a
-        tick may be late.
+        """Begins a transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic
+        one: a tick may be late.
 
         Raises EpochEnded, StoreLost.
         """
@@ -97,8 +97,8 @@ class ColdStore:
     async def enqueue(
         self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
     ) -> None:
-        """`make`: the messages, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken, and
-        nothing is written.
+        """Enqueues what `make` makes, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken,
+        and nothing is written.
         """
         async with self._holding(epoch, hint, mode) as (connection, clocks):
             waiting: dict[bytes, int] = {}
@@ -133,7 +133,7 @@ class ColdStore:
         return [leased_row(row[:17], epoch, number, row[17]) for row in rows], now
 
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
-        """`decide`: what changes, given those messages that are there, and the clocks."""
+        """Writes what `decide` decides, given those messages that are there, and the clocks."""
         async with self._holding(epoch, hint) as (connection, clocks):
             held = {id for (id,) in await fetch(connection, "lock_leased", ids=list(ids))}
             there = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(ids))]
@@ -141,8 +141,8 @@ class ColdStore:
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
     async def cancel(self, epoch: int, hint: int, topics: Mapping[int, str]) -> dict[int, Leased]:
-        """`topics`: `namespace/topic` by id. Those that were there: who had a receipt runs, and its cancellation is
-        asked for; the others are no more.
+        """Cancels messages. `topics`: `namespace/topic` by id. Returns those that were there: who had a receipt runs,
+        and its cancellation is asked for; the others are no more.
         """
         async with self._holding(epoch, hint) as (connection, clocks):
             await connection.execute(
@@ -157,8 +157,8 @@ class ColdStore:
         return {m.id: m for m in there}
 
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
-        """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids
-        renewed.
+        """Renews leases. An item is id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own).
+        Returns the ids renewed.
         """
         async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
@@ -174,7 +174,7 @@ def cancelled(m: Leased) -> Change:
 
 
 def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:
-    """A delivery that ended without an ack: the attempt counts."""
+    """Returns what becomes of a delivery that ended without an ack: the attempt counts."""
     if m.cancelling:
         return cancelled(m)
     attempts = min(m.attempts + 1, 65535)
@@ -222,7 +222,7 @@ def leased(row: Sequence[Any]) -> Leased:
 
 
 def _numbers(receipt: bytes) -> tuple[int | None, int | None]:
-    """Epoch and number of a receipt; nothing where any will do."""
+    """Returns epoch and number of a receipt; nothing where any will do."""
     if not receipt:
         return None, None
     return int.from_bytes(receipt[:4]), min(int.from_bytes(receipt[4:]), 2**63 - 1)

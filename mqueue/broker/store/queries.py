@@ -1,5 +1,5 @@
-"""Loads the SQL: one statement a file, named after the method that runs it; the header says what, why and which
-index.
+"""The SQL is loaded here: one statement a file, named after the method that runs it; the header says what, why and
+which index.
 """
 
 from functools import cache
@@ -22,6 +22,6 @@ async def fetch(connection: AsyncConnection[Any], statement: str, /, **args: Any
 
 
 def preload() -> None:
-    """All of them, so that no statement needs a file later, when there may be no descriptor left for it."""
+    """Loads all of them, so that no statement needs a file later, when there may be no descriptor left for it."""
     for file in FOLDER.glob("*.sql"):
         sql(file.stem)

@@ -1,4 +1,6 @@
-"""Replay of a log's tail into PostgreSQL, in one transaction: state by version, so any part of it may be repeated."""
+"""A replay brings a log's tail into PostgreSQL, in one transaction: state goes by version, so any part of it may be
+repeated.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,10 +25,10 @@ STATES = {kind: state for state, kind in KINDS.items()}
 
 
 async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool, after: int | None = None) -> None:
-    """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and
-    outcomes of other brokers' messages count no more. `after`: the position they follow. Raises StoreLost; and nothing
-    is written: EpochEnded, where the epoch is another one, or is open and this was not to be late; Overtaken, where the
-    position is another one.
+    """Writes a tail. `late`: the epoch these records were written in has ended without them: their rows are announced
+    as arrivals, and outcomes of other brokers' messages count no more. `after`: the position they follow. Raises
+    StoreLost; and nothing is written: EpochEnded, where the epoch is another one, or is open and this was not to be
+    late; Overtaken, where the position is another one.
     """
     ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
     async with store.transaction() as connection:
@@ -59,7 +61,7 @@ async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock:
 
 
 async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None:
-    """A message whose key another one had first was refused; its void record may be lost."""
+    """Drops messages that were refused, since another one had their key first; the void record may be lost."""
     keyed = [t for t in tail.messages.values() if t.key_hash]
     if not keyed:
         return
@@ -107,7 +109,7 @@ async def _end(connection: AsyncConnection[Any], records: Sequence[Record], how:
 async def _settle_others(
     store: ShardStore, connection: AsyncConnection[Any], tail: Tail, ids: dict[str, int], ledger: Ledger, clock: int
 ) -> None:
-    """Outcomes this broker logged of messages that are not in this tail."""
+    """Writes outcomes this broker logged of messages that are not in this tail."""
     if not tail.others:
         return
     rows = await (await connection.execute(sql("versions"), {"ids": list(tail.others)}, binary=True)).fetchall()

@@ -1,4 +1,4 @@
-"""Rows of `message` as the records and bodies that Redis and the log know."""
+"""Rows of `message` become the records and bodies that Redis and the log know."""
 
 from collections.abc import Sequence
 from struct import Struct
@@ -50,7 +50,9 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
 
 
 def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
-    """Topic, and what `cache/lua/apply.lua` takes of the answer of that statement. No topic: there is no such row."""
+    """Returns the topic, and what `cache/lua/apply.lua` takes of the answer of that statement. No topic: there is no
+    such row.
+    """
     epoch, flushed, topic, priority, rank, due, attempts, max_retries, version, lease_ms, node, sequence, expires = row
     seen = FLUSHED.pack(epoch, flushed)
     if topic is None:
@@ -63,7 +65,9 @@ def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
 
 
 def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
-    """What `cache/lua/apply.lua` takes of that statement's answer, by unique key; `b""`: of keys that are not there."""
+    """Returns what `cache/lua/apply.lua` takes of that statement's answer, by unique key; `b""`: of keys that are not
+    there.
+    """
     seen = FLUSHED.pack(rows[0][0], rows[0][1])
     found: dict[bytes, bytes] = {b"": seen}
     for _, _, key, id, expires in rows:
@@ -73,6 +77,6 @@ def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
 
 
 def leased_row(row: Sequence[Any], epoch: int, number: int, until: int, cancelling: bool = False) -> Row:
-    """`row`: as `arrivals` has it: id, topic, and the rest."""
+    """Makes a leased record and its body. `row`: as `arrivals` has it: id, topic, and the rest."""
     data, body = message_row(row[1], (row[0], *row[2:]))
     return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until, cancelling), body

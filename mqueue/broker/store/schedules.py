@@ -1,4 +1,4 @@
-"""Schedules in a shard's PostgreSQL, and how any broker edits them. How their ticks are enqueued: `leader/ticks.py`."""
+"""Schedules are kept in a shard's PostgreSQL, and edited by any broker. `leader/ticks.py` enqueues their ticks."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ class ScheduleStore:
         self._store = store
 
     async def page(self, namespace: str, after: str, limit: int) -> list[Schedule]:
-        """By name, above `after`; without their payloads."""
+        """Returns them by name, above `after`; without their payloads."""
         return await self._all("schedule_page", namespace=namespace, after=after, limit=limit)
 
     async def find(self, namespace: str, name: str) -> Schedule | None:
@@ -32,7 +32,7 @@ class ScheduleStore:
 
     @asynccontextmanager
     async def editing(self, namespace: str) -> AsyncIterator["Editing"]:
-        """One transaction; who else edits this namespace's waits for it. Undone where the block raises."""
+        """Begins one transaction; who else edits this namespace's waits for it. It is undone where the block raises."""
         async with self._store.transaction("read") as connection:
             await connection.execute(sql("lock_schedules"), {"namespace": namespace})
             yield Editing(connection, namespace)
@@ -50,8 +50,8 @@ class Editing:
         self._namespace = namespace
 
     async def change(self, name: str, decide: Callable[[Schedule | None], Schedule | None], most: int = 1 << 31) -> Schedule | None:
-        """`decide`: what becomes of this one; None: it stays as it is. Raises TooMany where it is new, and there are
-        `most`.
+        """Writes what `decide` makes of this one; None: it stays as it is. Raises TooMany where it is new, and there
+        are `most`.
         """
         rows = await fetch(self._connection, "schedule", namespace=self._namespace, name=name)
         known = Schedule(*rows[0]) if rows else None

@@ -1,5 +1,5 @@
-"""What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with
-it.
+"""Flush, replay and cold batches write with these statements, within a transaction of theirs; the ledger goes with
+them.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"c": "cancelled"}
 
 
 class Ledger:
-    """Changes per topic, gathered over a flush."""
+    """The changes per topic, gathered over a transaction."""
 
     def __init__(self) -> None:
         self.changes: dict[int, Counter[str]] = defaultdict(Counter)
@@ -34,7 +34,9 @@ class Ledger:
 
 
 def array(numbers: Iterable[int]) -> str:
-    """As PostgreSQL writes one: a fifth of the work of the library's way, which has every number dumped by itself."""
+    """Writes an array as PostgreSQL does: a fifth of the work of the library's way, which has every number dumped by
+    itself.
+    """
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
@@ -70,7 +72,7 @@ async def write_again(
     ids: dict[str, int],
     ledger: Ledger,
 ) -> None:
-    """Rows PostgreSQL may have, of some version: the greater one stays."""
+    """Writes rows PostgreSQL may have, of some version: the greater one stays."""
     if not rows:
         return
     await stage(connection, rows, ids)

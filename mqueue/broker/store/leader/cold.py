@@ -43,7 +43,7 @@ class ColdLeaderStore:
         return Turned(clock, ended, expired)
 
     async def _end_leases(self, clock: int) -> int:
-        """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
+        """Makes messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
         connection = self._session.connection
         held = [id for (id,) in await fetch(connection, "dead_leases", now=clock, limit=LEASE_LIMIT)]
         if not held:
@@ -55,7 +55,7 @@ class ColdLeaderStore:
         return len(ended)
 
     async def _expire(self, clock: int, limit: int) -> int:
-        """Messages past their TTL that nobody has are deleted. Returns how many went."""
+        """Deletes messages past their TTL that nobody has. Returns how many went."""
         connection = self._session.connection
         rows = await self._session.ask("expired_page", now=clock, expires=0, id=0, limit=limit)
         if not rows:

@@ -1,4 +1,4 @@
-"""What one flush of the leader writes, in one transaction that may be repeated."""
+"""A flush of the leader writes one batch, in one transaction that may be repeated."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
-"""Pages of rows that the leader reads for Redis, in the order Redis wants them; and the arrivals, which it places
-there.
+"""The leader reads pages of rows for Redis here, in the order Redis wants them, and the arrivals
+that it places there.
 """
 
 from collections.abc import Callable, Sequence

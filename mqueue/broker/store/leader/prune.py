@@ -1,6 +1,4 @@
-"""What the leader deletes because its time is over: messages, idempotency keys, results, requests to cancel,
-workers.
-"""
+"""The leader deletes what is past its time: messages, idempotency keys, results, requests to cancel, workers."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""The connection on which a leader works: it holds the lock that elects, and every transaction on it is fenced.
+"""A session is the connection on which a leader works: it holds the lock that elects, and every transaction on it is
+fenced.
 
 The stores of a leader's subjects share one session: `store.py` names them. Nobody else sees the connection.
 
@@ -20,7 +21,7 @@ from mqueue.broker.store.shard import ShardStore
 
 
 class LeaderSession:
-    """`store`: what any broker asks of this shard's PostgreSQL, on connections of a pool."""
+    """The leader's connection. `store`: what any broker asks of this shard's PostgreSQL, on connections of a pool."""
 
     def __init__(self, store: ShardStore, connection: AsyncConnection[Any]) -> None:
         self.store = store

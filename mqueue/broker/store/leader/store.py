@@ -1,5 +1,6 @@
-"""What a leader does in its shard's PostgreSQL, on the session that holds its lock: here, how it is elected and how an
-epoch is closed and opened. Its other subjects have a store each: pages, flushes, prunes, ticks, a cold shard.
+"""A LeaderStore is what a leader does in its shard's PostgreSQL, on the session that holds its lock: here, how it is
+elected and how an epoch is closed and opened. Its other subjects have a store each: pages, flushes, prunes, ticks, a
+cold shard.
 
 Each method is one transaction of a daemon, or one statement: a daemon decides and calls, it composes no statements.
 
@@ -28,7 +29,9 @@ LEADER_LOCK = 0x6D71_1EAD
 
 
 class LeaderStore:
-    """`session`: holds the leader's lock, or tries to. Its other attributes are the stores of its subjects."""
+    """What a leader does in PostgreSQL. `session`: holds the leader's lock, or tries to. The other attributes are the
+    stores of its subjects.
+    """
 
     def __init__(self, session: LeaderSession) -> None:
         self._session = session
@@ -102,7 +105,7 @@ class LeaderStore:
             raise Deposed(f"epoch {epoch}, term {term} is over")
 
     async def _cancel_requested(self, now: int) -> None:
-        """What was to be cancelled while it ran, and runs no more, ends."""
+        """Ends what was to be cancelled while it ran, and runs no more."""
         ledger = Ledger()
         for (topic_id,) in await self._session.ask("cancel_requested", now=now):
             ledger.add(topic_id, "cancelled")

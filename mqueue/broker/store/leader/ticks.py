@@ -1,4 +1,4 @@
-"""How the ticks of schedules are enqueued, in one transaction of the leader.
+"""The ticks of schedules are enqueued in one transaction of the leader.
 
 Exactly one enqueue for each tick follows from that transaction: rows, ledger and the schedule's next tick become true
 together or not at all, behind the fence of epoch and term. Where the answer to its COMMIT is lost, the next leader
