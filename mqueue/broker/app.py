@@ -128,38 +128,49 @@ class Broker:
         await self._migrate(urls.database_urls)
         caches = [self._cache(k, urls) for k in range(len(stores))]
         slots = await self._register(stores)
-        node = self._identity.node
+        assert self._identity.node is not None
+        ids = IdSource(self._identity.node, self._identity, self._clock)
+        await self._build_shards(stores, caches, urls, ids, self._identity)
+        engine = self._build_engine(slots)
+        self._run_parts(engine, ids, self._identity.reserve)
+        async with asyncio.timeout(SERVING_WAIT_S):
+            for shard in self._shards:
+                await shard.serving.wait()
+        await self._serve_http(engine, secret, urls)
+        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
+        paths.write_endpoint(data_dir, self.url, token)
+
+    async def _build_shards(
+        self, stores: list[ShardStore], caches: list[ReadyCache], urls: StoreUrls, ids: IdSource, identity: Identity
+    ) -> None:
+        """Builds what there is once for each shard: its log, its committer and its leader."""
+        settings, node, start = self._settings, identity.node, identity.start_count << 40
         assert node is not None
-        ids = IdSource(node, self._identity, self._clock)
-        start = self._identity.start_count << 40
         buffer_max = settings.buffer_max_mb * 1024 * 1024
         limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
         scheduler = Scheduler(ids, lease_s=settings.lease_s, max_retries=settings.max_retries)
+        ages = {
+            "flush_age_us": settings.flush_age_ms * 1000,
+            "horizon_us": settings.time_horizon_s * 1_000_000,
+            "idle_us": settings.topic_idle_s * 1_000_000,
+        }
         for k, (store, cache) in enumerate(zip(stores, caches, strict=True)):
-            log = await asyncio.to_thread(_open_log, self._identity, k)
+            log = await asyncio.to_thread(_open_log, identity, k)
             shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
             self._shards.append(shard)
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
             await _check_policy(admin)
-            self._leaders.append(
-                Leader(
-                    shard,
-                    admin,
-                    limits,
-                    scheduler,
-                    flush_age_us=settings.flush_age_ms * 1000,
-                    horizon_us=settings.time_horizon_s * 1_000_000,
-                    idle_us=settings.topic_idle_s * 1_000_000,
-                )
-            )
-        waiters = Waiters()
-        engine = Engine(
+            self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
+
+    def _build_engine(self, slots: SlotMap) -> Engine:
+        settings = self._settings
+        return Engine(
             self._shards,
             self._committers,
             slots,
-            waiters,
+            Waiters(),
             self._metrics,
             self._clock,
             lease_s=settings.lease_s,
@@ -168,20 +179,17 @@ class Broker:
             postgres_namespaces=settings.postgres_namespaces,
             result_max=settings.result_max_kb * 1024,
         )
+
+    def _run_parts(self, engine: Engine, ids: IdSource, reserve: Reserve) -> None:
+        """Starts all that runs beside the requests."""
         for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
             self._spawn(Membership(shard).run(), f"membership-{shard.number}")
             self._spawn(leader.run(), f"leader-{shard.number}")
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
-        self._spawn(self._keep_ahead(ids, self._identity.reserve), "ids")
+        self._spawn(self._keep_ahead(ids, reserve), "ids")
         self._spawn(engine.workers_loop(), "workers")
         self._spawn(self._watch_health(), "health")
-        async with asyncio.timeout(SERVING_WAIT_S):
-            for shard in self._shards:
-                await shard.serving.wait()
-        await self._serve_http(engine, secret, urls)
-        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
-        paths.write_endpoint(data_dir, self.url, token)
 
     async def _open_stores(self) -> StoreUrls:
         settings = self._settings

@@ -119,41 +119,44 @@ class Enqueuer:
         if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
             raise shard.keys_are_away()
         try:
-            epoch, known = await self._look(shard, drafts, items)
-            new = [i for i in items if i not in known]
-            size = sum(drafts[i].size for i in new)
-            deadline = self._clock.monotonic() + ROOM_WAIT_S
-            while new:
-                await self._wait_for_room(shard, size, deadline)
-                try:
-                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
-                except LookAgain:  # keys that Redis knew may be PostgreSQL's now
-                    if self._clock.monotonic() >= deadline:
-                        raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
-                    epoch, known = await self._look(shard, drafts, items)
-                    new = [i for i in items if i not in known]
-                    continue
-                except InFlight:  # at another broker, whose disk may not have it yet
-                    if self._clock.monotonic() >= deadline:
-                        raise
-                    await shard.hurry_flush()
-                    continue
-                except Repeated:
-                    made = await self._ids_of_request(shard, key_hash)
-                except BufferFull:
-                    if self._clock.monotonic() >= deadline:
-                        raise
-                    shard.room.clear()
-                    continue
-                except KeyReused as error:
-                    error.item = None if error.item is None else new[error.item]
-                    raise
-                known.update(zip(new, made, strict=True))
-                break
+            known = await self._commit(number, drafts, items, key_hash, body_hash)
         except Fault as fault:
             raise unavailable(fault) from fault
         for i in items:
             ids[i] = known[i]
+
+    async def _commit(self, number: int, drafts: Sequence[Draft], items: Sequence[int], key_hash: bytes, body_hash: bytes) -> dict[int, int]:
+        """Gives what is new to the committer, and again where it must look again or wait, until ROOM_WAIT_S is over.
+        Returns the ids by item.
+        """
+        shard = self._shards[number]
+        epoch, known = await self._look(shard, drafts, items)
+        size = sum(drafts[i].size for i in items if i not in known)
+        deadline = self._clock.monotonic() + ROOM_WAIT_S
+        while new := [i for i in items if i not in known]:
+            await self._wait_for_room(shard, size, deadline)
+            try:
+                made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
+            except Repeated:
+                made = await self._ids_of_request(shard, key_hash)
+            except KeyReused as error:
+                error.item = None if error.item is None else new[error.item]
+                raise
+            except LookAgain:  # keys that Redis knew may be PostgreSQL's now
+                if self._clock.monotonic() >= deadline:
+                    raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
+                epoch, known = await self._look(shard, drafts, items)
+                continue
+            except (InFlight, BufferFull) as error:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                if isinstance(error, InFlight):  # at another broker, whose disk may not have it yet
+                    await shard.hurry_flush()
+                else:
+                    shard.room.clear()
+                continue
+            known.update(zip(new, made, strict=True))
+        return known
 
     async def _look(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
         """Looks as `_known_keys` does; the drafts with a unique key get what PostgreSQL has under it."""

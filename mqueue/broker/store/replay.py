@@ -3,8 +3,8 @@ repeated.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -106,6 +106,30 @@ async def _end(connection: AsyncConnection[Any], records: Sequence[Record], how:
             ledger.add(ids[r.topic], "enqueued")
 
 
+class Others(NamedTuple):
+    """Outcomes of messages that are not in this tail. `by_state`: of those that have an older row. `orphans`: their
+    enqueue is still to come. `unseen`: began and ended without a row, and the flush that counts both never came.
+    """
+
+    by_state: dict[bytes, list[Settled]]
+    orphans: list[Settled]
+    unseen: list[Settled]
+
+
+def _sorted(others: Iterable[Settled], versions: Mapping[int, int], positions: Mapping[int, int]) -> Others:
+    """Decides what each outcome does. `versions`: of the rows that are there. `positions`: of the brokers. Pure."""
+    found = Others({state: [] for state in KINDS}, [], [])
+    for o in others:
+        if o.id in versions:
+            if versions[o.id] < o.version:
+                found.by_state[o.state].append(o)
+        elif positions.get(o.node, 0) < o.sequence:
+            found.orphans.append(o)
+        elif o.state in ENDS and not o.in_pg:
+            found.unseen.append(o)
+    return found
+
+
 async def _settle_others(
     store: ShardStore, connection: AsyncConnection[Any], tail: Tail, ids: dict[str, int], ledger: Ledger, clock: int
 ) -> None:
@@ -113,19 +137,11 @@ async def _settle_others(
     if not tail.others:
         return
     rows = await (await connection.execute(sql("versions"), {"ids": list(tail.others)}, binary=True)).fetchall()
-    there = {id: version for id, version, _ in rows}
     positions = {b.node: b.position for b in await store.brokers_in(connection)}
-    by_state: dict[bytes, list[Settled]] = {state: [] for state in KINDS}
-    orphans: list[Settled] = []
-    for o in tail.others.values():
-        if o.id in there:
-            if there[o.id] < o.version:
-                by_state[o.state].append(o)
-        elif positions.get(o.node, 0) < o.sequence:
-            orphans.append(o)
-        elif o.state in ENDS and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
-            ledger.add(ids[o.topic.decode()], "enqueued")
-            ledger.add(ids[o.topic.decode()], END_OF_STATE[o.state])
+    by_state, orphans, unseen = _sorted(tail.others.values(), {id: version for id, version, _ in rows}, positions)
+    for o in unseen:
+        ledger.add(ids[o.topic.decode()], "enqueued")
+        ledger.add(ids[o.topic.decode()], END_OF_STATE[o.state])
     await connection.execute(sql("delete_leases"), {"ids": [o.id for ended in by_state.values() for o in ended]})
     nacks, deaths = by_state[b"n"], by_state[b"x"]
     if nacks:
