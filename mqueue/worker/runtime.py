@@ -27,6 +27,7 @@ from mqueue.worker.polling.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
 from mqueue.worker.running import outcome
 from mqueue.worker.running.batch import Gatherer, job_of
+from mqueue.worker.running.ending import endings
 from mqueue.worker.running.executor import Executor
 from mqueue.worker.running.interrupts import Interrupts
 from mqueue.worker.running.outcome import Outcome
@@ -35,7 +36,7 @@ from mqueue.worker.status import Status
 from mqueue.worker.stopping import Stopping
 from mqueue.worker.tasks import periodic
 from mqueue.worker.tasks.app import MQueue, default
-from mqueue.worker.tasks.job import Job
+from mqueue.worker.tasks.job import Interrupt, Job
 from mqueue.worker.watching import declarer
 from mqueue.worker.watching.cancellations import Cancellations
 from mqueue.worker.watching.heartbeat import Heartbeat
@@ -173,7 +174,9 @@ class Worker:
                 complete=self._gatherer.begin,
             )
             namespaces = sorted({source.namespace for source in self._sources})
-            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.unwanted, self._jitter)
+            self._cancellations = Cancellations(
+                client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.cancelled, self._jitter
+            )
             self._watchdog = watchdog = Watchdog(loop)
             declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
@@ -251,10 +254,7 @@ class Worker:
         return job
 
     def _start(self, job: Job) -> None:
-        for each in job.members:
-            each.unwanted = self._cancellations.has(each.message.id)
-        if job.batch:
-            job.unwanted = all(each.unwanted for each in job.members)
+        self._interrupts.begin(job, self._cancellations.has)
         self._jobs.add(job)
         if (limit := job.task.max_run_time) is not None:
             for each in job.members:
@@ -265,11 +265,12 @@ class Worker:
     def _begin(self, jobs: Sequence[Job]) -> None:
         """A batch, without what was lost as it was gathered, or may have been: while the worker was away."""
         away_s = self._fetcher.away_s(jobs[0].came)
-        kept = [job for job in jobs if not job.lost and away_s <= job.lease / 3]
+        kept = [job for job in jobs if Interrupt.LOST not in job.interrupts and away_s <= job.lease / 3]
         if not kept:
             return self._released(job_of(jobs))
         for job in {*jobs} - {*kept}:
-            self._finish(job, outcome.RELEASED, slots=0)
+            [result] = endings(job, [outcome.RELEASED], self._jitter)
+            self._finish(job, result, slots=0)
         return self._start(job_of(kept))
 
     def _job(self, message: wire.Message) -> Job | None:
@@ -291,11 +292,13 @@ class Worker:
     def _released(self, job: Job) -> None:
         self._ended(job, [outcome.RELEASED] * len(job.members))
 
-    def _ended(self, job: Job, outcomes: Sequence[Outcome]) -> None:
+    def _ended(self, job: Job, ran: Sequence[Outcome]) -> None:
+        """Its handler has ended, or was given up. `ran`: what that alone makes of each of its members."""
+        job.ended = True
         self._jobs.discard(job)
         if not self._jobs:
             self._idle.set()
-        results = [_as_it_counts(each, of_each) for each, of_each in zip(job.members, outcomes, strict=True)]
+        results = endings(job, ran, self._jitter)
         self._past += len(results)
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
@@ -304,14 +307,14 @@ class Worker:
             self._finish(each, of_each, slots)
             slots = 0
 
-    def _finish(self, job: Job, result: Outcome, slots: int) -> None:
+    def _finish(self, job: Job, result: Outcome | None, slots: int) -> None:
         job.ended = True
-        self.counts["lost" if job.lost else result.kind] += 1
-        self._fetcher.finish(None if job.lost else result.settle(job.message), job, slots)
+        self.counts["lost" if result is None else result.kind] += 1
+        self._fetcher.finish(None if result is None else result.settle(job.message), job, slots)
 
-    def _log_failure(self, job: Job, results: Sequence[Outcome]) -> None:
-        failed = [each.error for each in results if each.error is not None]
-        if failed and not job.lost:
+    def _log_failure(self, job: Job, results: Sequence[Outcome | None]) -> None:
+        failed = [each.error for each in results if each is not None and each.error is not None]
+        if failed:
             of = {"items": len(results), "failed": len(failed)} if job.batch else {"attempt": job.message.attempt}
             log.warning("job failed", task=job.task.name, id=job.message.id, **of, error=failed[0].partition("\n\n")[0])
 
@@ -362,13 +365,10 @@ class Worker:
         return await draining
 
     def _cancel(self) -> None:
-        """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
+        """Handlers end now, or are given up."""
         for job in list(self._jobs):
-            for each in (job, *(job.batch or ())):
-                each.stopping = True
-            if (cancel := job.cancel) is not None:
+            if self._interrupts.stopping(job):
                 self.cancelled += 1
-                cancel()
             else:
                 self._give_up(job)
 
@@ -383,18 +383,12 @@ class Worker:
             wait.cancel()
 
     def _give_up(self, job: Job) -> None:
-        job.ended = True
         self.cut_off += 1
         self._released(job)
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
         log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
-
-
-def _as_it_counts(job: Job, result: Outcome) -> Outcome:
-    """A job that somebody has cancelled is not tried again."""
-    return outcome.CANCELLED if job.unwanted and result.kind != "ack" else result
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], job: Job) -> None:

@@ -16,6 +16,7 @@ from mqueue.worker import runtime
 from mqueue.worker.running.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.tasks.job import Interrupt
 
 FAR_S = 50.0  # a batch_wait that no test waits for
 
@@ -266,7 +267,7 @@ async def test_of_a_batch_only_what_is_lost_is_not_settled(app: MQueue, broker: 
     async with working(app, broker) as worker:
         await began.wait()
         broker.steal(one)
-        await until(lambda: any(each.lost for job in worker._jobs for each in job.batch or ()))
+        await until(lambda: any(Interrupt.LOST in each.interrupts for job in worker._jobs for each in job.batch or ()))
         gate.set()
         await until(lambda: worker.counts["lost"] == 1)
     assert seen == [True, False] and [s.id for s in broker.settled] == [two]
@@ -285,7 +286,7 @@ async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, 
         await until(lambda: broker.messages[stolen].leased)
         broker.steal(stolen)
         if not all_of_it:
-            await until(lambda: any(job.lost for gathered in worker._gatherer._open.values() for job in gathered))
+            await until(lambda: any(Interrupt.LOST in job.interrupts for gathered in worker._gatherer._open.values() for job in gathered))
             broker.enqueue([take.message(1)])
         await until(lambda: worker.counts["lost"] == 1)
         if all_of_it:
@@ -334,7 +335,8 @@ async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app
         [job] = worker._jobs
         for what in (first, "cancel" if first == "steal" else "steal"):
             broker.steal(one) if what == "steal" else broker.cancel(other)
-            await until(lambda: any(each.lost if what == "steal" else each.unwanted for each in job.batch or ()))
+            reason = Interrupt.LOST if what == "steal" else Interrupt.CANCELLED
+            await until(lambda: any(reason in each.interrupts for each in job.batch or ()))
         async with asyncio.timeout(10):
             await cancelled.wait()
         await until(lambda: worker.counts == {"lost": 1, "cancel": 1})

@@ -1,6 +1,10 @@
-"""What became of a job. A pure function turns result or exception into an outcome; the fetcher tells the broker."""
+"""What became of a handler, as an outcome: a pure function makes it of a result or an exception.
 
-from dataclasses import dataclass
+What interrupts make of that is decided in `ending.py`; the fetcher tells the broker.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
@@ -14,11 +18,14 @@ from mqueue.worker.traces import cut, describe
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
+    """What the broker is told. `meant`: it holds though the worker stops the job, since that is not what caused it."""
+
     kind: m.Kind
     error: str | None = None
     retry_after: float | None = None
     result: bytes | None = None
     result_ttl: float | None = None
+    meant: bool = field(default=False, compare=False)
 
     def settle(self, message: wire.Message) -> wire.PollSettle:
         return wire.PollSettle(
@@ -39,29 +46,32 @@ RELEASED = Outcome("release")
 CANCELLED = Outcome("cancel")
 
 
-def decide(
-    error: BaseException | None, *, retry: Retry | None = None, attempt: int = 1, chance: float = 0.0, stopping: bool = False
-) -> Outcome:
-    """`error`: what the handler raised in its `attempt`-th delivery, or None; `retry`: the task's policy; `chance` in
-    [0, 1).
+def decide(error: BaseException | None, *, retry: Retry | None = None, attempt: int = 1, chance: float = 0.0) -> Outcome:
+    """The outcome follows from what the handler raised in its `attempt`-th delivery. `error`: None where it returned;
+    `retry`: the task's policy; `chance` in [0, 1).
 
-    What a handler raises because the worker stops it is a release, whatever it is; but for a Bury, which is meant. Any
-    other cancellation is a failure. Without a policy the broker's backoff counts. Never raises, whatever the error's
-    class does when it is asked: a job without an outcome would keep its slot for ever.
+    Without a policy the broker's backoff counts. Never raises, whatever the error's class does when it is asked: a job
+    without an outcome would keep its slot for ever.
     """
     match error:
         case None:
             return DONE
         case Misfit() | NeverRan() | BadResult():
-            return Outcome("bury", cut(str(error)))
+            return Outcome("bury", cut(str(error)), meant=True)
         case Bury():
-            return Outcome("bury", describe(error))
+            return Outcome("bury", describe(error), meant=True)
         case Snooze() if (seconds := _seconds(error, "seconds")) is not None:
-            return Outcome("release", None, seconds)
-        case _ if stopping:
-            return RELEASED
+            return Outcome("release", None, seconds, meant=True)
         case _:
             return _failed(error, retry, attempt, chance)
+
+
+def decide_each(error: BaseException, *, retry: Retry | None, attempts: Sequence[int], jitter: Callable[[], float]) -> list[Outcome]:
+    """The outcomes of a batch's items, all of which failed by this error; it is formatted once."""
+    first = decide(error, retry=retry, attempt=attempts[0], chance=jitter())
+    if first.kind != "nack" or retry is None or isinstance(error, RateLimited):
+        return [first] * len(attempts)
+    return [first, *(replace(first, retry_after=retry.delay_s(attempt, jitter())) for attempt in attempts[1:])]
 
 
 def _failed(error: BaseException, retry: Retry | None, attempt: int, chance: float) -> Outcome:

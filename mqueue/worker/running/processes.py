@@ -20,7 +20,7 @@ from pathlib import Path
 from mqueue.worker.channel import Began, Channel, Ended, Run, command
 from mqueue.worker.memory import MB, held_by
 from mqueue.worker.running.outcome import Outcome, done
-from mqueue.worker.tasks.job import Job, Progress
+from mqueue.worker.tasks.job import Interrupt, Job, Progress
 from mqueue.worker.tasks.names import module_name
 from mqueue.worker.tasks.signals import MemoryLimit, ProcessEnded, TimeLimit
 
@@ -30,6 +30,7 @@ LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel
 CANCEL_S = 0.5  # for one that was asked to end
 IDLE_S = 30.0
 STOP_S = 3.0  # for an idle one to end
+AT_ONCE = {Interrupt.LOST, Interrupt.STOPPING}  # nobody waits for it to clean up
 
 
 class Processes:
@@ -141,7 +142,7 @@ class Process:
             self._job = job
         job.cancel = lambda: self._cancel(job)
         try:
-            if job.ended or job.lost or job.stopping or job.unwanted:  # since before it could be cancelled
+            if job.ended or job.interrupts:  # since before it could be cancelled
                 raise asyncio.CancelledError
             return self._run(job)
         finally:
@@ -162,7 +163,7 @@ class Process:
             raise ProcessEnded("the process of the job began twice")
         if answer.kind == "ack":
             return done(answer.result, task.result_ttl)
-        return Outcome(answer.kind, answer.error, answer.retry_after)
+        return Outcome(answer.kind, answer.error, answer.retry_after, meant=True)  # a stop kills, it makes no process answer
 
     def _cancel(self, job: Job) -> None:
         """Not what runs in it by now. One that is not wanted is asked first, as by Ctrl-C, and may clean up."""
@@ -170,7 +171,7 @@ class Process:
             if self._job is not job:
                 return
             asked, self._cancelled = self._cancelled, True
-            if asked or job.lost or job.stopping:
+            if asked or job.interrupts & AT_ONCE:
                 return self.kill()
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 
 from msgspec import Struct
@@ -14,6 +15,7 @@ from mqueue import wire
 from mqueue.clock import elapsed_s
 from mqueue.worker.tasks.task import Task
 
+UNINTERRUPTED: "frozenset[Interrupt]" = frozenset()
 _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot hold
 
 
@@ -24,9 +26,21 @@ class Progress(Struct, frozen=True, tag=True):
     note: str | None = None
 
 
+class Interrupt(IntEnum):
+    """Why a job is taken from its handler. Where there are several, the first in this order decides how the job ends
+    (`mqueue.worker.running.ending`).
+    """
+
+    LOST = 1  # another delivery has its message, or nobody
+    CANCELLED = 2  # somebody wants it no more
+    STOPPING = 3  # the worker has no more time for it
+    OVERDUE = 4  # it has run for as long as its task may
+
+
 class Job:
-    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`:
-    it was cancelled.
+    """A message that this worker holds, and what becomes of it here. `ended`: it has its outcome, or was given up.
+
+    `interrupts` belong to the worker's loop, which alone adds to them; other threads may read them.
     """
 
     __slots__ = (
@@ -36,18 +50,15 @@ class Job:
         "came",
         "cancel",
         "ended",
+        "interrupts",
         "kwargs",
         "lease",
-        "lost",
         "message",
         "over_at",
-        "overdue",
         "progress",
         "renew_at",
         "result",
-        "stopping",
         "task",
-        "unwanted",
         "verdicts",
     )
 
@@ -65,16 +76,17 @@ class Job:
         self.progress: Progress | None = None
         self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
-        self.lost = False
-        self.stopping = False  # cancelled because the worker stops
-        self.unwanted = False
-        self.overdue = False  # it ran longer than its task may
+        self.interrupts = UNINTERRUPTED
         self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
 
     @property
     def members(self) -> "Sequence[Job]":
         """The jobs that have a message each: those of a batch, else this one."""
         return self.batch or (self,)
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """It is to end for this reason, too. Who calls this tells its handler (`cancel`)."""
+        self.interrupts |= {reason}
 
 
 class Current:
@@ -127,7 +139,7 @@ class Current:
 
         For a thread, to look at now and then.
         """
-        return self._job.lost or self._job.stopping or self._job.unwanted or self._job.overdue
+        return bool(self._job.interrupts)
 
     @property
     def batch(self) -> "list[Current]":
