@@ -41,14 +41,14 @@ def ending(interrupts: Set[Interrupt], ran: Outcome, ran_too_long: Callable[[], 
             return ran_too_long()
 
 
-def endings(job: Job, ran: Sequence[Outcome], jitter: Callable[[], float]) -> list[Outcome | None]:
+def endings(job: Job, ran: Sequence[Outcome], jitter: Callable[[], float]) -> Sequence[Outcome | None]:
     """What is settled of each of its members, in their order, as `ran` is."""
+    if job.batch is None and not job.interrupts:  # nearly always
+        return ran
     return [_of_member(each, job.interrupts, of_each, jitter) for each, of_each in zip(job.members, ran, strict=True)]
 
 
 def _of_member(job: Job, of_all: Set[Interrupt], ran: Outcome, jitter: Callable[[], float]) -> Outcome | None:
-    if not of_all and not job.interrupts:
-        return ran
     return ending(job.interrupts | of_all, ran, lambda: too_long(job, jitter()))
 
 
@@ -58,8 +58,8 @@ def too_long(job: Job, chance: float) -> Outcome:
     return decide(limit, retry=job.task.retry, attempt=job.message.attempt, chance=chance)
 
 
-def of_batch(members: Sequence[Job]) -> Set[Interrupt]:
+def of_batch(members: Sequence[Job]) -> frozenset[Interrupt]:
     """What a batch has of its members' interrupts: it goes on until none of its items is wanted here."""
     if all(Interrupt.LOST in each.interrupts for each in members):
-        return {Interrupt.LOST}
-    return {Interrupt.CANCELLED} if all(each.interrupts & NOT_WANTED for each in members) else set()
+        return frozenset({Interrupt.LOST})
+    return frozenset({Interrupt.CANCELLED} if all(each.interrupts & NOT_WANTED for each in members) else ())

@@ -24,7 +24,8 @@ class Interrupts:
         for each in job.members:
             if heard(each.message.id):
                 each.interrupt(Interrupt.CANCELLED)
-        _sum_up(job)
+        if job.batch is not None:
+            job.interrupts = of_batch(job.batch)
 
     def lost(self, job: Job) -> None:
         """Another delivery has its message, or the message is gone."""
@@ -68,13 +69,9 @@ class Interrupts:
         return next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job
 
 
-def _sum_up(job: Job) -> None:
+def _let_go(job: Job) -> None:
     if job.batch is not None:
         job.interrupts = (job.interrupts - NOT_WANTED) | of_batch(job.batch)
-
-
-def _let_go(job: Job) -> None:
-    _sum_up(job)
     if job.interrupts & NOT_WANTED:
         _cancel(job)
 
