@@ -38,7 +38,7 @@ async def test_full_batches_run_at_once_in_order_of_priority(app: MQueue, broker
         await until(lambda: not broker.live())
         assert [[order.number for order in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
         assert worker.counts == {"ack": 8}
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -149,7 +149,7 @@ async def test_an_item_that_does_not_fit_is_buried_alone(app: MQueue, broker: Fa
         await until(lambda: any("batches of another task" in (s.error or "") for s in broker.settled))
         broker.enqueue([take.message(n) for n in range(3)])
         await until(lambda: sum(map(len, batches)) == 3)
-        await until(lambda: worker._fetcher._running == 0)  # every slot is back
+        await until(lambda: worker._fetcher.slots.running == 0)  # every slot is back
     assert len(broker.dead()) == len(bad) and sorted(n for batch in batches for n in batch) == [0, 1, 2]
 
 
@@ -166,7 +166,7 @@ async def test_a_batch_task_elsewhere_gets_a_batch_of_one(app: MQueue, broker: F
     broker.enqueue([item])
     async with working(app, broker) as worker:
         await until(lambda: not broker.live())
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
     assert batches == [[5]]
 
 
@@ -196,7 +196,7 @@ async def test_a_batch_takes_one_slot(app: MQueue, broker: FakeBroker) -> None:
         broker.enqueue([other.options(priority=-1).message()])
         gate.set()
         await until(lambda: not broker.live())
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
     assert worker.counts["ack"] == 101 and max(poll.limit for poll in broker.polls if poll.topics == ["t"]) == 10
 
 
@@ -291,7 +291,7 @@ async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, 
         await until(lambda: worker.counts["lost"] == 1)
         if all_of_it:
             broker.enqueue([take.message(1)])  # the slot is free
-        await until(lambda: batches == [[1]] and worker._fetcher._running == 0)
+        await until(lambda: batches == [[1]] and worker._fetcher.slots.running == 0)
 
 
 async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
@@ -358,7 +358,7 @@ async def test_a_broker_that_goes_while_a_batch_is_gathered_does_not_keep_it(app
         await asyncio.to_thread(broker.server.up)
         await until(lambda: not broker.live())
         broker.enqueue([take.message(n) for n in range(10)])
-        await until(lambda: not broker.live() and worker._fetcher._running == 0)
+        await until(lambda: not broker.live() and worker._fetcher.slots.running == 0)
 
 
 # ── what the handler and the middleware see ──
