@@ -1,9 +1,7 @@
-"""The worker: turns messages into jobs, and stops without losing any.
+"""The worker: puts its parts together, and leads each message through them, from its arrival to its settle.
 
-Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the
-loop) or left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips
-the grace. A worker that stops by itself, having run for long enough, has no grace: it waits for what runs until it is
-told.
+A message becomes a job (`intake.py`), runs (`running/`), ends in one way (`running/ending.py`) and is settled with the
+next poll (`polling/`). How all of it stops is told in `stopping.py`.
 """
 
 import asyncio
@@ -20,7 +18,7 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker.arguments import codec
+from mqueue.worker.intake import read
 from mqueue.worker.polling.fetcher import Fetcher
 from mqueue.worker.polling.lane import Lane, lanes
 from mqueue.worker.polling.reach import Reach, fetchable
@@ -33,7 +31,7 @@ from mqueue.worker.running.interrupts import Interrupts
 from mqueue.worker.running.outcome import Outcome
 from mqueue.worker.sources import WorkerError, batches, prepare, sources
 from mqueue.worker.status import Status
-from mqueue.worker.stopping import Stopping
+from mqueue.worker.stopping import Stopping, WindingDown
 from mqueue.worker.tasks import periodic
 from mqueue.worker.tasks.app import MQueue, default
 from mqueue.worker.tasks.job import Interrupt, Job
@@ -43,9 +41,6 @@ from mqueue.worker.watching.heartbeat import Heartbeat
 from mqueue.worker.watching.presence import Presence, new_name
 from mqueue.worker.watching.watchdog import Watchdog
 
-CANCEL_S = 1.0  # for cancelled handlers to clean up
-SETTLE_S = 10.0  # for the last settles
-HURRY_S = 1.0  # for them, once it must be over
 RENEW_TIMEOUT_S = 5.0
 TELL_TIMEOUT_S = 5.0
 
@@ -96,7 +91,6 @@ class Worker:
         self._gatherer = Gatherer(self._begin)
         self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
-        self._grace = grace
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._reach = Reach(self._clock)
@@ -105,12 +99,10 @@ class Worker:
         self._interrupts = Interrupts(self._jobs)
         self._past = 0  # jobs that ended
         self._stopping = Stopping()
-        self._idle = asyncio.Event()
+        self._winding_down = WindingDown(self._stopping, self._jobs, self._interrupts, self._released, grace)
         self._refusal: MQueueError | None = None
         self.started = False
         self.counts: Counter[str] = Counter()
-        self.cancelled = 0  # handlers that it told to end: threads that they waited for may go on
-        self.cut_off = 0  # those that still ran when it gave them up
 
     def stop(self) -> None:
         """Stop gracefully; called again, at once. On the worker's loop."""
@@ -129,6 +121,16 @@ class Worker:
     def blocked(self) -> bool:
         """Its loop does not turn, and hears nothing of `stop`. From any thread."""
         return self._watchdog is not None and self._watchdog.blocked
+
+    @property
+    def cancelled(self) -> int:
+        """Handlers that it told to end: threads that they waited for may go on."""
+        return self._winding_down.cancelled
+
+    @property
+    def cut_off(self) -> int:
+        """Handlers that still ran when it gave them up."""
+        return self._winding_down.cut_off
 
     def status(self) -> Status:
         """May be called from any thread."""
@@ -206,7 +208,7 @@ class Worker:
                 self._presence.stop()
                 renewer.close()
                 teller.close()
-                self._cancel()  # for a run() that is itself cancelled
+                self._winding_down.cancel()  # for a run() that is itself cancelled
         log.info("stopped", **self.counts, unsettled=unsettled)
         if self._refusal is not None:
             raise self._refusal
@@ -244,13 +246,11 @@ class Worker:
         if self._stopping.began.is_set():
             self._fetcher.finish(outcome.RELEASED.settle(message), None, slots=0)
             return None
-        try:
-            job = self._job(message)
-        except Exception as error:  # a misfit, or anything that a task's own types do: the batch goes on
-            self._turn_away(message, outcome.decide(error))
+        job = read(message, self._app, self._batches)
+        if isinstance(job, Outcome):
+            self._turn_away(message, job)
             return None
-        if job is not None:
-            self._heartbeat.hold(job)
+        self._heartbeat.hold(job)
         return job
 
     def _start(self, job: Job) -> None:
@@ -273,17 +273,6 @@ class Worker:
             self._finish(job, result, slots=0)
         return self._start(job_of(kept))
 
-    def _job(self, message: wire.Message) -> Job | None:
-        """None: this worker does not know the task, and has said so. Raises Misfit."""
-        call = codec.decode(message.payload)
-        task = self._app.get(call.task)
-        batched = self._batches.get(m.TopicName(message.namespace, message.topic)) if self._batches else None
-        if task is None or (batched is not None and batched is not task):
-            self._turn_away(message, outcome.unknown(call.task) if task is None else outcome.misplaced(call.task, message.topic))
-            return None
-        args, kwargs = task.shape.fit(call.args, call.kwargs)
-        return Job(message, task, args, kwargs, message.lease)
-
     def _turn_away(self, message: wire.Message, verdict: Outcome) -> None:
         log.warning("message turned away", id=message.id, topic=message.topic, attempt=message.attempt, error=verdict.error)
         self.counts[verdict.kind] += 1
@@ -297,7 +286,7 @@ class Worker:
         job.ended = True
         self._jobs.discard(job)
         if not self._jobs:
-            self._idle.set()
+            self._stopping.idle.set()
         results = endings(job, ran, self._jitter)
         self._past += len(results)
         self._recycle(self._recycling.after(self._past))
@@ -346,45 +335,7 @@ class Worker:
         for jobs in self._gatherer.give_up():
             self._released(job_of(jobs))
         self._presence.stopping()
-        await self._quiet(None, self._stopping.told)
-        if self._jobs:
-            await self._quiet(self._grace, self._stopping.hurry)
-            self._cancel()
-            await self._quiet(CANCEL_S)
-        for job in list(self._jobs):
-            self._give_up(job)
-        return await self._settle_all()
-
-    async def _settle_all(self) -> int:
-        draining = asyncio.create_task(self._fetcher.drain(SETTLE_S))
-        hurry = asyncio.create_task(self._stopping.hurry.wait())
-        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
-            self._fetcher.hurry(HURRY_S)
-        return await draining
-
-    def _cancel(self) -> None:
-        """Handlers end now, or are given up."""
-        for job in list(self._jobs):
-            if self._interrupts.stopping(job):
-                self.cancelled += 1
-            else:
-                self._give_up(job)
-
-    async def _quiet(self, patience: float | None, *interrupts: asyncio.Event) -> None:
-        """Until no job runs, or an event is there, for `patience` seconds at most (None: as long as it takes)."""
-        if not self._jobs:
-            return
-        self._idle.clear()
-        waits = {asyncio.ensure_future(event.wait()) for event in (self._idle, *interrupts)}
-        await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-
-    def _give_up(self, job: Job) -> None:
-        self.cut_off += 1
-        self._released(job)
+        return await self._winding_down.run(self._fetcher)
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)

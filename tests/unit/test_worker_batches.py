@@ -12,10 +12,10 @@ from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
-from mqueue.worker import runtime
 from mqueue.worker.running.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.stopping import SETTLE_S
 from mqueue.worker.tasks.job import Interrupt
 
 FAR_S = 50.0  # a batch_wait that no test waits for
@@ -236,7 +236,7 @@ async def test_a_stop_waits_no_longer_than_for_the_poll_that_gathers(app: MQueue
     for message in broker.live():
         message.cancelling = True  # else they would come back by that poll
     worker.stop()
-    async with asyncio.timeout(runtime.SETTLE_S * 0.7):
+    async with asyncio.timeout(SETTLE_S * 0.7):
         assert await run == 0
     assert worker.counts == {"release": 2}
 
