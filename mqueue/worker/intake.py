@@ -14,8 +14,8 @@ from mqueue.worker.tasks.task import Task
 
 
 def read(message: wire.Message, app: MQueue, batches: Mapping[m.TopicName, Task[..., Any]]) -> Job | Outcome:
-    """Its job; or the outcome of a message that no handler here can be given. `batches`: the tasks whose topics are for
-    batches of theirs alone.
+    """Gives the message's job, or the outcome of a message that no handler here can be given. `batches`: the tasks
+    whose topics are for batches of theirs alone.
 
     Never raises: a misfit, or anything else that a task's own types do, is that message's failure and no other's.
     """

@@ -1,4 +1,4 @@
-"""The worker: puts its parts together, and leads each message through them, from its arrival to its settle.
+"""The worker puts its parts together, and leads each message through them, from its arrival to its settle.
 
 A message becomes a job (`intake.py`), runs (`running/`), ends in one way (`running/ending.py`) and is settled with the
 next poll (`polling/`). How all of it stops is told in `stopping.py`.
@@ -48,7 +48,7 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Worker:
-    """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
+    """It runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
     `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say.
     `topics`: only from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`:
@@ -105,35 +105,35 @@ class Worker:
         self.counts: Counter[str] = Counter()
 
     def stop(self) -> None:
-        """Stop gracefully; called again, at once. On the worker's loop."""
+        """Stops it gracefully; called again, at once. It is to be called on the worker's loop."""
         self._stopping.tell()
 
     def retire(self) -> None:
-        """Stop gracefully; called again, nothing more. On the worker's loop."""
+        """Stops it gracefully; called again, it means nothing more. It is to be called on the worker's loop."""
         self._stopping.retire()
 
     def hurry(self) -> None:
-        """Stop at once. On the worker's loop."""
+        """Stops it at once. It is to be called on the worker's loop."""
         self._stopping.retire()
         self._stopping.tell()
 
     @property
     def blocked(self) -> bool:
-        """Its loop does not turn, and hears nothing of `stop`. From any thread."""
+        """Is its loop blocked, so that it hears nothing of `stop`? It may be asked from any thread."""
         return self._watchdog is not None and self._watchdog.blocked
 
     @property
     def cancelled(self) -> int:
-        """Handlers that it told to end: threads that they waited for may go on."""
+        """Counts the handlers that it told to end: threads that they waited for may go on."""
         return self._winding_down.cancelled
 
     @property
     def cut_off(self) -> int:
-        """Handlers that still ran when it gave them up."""
+        """Counts the handlers that still ran when it gave them up."""
         return self._winding_down.cut_off
 
     def status(self) -> Status:
-        """May be called from any thread."""
+        """Tells how it is. May be called from any thread."""
         problem = self._reach.problem()
         if self._stopping.began.is_set():
             problem = "the worker stops"
@@ -142,13 +142,13 @@ class Worker:
         return Status(problem, dict(list(self.counts.items())), len(self._jobs), self._concurrency)
 
     async def run(self) -> int:
-        """Until stopped: 0, or 1 when the broker did not take the last settles.
+        """Runs until stopped. Returns 0, or 1 when the broker did not take the last settles.
 
         Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb`
         already, and what the broker said if it refuses the token.
         """
         prepare(self._app)
-        if (reason := self._recycling.now()) is not None:  # another in its place would be no better
+        if (reason := self._recycling.now()) is not None:  # another worker in its place would be no better
             raise WorkerError(f"{reason}, before its first job")
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
@@ -208,7 +208,7 @@ class Worker:
                 self._presence.stop()
                 renewer.close()
                 teller.close()
-                self._winding_down.cancel()  # for a run() that is itself cancelled
+                self._winding_down.cancel()  # jobs still run where this run() is itself cancelled
         log.info("stopped", **self.counts, unsettled=unsettled)
         if self._refusal is not None:
             raise self._refusal
@@ -233,7 +233,9 @@ class Worker:
             self._start(job if job.task.batch is None else job_of([job]))
 
     def _gathered(self, lane: Lane, messages: Sequence[wire.Message]) -> int:
-        """They are for the lane's batch. How many more it wants; 0 where it has begun, or none of them could be run."""
+        """These came for the lane's batch. Returns how many more it wants; 0 where it has begun, or none of them could
+        be run.
+        """
         came = [self._received(message) for message in messages]
         jobs = [job for job in came if job is not None]
         room = self._gatherer.add(lane, jobs, lane.batch or 1)
@@ -242,7 +244,7 @@ class Worker:
         return room
 
     def _received(self, message: wire.Message) -> Job | None:
-        """Its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
+        """Gives its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
         if self._stopping.began.is_set():
             self._fetcher.finish(outcome.RELEASED.settle(message), None, slots=0)
             return None
@@ -263,7 +265,7 @@ class Worker:
         self._executor.start(job)
 
     def _begin(self, jobs: Sequence[Job]) -> None:
-        """A batch, without what was lost as it was gathered, or may have been: while the worker was away."""
+        """A batch begins, without what was lost as it was gathered, or may have been: while the worker was away."""
         away_s = self._fetcher.away_s(jobs[0].came)
         kept = [job for job in jobs if Interrupt.LOST not in job.interrupts and away_s <= job.lease / 3]
         if not kept:
@@ -330,7 +332,7 @@ class Worker:
             self._recycle(self._recycling.now())
 
     async def _wind_down(self) -> int:
-        """How many settles could not be told."""
+        """Ends all that the worker still has. Returns how many settles could not be told."""
         self._fetcher.close()
         for jobs in self._gatherer.give_up():
             self._released(job_of(jobs))
@@ -346,4 +348,4 @@ def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], j
     try:
         loop.call_soon_threadsafe(tell, job)
     except RuntimeError:
-        pass  # the loop is closed, the worker gone
+        pass  # the loop is closed, so the worker is gone

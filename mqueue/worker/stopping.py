@@ -1,10 +1,10 @@
-"""How a worker stops without losing any job.
+"""A worker stops without losing any job.
 
 It fetches no more, and what has not begun goes back at once. What runs has the grace; then it is cancelled (on the
 loop), killed (in a process) or left (in a thread) and goes back. Everything is settled; then the process ends.
 
-The first word to stop starts the grace, the second ends it at once. A worker that stops by itself, having run for long
-enough, has no grace to give: it waits for what runs until it is told to stop.
+The first request to stop starts the grace period, the second ends it at once. A worker that stops by itself, having
+run for long enough, has no grace period: it waits for what runs until it is told to stop.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from mqueue.worker.tasks.job import Job
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
 SETTLE_S = 10.0  # for the last settles
-HURRY_S = 1.0  # for them, once it must be over
+HURRY_S = 1.0  # for the last settles, once it must be over
 
 
 class Stopping:
-    """What a worker was told of its end, as events of its loop. `began`: fetch no more. `told`: from now on the grace
-    counts. `hurry`: it is over. `idle`: no job runs any more.
+    """It holds what a worker was told of its end, as events of its loop. `began`: fetch no more. `told`: from now on
+    the grace counts. `hurry`: it is over. `idle`: no job runs any more.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class WindingDown:
         self.cut_off = 0
 
     async def run(self, fetcher: Fetcher) -> int:
-        """Until all is settled, or cannot be. How many settles could not be told."""
+        """Waits until all is settled, or cannot be. Returns how many settles could not be told."""
         await self._quiet(None, self._stopping.told)
         if self._jobs:
             await self._quiet(self._grace, self._stopping.hurry)
@@ -86,7 +86,7 @@ class WindingDown:
         self._release(job)
 
     async def _quiet(self, patience: float | None, *interrupts: asyncio.Event) -> None:
-        """Until no job runs, or an event is there, for `patience` seconds at most (None: as long as it takes)."""
+        """Waits until no job runs, or an event is there, for `patience` seconds at most (None: as long as it takes)."""
         if not self._jobs:
             return
         self._stopping.idle.clear()

@@ -1,4 +1,4 @@
-"""Fetches for free slots, and settles what ended: both ride in one `POST /poll`.
+"""It fetches for free slots, and settles what ended: both ride in one `POST /poll`.
 
 Which poll goes out when is decided in `plan.py`; here it is sent, and what follows from its answer is done. Polls that
 wait have names (`waits.py`); what a batch still lacks is fetched beside them (`filling.py`).
@@ -30,7 +30,7 @@ from mqueue.worker.polling.waits import Waits
 from mqueue.worker.running import outcome
 from mqueue.worker.tasks.job import Job
 
-UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # refused, or not even encoded: so for ever
+UNSENDABLE = (Invalid, TooLarge, TypeError, ValueError, OverflowError)  # the settle is refused, or cannot even be encoded, and never will be
 
 log = structlog.get_logger("mqueue.worker")
 
@@ -38,7 +38,7 @@ Poll = Callable[[wire.Poll], Awaitable[wire.Polled]]
 
 
 class Fetcher:
-    """Runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job,
+    """It runs on the loop that made it. `arrived(message)` must lead to one `finish`, its settle to one `settled(job,
     status)`.
 
     `status`: the broker's verdict, None where it would not take the settle. `refused(error)`: it does not take the
@@ -83,7 +83,7 @@ class Fetcher:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = float("inf")
-        self._context = copy_context()  # for polls: what a job left in its own must not go along
+        self._context = copy_context()  # polls begin with this one: what a job left in its own must not go along
         self._absence = Absence(self._loop)
         self.away_s = self._absence.longest_s
         self._greeted = False
@@ -121,13 +121,13 @@ class Fetcher:
         self._look_by(self._loop.time())
 
     def close(self) -> None:
-        """Fetch no more. What polls under way still bring arrives, to be released; settles go on."""
+        """It fetches no more. What polls under way still bring arrives, to be released; settles go on."""
         self.slots.closed = True
         self._waits.end()
         self._look_by(self._loop.time())
 
     async def drain(self, patience: float) -> int:
-        """After `close`: wait until all is settled, `patience` seconds at most. How many settles were left."""
+        """Waits, after `close`, until all is settled, `patience` seconds at most. Returns how many settles are left."""
         try:
             async with asyncio.timeout(patience) as self._patience:
                 while self._settles or self._quick or self._waits:
@@ -146,7 +146,7 @@ class Fetcher:
             self._patience.reschedule(min(self._patience.when() or float("inf"), self._loop.time() + patience))
 
     def abort(self) -> list[asyncio.Task[None]]:
-        """Send nothing more; the polls that were under way, cancelled."""
+        """Nothing more is sent. Returns the polls that were under way, cancelled."""
         self.slots.closed = self._aborted = True
         self._absence.stop()
         if self._timer is not None:
@@ -165,7 +165,7 @@ class Fetcher:
             self._look_at, self._timer = at, self._loop.call_at(at, self._look, context=self._context)
 
     def _look(self) -> None:
-        """Start the polls that are due, and come back when the next one is."""
+        """Starts the polls that are due, and comes back when the next one is."""
         self._look_at, self._timer = float("inf"), None
         now = self._loop.time()
         while quick_due(now, self.slots, self._lanes, self._settles, len(self._quick), self._collect_until):
@@ -204,11 +204,12 @@ class Fetcher:
         self._lanes.append(fetch.lane)
 
     async def _fetch(self, request: wire.Poll) -> Sequence[wire.Message]:
+        """Polls for a batch, and leaves out what may be another's by now."""
         sent = self._absence.now()
         return self._fresh((await self._poll(request)).messages, sent)
 
     async def _exchange(self, fetch: Fetch | None, batch: list[End], name: str | None = None) -> None:
-        """One poll and what follows from its answer."""
+        """Sends one poll, and does what follows from its answer."""
         request = wire.Poll(settle=[end.settle for end in batch], name=name)
         lane = None if fetch is None else fetch.lane
         if fetch is not None:
@@ -239,7 +240,7 @@ class Fetcher:
     # ── what follows ──
 
     def _landed(self, fetch: Fetch | None, came: int, batch: list[End]) -> None:
-        """Give back what the poll had taken; what came runs from here on."""
+        """Gives back what the poll had taken; what came runs from here on."""
         self._sent -= len(batch)
         self._settles.landed(batch)
         task = asyncio.current_task()
@@ -274,7 +275,7 @@ class Fetcher:
         return None
 
     def _fresh(self, messages: list[wire.Message], sent: float) -> list[wire.Message]:
-        """Without those whose lease may be over: they go back, which changes nothing where it is."""
+        """Leaves out those whose lease may be over: they go back, which changes nothing where it is."""
         away_s = self.away_s(sent) if messages else 0.0
         for message in (late := [message for message in messages if away_s > message.lease / 3]):
             self.finish(outcome.RELEASED.settle(message), None, slots=0)
@@ -287,15 +288,13 @@ class Fetcher:
         if not alone:
             return self._settles.refused(batch)
         [end] = batch
-        if end.settle.result is not None and isinstance(error, TooLarge):  # for this broker: another run would give no other
+        if end.settle.result is not None and isinstance(error, TooLarge):  # another run would give no smaller result
             return self._settles.give_back([End(outcome.too_large(end.settle, error.detail), end.job)])
         log.error("settle refused, given up", id=end.settle.id, kind=end.settle.kind, error=str(error))
         return self._settled(end.job, None)
 
     def _without_answer(self, error: Exception, lane: Lane | None, batch: list[End]) -> None:
-        """Of a poll with settles and a fetch the settles are tried by themselves: then it shows which of them it
-        was.
-        """
+        """The poll failed. What went together is tried apart, settles and fetch: then it shows which it was."""
         told = error if isinstance(error, MQueueError) else Unavailable(repr(error))
         if isinstance(told, Unauthorized | Forbidden | NotFound) and not self._greeted:
             self._refused(told)

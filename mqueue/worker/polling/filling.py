@@ -1,4 +1,4 @@
-"""Fetches what a batch still lacks.
+"""A batch that is not full is filled by further polls.
 
 A batch is one slot, its topic a lane of its own: the poll that brings its first messages asks for a whole batch. What
 is missing then comes by more polls until `batch_wait` has passed; they take no slot, since what they bring belongs to
@@ -13,12 +13,12 @@ from mqueue.worker.polling.lane import Lane
 from mqueue.worker.polling.plan import Slots
 from mqueue.worker.polling.waits import Waits
 
-GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for one batch, at most that share of its wait: so that each brings several
-GATHER_LATE_S = 1.0  # for an answer: then the batch begins without it
+GATHER_S, GATHER_SHARE = 0.05, 0.1  # between two polls for a batch, at most that share of its wait: each then brings several
+GATHER_LATE_S = 1.0  # an answer may be late by so much; then the batch begins without it
 
 
 class Filling:
-    """Batches that are being filled, one of a lane at most.
+    """It fills batches, one of a lane at most.
 
     `fetch(request)` gives the messages that came; `gathered(lane, messages)` takes them, and says how many more the
     batch wants; `complete(lane)` begins it with what there is; `failed(lane, error)` hears that a poll was not
@@ -58,7 +58,7 @@ class Filling:
         lane.filling = False
         if not self._slots.closed:
             self._complete(lane)
-        self._over()  # closed, too: somebody may wait for the last poll to be back
+        self._over()  # also where it is closed: somebody may wait for the last poll to be back
 
     async def _fill(self, lane: Lane, room: int, name: str) -> None:
         deadline = self._loop.time() + lane.batch_wait

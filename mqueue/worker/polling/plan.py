@@ -1,4 +1,4 @@
-"""Decides which poll goes out next, and when to look again: from the slots, the lanes and what is to be settled.
+"""This decides which poll goes out next, and when to look again: from the slots, the lanes and what is to be settled.
 
 Nothing here sends, waits or changes anything; `fetcher.py` does.
 
@@ -30,7 +30,7 @@ REST_S = 0.05  # after a waiting poll that brought nothing
 
 @dataclass(slots=True)
 class Slots:
-    """The slots of a worker: `running` have a job or a batch, `asked` may be filled by polls under way.
+    """A worker has so many slots: `running` have a job or a batch, `asked` may be filled by polls under way.
 
     `closed`: no new message is wanted.
     """
@@ -45,8 +45,8 @@ class Slots:
         self.quarter = max(1, self.size // 4)
 
     def free(self, unsettled: int) -> int:
-        """Slots for new messages. Settles that pile up (the broker does not take them) count, so that they stay
-        bounded.
+        """Counts the slots for new messages. Settles that pile up (the broker does not take them) count, so that they
+        stay bounded.
         """
         return 0 if self.closed else max(0, self.size - self.running - self.asked - max(0, unsettled - self.size))
 
@@ -74,7 +74,9 @@ def quick_due(now: float, slots: Slots, lanes: Iterable[Lane], settles: Settles,
 
 
 def next_fetch(free: int, lanes: Iterable[Lane]) -> Fetch | None:
-    """What a quick poll asks for: the lane whose turn it is, the hungry first, with its share of the free slots."""
+    """Chooses what a quick poll asks for: the lane whose turn it is, the hungry first, with its share of the free
+    slots.
+    """
     if not free:
         return None
     may_be_asked = [
@@ -85,7 +87,7 @@ def next_fetch(free: int, lanes: Iterable[Lane]) -> Fetch | None:
 
 
 def next_wait(now: float, free: int, slots: Slots, lanes: Collection[Lane]) -> Fetch | None:
-    """The waiting poll that is to go out now: for the first lane that has none and is not hungry."""
+    """Chooses the waiting poll that is to go out now: for the first lane that has none and is not hungry."""
     lane = next((lane for lane in lanes if _may_wait(lane, now)), None) if free else None
     if lane is None:
         return None
@@ -96,7 +98,7 @@ def next_wait(now: float, free: int, slots: Slots, lanes: Collection[Lane]) -> F
 
 
 def next_look(now: float, free: int, lanes: Iterable[Lane], settles: Settles, quick: int, collect_until: float) -> float:
-    """When the next poll may be due, if nothing happens before; infinite: not by time alone."""
+    """Says when the next poll may be due, if nothing happens before; infinite: not by time alone."""
     times: list[float] = []
     if quick < QUICK_MAX and settles:
         times.append(max(now, collect_until, settles.due_at()))
@@ -106,7 +108,7 @@ def next_look(now: float, free: int, lanes: Iterable[Lane], settles: Settles, qu
 
 
 def rest_s(fetch: Fetch, came: int, running: int) -> float:
-    """For how long its lane is left alone after a poll that brought so many messages."""
+    """Says for how long its lane is left alone after a poll that brought so many messages."""
     return REST_S if fetch.wait and not came else COLLECT_S if running else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The polls that wait at the broker, each with a name by which the broker can be asked to end it.
+"""Polls that wait at the broker have a name each, by which it can be asked to end them.
 
 A worker that stops asks for that: of a poll that is cut off, a message on its way would have lost an attempt.
 """
@@ -10,16 +10,16 @@ from uuid import uuid4
 
 from mqueue import wire
 
-END_S, END_AGAIN_S = 1.0, 0.2  # for polls that wait to come back when the worker stops; until it is asked for again
+END_S, END_AGAIN_S = 1.0, 0.2  # for polls to come back when the worker stops; until the broker is asked again
 
 
 class Waits:
-    """It belongs to the loop of the fetcher. `poll` carries the requests to end others."""
+    """It keeps those that are under way, on the loop of the fetcher. `poll` carries the requests to end them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, poll: Callable[[wire.Poll], Awaitable[wire.Polled]]) -> None:
         self._loop = loop
         self._poll = poll
-        self._ends: dict[asyncio.Task[None], wire.Poll] = {}  # and what ends them
+        self._ends: dict[asyncio.Task[None], wire.Poll] = {}  # each with the request that ends it
         self._ending: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Waits:
     def doubt(self) -> None:
         """They may wait in vain: each is given up."""
         for task in list(self._ends):
-            self._loop.call_soon(task.cancel)  # once it has begun: of one that never did nobody would give back the slots
+            self._loop.call_soon(task.cancel)  # it must have begun: nobody gives back the slots of a task that never did
 
     def end(self) -> None:
         """The broker is asked to end them, for END_S; then they are given up."""
@@ -48,7 +48,7 @@ class Waits:
             self._ending = self._loop.create_task(self._end())
 
     def under_way(self) -> list[asyncio.Task[None]]:
-        """All that is to be cancelled where nothing may be sent any more."""
+        """Gives all that is to be cancelled where nothing may be sent any more."""
         return [*self._ends, *([self._ending] if self._ending is not None else [])]
 
     async def _end(self) -> None:

@@ -1,4 +1,5 @@
-"""How a job ends: what its handler made of it, and what an interrupt makes of that. Decided here and nowhere else.
+"""A job ends by what its handler made of it, and by what an interrupt makes of that. It is decided here and nowhere
+else.
 
 A job may be interrupted for several reasons, before its handler ends or while that still runs. The first of them, in
 the order of `Interrupt`, decides:
@@ -19,12 +20,12 @@ from mqueue.worker.running.outcome import CANCELLED, RELEASED, Outcome, decide
 from mqueue.worker.tasks.job import Interrupt, Job
 from mqueue.worker.tasks.signals import TimeLimit
 
-NOT_WANTED = frozenset({Interrupt.LOST, Interrupt.CANCELLED})  # here, or anywhere
+NOT_WANTED = frozenset({Interrupt.LOST, Interrupt.CANCELLED})  # nobody waits for the job here, or anywhere
 
 
 def ending(interrupts: Set[Interrupt], ran: Outcome, ran_too_long: Callable[[], Outcome]) -> Outcome | None:
-    """What is settled of a job; None: nothing is. `ran`: by its handler alone. `ran_too_long()`: by its limit of
-    time.
+    """Decides what is settled of a job; None: nothing is. `ran`: by its handler alone. `ran_too_long()`: by its limit
+    of time.
     """
     match min(interrupts, default=None):
         case None:
@@ -42,8 +43,8 @@ def ending(interrupts: Set[Interrupt], ran: Outcome, ran_too_long: Callable[[], 
 
 
 def endings(job: Job, ran: Sequence[Outcome], jitter: Callable[[], float]) -> Sequence[Outcome | None]:
-    """What is settled of each of its members, in their order, as `ran` is."""
-    if job.batch is None and not job.interrupts:  # nearly always
+    """Decides what is settled of each of its members, in their order, as `ran` is."""
+    if job.batch is None and not job.interrupts:  # this is so nearly always, and costs nothing
         return ran
     return [_of_member(each, job.interrupts, of_each, jitter) for each, of_each in zip(job.members, ran, strict=True)]
 
@@ -53,13 +54,13 @@ def _of_member(job: Job, of_all: Set[Interrupt], ran: Outcome, jitter: Callable[
 
 
 def too_long(job: Job, chance: float) -> Outcome:
-    """Its failure by `max_run_time`."""
+    """The job fails by its `max_run_time`."""
     limit = TimeLimit(f"the job ran longer than its max_run_time={job.task.max_run_time} s: it was cancelled")
     return decide(limit, retry=job.task.retry, attempt=job.message.attempt, chance=chance)
 
 
 def of_batch(members: Sequence[Job]) -> frozenset[Interrupt]:
-    """What a batch has of its members' interrupts: it goes on until none of its items is wanted here."""
+    """Sums up its members' interrupts for a batch: it goes on until none of its items is wanted here."""
     if all(Interrupt.LOST in each.interrupts for each in members):
         return frozenset({Interrupt.LOST})
     return frozenset({Interrupt.CANCELLED} if all(each.interrupts & NOT_WANTED for each in members) else ())

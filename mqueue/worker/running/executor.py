@@ -47,7 +47,7 @@ class Executor:
         run = self._in_process if where == "process" else self._in_thread
         try:
             self._threads.submit(lambda: run(job))
-        except Exception as error:  # there is no thread to be had
+        except Exception as error:  # no thread can be made
             self._tell(job, self._outcomes(job, error))
 
     async def _on_loop(self, job: Job) -> None:
@@ -63,12 +63,12 @@ class Executor:
             self._tell_from_thread(job, self._outcomes(job, self._context.copy().run(call, job)))
 
     def _in_process(self, job: Job) -> None:
-        """The thread waits for the process."""
+        """The thread waits for the process, which runs the job."""
         if self._is_over(job):
             return
         try:
             outcomes: Sequence[Outcome] = [self._processes.run(job)]
-        except ProcessEnded as ended:  # its own middleware saw nothing of it
+        except ProcessEnded as ended:  # the middleware in the process saw nothing of its end
             self._context.copy().run(show, job, ended)
             outcomes = self._outcomes(job, ended)
         except BaseException as error:
@@ -83,8 +83,8 @@ class Executor:
         return job.ended or cancelled
 
     def _outcomes(self, job: Job, error: BaseException | None) -> Sequence[Outcome]:
-        """What the handler made of it, of each item of a batch. Made where the handler ran: to format an error may take
-        time, or want its thread.
+        """Says what the handler made of it, of each item of a batch. That is done where the handler ran: to format an
+        error may take time, or want its thread.
         """
         if job.batch is None:
             return [self._decide(job, error)]
@@ -110,13 +110,15 @@ class Executor:
 
 
 def show(job: Job, error: Exception) -> None:
-    """To the middleware: a run that ended so. It is one whatever they make of it."""
+    """Shows the middleware a run that ended so. It is one whatever they make of it."""
     with suppress(BaseException), around(job.task.app.run_hooks, Current(job)):
         raise error
 
 
 class Threads:
-    """Up to `size` threads, made when needed. Daemons: a handler that never returns cannot keep the process alive."""
+    """It makes up to `size` threads, when they are needed. Daemons: a handler that never returns cannot keep the
+    process alive.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -125,7 +127,8 @@ class Threads:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here.
+        """Hands `work` to an idle thread, or a new one. It is called from one thread only, who keeps to `size` at a
+        time, so that nothing waits here.
 
         Raises RuntimeError where a thread is needed and cannot be made; `work` is forgotten then.
         """

@@ -65,11 +65,12 @@ class Interrupts:
         return _cancel(job)
 
     def _running(self, job: Job) -> Job:
-        """It, or the batch that it is in."""
+        """Finds what runs: the job, or the batch that it is in."""
         return next((each for each in self._jobs if each.batch and job in each.batch), job) if job.task.batch else job
 
 
 def _let_go(job: Job) -> None:
+    """Its handler is told to end where nobody wants it here; a batch goes on for its other items."""
     if job.batch is not None:
         job.interrupts = (job.interrupts - NOT_WANTED) | of_batch(job.batch)
     if job.interrupts & NOT_WANTED:
@@ -77,7 +78,9 @@ def _let_go(job: Job) -> None:
 
 
 def _cancel(job: Job) -> bool:
-    """Handlers on the loop get a CancelledError, a process is asked to end or is killed."""
+    """A handler on the loop gets a CancelledError, a process is asked to end or is killed. False: there is no way to
+    tell it.
+    """
     if (cancel := job.cancel) is None:
         return False
     cancel()

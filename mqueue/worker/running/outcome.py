@@ -1,4 +1,4 @@
-"""What became of a handler, as an outcome: a pure function makes it of a result or an exception.
+"""A handler's result or exception becomes an outcome, by a pure function.
 
 What interrupts make of that is decided in `ending.py`; the fetcher tells the broker.
 """
@@ -18,7 +18,9 @@ from mqueue.worker.traces import cut, describe
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the broker is told. `meant`: it holds though the worker stops the job, since that is not what caused it."""
+    """It is what the broker is told. `meant`: it holds though the worker stops the job, since that is not what caused
+    it.
+    """
 
     kind: m.Kind
     error: str | None = None
@@ -67,7 +69,7 @@ def decide(error: BaseException | None, *, retry: Retry | None = None, attempt: 
 
 
 def decide_each(error: BaseException, *, retry: Retry | None, attempts: Sequence[int], jitter: Callable[[], float]) -> list[Outcome]:
-    """The outcomes of a batch's items, all of which failed by this error; it is formatted once."""
+    """All of a batch's items failed by this error, each in its own attempt; it is formatted once."""
     first = decide(error, retry=retry, attempt=attempts[0], chance=jitter())
     if first.kind != "nack" or retry is None or isinstance(error, RateLimited):
         return [first] * len(attempts)
@@ -82,32 +84,33 @@ def _failed(error: BaseException, retry: Retry | None, attempt: int, chance: flo
     try:
         if not retry.wants(error):
             return Outcome("bury", describe(error))
-    except Exception:  # isinstance asks the classes: it is retried then
+    except Exception:  # isinstance asks the error's classes, which may raise: the job is tried again then
         pass
     return Outcome("nack", describe(error), retry.delay_s(attempt, chance))
 
 
 def done(result: bytes | None, ttl: float) -> Outcome:
+    """The handler returned, perhaps with a result that its task keeps for `ttl` seconds."""
     return DONE if result is None else Outcome("ack", result=result, result_ttl=ttl)
 
 
 def too_large(settle: wire.PollSettle, detail: str) -> wire.PollSettle:
-    """In place of an ack whose result the broker does not keep."""
+    """Replaces an ack whose result the broker does not keep."""
     return structs.replace(settle, kind="bury", error=cut(detail), result=None, result_ttl=None)
 
 
 def unknown(name: str) -> Outcome:
-    """A newer worker may know it, so it is tried again."""
+    """No task here has this name. A newer worker may know it, so it is tried again."""
     return Outcome("nack", cut(f"unknown task {name}: this worker's modules do not define it"))
 
 
 def misplaced(name: str, topic: str) -> Outcome:
-    """A worker whose modules have it otherwise may run it."""
+    """Its topic is for another task's batches here. A worker whose modules have it otherwise may run it."""
     return Outcome("nack", cut(f"topic {topic} is for batches of another task than {name}"))
 
 
 def _seconds(error: BaseException, name: str) -> float | None:
-    """None also for what a class of the task's own has made of it."""
+    """Reads that attribute. None also for what a class of the task's own has made of it."""
     try:
         seconds = float(getattr(error, name))
     except Exception:

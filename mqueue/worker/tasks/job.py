@@ -1,4 +1,4 @@
-"""One delivery being run, and what its handler may ask about it."""
+"""One delivery is being run; this is what the worker knows of it, and what its handler may ask about it."""
 
 import math
 import re
@@ -20,25 +20,26 @@ _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot ho
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """How far a handler says it is: 0 to 1."""
+    """A handler says how far it is: 0 to 1."""
 
     fraction: float
     note: str | None = None
 
 
 class Interrupt(IntEnum):
-    """Why a job is taken from its handler. Where there are several, the first in this order decides how the job ends
-    (`mqueue.worker.running.ending`).
+    """It says why a job is taken from its handler. Where there are several, the first in this order decides how the job
+    ends (`mqueue.worker.running.ending`).
     """
 
-    LOST = 1  # another delivery has its message, or nobody
+    LOST = 1  # another delivery has its message, or the message is gone
     CANCELLED = 2  # somebody wants it no more
     STOPPING = 3  # the worker has no more time for it
     OVERDUE = 4  # it has run for as long as its task may
 
 
 class Job:
-    """A message that this worker holds, and what becomes of it here. `ended`: it has its outcome, or was given up.
+    """It is a message that this worker holds, and what becomes of it here. `ended`: it has its outcome, or was given
+    up.
 
     `interrupts` belong to the worker's loop, which alone adds to them; other threads may read them.
     """
@@ -77,20 +78,22 @@ class Job:
         self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
         self.interrupts = UNINTERRUPTED
-        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
+        self.cancel: Callable[[], object] | None = None  # it is set while a handler runs on the loop, or in a process
 
     @property
     def members(self) -> "Sequence[Job]":
-        """The jobs that have a message each: those of a batch, else this one."""
+        """Gives the jobs that have a message each: those of a batch, else this one."""
         return self.batch or (self,)
 
     def interrupt(self, reason: Interrupt) -> None:
-        """It is to end for this reason, too. Who calls this tells its handler (`cancel`)."""
+        """The job is to end for this reason, too. Who calls this tells its handler (`cancel`)."""
         self.interrupts |= {reason}
 
 
 class Current:
-    """The job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its first."""
+    """It stands for the job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its
+    first.
+    """
 
     __slots__ = ("_job",)
 
@@ -99,7 +102,7 @@ class Current:
 
     @property
     def id(self) -> int:
-        """Of its message."""
+        """Identifies its message."""
         return self._job.message.id
 
     @property
@@ -116,17 +119,17 @@ class Current:
 
     @property
     def created_at(self) -> datetime:
-        """When it was enqueued, by the broker's clock; UTC."""
+        """Says when it was enqueued, by the broker's clock; UTC."""
         return self._job.message.created_at
 
     @property
     def task(self) -> str:
-        """Its name."""
+        """Gives its task's name."""
         return self._job.task.name
 
     @property
     def attempt(self) -> int:
-        """Counts from 1."""
+        """Counts its deliveries from 1."""
         return self._job.message.attempt
 
     @property
@@ -135,7 +138,7 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Somebody cancelled it, its lease is lost, it has run for too long, or the worker has no more time for it.
+        """Has somebody cancelled it, is its lease lost, has it run for too long, or has the worker no more time for it?
 
         For a thread, to look at now and then.
         """
@@ -143,11 +146,11 @@ class Current:
 
     @property
     def batch(self) -> "list[Current]":
-        """The jobs of a batch, in the order of its items; empty where this is none."""
+        """Gives the jobs of a batch, in the order of its items; it is empty where this is none."""
         return [Current(job) for job in self._job.batch or ()]
 
     def progress(self, fraction: float, note: str | None = None) -> None:
-        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
+        """Tells how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
         second or so.
 
         Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or
@@ -161,7 +164,7 @@ class Current:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the enqueuer added."""
+        """Gives what the enqueuer added."""
         metadata = self._job.message.metadata
         return metadata if isinstance(metadata, dict) else {}
 
@@ -170,7 +173,7 @@ running: ContextVar[Job | None] = ContextVar("mqueue_job", default=None)
 
 
 def current() -> Current:
-    """The running job, inside a task's handler. Raises RuntimeError elsewhere."""
+    """Gives the running job, inside a task's handler. Raises RuntimeError elsewhere."""
     job = running.get()
     if job is None:
         raise RuntimeError("mqueue.current() is for a handler that a worker runs")
