@@ -3,7 +3,6 @@ keeps the schedules.
 """
 
 import re
-from datetime import timedelta
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -12,25 +11,19 @@ import msgspec
 from mqueue import message as m
 from mqueue import schedule, wire
 from mqueue.worker.arguments import codec
-from mqueue.worker.tasks import options
+from mqueue.worker.tasks import checks
 from mqueue.worker.tasks.task import Task
 
 _NAME = re.compile(m.NAME_PATTERN)
 
 
-def plan(
-    task: Task[..., Any],
-    *,
-    cron: str | None,
-    timezone: str | ZoneInfo | None,
-    every: float | timedelta | None,
-    catch_up: schedule.CatchUp | None,
-    args: tuple[Any, ...] | list[Any],
-    kwargs: dict[str, Any] | None,
-) -> wire.ScheduleItem | None:
+def plan(task: Task[..., Any]) -> wire.ScheduleItem | None:
     """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments
     that do not fit.
     """
+    told = task.told
+    cron, timezone, every, catch_up = told["cron"], told["timezone"], told["every"], told["catch_up"]
+    args, kwargs = told["args"], told["kwargs"]
     if cron is None and every is None:
         if timezone is not None or catch_up is not None or args or kwargs:
             raise ValueError(f"task {task.name}: timezone=, catch_up=, args= and kwargs= are for a task with cron= or every=")
@@ -41,21 +34,20 @@ def plan(
         raise ValueError(f"task {task.name}: catch_up={catch_up!r}: 'skip', 'one' or 'all'")
     if not _NAME.fullmatch(task.name):
         raise ValueError(f"task {task.name} is periodic: give it a name= of 1 to {m.NAME_MAX} letters, digits, _ . -")
-    seconds = every.total_seconds() if isinstance(every, timedelta) else every
-    if seconds is not None:
-        options.number(f"task {task.name}: every", seconds, "seconds, or a timedelta")
+    if every is not None:
+        checks.number(f"task {task.name}: every", every, "seconds, or a timedelta")
     if cron is not None and not isinstance(cron, str):
         raise TypeError(f"task {task.name}: cron={cron!r}: a text of five fields, like '0 4 * * MON-FRI'")
     zone = timezone.key if isinstance(timezone, ZoneInfo) else timezone
     if timezone is not None and not isinstance(zone, str):
         raise TypeError(f"task {task.name}: timezone={timezone!r}: a name like 'Europe/Berlin', or a ZoneInfo that has one")
     try:
-        schedule.check(cron, zone or "UTC", seconds)
+        schedule.check(cron, zone or "UTC", every)
     except schedule.BadSchedule as bad:
         raise ValueError(f"task {task.name}: {bad.field}=: {bad}") from None
     message = task.defaults
     return wire.ScheduleItem(
-        topic=message.topic, namespace=message.namespace, cron=cron, timezone=zone or "UTC", every=seconds, catch_up=catch_up or "one",
+        topic=message.topic, namespace=message.namespace, cron=cron, timezone=zone or "UTC", every=every, catch_up=catch_up or "one",
         priority=message.priority, payload=_call(task, args, kwargs or {}), max_retries=message.max_retries, lease=message.lease, declared=True,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import CellType, CodeType, FrameType
 from typing import Any
 
+from mqueue.worker.tasks.options import PERIODIC
 from mqueue.worker.tasks.task import Task
 
 EMPTY = CellType()  # of a name that is bound later
@@ -71,7 +72,5 @@ def _side_by_side(one: CodeType, other: CodeType) -> bool:
 
 
 def _options(task: Task[..., Any]) -> tuple[Any, ...]:
-    return (
-        task.defaults, task.retry, task.executor, task.time_limit, task.memory_limit_mb, task.max_run_time, task.keeps_result, task.result_ttl,
-        task.unique, task.periodic, task.batch, task.batch_wait,
-    )  # fmt: skip
+    """What makes it another task than the same code with other options. A schedule stands for what it is made of."""
+    return {name: value for name, value in task.told.items() if name not in PERIODIC}, task.periodic

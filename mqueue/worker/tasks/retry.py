@@ -6,7 +6,7 @@ from typing import cast
 
 from mqueue import backoff
 from mqueue import message as m
-from mqueue.worker.tasks import options
+from mqueue.worker.tasks import checks
 
 AFTER_MAX_S = 100 * 365 * 86400  # what the broker takes
 Errors = tuple[type[BaseException], ...]
@@ -31,15 +31,15 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.max is not None:
-            options.whole("Retry(max=…)", self.max, 0, m.RETRIES_MAX)
+            checks.whole("Retry(max=…)", self.max, 0, m.RETRIES_MAX)
         for option in ("base", "cap", "jitter"):
-            options.number(f"Retry({option}=…)", getattr(self, option), "a number from 0 to 1" if option == "jitter" else "a number of seconds")
+            checks.number(f"Retry({option}=…)", getattr(self, option), "a number from 0 to 1" if option == "jitter" else "a number of seconds")
         if not 0 < self.base <= self.cap <= AFTER_MAX_S:
             raise ValueError(f"Retry(base={self.base}, cap={self.cap}): seconds above 0, the base not above the cap")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"Retry(jitter={self.jitter}): 0 to 1")
         for option in ("on", "never"):
-            object.__setattr__(self, option, options.errors(f"Retry({option}=…)", getattr(self, option)))
+            object.__setattr__(self, option, checks.errors(f"Retry({option}=…)", getattr(self, option)))
 
     def wants(self, error: BaseException) -> bool:
         return isinstance(error, cast(Errors, self.on)) and not isinstance(error, cast(Errors, self.never))
