@@ -1,4 +1,4 @@
-"""An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
+"""An app holds tasks and knows the broker that they are queued at. `mqueue.task` belongs to the default app."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -23,15 +23,15 @@ X = TypeVar("X")
 
 
 class DuplicateTask(ValueError):
-    """Two functions want the same task name."""
+    """This is raised where two functions want the same task name."""
 
 
 class MQueue:
-    """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as
-    `mqueue.client.endpoint` says.
+    """An app makes tasks of functions: `app = MQueue()`, then `@app.task`.
 
-    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
-    `timeout`, `retries`, `connections`, `batch`: of the clients that enqueue, and ask for its handles
+    `url` and `token` say where its broker is; without them it is found as `mqueue.client.endpoint` says. `namespace` is
+    that of the tasks that name none. `middleware` surrounds enqueues and handlers, the first of it outermost.
+    `timeout`, `retries`, `connections` and `batch` are for the clients that enqueue, and ask for its handles
     (`ClientOptions`).
     """
 
@@ -87,10 +87,10 @@ class MQueue:
         return register if function is None else register(function)
 
     def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
-        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on
-        them, in order.
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. This returns
+        handles on them, in order.
 
-        Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
+        They are sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """
         items = list(messages)
         with around(self._enqueue_hooks, items):
@@ -98,7 +98,7 @@ class MQueue:
         return self._handles(ids, items)
 
     async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
-        """`enqueue_many`, on an event loop."""
+        """This is `enqueue_many` on an event loop."""
         items = list(messages)
         with around(self._enqueue_hooks, items):
             ids = await self.producer.enqueue_many_async(items)
@@ -111,7 +111,7 @@ class MQueue:
         return self._tasks.get(name)
 
     def topics(self, namespace: str | None = None) -> list[m.TopicName]:
-        """Where the tasks' messages are, sorted. `namespace` is used in place of the tasks' own."""
+        """These are the topics of the tasks, sorted. `namespace` is used in place of the tasks' own."""
         return sorted({m.TopicName(namespace or t.namespace, t.topic) for t in self})
 
     def include(self, other: "MQueue") -> None:
@@ -133,7 +133,7 @@ class MQueue:
 
 
 def apps() -> list[MQueue]:
-    """All that this process has."""
+    """These are all apps that this process has."""
     return list(_apps)
 
 

@@ -1,4 +1,4 @@
-"""What one value may be. A mistake is told where it is written: the broker would refuse it too, but far from there.
+"""These checks look at one value each, where it is written: the broker would refuse it too, but far from there.
 
 Each check takes the name of the option and its value, and returns the value as it is kept. It raises TypeError for a
 value of another kind and ValueError for one that is out of range; the error names the option and says what it may be.
@@ -115,7 +115,7 @@ def as_given(option: str, value: Any) -> Any:
 
 
 def in_seconds(option: str, value: Any) -> Any:
-    """This checks nothing either."""
+    """This checks nothing either, and makes a timedelta seconds."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 

@@ -1,4 +1,4 @@
-"""One delivery being run, and what its handler may ask about it."""
+"""A job is one delivery that is being run. Its handler may ask about it by `current()`."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot ho
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """How far a handler says it is: 0 to 1."""
+    """A handler says that it is so far: 0 to 1."""
 
     fraction: float
     note: str | None = None
@@ -73,12 +73,14 @@ class Job:
 
     @property
     def members(self) -> "Sequence[Job]":
-        """The jobs that have a message each: those of a batch, else this one."""
+        """These are the jobs that have a message each: those of a batch, else this one."""
         return self.batch or (self,)
 
 
 class Current:
-    """The job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its first."""
+    """This is the job that is running here. For a batch, `id`, `attempt`, `metadata` and so on are those of its first
+    message.
+    """
 
     __slots__ = ("_job",)
 
@@ -87,7 +89,7 @@ class Current:
 
     @property
     def id(self) -> int:
-        """Of its message."""
+        """This is the id of its message."""
         return self._job.message.id
 
     @property
@@ -104,17 +106,17 @@ class Current:
 
     @property
     def created_at(self) -> datetime:
-        """When it was enqueued, by the broker's clock; UTC."""
+        """It was enqueued at this time, by the broker's clock, in UTC."""
         return self._job.message.created_at
 
     @property
     def task(self) -> str:
-        """Its name."""
+        """This is the name of its task."""
         return self._job.task.name
 
     @property
     def attempt(self) -> int:
-        """Counts from 1."""
+        """The first attempt is 1."""
         return self._job.message.attempt
 
     @property
@@ -131,15 +133,15 @@ class Current:
 
     @property
     def batch(self) -> "list[Current]":
-        """The jobs of a batch, in the order of its items; empty where this is none."""
+        """These are the jobs of a batch, in the order of its items; there are none where this is no batch."""
         return [Current(job) for job in self._job.batch or ()]
 
     def progress(self, fraction: float, note: str | None = None) -> None:
-        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
+        """Tell how far it is, 0 to 1, and at what (200 characters are kept). The message's status shows it within a
         second or so.
 
-        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or
-        text.
+        This is cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such
+        number or text.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress({fraction}): from 0 to 1")
@@ -149,7 +151,7 @@ class Current:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the enqueuer added."""
+        """This is what the enqueuer added to the message."""
         metadata = self._job.message.metadata
         return metadata if isinstance(metadata, dict) else {}
 
@@ -158,7 +160,7 @@ running: ContextVar[Job | None] = ContextVar("mqueue_job", default=None)
 
 
 def current() -> Current:
-    """The running job, inside a task's handler. Raises RuntimeError elsewhere."""
+    """Return the running job, inside a task's handler. Raises RuntimeError elsewhere."""
     job = running.get()
     if job is None:
         raise RuntimeError("mqueue.current() is for a handler that a worker runs")

@@ -1,6 +1,6 @@
-"""The options of tasks and of calls: each is declared here, by one line, and nowhere else.
+"""Each option of tasks and of calls is declared here, once, and nowhere else.
 
-A line has the option's name and type, and an `Option`: its default, its check, what it does. From the lines come
+Its declaration has its name and its type, and an `Option`: its default, its check, what it does. From that come
 
     what type checkers and editors know    the classes are TypedDicts, and the signatures `Unpack` them
     what is accepted, and checked          `check_task`, `check_call`
@@ -40,8 +40,8 @@ Unique = Literal["waiting"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What there is to say of an option beside its name and type. None is checked only where the type does not have it:
-    else it stands for the default.
+    """This says of an option what its name and type do not. Where the type has None, None stands for the default, and
+    is not checked.
     """
 
     default: Any
@@ -169,7 +169,7 @@ class CallOptions(TypedDict, Generic[Lasts], total=False):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The options that a class declares, by name."""
+    """These are the options that a class declares, by name."""
 
     whose: str
     options: dict[str, Option]
@@ -178,7 +178,7 @@ class Declared:
 
 
 def declared(whose: str, declaration: Any) -> Declared:
-    """Raises TypeError for a line without an Option."""
+    """Read the declarations of a class. Raises TypeError for one without an Option."""
     options: dict[str, Option] = {}
     optional: set[str] = set()
     sent: dict[str, str] = {}
@@ -200,7 +200,8 @@ PERIODIC = frozenset(PeriodicOptions.__annotations__)
 
 
 def check_task(given: Mapping[str, Any], namespace: str) -> TaskOptions[float]:
-    """What a task keeps: every option, checked, with its default where it is not given. `namespace`: the app's.
+    """Check the options of a task. It keeps every option, with its default where none is given. `namespace` is that of
+    the app.
 
     Raises TypeError, ValueError.
     """
@@ -213,25 +214,25 @@ def check_task(given: Mapping[str, Any], namespace: str) -> TaskOptions[float]:
 
 
 def check_call(given: Mapping[str, Any]) -> CallOptions[float]:
-    """What is told of one call: the options that are given and not None, checked. Raises TypeError, ValueError."""
+    """Check the options of a call: those that are given and not None. Raises TypeError, ValueError."""
     if given.get("at") is not None and given.get("delay") is not None:
         raise ValueError("delay= and at= say the same in two ways: give one")
     return cast("CallOptions[float]", _each(CALL, given))  # quoted, or it is made anew for each call
 
 
 def fields(of: Declared, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a message that these options set."""
+    """These options set these fields of a message."""
     sent = of.sent
     return {sent[name]: value for name, value in told.items() if name in sent}
 
 
 def read_only(told: TaskOptions[float]) -> TaskOptions[float]:
-    """They cannot be changed any more: others hold them to be what was checked."""
+    """Make the options unchangeable: whoever reads them relies on the checks."""
     return cast(TaskOptions[float], MappingProxyType(told))
 
 
 def _each(of: Declared, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Each option by itself, as it is kept."""
+    """Check each option by itself. Raises TypeError for one that there is not."""
     options, optional, chosen = of.options, of.optional, {}
     for name, value in given.items():
         if (option := options.get(name)) is None:
@@ -242,7 +243,7 @@ def _each(of: Declared, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_together(told: TaskOptions[float], chosen: Mapping[str, Any]) -> None:
-    """What goes with what. `chosen`: the options that are given. Raises ValueError."""
+    """Check which options go together; `chosen` are those that are given. Raises ValueError."""
     executor = told["executor"]
     if executor is None and ("time_limit" in chosen or "memory_limit_mb" in chosen):
         raise ValueError("time_limit= and memory_limit_mb= need executor='process'")

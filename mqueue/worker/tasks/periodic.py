@@ -1,5 +1,5 @@
-"""Periodic tasks: what a decorator says of when its task runs. A worker tells the broker so (`declarer.py`), which
-keeps the schedules.
+"""A decorator may say when its task runs by itself. From that a schedule is planned here; a worker declares it to the
+broker (`declarer.py`), which keeps the schedules.
 """
 
 import re
@@ -18,8 +18,8 @@ _NAME = re.compile(m.NAME_PATTERN)
 
 
 def plan(task: Task[..., Any]) -> wire.ScheduleItem | None:
-    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments
-    that do not fit.
+    """Plan the schedule of a task; None where its options ask for none. Raises ValueError for a schedule that cannot
+    be, TypeError for arguments that do not fit.
     """
     told = task.told
     cron, timezone, every, catch_up = told["cron"], told["timezone"], told["every"], told["catch_up"]
@@ -53,14 +53,14 @@ def plan(task: Task[..., Any]) -> wire.ScheduleItem | None:
 
 
 def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
-    """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too
+    """Pack the call that each tick queues. Raises TypeError for one that no worker could run, ValueError for one too
     large.
     """
     if not isinstance(args, tuple | list):
         raise TypeError(f"task {task.name}: args={args!r} is no tuple: like args=({args!r},)")
     if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
         raise TypeError(f"task {task.name}: kwargs={kwargs!r} is no dict by parameter names")
-    if not (args or kwargs):  # nothing but its defaults: annotations need not be readable yet
+    if not (args or kwargs):  # no argument is given, so the annotations need not be readable yet
         try:
             task.shape.signature.bind()
         except TypeError as error:
@@ -80,7 +80,7 @@ def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[
 
 
 def of(tasks: list[Task[..., Any]], namespace: str | None, sources: set[m.TopicName]) -> dict[str, wire.ScheduleItem]:
-    """What a worker of these topics declares, by name. `namespace`: in place of the tasks' own."""
+    """A worker of these topics declares these schedules, by name. `namespace` is used in place of the tasks' own."""
     items = {
         t.name: msgspec.structs.replace(t.periodic, namespace=namespace or t.namespace) for t in tasks if t.periodic is not None
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is said of options, made from their declarations: the help of a function, the tables of docs/worker.md.
+"""The declarations of options become the help of functions here, and the tables of docs/worker.md.
 
 `python -m mqueue.worker.tasks.reference docs/worker.md` writes the tables of that page anew.
 """
@@ -17,8 +17,8 @@ TABLES = {"@app.task(…)": TASK, "options(…)": CALL}  # by their first column
 
 
 def documented(declared: Declared) -> Callable[[F], F]:
-    """For a function of these options: its docstring has a line for each in place of `{options}`, and its signature
-    has their names and defaults, for `help()` and for notebooks.
+    """Document a function that takes these options: its docstring gets a line for each in place of `{options}`, and its
+    signature gets their names and defaults, for `help()` and for notebooks.
     """
 
     def document(function: F) -> F:
@@ -45,14 +45,14 @@ def table(head: str) -> str:
 
 
 def _default(value: object) -> str:
-    """None, no and nothing are what a reader expects."""
+    """This is the default as a reader sees it. None, False and nothing go without saying."""
     if value is None or value is False or value == ():
         return ""
     return f"; `{value:,g}`" if isinstance(value, int | float) else f"; `{value}`"
 
 
 def written(page: str) -> str:
-    """The page with its tables as they are now."""
+    """Write the tables of a page anew."""
     for head in TABLES:
         page = re.sub(rf"(?m)^\| `{re.escape(head)}` \|.*\n(\|.*\n)*", lambda _, head=head: table(head), page)  # type: ignore[misc]
     return page

@@ -1,4 +1,4 @@
-"""A task: a function that workers run, under a name that travels with its messages."""
+"""A task is a function that workers run, under a name that travels with its messages."""
 
 import inspect
 import sys
@@ -30,7 +30,7 @@ Executor = Literal["loop", "thread", "process"]
 
 
 class App(Protocol):
-    """What a task asks of the app that it belongs to (`app.MQueue`)."""
+    """A task asks this of the app that it belongs to (`app.MQueue`)."""
 
     @property
     def producer(self) -> Producer: ...
@@ -46,8 +46,8 @@ class App(Protocol):
 
 
 class Task(Generic[P, R_co]):
-    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a
-    handle on it.
+    """A task makes a function one that workers run. Calling the task calls the function, here and now; `enqueue` queues
+    the call and returns a handle on it.
 
     `told` has all its options, checked; `defaults` is its message without a call, which `options` may change. Arguments
     that do not fit the signature and its types, or have no JSON form, raise TypeError at once, and nothing is sent.
@@ -87,8 +87,8 @@ class Task(Generic[P, R_co]):
         return self.defaults.namespace
 
     def check_process(self) -> None:
-        """Raises TypeError where another process, having imported its module, would not find it there, or could not be
-        watched.
+        """Can it run in a process of its own? Raises TypeError where that process, having imported its module, would
+        not find it there, or could not be watched.
         """
         if self.memory_limit_mb is not None and not memory.MEMORY.exists():
             raise TypeError(f"memory_limit_mb needs {memory.MEMORY}, which this system does not have")
@@ -108,7 +108,7 @@ class Task(Generic[P, R_co]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """Queue this call; a handle on its message. Returns once the broker has made it durable."""
+        """Queue this call, and return a handle on its message once the broker has made it durable."""
         return self._plain.enqueue(*args, **kwargs)
 
     @overload
@@ -118,7 +118,7 @@ class Task(Generic[P, R_co]):
     async def enqueue_async(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     async def enqueue_async(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """`enqueue`, on an event loop."""
+        """This is `enqueue` on an event loop."""
         return await self._plain.enqueue_async(*args, **kwargs)
 
     @overload
@@ -128,13 +128,13 @@ class Task(Generic[P, R_co]):
     def handle(self, id: int) -> Handle[R_co]: ...
 
     def handle(self, id: int) -> Handle[Any]:
-        """On a call that was queued before, by the id of its message; in another namespace:
+        """Make a handle on a call that was queued before, by the id of its message. For one in another namespace:
         `task.options(namespace=…).handle(id)`.
         """
         return self._plain.handle(id)
 
     def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
-        """This call as an item for `enqueue_many`."""
+        """Make this call an item for `enqueue_many`."""
         return self._plain.message(*args, **kwargs)
 
     @overload
@@ -145,8 +145,8 @@ class Task(Generic[P, R_co]):
 
     @documented(CALL)
     def options(self, **given: Any) -> "Configured[P, Any]":
-        """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the
-        task has it. What lasts is given in seconds, or as a timedelta.
+        """Choose other options, for one call or many: `send.options(delay=60).enqueue(…)`. None stands for what the
+        task has. What lasts is given in seconds, or as a timedelta.
 
         {options}
 
@@ -158,7 +158,7 @@ class Task(Generic[P, R_co]):
 
 
 class BatchTask(Task[[X], R_co], Generic[X, R_co]):
-    """One whose handler takes a list of items. `enqueue` takes one item."""
+    """The handler of such a task takes a list of items; its `enqueue` takes one item."""
 
     def _shape(self) -> codec.Shape:
         return codec.ItemShape(self.function)
@@ -168,8 +168,8 @@ class BatchTask(Task[[X], R_co], Generic[X, R_co]):
 
 
 def find(module: str, qualname: str) -> Task[..., Any]:
-    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is
-    none.
+    """Import `module` and return its task of that name. Raises what the import raises, and TypeError where there is no
+    such task.
     """
     found = _attribute(import_module(module), qualname)
     if not isinstance(found, Task):
@@ -185,7 +185,7 @@ def _attribute(module: ModuleType | None, qualname: str) -> Any:
 
 
 class Configured(msgspec.Struct, Generic[P, R_co], frozen=True):
-    """A task, and what its calls are queued with: `template` is their message without the call itself."""
+    """This is a task with the options of some calls: `template` is their message without the call itself."""
 
     task: Task[P, Any]
     template: wire.EnqueueItem
