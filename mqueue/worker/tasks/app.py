@@ -68,8 +68,9 @@ class MQueue:
 
         {options}
 
-        What has not ended when its lease has, past `max_run_time`, runs elsewhere. With `unique` the call that waits
-        keeps its time and its priority; one that runs does not count; a periodic task's tick is never left out.
+        A handler that goes on after `max_run_time` is run elsewhere once its lease has ended. With `unique` the call
+        that waits keeps its time and its priority; a call that runs does not count; a periodic task's tick is never
+        left out.
 
         Raises DuplicateTask; ValueError, TypeError for an option that cannot be; TypeError for `args` and `kwargs` that
         do not fit, a batch's handler that takes no list.
