@@ -153,8 +153,8 @@ class Current:
         """Tells how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
         second or so.
 
-        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or
-        text.
+        This is cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such
+        number or text.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress({fraction}): from 0 to 1")
