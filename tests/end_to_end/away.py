@@ -8,6 +8,7 @@ Every broker's way to Redis is cut. Judged as `mqueue torture` is: nothing lost,
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mqueue.torture.history import Fault, History
@@ -15,6 +16,7 @@ from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.run import details
 from mqueue.torture.scene import BROKERS, new_history
 from mqueue.torture.stage import Stage
+from tests.waiting import TooLate, until
 
 from .campaign import finish, options, table, violations
 from .rates import CALLS, answers_told, longest_gap, rate
@@ -49,8 +51,8 @@ async def _cut(stage: Stage, found: Away, seconds: float) -> None:
     found.start = time.monotonic()
     for broker in stage.brokers:
         broker.redis.cut()
-    while not all([await stage.metric(broker, "mqueue_cold") == 1 for broker in stage.brokers]) and time.monotonic() < found.start + seconds:
-        await asyncio.sleep(0.05)
+    with suppress(TooLate):  # when they were cold is judged by `good`
+        await until(lambda: all_cold(stage), "all serve from PostgreSQL", seconds)
     found.cold = time.monotonic()
     await asyncio.sleep(max(0.0, found.start + seconds - found.cold))
     # while PostgreSQL serves nothing is uncertain but the changes of the mode
@@ -61,6 +63,10 @@ async def _cut(stage: Stage, found: Away, seconds: float) -> None:
     await stage.settled()
     found.hot = time.monotonic()
     found.history.faults.append(Fault("redis-back", found.end, found.hot, True, frozenset()))
+
+
+async def all_cold(stage: Stage) -> bool:
+    return all([await stage.metric(broker, "mqueue_cold") == 1 for broker in stage.brokers])
 
 
 def gap(found: Away, call: str) -> float:

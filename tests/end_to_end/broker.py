@@ -25,6 +25,8 @@ from typing import Any, Self
 import psycopg
 import redis
 
+from tests.waiting import TooLate, wait_until
+
 READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
@@ -192,15 +194,6 @@ def asleep(broker: Broker) -> Iterator[None]:
         os.kill(broker.pid, signal.SIGCONT)
 
 
-def until(condition: Any, seconds: float = 10.0, what: str = "it") -> Any:
-    """The first true value of `condition()`; AssertionError past the deadline."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.01)
-    return value
-
-
 def free_ports(count: int) -> list[int]:
     """Below those that the system gives to connections, and to whoever takes any: one would be gone before it is
     used.
@@ -230,9 +223,8 @@ def _end(pid: int, folder: str) -> None:
         os.kill(pid, signal.SIGQUIT if b"postgres" in command else signal.SIGKILL)
     except ProcessLookupError:
         return
-    deadline = time.monotonic() + 10
-    while _command_line(pid) and time.monotonic() < deadline:  # empty: a zombie that nobody has waited for
-        time.sleep(0.01)
+    with suppress(TooLate):
+        wait_until(lambda: not _command_line(pid), "the store has ended", 10)  # empty: a zombie that nobody has waited for
 
 
 def _command_line(pid: int) -> bytes:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.client import Client
+from tests.waiting import wait_until
 
-from .broker import Broker, until
+from .broker import Broker
 from .campaign import finish, options, table
 from .jobs import Crew, Load, Member, acked, percentile, unfinished
 
@@ -57,7 +58,7 @@ def run(restarts: int, job_s: float = JOB_S, seed: int = 1) -> Found:
                 worker.wait_started()
             load.start()
             for _, name in zip(range(restarts), [*GRACES] * restarts, strict=False):
-                until(lambda name=name: len(crew.running(name)) >= 3, WAIT_S, f"{name} has jobs")
+                wait_until(lambda name=name: len(crew.running(name)) >= 3, f"{name} has jobs", WAIT_S)
                 asked = time.monotonic()
                 workers[name].signal(signal.SIGTERM)
                 found.codes[workers[name].ended(WAIT_S)] += 1
@@ -67,7 +68,7 @@ def run(restarts: int, job_s: float = JOB_S, seed: int = 1) -> Found:
                 workers[name].wait_started()
             load.stop()
             found.jobs = len(load.known())
-            until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
+            wait_until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, "all is done", WAIT_S)
             found.acked = acked(client)
         notes = crew.notes()
         found.lost = len(set(load.known()) - {note.job for note in notes if note.what == "ended"})

@@ -13,12 +13,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.client import Client
+from tests.waiting import TooLate, wait_until
 
-from .broker import Broker, until
+from .broker import Broker
 from .campaign import finish, options, table
 from .jobs import Crew, Load, Member, Note, acked, percentile, unfinished
 
@@ -92,7 +94,7 @@ def run(rounds: int, ways: Sequence[str] = WAYS, lease: float = LEASE_S, seed: i
                     found.falls.append(Round(way, crew, load, client, lease).run(chance, found))
             load.stop()
             found.jobs = len(load.known())
-            until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, WAIT_S, "all is done")
+            wait_until(lambda: unfinished(client) == 0 and acked(client) >= found.jobs, "all is done", WAIT_S)
             found.acked = acked(client)
         _judge(found, crew.notes(), load.known())
     return found
@@ -120,7 +122,7 @@ class Round:
         prey = self._crew.start(PREY, "--concurrency", str(PREY_SLOTS))
         prey.wait_started()
         fall = self._seen(self._fell(prey, chance))
-        until(lambda: self._all_elsewhere(fall), WAIT_S, f"{self._way}: all of it has begun elsewhere")
+        wait_until(lambda: self._all_elsewhere(fall), f"{self._way}: all of it has begun elsewhere", WAIT_S)
         if self._way.startswith("asleep"):
             found.untold += self._woken(fall, prey)
         prey.kill()
@@ -130,35 +132,40 @@ class Round:
     def _fell(self, prey: Member, chance: random.Random) -> float:
         """When."""
         if self._way == "out of memory":
-            while prey.process.poll() is None:  # until it has got such a job
-                self._load.one("devour", PREY)
-                time.sleep(0.02)
+            wait_until(lambda: self._devoured(prey), "it has got a job that takes all its memory", WAIT_S)
             return time.monotonic()
         if self._way == "killed":
             time.sleep(chance.random() * self._lease / 3)
-            until(lambda: len(self._running()) >= 2, WAIT_S, "it has begun some jobs")
+            wait_until(lambda: len(self._running()) >= 2, "it has begun some jobs", WAIT_S)
         else:
             self._occupy(PREY_SLOTS if self._way == "asleep and full" else FRESH)
         fell = time.monotonic()
         prey.signal(signal.SIGKILL if self._way == "killed" else signal.SIGSTOP)
         return fell
 
+    def _devoured(self, prey: Member) -> bool:
+        """Whether it has ended. Else it is offered one more of the jobs that end it."""
+        if prey.process.poll() is None:
+            self._load.one("devour", PREY)
+        return prey.process.poll() is not None
+
     def _occupy(self, slots: int) -> None:
-        """So many run; some of them are jobs that end soon after, in their first life, and take long in their
-        second.
+        """Returns when so many slots are busy, some of them with fresh jobs: those end soon after in their first life,
+        and take long in their second.
         """
-        deadline, more = time.monotonic() + WAIT_S, 0.0
-        while True:
-            now = time.monotonic()
-            running = self._running()
-            fresh = [job for job, note in running.items() if job in self._long and note.at > now - FIRST_S / 2]
-            if len(running) >= slots and len(fresh) >= FRESH:
-                return
-            assert now < deadline, f"{len(running)} of {slots} slots were busy, {len(fresh)} of them with jobs that are fresh"
-            if now > more:
+        more = 0.0
+
+        def busy() -> tuple[int, int]:
+            nonlocal more
+            now, running = time.monotonic(), self._running()
+            fresh = sum(job in self._long and note.at > now - FIRST_S / 2 for job, note in running.items())
+            if now > more and (len(running) < slots or fresh < FRESH):
                 self._long.update(self._load.many([("again", (FIRST_S, 10.0))] * 2 * PREY_SLOTS, priority=-1))
                 more = now + FIRST_S / 2
-            time.sleep(0.01)
+            return len(running), fresh
+
+        what = f"{slots} slots are busy, {FRESH} of them with fresh jobs"
+        wait_until(busy, what, WAIT_S, enough=lambda counts: counts[0] >= slots and counts[1] >= FRESH)
 
     def _running(self) -> dict[int, Note]:
         """By the worker of this round: those of the name before it have left jobs that they never end."""
@@ -186,18 +193,23 @@ class Round:
         return len(fall.elsewhere_s) == len(fall.victims)
 
     def _woken(self, fall: Fall, prey: Member) -> list[str]:
-        """It is told of each of its jobs that runs elsewhere; of which it is not. What has ended there by then is
-        gone.
+        """Wakes it. It should be told of each of its jobs that runs elsewhere: the messages of which it is not.
+
+        What has ended elsewhere by then is gone.
         """
         ids, ended = self._load.known(), {note.job for note in self._crew.notes() if note.what == "ended" and note.worker != PREY}
         mine = {ids[job] for job, note in fall.victims.items() if note is not None and job in self._long - ended}
         prey.signal(signal.SIGCONT)
         refused: set[int] = set()
         cancelled: set[int] = set()
-        deadline = time.monotonic() + TOLD_S
-        while mine - refused - cancelled and time.monotonic() < deadline:
-            refused, cancelled = mine.intersection(prey.events(REFUSED)), mine.intersection(prey.events(CANCELLED))
-            time.sleep(0.05)
+
+        def untold() -> set[int]:
+            refused.update(mine.intersection(prey.events(REFUSED)))
+            cancelled.update(mine.intersection(prey.events(CANCELLED)))
+            return mine - refused - cancelled
+
+        with suppress(TooLate):  # what it is not told is a finding
+            wait_until(untold, "it is told of its jobs", TOLD_S, enough=lambda left: not left)
         fall.refused, fall.cancelled = len(refused), len(cancelled - refused)
         return [f"{self._way}: message {id}" for id in mine - refused - cancelled]
 

@@ -21,8 +21,9 @@ import msgspec
 from mqueue import wire
 from mqueue.client import Client
 from mqueue.errors import MQueueError
+from tests.waiting import wait_until
 
-from .broker import Broker, until
+from .broker import Broker
 
 START_S = 40.0
 TOPIC = "jobs"
@@ -157,7 +158,7 @@ class Member:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, preexec_fn=_no_core)
 
     def wait_started(self) -> None:
-        until(lambda: '"event": "started"' in self.log() or self.process.poll() is not None, START_S, f"worker {self.name} has started")
+        wait_until(lambda: '"event": "started"' in self.log() or self.process.poll() is not None, f"worker {self.name} has started", START_S)
         assert self.process.poll() is None, self.log()[-2000:]
 
     def log(self) -> str:

@@ -20,6 +20,7 @@ from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.run import details
 from mqueue.torture.scene import BROKERS, new_history, staged, under_load
 from mqueue.torture.stage import Stage
+from tests.waiting import TooLate, until
 
 from .campaign import finish, options, table, violations
 from .frozen import frozen
@@ -121,20 +122,20 @@ class Buffer:
 
     async def most(self, seconds: float) -> int:
         """The greatest length seen in this time."""
-        most, until = 0, time.monotonic() + seconds
-        while time.monotonic() < until:
+        most, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
             most = max(most, await self.length())
             await asyncio.sleep(LOOK_S)
         return most
 
     async def falls_to(self, length: int, seconds: float) -> float | None:
-        """After how many seconds."""
+        """After how many seconds it is no longer than that; None: not within `seconds`."""
         began = time.monotonic()
-        while time.monotonic() < began + seconds:
-            if await self.length() <= length:
-                return time.monotonic() - began
-            await asyncio.sleep(LOOK_S)
-        return None
+        try:
+            await until(self.length, f"{length} batches wait at most", seconds, enough=lambda seen: seen <= length)
+        except TooLate:
+            return None
+        return time.monotonic() - began
 
 
 def report(found: Found) -> list[str]:

@@ -19,6 +19,7 @@ from mqueue.torture.proxy import Proxy
 from mqueue.torture.run import details
 from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Broker, Stage
+from tests.waiting import until
 
 from .campaign import finish, options, table, violations
 from .rates import CALLS, answers_told, longest_gap, rate
@@ -26,7 +27,7 @@ from .rates import CALLS, answers_told, longest_gap, rate
 WORKERS = 12  # they keep up
 CALM_S = LEASE_S + 4.0
 LEADER_S = 5.0  # a new one, at most
-LOOK_S = 0.02
+WAIT_S = 300.0  # longer than any harm lasts
 PAUSE_S = 10.0
 NEVER = float("inf")
 
@@ -134,10 +135,9 @@ async def _act(stage: Stage, found: Found, name: str, harm: Harm, seconds: float
 
 
 async def _until_leads(stage: Stage, broker: Broker) -> float:
-    """Seconds until it does."""
+    """Waits for it; returns how many seconds it took."""
     began = time.monotonic()
-    while await stage.metric(broker, "mqueue_leader") != 1:
-        await asyncio.sleep(LOOK_S)
+    await until(lambda: stage.metric(broker, "mqueue_leader"), "another leads", WAIT_S, enough=lambda leads: leads == 1)
     return time.monotonic() - began
 
 

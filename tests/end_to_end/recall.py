@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.client import Client
+from tests.waiting import wait_until
 
-from .broker import Broker, until
+from .broker import Broker
 from .campaign import finish, options, table
 from .jobs import Crew, Load, Note, percentile
 
@@ -67,15 +68,15 @@ def run(urgent: int, backlog: int = BACKLOG, seed: int = 1) -> Found:
             load = Load(client, 0.0, lambda _: ("rest", [0]), LEASE_S, seed)
             backlog_jobs = set(_fill(load, backlog, chance))
             crew.start("worker", "--concurrency", str(SLOTS)).wait_started()
-            until(lambda: len(crew.running("worker")) >= SLOTS - 1, WAIT_S, "all slots are busy")
+            wait_until(lambda: len(crew.running("worker")) >= SLOTS - 1, "all slots are busy", WAIT_S)
             enqueued: dict[int, tuple[float, float]] = {}  # monotonic, wall
             for _ in range(urgent):
-                until(lambda: len(crew.running("worker")) >= BUSY * SLOTS, WAIT_S, "the slots are busy")
+                wait_until(lambda: len(crew.running("worker")) >= BUSY * SLOTS, "the slots are busy", WAIT_S)
                 found.busy.append(len(crew.running("worker")))
                 number = load.one("rest", chance.uniform(*JOB_S), priority=0)
                 enqueued[number] = (time.monotonic(), time.time())
                 time.sleep(chance.random() * PAUSE_S)
-            until(lambda: enqueued.keys() <= {n.job for n in crew.notes()}, WAIT_S, "all urgent ones have begun")
+            wait_until(lambda: enqueued.keys() <= {n.job for n in crew.notes()}, "all urgent ones have begun", WAIT_S)
             found.left = len(backlog_jobs - {n.job for n in crew.notes()})
         _judge(found, crew.notes(), enqueued)
     return found

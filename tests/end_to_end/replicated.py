@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from mqueue.broker.embedded.ground import Ground, take
 from mqueue.broker.embedded.postgres import USER, PostgreSQL
 from mqueue.broker.embedded.valkey import Valkey
 from mqueue.broker.store.verify import ledgers
+from tests.waiting import until
 
 COPY_S = 60.0
 STREAMS_S = 20.0
@@ -112,19 +112,15 @@ class Replicated:
 
     async def _until_it_streams(self) -> None:
         wanted = "sync" if self._synchronous else "async"
-        deadline = time.monotonic() + STREAMS_S
-        while await self.primary.sql("SELECT state, sync_state FROM pg_stat_replication") != [("streaming", wanted)]:
-            assert time.monotonic() < deadline, "the replica does not stream"
-            await asyncio.sleep(0.05)
+        query = "SELECT state, sync_state FROM pg_stat_replication"
+        await until(lambda: self.primary.sql(query), "the replica streams", STREAMS_S, enough=lambda rows: rows == [("streaming", wanted)])
 
     async def detach(self) -> None:
         """The replica gets nothing any more, as if the link were slow."""
         await self.replica.sql("ALTER SYSTEM SET primary_conninfo = ''")
         await self.replica.sql("SELECT pg_reload_conf()")
-        deadline = time.monotonic() + STREAMS_S
-        while await self.primary.sql("SELECT pid FROM pg_stat_replication"):
-            assert time.monotonic() < deadline, "the replica still streams"
-            await asyncio.sleep(0.05)
+        query = "SELECT pid FROM pg_stat_replication"
+        await until(lambda: self.primary.sql(query), "the replica streams no more", STREAMS_S, enough=lambda rows: not rows)
 
     def lose_primary(self) -> None:
         """As its host loses power: who calls it waits for an answer that never comes."""

@@ -21,8 +21,9 @@ from mqueue import wire
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.segment import HEADER_SIZE
 from mqueue.client import AsyncClient
+from tests.waiting import until, wait_until
 
-from .broker import Broker, until
+from .broker import Broker
 from .campaign import finish, options, table
 from .memory import fill
 
@@ -30,6 +31,7 @@ ENV = {"MQUEUE_BUFFER_MAX_MB": "2048"}  # all that is unflushed has room
 READY_MAX_S = 3.0
 PRODUCERS = 2
 FLUSH_WAIT_S = 300.0
+LOAD_WAIT_S = 600.0
 TOPIC = "fresh"
 
 
@@ -113,8 +115,8 @@ async def _load(broker: Broker, records: int) -> int:
         for _ in range(PRODUCERS):
             tasks.create_task(produce(client))
         tasks.create_task(consume(client))
-        while await asyncio.to_thread(logged) - before + acked < records:  # an ack is a record too
-            await asyncio.sleep(0.2)
+        # an ack is a record too
+        await until(lambda: asyncio.to_thread(logged), "all is logged", LOAD_WAIT_S, enough=lambda now: now - before + acked >= records)
         done.set()
     return enqueued - acked
 
@@ -154,7 +156,7 @@ def _until_flushed(broker: Broker) -> None:
         with broker.redis() as client:
             return not client.llen("{mq0}:dirty")
 
-    until(flushed, FLUSH_WAIT_S, "all is flushed")
+    wait_until(flushed, "all is flushed", FLUSH_WAIT_S)
 
 
 def report(found: list[Restart]) -> list[str]:

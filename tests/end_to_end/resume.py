@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Self
 
 from mqueue.client import Client
+from tests.waiting import wait_until
 
-from .broker import Broker, free_ports, until
+from .broker import Broker, free_ports
 from .campaign import finish, options, table
 from .jobs import Crew, Load, Note, percentile, unfinished
 from .network import Network
@@ -117,14 +118,14 @@ def run(times: int, ways: Sequence[str] = WAYS, away_s: tuple[float, float] = (0
             with Watch(ports) as watch:
                 load.start()
                 for way in [*ways] * times:
-                    until(lambda: all(_begins(crew, name) for name in WORKERS), WAIT_S, "both work")
-                    until(lambda: all(_green(watch, name) for name in WORKERS), WAIT_S, "both say so")
+                    wait_until(lambda: all(_begins(crew, name) for name in WORKERS), "both work", WAIT_S)
+                    wait_until(lambda: all(_green(watch, name) for name in WORKERS), "both say so", WAIT_S)
                     time.sleep(chance.random() * CALM_S)
                     loss = _lose(way, broker, network, chance.uniform(*away_s))
                     _resume(loss, crew, watch)
                     found.losses.append(loss)
                 load.stop()
-                until(lambda: unfinished(client) == 0, WAIT_S, "all is done")
+                wait_until(lambda: unfinished(client) == 0, "all is done", WAIT_S)
         found.jobs = len(load.known())
         ended = {note.job for note in crew.notes() if note.what == "ended"}
         found.lost = len(set(load.known()) - ended)
@@ -169,10 +170,10 @@ def _resume(loss: Loss, crew: Crew, watch: Watch) -> None:
         return next(fresh, None)
 
     for name in WORKERS:
-        note = until(lambda name=name: begun(name), WAIT_S, f"{loss.way}: {name} claims work again")
+        note = wait_until(lambda name=name: begun(name), f"{loss.way}: {name} claims work again", WAIT_S)
         loss.resumed_s[name] = note.at - loss.back
-        at = until(
-            lambda name=name: next((at for at, ready in watch.seen[name] if at > loss.back and ready), None), WAIT_S, f"{name} is ready again"
+        at = wait_until(
+            lambda name=name: next((at for at, ready in watch.seen[name] if at > loss.back and ready), None), f"{name} is ready again", WAIT_S
         )
         loss.green_s[name] = at - loss.back
         loss.red_s[name] = next((at - loss.lost for at, ready in watch.seen[name] if loss.lost < at < loss.back and not ready), None)

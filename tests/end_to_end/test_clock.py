@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.waiting import anything, wait_until
+
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 from .stores import Stores
 from .wrong_clock import FOUND, HOUR_S, SEEN_S, WrongClock, leaving_nothing, of_stores
 
@@ -106,27 +108,23 @@ def leased(owner: Http, other: Http, seconds: float) -> dict[int, Due]:
 def judge(due: dict[int, Due], brokers: Sequence[Http], early: float = EARLY_S) -> None:
     """All of these come from these brokers, none of them early or late, and nothing else does."""
     left = dict(due)
-    while left:
-        assert time.monotonic() < max(d.most for d in left.values()) + LATE_S, f"still to come: {left}"
+
+    def take() -> dict[int, Due]:
         for http in brokers:
             for message in patient(http.get):
                 came = time.monotonic()
                 one = left.pop(message["id"])
                 assert one.least - early <= came <= one.most + LATE_S, f"{came - one.least:.2f} s after it was due"
                 assert patient(lambda m=message: http.good(http.ack(m)))["status"] == "ok"
-        time.sleep(0.02)
+        return left
+
+    last = max(one.most for one in due.values()) + LATE_S
+    wait_until(take, "all that is due has come", last - time.monotonic(), enough=lambda left: not left)
 
 
 def patient(call: Callable[[], Any]) -> Any:
-    """Again where the shard just does not serve: a 503."""
-    deadline = time.monotonic() + MODE_S
-    while True:
-        try:
-            return call()
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    """Calls again where the shard just does not serve: a 503."""
+    return wait_until(call, "the shard serves", MODE_S, enough=anything, despite=AssertionError)
 
 
 def ahead_s(http: Http) -> float:
@@ -137,7 +135,7 @@ def ahead_s(http: Http) -> float:
 
 def jump(clock: WrongClock, ahead: float, shown: Callable[[], float]) -> None:
     clock.jump_to(ahead)
-    until(lambda: abs(shown() - ahead) < HOUR_S / 2, SEEN_S, "the clock has jumped")
+    wait_until(lambda: abs(shown() - ahead) < HOUR_S / 2, "the clock has jumped", SEEN_S)
 
 
 def drain(https: Sequence[Http]) -> list[int]:
@@ -151,7 +149,7 @@ def test_of_two_brokers_one_is_an_hour_ahead_and_one_behind(settings: dict[str, 
         pair = []
         for one in wrong:
             pair.append(stack.enter_context(Broker(env=settings | one.env)))
-            until(lambda: pair[0].metric("mqueue_leader") == 1, what="the first leads")
+            wait_until(lambda: pair[0].metric("mqueue_leader") == 1, "the first leads")
         on = {topic: [Http(b.url, b.token, topic=topic) for b in pair] for topic in ("later", "leases", "lasting", "short")}
         for http, one in zip(on["later"], wrong, strict=True):
             assert abs(ahead_s(http) - one.ahead_s) < 60
@@ -219,7 +217,7 @@ def test_a_brokers_clock_jumps_under_load_and_over_a_kill(settings: dict[str, st
 
         def goes_on() -> None:
             sent, came = len(load.sent) + 10, len(load.came) + 10
-            until(lambda: (len(load.sent) > sent and len(load.came) > came) or any(one.done() for one in running), LATE_S, "it goes on")
+            wait_until(lambda: (len(load.sent) > sent and len(load.came) > came) or any(one.done() for one in running), "it goes on", LATE_S)
 
         try:
             goes_on()
@@ -231,7 +229,7 @@ def test_a_brokers_clock_jumps_under_load_and_over_a_kill(settings: dict[str, st
             goes_on()
             assert ahead_s(Http(broker.url, broker.token)) < -HOUR_S / 2
             count = len(load.sent)
-            until(lambda: load.came.keys() >= set(load.sent[:count]), Load.LEASE_S + LATE_S, "all have come")
+            wait_until(lambda: load.came.keys() >= set(load.sent[:count]), "all have come", Load.LEASE_S + LATE_S)
         finally:
             load.stop()
             for one in running:
@@ -271,7 +269,7 @@ def test_the_clock_of_redis_jumps(stores: Stores, clock: WrongClock) -> None:
             time.sleep(0.3)  # it waits: time itself is the condition
             [id] = later.put(b"now")
             assert [m["id"] for m in waiting.result(LATE_S)] == [id]
-        until(lambda: stores.rows() > len(ids), 2 * LATE_S, "what it took is flushed")
+        wait_until(lambda: stores.rows() > len(ids), "what it took is flushed", 2 * LATE_S)
         assert lasting.ack(held).body["status"] == "ok", "its lease has lasted"
         assert [m["id"] for m in lasting.get(limit=100)] == [id for id in ids if id != held["id"]]
         assert lasting.status(kept).body["state"] == "delayed"
@@ -303,11 +301,11 @@ def test_the_clock_of_postgresql_is_wrong_and_jumps_with_redis_and_without(store
         waits = dict([put_later(later[0], 7.0)])
         time.sleep(3.0)  # nobody flushes, and the clock of the last flush grows old: time itself is the condition
         with stores.without("valkey"):
-            until(lambda: serves(cold=True), MODE_S, "cold")
+            wait_until(lambda: serves(cold=True), "cold", MODE_S)
             goes_on(waits)
             jump(clock, HOUR_S, shown)
             goes_on(early=EARLY_S + COLD_S)
-        until(lambda: serves(cold=False), MODE_S, "hot again")
+        wait_until(lambda: serves(cold=False), "hot again", MODE_S)
         goes_on(early=EARLY_S + COLD_S)
         assert sorted(drain(lasting)) == sorted(ids)
 
@@ -362,12 +360,12 @@ def test_workers_whose_clocks_are_wrong(settings: dict[str, str], tmp_path: Path
 
         wrong = [worker("--topic", who, **WrongClock(tmp_path, ahead).env) for who, ahead in (("ahead", HOUR_S), ("behind", -HOUR_S))]
         enqueue("whole")
-        until(lambda: lines() == both("whole", "begins 1", "ends"), 30, "they run once")
+        wait_until(lambda: lines() == both("whole", "begins 1", "ends"), "they run once", 30)
         out.unlink()
         enqueue("cut")
-        until(lambda: lines() == both("cut", "begins 1"), 10, "they run")
+        wait_until(lambda: lines() == both("cut", "begins 1"), "they run", 10)
         time.sleep(1.0)  # their leases have been renewed: time itself is the condition
         for one in wrong:
             one.kill()
         worker()
-        until(lambda: lines() == both("cut", "begins 1", "begins 2", "ends"), 3 * LATE_S, "they run again")
+        wait_until(lambda: lines() == both("cut", "begins 1", "begins 2", "ends"), "they run again", 3 * LATE_S)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 from mqueue.errors import KeyReused, MQueueError, Unavailable
 from mqueue.torture.stage import Broker, Stage
+from tests.waiting import anything, until
 
 from .api import Http
 
@@ -33,25 +34,16 @@ async def clients(stage: Stage) -> AsyncIterator[list[AsyncClient]]:
         await client.close()
 
 
-async def until(what: Callable[[], Awaitable[bool]], told: str, seconds: float = COLD_S) -> float:
-    """Seconds until it is so."""
-    began = time.monotonic()
-    while not await what():
-        assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {told}"
-        await asyncio.sleep(0.05)
-    return time.monotonic() - began
-
-
 async def go_cold(stage: Stage) -> None:
     for broker in stage.brokers:
         broker.redis.cut()
-    await until(lambda: all_cold(stage, 1), "cold")
+    await until(lambda: all_cold(stage, 1), "cold", COLD_S)
 
 
 async def go_hot(stage: Stage) -> None:
     for broker in stage.brokers:
         broker.redis.heal()
-    await until(lambda: all_cold(stage, 0), "hot")
+    await until(lambda: all_cold(stage, 0), "hot", COLD_S)
     await stage.settled()
 
 
@@ -63,14 +55,7 @@ async def all_cold(stage: Stage, cold: int) -> bool:
 
 async def fetched(client: AsyncClient, topics: list[str], **options: Any) -> list[wire.Message]:
     """A 503 says that it has changed nothing: the same again."""
-    until = time.monotonic() + COLD_S
-    while True:
-        try:
-            return await client.fetch(topics, **options)
-        except Unavailable:
-            if time.monotonic() > until:
-                raise
-            await asyncio.sleep(0.1)
+    return await until(lambda: client.fetch(topics, **options), "a fetch is served", COLD_S, enough=anything, despite=Unavailable)
 
 
 def item(n: int, priority: int = 0, **options: object) -> wire.EnqueueItem:
@@ -119,7 +104,7 @@ async def test_everything_goes_on_without_redis_and_comes_back(stage: Stage, cli
     async def counted() -> bool:
         return (await a.topics())[1].counters["acked"] == 120
 
-    await until(counted, "all acks are flushed")
+    await until(counted, "all acks are flushed", COLD_S)
 
 
 async def test_leases_end_and_the_dead_are_buried_without_redis(stage: Stage, clients: list[AsyncClient]) -> None:
@@ -160,7 +145,7 @@ async def test_delays_and_ttls_hold_without_redis(stage: Stage, clients: list[As
 async def test_keys_hold_across_the_change(stage: Stage, clients: list[AsyncClient]) -> None:
     a, b = clients
     [first] = await a.enqueue_many([item(1, idempotency_key="one")])
-    await until(lambda: flushed(stage), "flushed")
+    await until(lambda: flushed(stage), "flushed", COLD_S)
     await go_cold(stage)
     assert await b.enqueue_many([item(1, idempotency_key="one")]) == [first]
     with pytest.raises(KeyReused):
@@ -185,8 +170,8 @@ async def test_a_broker_that_alone_cannot_reach_redis_only_takes_enqueues(stage:
     async def other_leads() -> bool:
         return await stage.metric(stage.brokers[other], "mqueue_leader") == 1
 
-    assert await until(other_leads, "the other leads") < 10
-    await until(lambda: apart(clients[cut]), "the first takes enqueues again")
+    await until(other_leads, "the other leads", 10)
+    await until(lambda: apart(clients[cut]), "the first takes enqueues again", COLD_S)
     told = await post(stage, stage.brokers[cut], "/enqueue", [{"topic": "work", "payload": "eA=="}] * 3)
     with pytest.raises(MQueueError):
         await clients[cut].fetch(["work"])

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from mqueue.client import Client
+from tests.waiting import wait_until
 
-from .broker import ROOT, Broker, free_ports, until
+from .broker import ROOT, Broker, free_ports
 from .place import Place
 
 PROMETHEUS = {"up": {"job", "instance"}}  # Prometheus' own
@@ -91,8 +92,8 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
         place.python("import e2e_tasks; e2e_tasks.job.enqueue()")
         worker = place.worker("--probe-host", "127.0.0.1", "--probe-port", str(port))
         try:
-            until(lambda: broker.metric("mqueue_ack_total") == 1, 30, "the worker has run its job")
-            until(lambda: broker.metric("mqueue_flush_seconds_count") > 0, 10, "a flush")
+            wait_until(lambda: broker.metric("mqueue_ack_total") == 1, "the worker has run its job", 30)
+            wait_until(lambda: broker.metric("mqueue_flush_seconds_count") > 0, "a flush", 10)
             return {**shown(broker.metrics_url), **shown(f"http://127.0.0.1:{port}/metrics"), **PROMETHEUS}
         finally:
             worker.terminate()

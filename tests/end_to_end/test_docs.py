@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 from .api import Http
-from .broker import ROOT, Broker, until
+from .broker import ROOT, Broker
 from .stores import Stores
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -101,7 +103,7 @@ def test_the_readmes_worker_runs_the_readmes_jobs(broker: Broker, environment: d
         process = subprocess.Popen(command, cwd=ROOT, env={**environment, "PYTHONUNBUFFERED": "1"}, stdout=file, stderr=subprocess.DEVNULL)
     try:
         assert "queued 7 jobs" in sh(jobs, environment, broker)
-        until(lambda: out.read_text().count("sent ") == 6, 60, "the worker sends them")
+        wait_until(lambda: out.read_text().count("sent ") == 6, "the worker sends them", 60)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
@@ -225,16 +227,16 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
         process = subprocess.Popen(command, cwd=tmp_path, env=inside, stdout=file, stderr=subprocess.DEVNULL)
     try:
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
-        until(lambda: _same_lines(out.read_text(), says), 90, "the worker prints what the page shows")
+        wait_until(lambda: _same_lines(out.read_text(), says), "the worker prints what the page shows", 90)
         assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", "0.1.0"]]
-        until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, 30, "three dead letters below their head")
-        until(
-            lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), 10, "the worker has declared what is periodic"
+        wait_until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, "three dead letters below their head", 30)
+        wait_until(
+            lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), "the worker has declared what is periodic", 10
         )
         told = [sh(c.line, environment, broker) for c in commands(periodic)]
         assert [line.split()[0] for line in told[0].splitlines()] == ["name", "shop.report", "shop.sweep"]
         assert told[1] == "shop.sweep paused\n"
-        until(lambda: "reported yesterday to ada" in out.read_text().splitlines(), 10, "what was run by hand")
+        wait_until(lambda: "reported yesterday to ada" in out.read_text().splitlines(), "what was run by hand", 10)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
@@ -275,7 +277,7 @@ def _with_a_real_message(line: str, says: str, http: Http) -> str:
         [worker] = json.loads(says)
         del worker["seen_at"]
         http.good(http.call("POST", "/workers", worker))
-        until(lambda: http.good(http.call("GET", "/workers")), what="it is heard of")
+        wait_until(lambda: http.good(http.call("GET", "/workers")), "it is heard of")
         return line
     if "/result" in line:
         [id] = http.put(b"x")

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 from .stores import Stores
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is missing")
@@ -41,7 +43,7 @@ def test_no_enqueue_is_answered_before_its_fdatasync(stores: Stores, tmp_path: P
         for _ in range(COUNT):
             http.put(b"x")
             time.sleep(0.01)  # so that one answer stands between two syncs
-        until(lambda: len(ANSWER.findall("\n".join(_lines(trace, before)))) >= COUNT, what="the trace is written")
+        wait_until(lambda: len(ANSWER.findall("\n".join(_lines(trace, before)))) >= COUNT, "the trace is written")
         lines = _lines(trace, before)
     synced, answers, early = 0, 0, 0
     for line in lines:

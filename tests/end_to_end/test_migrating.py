@@ -21,8 +21,9 @@ from celery.schedules import crontab
 from mqueue.broker.embedded.binaries import find_valkey
 from mqueue.client import Client
 from mqueue.schedule import Spec, moment, next_after
+from tests.waiting import wait_until
 
-from .broker import ROOT, Broker, until
+from .broker import ROOT, Broker
 from .test_docs import FENCE, blocks, commands
 
 BIN = Path(sys.executable).parent
@@ -37,7 +38,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     process = subprocess.Popen([str(find_valkey()), *options], stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(unix_socket_path=str(socket)) as client:
-            until(lambda: socket.exists() and client.ping(), 20, "Valkey answers")
+            wait_until(lambda: socket.exists() and client.ping(), "Valkey answers", 20)
         yield socket
     finally:
         process.terminate()
@@ -54,7 +55,7 @@ class Side:
 
     def work(self) -> None:
         """Starts the worker, once the calls have said something."""
-        until(lambda: self.said() or self._calls.poll() is not None, 30, "the first calls are made")
+        wait_until(lambda: self.said() or self._calls.poll() is not None, "the first calls are made", 30)
         self._processes.append(self._spawn("worker", "bash", "-c", f"exec {self._worker.replace('.venv/bin/', '')}"))
 
     def said(self) -> list[str]:
@@ -68,11 +69,12 @@ class Side:
     def until_printed(self, expected: list[str]) -> None:
         """Raises AssertionError with what there is."""
         try:
-            until(lambda: sorted(self.printed(expected)) == sorted(expected), 60, "the worker prints what the page shows")
+            printed, wanted = lambda: sorted(self.printed(expected)), sorted(expected)
+            wait_until(printed, "the worker prints what the page shows", 60, enough=lambda lines: lines == wanted)
             assert self._calls.wait(30) == 0
         except AssertionError as error:
             logs = "\n".join(path.read_text()[-4000:] for path in sorted(self._folder.glob("*.out")) + sorted(self._folder.glob("*.log")))
-            raise AssertionError(f"{error}: {self.printed(expected)}\n{logs}") from None
+            raise AssertionError(f"{error}\n{logs}") from None
 
     def stop(self) -> None:
         for process in self._processes:
@@ -148,8 +150,8 @@ def test_both_sides_of_the_page_do_the_same(name: str, broker: Broker, valkey: P
         for side in (theirs, ours):
             side.until_printed(expected)
         with Client(broker.url, broker.token) as client:
-            until(lambda: len(client.dead_letters(f"{name}-orders")) == DEAD[name], 30, "what has failed for good is a dead letter")
-            until(lambda: any(schedule.topic == f"{name}-orders" for schedule in client.schedules()), 10, "what is periodic is known")
+            wait_until(lambda: len(client.dead_letters(f"{name}-orders")) == DEAD[name], "what has failed for good is a dead letter", 30)
+            wait_until(lambda: any(schedule.topic == f"{name}-orders" for schedule in client.schedules()), "what is periodic is known", 10)
         for side in (theirs, ours):
             side.stop()
         assert theirs.said() == ours.said()

@@ -19,9 +19,10 @@ from mqueue.torture.load import RETRIES, Load
 from mqueue.torture.run import details
 from mqueue.torture.scene import new_history, under_load
 from mqueue.wire import EnqueueItem
+from tests.waiting import wait_until
 
 from .api import Http
-from .broker import Broker, free_ports, until
+from .broker import Broker, free_ports
 from .replicated import Replicated
 from .stores import SECRET, environment
 
@@ -71,7 +72,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
             await stores.promote()
             if kills:
                 await asyncio.to_thread(brokers[1].start)
-            await asyncio.to_thread(until, lambda: all(serves_after(epoch, b) for b in brokers), FOLLOWS_S, "all serve a later epoch")
+            await asyncio.to_thread(wait_until, lambda: all(serves_after(epoch, b) for b in brokers), "all serve a later epoch", FOLLOWS_S)
             history.faults.append(Fault("promotion", start, time.monotonic(), True, frozenset({1} if kills else ())))
             await asyncio.sleep(CALM_S)
         assert sum(broker.log.read_text().count("closing the epoch") for broker in brokers) >= 2, "at the first start, and now"

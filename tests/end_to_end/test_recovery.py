@@ -12,9 +12,10 @@ import redis
 
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
+from tests.waiting import wait_until
 
 from .api import Http, Reply
-from .broker import Broker, asleep, until
+from .broker import Broker, asleep
 from .stores import Stores, environment
 
 
@@ -29,7 +30,7 @@ def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
         ids = http.put(*[b"x"] * 20)
         with client(stores) as cache:
             cache.delete("{mq0}:record")
-        got = until(lambda: _try(http, 100), 15, "delivered after the new epoch")
+        got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
         assert broker.metric("mqueue_epoch") >= 2
 
@@ -42,13 +43,13 @@ def test_a_leader_waits_for_its_own_replay_however_long(stores: Stores) -> None:
         assert broker.stop() == 0, "all is flushed"
         broker.start()
         http = Http(broker.url, broker.token)
-        acked = until(lambda: http.get(limit=2), what="delivered")
+        acked = wait_until(lambda: http.get(limit=2), "delivered")
         assert [http.ack(m).body["status"] for m in acked] == ["ok"] * len(acked)
         broker.kill()
         stores.flush_redis()
         broker.start(MQUEUE_FAILPOINTS="recovery.before_replay=delay:5")  # longer than others are waited for
         http = Http(broker.url, broker.token)
-        got = until(lambda: http.get(limit=10), 15, "the others")
+        got = wait_until(lambda: http.get(limit=10), "the others", 15)
         assert [m["id"] for m in got] == ids[len(acked) :]
 
 
@@ -61,7 +62,7 @@ def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
             cache.delete("{mq0}:record")
             assert http.call("GET", "/dequeue", query=http.name).status == 503
             assert cache.hget("{mq0}:shard", "epoch") is None
-        got = until(lambda: _try(http, 100), 15, "delivered after the new epoch")
+        got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
 
 
@@ -72,7 +73,7 @@ def test_a_batch_out_of_step_joins_again(stores: Stores) -> None:
         with client(stores) as cache:
             [node] = cache.hkeys("{mq0}:applied")
             cache.hset("{mq0}:applied", node, (1).to_bytes(8))
-        until(lambda: http.call("POST", "/enqueue", [http.name]).status == 200, 10, "it serves again")
+        wait_until(lambda: http.call("POST", "/enqueue", [http.name]).status == 200, "it serves again", 10)
 
 
 def test_more_fetches_wait_than_there_are_connections(stores: Stores) -> None:
@@ -82,7 +83,7 @@ def test_more_fetches_wait_than_there_are_connections(stores: Stores) -> None:
         def fetch(n: int) -> Reply:
             """A slow machine's leader may not open sixty new topics in time: then the same again."""
             http = https[n % 60]
-            return until(lambda: (r := http.call("GET", "/dequeue", query={**http.name, "wait": 1})).status == 200 and r, 30)
+            return wait_until(lambda: (r := http.call("GET", "/dequeue", query={**http.name, "wait": 1})).status == 200 and r, seconds=30)
 
         with ThreadPoolExecutor(150) as pool:
             replies = list(pool.map(fetch, range(300)))
@@ -103,7 +104,7 @@ class Server:
         assert self._process.stdin is not None
         with self._process.stdin as settings:
             settings.write(f'port 0\nunixsocket {self.socket}\ndir {self._folder}\nsave ""\ndbfilename dump.rdb\n'.encode())
-        until(self._answers, what="Valkey listens")
+        wait_until(self._answers, "Valkey listens")
 
     def _answers(self) -> bool:
         try:
@@ -136,15 +137,15 @@ def test_a_redis_that_comes_back_from_a_snapshot_delivers_nothing_again(stores: 
             got = http.get()
             assert [m["id"] for m in got] == ids
             assert [http.ack(m).body["status"] for m in got] == ["ok", "ok"]
-            until(lambda: http.stats()["counters"].get("acked") == 2, what="the acks are flushed")
+            wait_until(lambda: http.stats()["counters"].get("acked") == 2, "the acks are flushed")
             with asleep(leader):
                 server.kill()
                 server.start()
                 replies = [http.call("GET", "/dequeue", query=http.name) for _ in range(3)]
                 # refused; or nothing there, once the other has taken the sleeper's lock
                 assert [reply for reply in replies if reply.status != 503 and reply.body != []] == [], "delivered after its ack"
-            (id,) = until(lambda: _put(http), 20, "it serves again")
-            assert [m["id"] for m in until(lambda: _try(http, 10), 10, "delivered")] == [id]
+            (id,) = wait_until(lambda: _put(http), "it serves again", 20)
+            assert [m["id"] for m in wait_until(lambda: _try(http, 10), "delivered", 10)] == [id]
     finally:
         server.kill()
 
@@ -152,7 +153,7 @@ def test_a_redis_that_comes_back_from_a_snapshot_delivers_nothing_again(stores: 
 @contextmanager
 def leader_and_other(env: dict[str, str]) -> Iterator[tuple[Broker, Broker]]:
     with Broker(env=env) as leader:
-        until(lambda: leader.metric("mqueue_leader") == 1, what="it leads")
+        wait_until(lambda: leader.metric("mqueue_leader") == 1, "it leads")
         with Broker(env=env) as other:
             yield leader, other
 

@@ -2,9 +2,11 @@
 
 import signal
 
+from tests.waiting import wait_until
+
 from . import restart
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 from .frozen import frozen
 
 
@@ -64,7 +66,7 @@ def test_two_shards() -> None:
         assert sorted(s["topic"] for s in stats) == sorted(topics)
         assert {s["shard"] for s in stats} == {0, 1}
         rows = "SELECT count(*) FROM pending_messages"
-        until(lambda: broker.sql(rows, shard=0)[0][0] + broker.sql(rows, shard=1)[0][0] == len(topics), what="flushed")
+        wait_until(lambda: broker.sql(rows, shard=0)[0][0] + broker.sql(rows, shard=1)[0][0] == len(topics), "flushed")
         assert 0 < broker.sql(rows, shard=0)[0][0] < len(topics)
 
         query = [("namespace", "default"), ("limit", 100), *(("topic", topic) for topic in topics)]
@@ -109,8 +111,8 @@ def test_while_postgresql_stands_still() -> None:
             (message,) = http.get(limit=1)
             assert message["id"] == ids[0]
             assert http.ack(message).body["status"] == "ok"
-        until(lambda: http.call("POST", "/enqueue", [{**http.name, "priority": 2}]).status == 200, 20, "it has room again")
-        left = until(lambda: [m["id"] for m in http.get(limit=100, wait=5)], what="the others")
+        wait_until(lambda: http.call("POST", "/enqueue", [{**http.name, "priority": 2}]).status == 200, "it has room again", 20)
+        left = wait_until(lambda: [m["id"] for m in http.get(limit=100, wait=5)], "the others")
         assert left[: len(ids) - 1] == ids[1:]
 
 

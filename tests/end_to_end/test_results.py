@@ -14,9 +14,10 @@ import pytest
 from mqueue import JobFailed, MQueue
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending
+from tests.waiting import wait_until
 
 from .api import Http, Reply
-from .broker import ROOT, Broker, until
+from .broker import ROOT, Broker
 from .place import Place
 
 TASKS = """
@@ -146,7 +147,7 @@ def test_a_result_expires(broker: Broker) -> None:
     [id] = http.put(b"x")
     http.ack(http.get()[0], result="eA==", result_ttl=0.3)
     assert result_of(http, id).status == 200
-    until(lambda: result_of(http, id).status == 404, 10, "it has expired")
+    wait_until(lambda: result_of(http, id).status == 404, "it has expired", 10)
 
 
 def test_namespaces_do_not_see_each_others_results(broker: Broker) -> None:
@@ -225,7 +226,9 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
     place = Place(tmp_path, broker, PROGRESS)
     place.python("import e2e_tasks as t; t.threaded.enqueue(), t.process.enqueue()")
     with place.worker("--name", "rows-1", "--concurrency", "5") as worker, Client(broker.url, broker.token) as client:
-        running = until(lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, 20)
+        running = wait_until(
+            lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, seconds=20
+        )
         for run in running:
             status = client.message(run.id)
             assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
@@ -235,6 +238,6 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
         ]  # fmt: skip
         assert client.workers("other") == []
         (tmp_path / "out").touch()
-        until(lambda: all(client.message(run.id) is None for run in running), 20, "both are done")
+        wait_until(lambda: all(client.message(run.id) is None for run in running), "both are done", 20)
         assert worker.stop() == 0
-        until(lambda: client.workers() == [], 5, "it has said goodbye")
+        wait_until(lambda: client.workers() == [], "it has said goodbye", 5)

@@ -17,9 +17,10 @@ from mqueue.broker.daemons.epoch import REACH_S
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 from mqueue.broker.recovery.membership import PING_S
+from tests.waiting import wait_until
 
 from .api import Http
-from .broker import Broker, free_ports, until
+from .broker import Broker, free_ports
 from .stores import Stores, environment
 
 FAILOVER_S = 30.0
@@ -42,11 +43,11 @@ class Servers:
         self.master = self._start("master", "--port", str(self.master_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
         replica = ("--port", str(self.replica_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
         self._start("replica", *replica, "--replicaof", "127.0.0.1", str(self.master_port))
-        until(lambda: self._role(self.replica_port, "master_link_status") == "up", what="the replica follows")
+        wait_until(lambda: self._role(self.replica_port, "master_link_status") == "up", "the replica follows")
         settings = folder / "sentinel.conf"
         settings.write_text(SENTINEL.format(port=self.sentinel_port, folder=folder, master=self.master_port))
         self._start("sentinel", str(settings), "--sentinel")
-        until(lambda: self._knows_replica(), 20, "the sentinel knows the replica")
+        wait_until(lambda: self._knows_replica(), "the sentinel knows the replica", 20)
 
     def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
         with (self._folder / f"{name}.log").open("wb") as log:
@@ -95,7 +96,7 @@ def test_a_failover_loses_nothing(servers: Servers, data_dir: Path) -> None:
                 ready = [http.call("GET", "/ready") for http in (a, b)]
                 return all(r.status == 200 and r.body["shards"][0]["mode"] == "hot" for r in ready) and first.metric("mqueue_epoch") > 1
 
-            until(hot, FAILOVER_S, "hot on the new master")
+            wait_until(hot, "hot on the new master", FAILOVER_S)
             assert servers._role(servers.replica_port, "role") == "master"
 
             def fetched() -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def test_a_failover_loses_nothing(servers: Servers, data_dir: Path) -> None:
                 assert reply.status in (200, 503), reply
                 return reply.body if reply.status == 200 else []
 
-            assert [m["id"] for m in until(fetched, FAILOVER_S, "fetched")] == ids[10:]
+            assert [m["id"] for m in wait_until(fetched, "fetched", FAILOVER_S)] == ids[10:]
             assert b.put(b"z")
             assert len(b.get()) == 1
     finally:

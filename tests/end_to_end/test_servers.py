@@ -15,10 +15,11 @@ import pytest
 
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
+from tests.waiting import wait_until
 
 from . import kill, order
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 from .history import judge
 from .stores import Stores, environment
 
@@ -46,7 +47,7 @@ def over_tcp(data_dir: Path) -> Iterator[StoreUrls]:
         with server.stdin as settings:
             settings.write(f'port {port}\nbind 127.0.0.1\nrequirepass of-this-test\nsave ""\n'.encode())
         try:
-            until(lambda: _answers(port), what="Valkey listens")
+            wait_until(lambda: _answers(port), "Valkey listens")
             yield StoreUrls(urls.database_urls, (f"127.0.0.1:{port}",), "of-this-test")
         finally:
             server.kill()
@@ -101,7 +102,7 @@ def test_verify_says_that_the_ledger_adds_up_and_where_it_does_not() -> None:
             http = Http(broker.url, broker.token, topic)
             http.put(*[b"x"] * 20)
             http.ack(http.get(limit=1)[0])
-            until(lambda http=http: http.stats()["counters"].get("enqueued") == 20, what="flushed")
+            wait_until(lambda http=http: http.stats()["counters"].get("enqueued") == 20, "flushed")
         command = [sys.executable, "-m", "mqueue.cli", "verify", "--data-dir", str(broker.data_dir)]
         done = subprocess.run(command, capture_output=True, text=True, env=Broker.environment({}), check=False)
         assert done.returncode == 0, done.stderr

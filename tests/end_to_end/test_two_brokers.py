@@ -10,8 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.waiting import wait_until
+
 from .api import Http
-from .broker import Broker, asleep, until
+from .broker import Broker, asleep
 from .stores import Stores
 
 
@@ -20,7 +22,7 @@ def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broke
     """The first leads. A parameter: settings of both."""
     env = stores.environment(**getattr(request, "param", {}))
     with Broker(env=env) as first:
-        until(lambda: first.metric("mqueue_leader") == 1, what="the first leads")
+        wait_until(lambda: first.metric("mqueue_leader") == 1, "the first leads")
         with Broker(env=env) as second:
             yield first, second
 
@@ -62,9 +64,9 @@ def test_where_the_leader_dies_the_other_leads_and_flushes_what_it_took(pair: tu
     a, b = clients(*pair)
     ids = [id for _ in range(20) for id in a.put(*[b"x"] * 50) + b.put(*[b"y"] * 50)]
     first.kill()
-    until(lambda: second.metric("mqueue_leader") == 1, what="the second leads")
+    wait_until(lambda: second.metric("mqueue_leader") == 1, "the second leads")
     ids += b.put(*[b"z"] * 50)
-    until(lambda: stores.rows() == len(ids), what="all are flushed")
+    wait_until(lambda: stores.rows() == len(ids), "all are flushed")
     got = [m["id"] for _ in range(3) for m in b.get(limit=1000)]
     assert sorted(got) == sorted(ids)
     assert got == sorted(got, key=ids.index)  # one priority: as they came
@@ -75,11 +77,11 @@ def test_a_leader_that_hangs_loses_its_lock_and_changes_nothing_when_it_wakes(pa
     a, b = clients(*pair)
     ids = a.put(*[b"x"] * 20)
     with asleep(first):
-        until(lambda: second.metric("mqueue_leader") == 1, 12, "the second leads")
+        wait_until(lambda: second.metric("mqueue_leader") == 1, "the second leads", 12)
         ids += b.put(*[b"y"] * 20)
         got = b.get(limit=10)
         assert [b.ack(m).body["status"] for m in got] == ["ok"] * 10
-    until(lambda: first.metric("mqueue_leader") == 0, what="the first knows")
+    wait_until(lambda: first.metric("mqueue_leader") == 0, "the first knows")
     got += [m for http in (a, b) for m in http.get(limit=15)]
     assert [m["id"] for m in got] == ids
     assert a.get() == b.get() == []
@@ -96,12 +98,12 @@ def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[
     b.ack(done)
     second.kill()
     stores.flush_redis()
-    until(lambda: first.metric("mqueue_epoch") >= 2, 20, "a new epoch")
-    got = until(lambda: a.get(limit=100), 20, "it serves again")
+    wait_until(lambda: first.metric("mqueue_epoch") >= 2, "a new epoch", 20)
+    got = wait_until(lambda: a.get(limit=100), "it serves again", 20)
     assert {m["id"] for m in got} - {done["id"]} == set(kept) - {done["id"]}
     second.start()
     (b,) = clients(second)
-    brought = until(lambda: a.get(limit=100), 20, "what the late broker brought")
+    brought = wait_until(lambda: a.get(limit=100), "what the late broker brought", 20)
     assert [m["id"] for m in brought] == late
     assert [m["payload"] for m in brought] == ["Yg=="] * 10
     assert b.put(b"more")
@@ -122,7 +124,7 @@ def test_the_acks_of_a_broker_that_was_silent_stay_when_the_epoch_closes(pair: t
         time.sleep(3.5)  # silent for longer than one that lives is otherwise
         stores.flush_redis()
         time.sleep(1.0)
-    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 20, "a new epoch")
+    wait_until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), "a new epoch", 20)
     assert [m["id"] for m in a.get(limit=100)] == ids[10:]
 
 
@@ -131,11 +133,11 @@ def test_a_long_lease_is_known_again_after_redis_lost_it(pair: tuple[Broker, Bro
     a.put(b"short", b"long")
     [short] = a.get(limit=1, lease=30)
     [long] = b.get(limit=1, lease=30)
-    until(lambda: sum(broker.metric("mqueue_mirrored_leases") for broker in pair) == 2, 15, "both are mirrored")
+    wait_until(lambda: sum(broker.metric("mqueue_mirrored_leases") for broker in pair) == 2, "both are mirrored", 15)
     assert a.ack(short).body["status"] == "ok"
     epoch = pair[0].metric("mqueue_epoch")
     stores.flush_redis()
-    until(lambda: pair[0].metric("mqueue_epoch") > epoch and pair[0].metric("mqueue_shard_health") == 1, 15, "a new epoch")
+    wait_until(lambda: pair[0].metric("mqueue_epoch") > epoch and pair[0].metric("mqueue_shard_health") == 1, "a new epoch", 15)
     assert a.get() == [], "it is leased"
     assert a.settle("/extend", long, lease=20).body["status"] == "ok"
     assert b.ack(long).body["status"] == "ok"
@@ -173,7 +175,7 @@ def test_the_key_of_an_unflushed_request_outlives_the_epoch(pair: tuple[Broker, 
     ids = a.good(a.call("POST", "/enqueue", items, headers=header))
     epoch = pair[0].metric("mqueue_epoch")
     stores.flush_redis()
-    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 15, "a new epoch")
+    wait_until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), "a new epoch", 15)
     for http in (b, a):
         assert http.good(http.call("POST", "/enqueue", items, headers=header)) == ids
     assert [m["id"] for m in b.get(limit=100)] == ids
@@ -189,5 +191,5 @@ def test_another_timeline_closes_the_epoch(pair: tuple[Broker, Broker], stores: 
     with psycopg.connect(stores.urls.database_urls[0], autocommit=True) as connection:
         connection.execute("UPDATE shard SET timeline = timeline + 1")
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mqueue leader'")
-    until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), 15, "a new epoch")
+    wait_until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), "a new epoch", 15)
     assert [m["id"] for m in b.get(limit=100)] == ids

@@ -14,8 +14,10 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.waiting import wait_until
+
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 from .stores import Stores
 
 
@@ -24,7 +26,7 @@ def pair(stores: Stores, request: pytest.FixtureRequest) -> Iterator[tuple[Broke
     """The first leads. A parameter: settings of the second."""
     env = stores.environment(MQUEUE_FLUSH_AGE_MS="60000")
     with Broker(env=env) as first:
-        until(lambda: first.metric("mqueue_leader") == 1, what="the first leads")
+        wait_until(lambda: first.metric("mqueue_leader") == 1, "the first leads")
         with Broker(env=env | getattr(request, "param", {})) as second:
             yield first, second
 
@@ -64,7 +66,7 @@ def test_what_only_the_dead_brokers_log_has_comes_out_of_the_other(pair: tuple[B
 
     second.kill()
     stores.flush_redis()
-    until(lambda: first.metric("mqueue_epoch") >= 2, 20, "a new epoch")
+    wait_until(lambda: first.metric("mqueue_epoch") >= 2, "a new epoch", 20)
     shutil.rmtree(copy)
     shutil.copytree(wal_of(second), copy)
     before = {p: p.read_bytes() for p in copy.rglob("*.wal")}
@@ -80,7 +82,7 @@ def test_what_only_the_dead_brokers_log_has_comes_out_of_the_other(pair: tuple[B
     assert {p: p.read_bytes() for p in copy.rglob("*.wal")} == before
     want = {*kept, *late} - {m["id"] for m in got_late}  # the ack of a's message is lost with b: promise 4
     got: list[dict[str, object]] = []
-    until(lambda: got.extend(a.get(limit=100)) or len(got) >= len(want), 20, "all of both")
+    wait_until(lambda: got.extend(a.get(limit=100)) or len(got) >= len(want), "all of both", 20)
     assert {m["id"] for m in got} == want
     assert len(got) == len(want)
     assert {m["payload"] for m in got if m["id"] in late} == {"Yg=="}
@@ -105,7 +107,7 @@ def test_what_redis_was_never_told_comes_too(pair: tuple[Broker, Broker], stores
     a, b = Http(first.url, first.token), Http(second.url, second.token)
     with ThreadPoolExecutor(1) as pool:
         unanswered = pool.submit(b.call, "POST", "/enqueue", [{**b.name, "payload": "eA=="}])
-        until(lambda: "enqueue: 1" in mqueue(stores, "wal", "inspect", wal_of(second)).stdout, 20, "it is in the log")
+        wait_until(lambda: "enqueue: 1" in mqueue(stores, "wal", "inspect", wal_of(second)).stdout, "it is in the log", 20)
         second.kill()
         with pytest.raises(OSError):
             unanswered.result(20)
@@ -176,11 +178,11 @@ def test_a_number_is_freed_when_all_is_flushed_and_its_next_owner_begins_after_i
         assert {id >> 12 & 1023 for id in ids + new} == {node}
         third.kill()
         stores.flush_redis()  # only its log has them now, with sequences that nobody took for flushed
-        until(lambda: first.metric("mqueue_epoch") >= 2, 20, "a new epoch")
+        wait_until(lambda: first.metric("mqueue_epoch") >= 2, "a new epoch", 20)
         third.start()
         a = Http(first.url, first.token)
         got: list[int] = []
-        until(lambda: got.extend(m["id"] for m in a.get(limit=100)) or len(got) >= 40, 20, "all")
+        wait_until(lambda: got.extend(m["id"] for m in a.get(limit=100)) or len(got) >= 40, "all", 20)
         assert sorted(got) == sorted(ids + new)
         assert stores.sql(f"SELECT count(*) FROM broker WHERE node = {node} AND started > {position}") == [(1,)]
 
@@ -215,4 +217,4 @@ def test_a_directory_restored_from_an_older_copy_takes_no_number_twice(stores: S
         broker.start()
         http = Http(broker.url, broker.token)
         got: list[int] = []
-        until(lambda: got.extend(m["id"] for m in http.get(limit=100)) or id in got, 20, "what only the log had")
+        wait_until(lambda: got.extend(m["id"] for m in http.get(limit=100)) or id in got, "what only the log had", 20)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from volume import fill, mounted
-
 from mqueue.broker.wal.reserve import SIZE
+from tests.volume import fill, mounted
+from tests.waiting import wait_until
 
 from .api import Http
-from .broker import Broker, until
+from .broker import Broker
 
 
 def test_a_killed_broker_starts_on_a_full_volume(tmp_path: Path) -> None:
@@ -15,19 +15,19 @@ def test_a_killed_broker_starts_on_a_full_volume(tmp_path: Path) -> None:
         http = Http(broker.url, broker.token)
         ids = http.put(*[b"x" * 1000] * 100)
         reserve = volume / "wal" / "reserve"
-        until(lambda: reserve.exists() and reserve.stat().st_size == SIZE, what="the reserve is made")
+        wait_until(lambda: reserve.exists() and reserve.stat().st_size == SIZE, "the reserve is made")
         with (volume / "filler").open("wb"):
             fill(volume)
         broker.kill()
         broker.start()
         http = Http(broker.url, broker.token)
         assert [m["id"] for m in http.get(limit=100)] == ids
-        until(lambda: reserve.exists() and 0 < SIZE - reserve.stat().st_size < SIZE // 2, what="what is left of it is taken back")
+        wait_until(lambda: reserve.exists() and 0 < SIZE - reserve.stat().st_size < SIZE // 2, "what is left of it is taken back")
         big = [{**http.name, "payload": "eHh4" * 50_000}]
         refused = http.call("POST", "/enqueue", big)
         assert refused.status == 503
         assert int(refused.headers["Retry-After"]) > 0
         (volume / "filler").unlink()
-        until(lambda: http.call("POST", "/enqueue", big).status == 200, what="it takes enqueues again")
-        until(lambda: reserve.stat().st_size == SIZE, what="the reserve is whole again")
+        wait_until(lambda: http.call("POST", "/enqueue", big).status == 200, "it takes enqueues again")
+        wait_until(lambda: reserve.stat().st_size == SIZE, "the reserve is whole again")
         assert broker.stop() == 0

@@ -19,6 +19,7 @@ from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.errors import Unavailable
 from mqueue.message import BODY_MAX, Result, TopicName
+from tests.waiting import until
 
 
 def receipt(number: int, epoch: int = 1) -> bytes:
@@ -115,9 +116,7 @@ async def test_a_waiter_is_woken_for_what_another_broker_keeps(store: ShardStore
     assert waiting[0].event.is_set()
     for waiter in waiting:
         waiters.remove(waiter)
-    async with asyncio.timeout(LOOK_S + 10):
-        while waiters._looking:
-            await asyncio.sleep(0.01)
+    await until(lambda: not waiters._looking, "nobody looks any more", LOOK_S + 10)
     assert waiters.count == 0
 
 

@@ -19,6 +19,7 @@ from mqueue.broker.store.shard import ShardStore
 from mqueue.clock import SystemClock
 from mqueue.errors import Unavailable
 from mqueue.message import WORKERS_MAX, TopicName, WorkerReport
+from tests.waiting import until
 
 HERE = TopicName("n", "t")
 
@@ -87,9 +88,7 @@ async def test_what_postgres_did_not_take_is_written_later(store: ShardStore) ->
         assert await workers.progress(1, HERE) == (None, None)
         async with store.transaction() as connection:
             await connection.execute("ALTER TABLE hidden RENAME TO worker")
-        async with asyncio.timeout(20):
-            while await names(workers) != ["a"]:
-                await asyncio.sleep(0.02)
+        await until(lambda: names(workers), "it is written", enough=lambda seen: seen == ["a"])
     finally:
         await tasks.end([running])
 

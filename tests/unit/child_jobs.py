@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from mqueue import MQueue
+from tests.waiting import wait_until
 
 app = MQueue()
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -45,8 +46,7 @@ def speak(file: str, stdout: str) -> None:
 @app.task(topic="child", executor="process", max_retries=0)
 def wait(file: str, gate: str) -> None:
     note(file, "began")
-    while not Path(gate).exists():
-        time.sleep(0.01)
+    wait_until(Path(gate).exists)
 
 
 @app.task(topic="child", executor="process", max_retries=0)

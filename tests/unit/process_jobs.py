@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from mqueue import Bury, MQueue, Retry, Snooze, current
+from tests.waiting import wait_until
 
 app = MQueue()
 TOPIC = "processes"
@@ -39,8 +40,7 @@ def steps(gate: str) -> None:
     for n in range(5000):
         current().progress(n / 10_000, f"step {n}")
     current().progress(0.5, "last of many")
-    while not Path(gate).exists():
-        time.sleep(0.01)
+    wait_until(Path(gate).exists)
 
 
 @app.task(topic=TOPIC, executor="process", result=True)

@@ -16,6 +16,7 @@ from mqueue.broker.http import HttpServer, protocol, server
 from mqueue.broker.http.call import BodyBudget, Call
 from mqueue.errors import Unavailable
 from mqueue.message import BODY_MAX
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -189,9 +190,7 @@ async def test_hanging_up_cancels_the_fetch(b: Broker, method: str, wait: int) -
     await asyncio.wait_for(b.engine.waiting.wait(), DEADLINE_S)
     writer.close()
     await asyncio.wait_for(b.engine.cancelled.wait(), DEADLINE_S)
-    async with asyncio.timeout(DEADLINE_S):
-        while 'status="499"' not in b.metrics.render().decode():
-            await asyncio.sleep(0.01)
+    await until(lambda: 'status="499"' in b.metrics.render().decode(), seconds=DEADLINE_S)
 
 
 async def test_stop_ends_waiting_fetches_with_503(b: Broker) -> None:

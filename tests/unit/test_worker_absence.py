@@ -5,12 +5,13 @@ import time
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import wire
 from mqueue.worker.polling import absence
 from mqueue.worker.polling.absence import TURN_S, Absence
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until
 
 
 async def test_an_absence_counts_for_what_was_under_way_then() -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.worker import runtime
 from mqueue.worker.running.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from tests.waiting import until
 
 FAR_S = 50.0  # a batch_wait that no test waits for
 

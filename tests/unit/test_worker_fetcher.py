@@ -14,6 +14,7 @@ from mqueue.worker.polling.lane import lanes
 from mqueue.worker.polling.settles import RESULT_BYTES, End, Settles
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
+from tests.waiting import until
 
 BAD = 7
 
@@ -69,9 +70,7 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
     fetcher._running = len(ids)  # as if they had come
     for id in ids:
         fetcher.finish(end(id), None)
-    async with asyncio.timeout(5):
-        while len(settled) < len(ids):
-            await asyncio.sleep(0.001)
+    await until(lambda: len(settled) == len(ids))
     fetcher.close()
     assert await fetcher.drain(5) == 0
     assert sorted(broker.taken) == [id for id in ids if id != BAD]
@@ -113,11 +112,9 @@ async def test_a_poll_that_waits_as_the_worker_stops_is_ended_by_name_and_what_i
 
     fetcher = Fetcher(poll, lanes(registry.topics()), 4, arrived=arrived, settled=lambda job, status: None, refused=refused, jitter=lambda: 0.0)
     fetcher.start()
-    async with asyncio.timeout(5):
-        while not waits:
-            await asyncio.sleep(0.001)
-        fetcher.close()
-        assert await fetcher.drain(5) == 0
+    await until(lambda: waits)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
     assert set(names) == set(waits)
     assert taken == ([(1, "release")] if heard else [])
 
@@ -141,9 +138,7 @@ async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> Non
     fetcher._running = 7
     for id, size in enumerate((half, half, 1, half, 2 * half + 1, 0, half)):
         fetcher.finish(structs.replace(end(id), result=bytes(size)), None)
-    async with asyncio.timeout(5):
-        while len(ended) < 7:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(ended) == 7)
     await fetcher.drain(5)
     assert sizes == [[half, half], [1, half], [2 * half + 1], [0, half]]
 
@@ -193,19 +188,15 @@ async def test_a_shard_that_takes_no_settles_holds_up_neither_the_others_nor_the
     for id in range(10):
         fetcher.finish(structs.replace(end(id), topic="away"), None)
         fetcher.finish(structs.replace(end(100 + id), topic="here"), None)
-    async with asyncio.timeout(5):
-        while len(broker.settled) < 10:
-            await asyncio.sleep(0.001)
-        broker.fetched.clear()
-        while len(broker.fetched) < 3:
-            await asyncio.sleep(0.001)
-        assert sorted(broker.settled) == [*range(100, 110)]
-        broker.polls = 0
-        await asyncio.sleep(0.5)
-        assert broker.polls < 30, "the pauses grow"
-        broker.away[0].clear()
-        while len(broker.settled) < 20:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(broker.settled) == 10)
+    broker.fetched.clear()
+    await until(lambda: len(broker.fetched) >= 3)
+    assert sorted(broker.settled) == [*range(100, 110)]
+    broker.polls = 0
+    await asyncio.sleep(0.5)
+    assert broker.polls < 30, "the pauses grow"
+    broker.away[0].clear()
+    await until(lambda: len(broker.settled) == 20)
     fetcher.close()
     assert await fetcher.drain(5) == 0
 
@@ -236,13 +227,11 @@ async def test_a_lane_that_is_not_answered_waits_alone() -> None:
     broker = Apart(fetches=["t-away"])
     fetcher = fetching(broker, "away", "here")
     fetcher.start()
-    await asyncio.sleep(0.5)
-    assert len(broker.fetched) >= 4 and set(broker.fetched) == {"t-here"}
+    await until(lambda: len(broker.fetched) >= 4)
+    assert set(broker.fetched) == {"t-here"}
     broker.away[1].clear()
     fetcher.resume()
-    async with asyncio.timeout(5):
-        while "t-away" not in broker.fetched:
-            await asyncio.sleep(0.001)
+    await until(lambda: "t-away" in broker.fetched)
     fetcher.close()
     assert await fetcher.drain(5) == 0
 

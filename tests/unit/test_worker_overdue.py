@@ -6,13 +6,14 @@ import time
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Retry, current
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
 from mqueue.worker.tasks.signals import TimeLimit
 from mqueue.worker.watching.heartbeat import Heartbeat
+from tests.waiting import until, wait_until
 
 LEASE_S = 1.0
 
@@ -60,9 +61,8 @@ async def test_a_thread_may_look_and_loses_its_lease_if_it_does_not(app: MQueue,
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S, max_retries=5)
     def look() -> None:
         begun.append(current().attempt)
-        while not current().cancelled and len(begun) == 1:
-            time.sleep(0.01)
         if len(begun) == 1:
+            wait_until(lambda: current().cancelled)
             raise ValueError("gave up")
 
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S, max_retries=5)
@@ -89,15 +89,12 @@ async def test_one_that_blocks_the_loop_loses_its_lease(app: MQueue, broker: Fak
 
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S)
     async def block() -> None:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and not free:
-            time.sleep(0.05)
-            if all(stored.until_us < broker.clock.wall_us() for stored in broker.live()):
-                free.append(True)
+        wait_until(lambda: all(stored.until_us < broker.clock.wall_us() for stored in broker.live()))
+        free.append(True)
 
     broker.enqueue([block.message()])
     async with working(app, broker):
-        await until(lambda: free, 20)
+        await until(lambda: free, seconds=20)
 
 
 async def test_one_that_ends_in_time_is_let_be(app: MQueue, broker: FakeBroker) -> None:

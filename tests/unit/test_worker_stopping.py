@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, until_true
 
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until, wait_until
 
 HERE = str(Path(__file__).parents[2])
 
@@ -218,4 +218,4 @@ def test_what_waits_for_the_end_of_the_process_runs_though_a_job_was_cut_off(bro
         assert process.stdout is not None and process.stdout.readline() == "running\n"
         end_at_once(process)
         assert process.stdout.read() == "flushed\n"
-    until_true(lambda: [(s.leased, s.attempts) for s in broker.live()] == [(False, 0)])
+    wait_until(lambda: [(s.leased, s.attempts) for s in broker.live()] == [(False, 0)])

@@ -8,6 +8,7 @@ import pytest
 
 from mqueue.worker.watching import watchdog
 from mqueue.worker.watching.watchdog import Watchdog
+from tests.waiting import until
 
 
 class Log:
@@ -36,9 +37,7 @@ async def test_a_blocked_loop_is_told_of_once_with_its_stack(log: Log) -> None:
     dog.start()
     await asyncio.sleep(0.05)
     block_it(0.8)
-    async with asyncio.timeout(5):
-        while len(log.lines) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(log.lines) >= 2)
     dog.stop()
     (first, told), (second, after) = log.lines
     assert (first, second) == ("event loop blocked", "event loop no longer blocked")
