@@ -4,10 +4,9 @@ import time
 from pathlib import Path
 
 from mqueue.client import Client
+from tests.processes.broker import Broker
+from tests.processes.place import Place
 from tests.waiting import wait_until
-
-from .broker import Broker
-from .place import Place
 
 WITHIN_S = 1.0
 TASKS = """

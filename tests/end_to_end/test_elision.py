@@ -4,9 +4,8 @@ import asyncio
 
 from mqueue import wire
 from mqueue.client import AsyncClient
+from tests.processes.broker import Broker
 from tests.waiting import wait_until
-
-from .broker import Broker
 
 COUNT = 2_000
 INSERTED = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'message'"

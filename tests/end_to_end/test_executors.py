@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 from mqueue.client import Client
+from tests.processes.broker import Broker
+from tests.processes.place import Place
 from tests.waiting import wait_until
-
-from .broker import Broker
-from .place import Place
 
 TASKS = """
 import os

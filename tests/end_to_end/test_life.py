@@ -14,10 +14,9 @@ import pytest
 
 from mqueue import wire
 from mqueue.client import AsyncClient
+from tests.processes.api import Http
+from tests.processes.broker import Broker
 from tests.waiting import wait_until
-
-from .api import Http
-from .broker import Broker
 
 QUOTA = 5
 

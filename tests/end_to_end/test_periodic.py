@@ -11,11 +11,10 @@ import pytest
 
 from mqueue import wire
 from mqueue.client import Client
+from tests.processes.broker import Broker
+from tests.processes.place import Place
+from tests.processes.stores import Stores
 from tests.waiting import wait_until
-
-from .broker import Broker
-from .place import Place
-from .stores import Stores
 
 TASKS = """
 import os

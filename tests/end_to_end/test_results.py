@@ -14,11 +14,10 @@ import pytest
 from mqueue import JobFailed, MQueue
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending
+from tests.processes.api import Http, Reply
+from tests.processes.broker import ROOT, Broker
+from tests.processes.place import Place
 from tests.waiting import wait_until
-
-from .api import Http, Reply
-from .broker import ROOT, Broker
-from .place import Place
 
 TASKS = """
 import os

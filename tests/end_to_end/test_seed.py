@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from .broker import Broker
+from tests.processes.broker import Broker
 
 SECRET = "only for this test, and longer than thirty-two bytes"
 NAME = {"namespace": "default", "topic": "leads"}

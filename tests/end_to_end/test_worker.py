@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.broker import Broker, free_ports
+from tests.processes.place import Place
 from tests.waiting import wait_until
-
-from .broker import Broker, free_ports
-from .place import Place
 
 TASKS = """
 import asyncio

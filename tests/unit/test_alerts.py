@@ -1,5 +1,5 @@
 """The files of contrib/prometheus and contrib/grafana, as far as no broker is needed:
-`tests/end_to_end/test_dashboards.py` holds their metrics to a real one.
+`tests/end_to_end/documented/test_dashboards.py` holds their metrics to a real one.
 """
 
 import itertools
