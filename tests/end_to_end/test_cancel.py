@@ -16,6 +16,7 @@ import time
 import e2e_notes
 
 from mqueue import MQueue, current
+from tests.waiting import wait_until
 
 app = MQueue()
 
@@ -28,7 +29,7 @@ def note(text: str) -> None:
 async def on_loop() -> None:
     note("on_loop begins")
     try:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     except asyncio.CancelledError:
         note("on_loop ends")
         raise
@@ -37,8 +38,7 @@ async def on_loop() -> None:
 @app.task(topic="jobs")
 def in_thread() -> None:
     note("in_thread begins")
-    while not current().cancelled:
-        time.sleep(0.01)
+    wait_until(lambda: current().cancelled)
     note("in_thread ends")
     raise InterruptedError
 
@@ -47,7 +47,7 @@ def in_thread() -> None:
 def in_process() -> None:
     note("in_process begins")
     try:
-        time.sleep(60)
+        time.sleep(60)  # it is interrupted
     finally:
         note("in_process ends")
 

@@ -59,7 +59,7 @@ def chain() -> None:
 @app.task(topic="jobs", executor="process", lease=1)
 def long() -> None:
     note(f"long {current().attempt}")
-    time.sleep(60)
+    time.sleep(60)  # it is killed
 """
 
 

@@ -16,7 +16,7 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 from tests.processes.api import Http
 from tests.processes.broker import Broker
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 QUOTA = 5
 
@@ -338,7 +338,7 @@ async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> 
     topic, chance = f"t-{uuid.uuid4().hex}", random.Random(7)
     async with AsyncClient(broker.url, broker.token) as client:
         idle = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name="idle")))
-        await asyncio.sleep(0.1)
+        await until(lambda: asyncio.to_thread(broker.metric, "mqueue_waiting_fetches"), "it waits", enough=lambda count: count == 1)
         await client.poll(wire.Poll(namespace="another", end=["idle"]))
         await client.poll(wire.Poll(end=["nobody"]))
         assert not idle.done()
@@ -350,9 +350,9 @@ async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> 
         for _ in range(60):
             name = uuid.uuid4().hex
             waiting = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name=name)))
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # long enough for it to wait, mostly
             ids = asyncio.create_task(client.enqueue(topic, b""))
-            await asyncio.sleep(chance.random() * 0.004)
+            await asyncio.sleep(chance.random() * 0.004)  # the two should meet at any moment
             while not waiting.done():
                 await client.poll(wire.Poll(end=[name]))
             messages = waiting.result().messages

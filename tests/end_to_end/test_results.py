@@ -192,17 +192,17 @@ def test_a_result_outlives_its_broker_and_redis(tmp_path: Path) -> None:
 
 
 PROGRESS = """
-import os, time
+import os
 from pathlib import Path
 from mqueue import MQueue, current
+from tests.waiting import wait_until
 
 app = MQueue()
 
 
 def run() -> None:
     current().progress(0.4, "rows 1-40")
-    while not Path(os.environ["OUT"]).exists():
-        time.sleep(0.01)
+    wait_until(Path(os.environ["OUT"]).exists, seconds=60)
 
 
 @app.task(topic="rows")

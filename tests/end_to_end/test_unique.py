@@ -170,7 +170,7 @@ async def test_one_waits_per_key_and_nothing_is_lost(data_dir: Path) -> None:
         ]
         calm = History()
         async with Load(clients, calm, nacks=0.0)():
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # the load goes on
             await until(calm.tells, "ids that were told again, of several messages a key", TURN_S)
         assert {topic: calm.doubles(topic) for topic in TOPICS} == {topic: [] for topic in TOPICS}
         assert {topic: calm.told_while_running(topic) for topic in TOPICS} == {topic: [] for topic in TOPICS}

@@ -33,7 +33,7 @@ def plain(n: int) -> None:
 
 @task(topic="jobs")
 async def coroutine(n: int) -> None:
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     note(f"coroutine {n}")
 
 
@@ -80,13 +80,13 @@ def slow() -> None:
 @task(topic="jobs")
 async def stuck() -> None:
     note(f"stuck {current().attempt}")
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 @task(topic="jobs", lease=1)
 async def sleeper() -> None:
     note(f"sleeper {os.getpid()} {current().attempt}")
     try:
-        await asyncio.sleep(6)
+        await asyncio.sleep(6)  # six leases long
     except asyncio.CancelledError:
         note(f"cancelled {os.getpid()}")
         raise

@@ -1,9 +1,9 @@
 """Tasks for the process that a job has to itself; imported there."""
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def start_others(file: str) -> None:
     """Both end by SIGTERM: what is forked, and what is another program."""
     forked = os.fork()
     if forked == 0:
-        time.sleep(30)
+        signal.pause()
         os._exit(0)
     os.kill(forked, 15)
     note(file, os.waitpid(forked, 0)[1])

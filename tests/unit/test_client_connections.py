@@ -116,7 +116,7 @@ async def test_time_that_a_try_has_taken_is_gone_for_the_next(kind: type) -> Non
     answers = iter([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"])
 
     def late(count: int) -> bytes | None:
-        time.sleep(0.8 if count == 1 else 5)
+        time.sleep(0.8 if count == 1 else 5)  # most of the time, then more than is left
         return next(answers, None)
 
     with peer(late) as there:

@@ -101,7 +101,7 @@ async def test_an_offered_upgrade_is_declined_and_the_body_read(b: Broker, chunk
     request = head("/enqueue", "POST", **UPGRADE, **framing) + (CHUNKED + b"\r\n" if chunked else BODY)
     for piece in (request[:cut], request[cut:] + head("/health")):
         writer.write(piece)
-        await asyncio.sleep(0.02)
+        assert (await b.get("/health"))[0] == 200  # the server has had its turn: the next piece is a read of its own
     status, _, body = await answer(reader)
     assert (status, json.loads(body)) == (200, [2**62])
     assert (await answer(reader))[0] == 200
@@ -136,7 +136,7 @@ async def test_hanging_up_behind_a_pipelined_request_cancels_the_fetch(b: Broker
     if late:
         await asyncio.sleep(0.2)  # the watcher of the wait reads by now
         writer.write(behind)
-        await asyncio.sleep(0.05)
+        assert (await b.get("/health"))[0] == 200  # the server has had its turn
     writer.close()
     await asyncio.wait_for(b.engine.cancelled.wait(), DEADLINE_S)
     await left(b, connections=0)

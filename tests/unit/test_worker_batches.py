@@ -301,7 +301,7 @@ async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: Fa
     async def take(items: list[int]) -> None:
         began.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cancelled.set()
 
@@ -325,7 +325,7 @@ async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app
     async def take(items: list[int]) -> None:
         began.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cancelled.set()
 

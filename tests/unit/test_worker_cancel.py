@@ -43,7 +43,7 @@ async def test_a_handler_on_the_loop_is_cancelled(app: MQueue, broker: FakeBroke
     async def job() -> None:
         begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cleaned_up.set()
 
@@ -64,7 +64,7 @@ async def test_one_that_returns_all_the_same_is_done(app: MQueue, broker: FakeBr
     async def job() -> None:
         begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
 
@@ -179,7 +179,7 @@ async def test_a_batch_of_which_all_are_cancelled_is_cancelled(app: MQueue, brok
     @app.task(topic="t", batch=2, batch_wait=5)
     async def job(items: list[int]) -> None:
         begun.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     ids = [(await job.enqueue_async(n)).id for n in range(2)]
     async with working(app, broker):
@@ -222,7 +222,7 @@ async def test_it_asks_again_when_the_broker_was_away(app: MQueue, broker: FakeB
     @app.task(topic="t")
     async def job() -> None:
         begun.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     broker.refuse("/cancelled", times=3)
     id = (await job.enqueue_async()).id

@@ -153,7 +153,7 @@ class Apart:
         self.polls = 0
 
     async def poll(self, request: wire.Poll) -> wire.Polled:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         self.polls += 1
         settles, fetches = self.away
         if settles & {settle.topic for settle in request.settle} or (request.limit and fetches & {*request.topics}):
@@ -161,7 +161,7 @@ class Apart:
         self.settled += [settle.id for settle in request.settle]
         self.fetched += request.topics if request.limit else []
         if request.wait:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # a short wait, so that polls do not spin
         return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
 
 
@@ -193,7 +193,7 @@ async def test_a_shard_that_takes_no_settles_holds_up_neither_the_others_nor_the
     await until(lambda: len(broker.fetched) >= 3)
     assert sorted(broker.settled) == [*range(100, 110)]
     broker.polls = 0
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # time itself is the condition
     assert broker.polls < 30, "the pauses grow"
     broker.away[0].clear()
     await until(lambda: len(broker.settled) == 20)
@@ -244,7 +244,7 @@ async def test_a_drain_that_is_hurried_ends_soon() -> None:
     fetcher.finish(end(1), None)
     began = asyncio.get_running_loop().time()
     draining = asyncio.create_task(fetcher.drain(60))
-    await asyncio.sleep(0.05)
+    await until(lambda: broker.polls)
     fetcher.hurry(0.05)
     async with asyncio.timeout(5):
         assert await draining == 1
@@ -257,9 +257,7 @@ async def test_a_poll_that_is_given_up_before_it_begins_gives_back_its_slots() -
     fetcher = fetching(broker, "n")
     fetcher._look()
     fetcher.doubt()
-    async with asyncio.timeout(5):
-        while len(broker.fetched) < 2:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(broker.fetched) >= 2)
     fetcher.close()
     assert await fetcher.drain(5) == 0
     assert fetcher._asked == 0

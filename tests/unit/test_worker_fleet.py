@@ -201,11 +201,11 @@ def test_a_signal_to_all_processes_leaves_the_grace(place: Place) -> None:
         pid = int(wait_until(lambda: place.lines("begun"), "it runs")[0].split()[1])
         for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(pid, sign)
-            time.sleep(0.1)
+            time.sleep(0.1)  # two signals at once may be delivered as one
         parent.send_signal(signal.SIGTERM)
         wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
-        time.sleep(0.5)
-        assert parent.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(0.5)
         Path(f"{place.out}.end").touch()
         assert parent.wait(20) == 0
         assert place.lines("ended") == ["ended"]
@@ -219,7 +219,7 @@ def test_a_parent_that_dies_after_its_signal_leaves_the_grace(place: Place) -> N
         wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
         parent.kill()
         parent.wait(20)
-        time.sleep(0.5)
+        time.sleep(0.5)  # one that took this for a second signal would end
         Path(f"{place.out}.end").touch()
         wait_until(lambda: place.logged("stopped"), "it ends by itself")
     [last] = place.logged("stopped")
@@ -305,22 +305,36 @@ async def test_changes_of_python_files_are_seen(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "env" / "pyvenv.cfg").touch()
     for path in ("a.py", "pkg/b.py", "a.txt", ".git/c.py", "env/d.py", "node_modules/e.py"):
         (tmp_path / path).write_text("")
-    assert sorted(Path(path).name for path in changes.state(tmp_path)) == ["a.py", "b.py"]
+    looks, state = 0, changes.state
+    assert sorted(Path(path).name for path in state(tmp_path)) == ["a.py", "b.py"]
+
+    def counted(folder: Path) -> changes.State:
+        nonlocal looks
+        found = state(folder)
+        looks += 1
+        return found
+
+    async def looked() -> None:
+        """Returns after a look that began later than now."""
+        before = looks
+        await until(lambda: looks > before + 1)
+
+    monkeypatch.setattr(changes, "state", counted)
     seen = changes.looked(tmp_path)
     change = asyncio.ensure_future(anext(seen))
-    await asyncio.sleep(0.05)
+    await looked()
     (tmp_path / "a.txt").write_text("x")
-    await asyncio.sleep(0.05)
+    await looked()
     assert not change.done()
     for step in (lambda: (tmp_path / "pkg/b.py").write_text("x"), lambda: (tmp_path / "a.py").unlink(), lambda: (tmp_path / "n.py").touch()):
-        await asyncio.sleep(0.05)
+        await looked()
         step()
         async with asyncio.timeout(5):
             await change
         change = asyncio.ensure_future(anext(seen))
     change.cancel()
     monkeypatch.setattr(changes, "FILES_MAX", 1)
-    assert len(changes.state(tmp_path)) == 1
+    assert len(state(tmp_path)) == 1
 
 
 def test_limits_of_a_worker() -> None:

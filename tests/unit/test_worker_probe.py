@@ -207,7 +207,7 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(app: MQueue, broke
     async with probed(app, broker, concurrency=1) as (worker, port):
         await began.wait()
         polls = broker.requests["/poll"]
-        await asyncio.sleep(1.5 * reach.SILENT_S)
+        await asyncio.sleep(1.5 * reach.SILENT_S)  # time itself is the condition
         await until_answer(port, 200)  # at once, but for a check that a busy machine answers late
         assert broker.requests["/poll"] > polls
         assert not [poll for poll in broker.polls[polls:] if poll.limit]  # it took nothing that it cannot run

@@ -34,7 +34,7 @@ JOBS = """
     @task(topic="signalled")
     def work(seconds: float) -> None:
         print("working", flush=True)
-        time.sleep(seconds)
+        time.sleep(seconds)  # the job takes so long
         print("worked", flush=True)
 """
 

@@ -251,7 +251,7 @@ async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: MQueu
     @registry.task(topic=topic, lease=0.3)
     async def blocks() -> None:
         runs.append(current().attempt)
-        time.sleep(1.0)
+        time.sleep(1.0)  # the loop is blocked for three leases
 
     broker.enqueue([blocks.message()])
     async with working(registry, broker):
@@ -283,7 +283,7 @@ async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: MQ
     async def hold() -> None:
         started.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cancelled.set()
 
@@ -399,7 +399,7 @@ async def test_what_outlives_the_grace_goes_back_unharmed(registry: MQueue, brok
     @registry.task(topic=topic)
     async def looped() -> None:
         started.release()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     @registry.task(topic=topic)
     def threaded() -> None:

@@ -3,9 +3,9 @@
 import asyncio
 
 from django.tasks import task
+from shop.models import Note
 
 from mqueue import RateLimited, Snooze
-from shop.models import Note
 from tests.waiting import wait_until
 
 in_the_middle, go_on = asyncio.Event(), asyncio.Event()  # of `count` and `wait`

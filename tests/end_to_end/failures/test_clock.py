@@ -265,7 +265,7 @@ def test_the_clock_of_redis_jumps(stores: Stores, clock: WrongClock) -> None:
         goes_on()
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(later.get, wait=20)
-            time.sleep(0.3)  # it waits: time itself is the condition
+            wait_until(lambda: broker.metric("mqueue_waiting_fetches") == 1, "it waits")
             [id] = later.put(b"now")
             assert [m["id"] for m in waiting.result(LATE_S)] == [id]
         wait_until(lambda: stores.rows() > len(ids), "what it took is flushed", 2 * LATE_S)

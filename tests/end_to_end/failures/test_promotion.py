@@ -56,7 +56,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
             await stores.detach()
         load = Load(history, [broker.url for broker in brokers], token, seed=1)
         async with aclosing(load), under_load(stores, load, PRODUCERS):
-            await asyncio.sleep(CALM_S)
+            await asyncio.sleep(CALM_S)  # the load goes on
             epoch = max(broker.metric("mqueue_epoch") for broker in brokers)
             if lags:
                 assert await rows(stores, "topic") == (4, 0)
@@ -64,7 +64,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
             lose()
             if kills:
                 brokers[1].kill()
-            await asyncio.sleep(away_s)
+            await asyncio.sleep(away_s)  # the load goes on
             assert load.acked > acked, "the ready queue stood still meanwhile"
             # not a count of the producers': each may be waiting for what a killed broker had in flight
             assert await load.enqueue(0, [EnqueueItem(topic="alpha", payload=b"meanwhile", max_retries=RETRIES)]) == OK
@@ -73,7 +73,7 @@ async def fail_over(stores: Replicated, lose: Callable[[], None], away_s: float,
                 await asyncio.to_thread(brokers[1].start)
             await asyncio.to_thread(wait_until, lambda: all(serves_after(epoch, b) for b in brokers), "all serve a later epoch", FOLLOWS_S)
             history.faults.append(Fault("promotion", start, time.monotonic(), True, frozenset({1} if kills else ())))
-            await asyncio.sleep(CALM_S)
+            await asyncio.sleep(CALM_S)  # the load goes on
         assert sum(broker.log.read_text().count("closing the epoch") for broker in brokers) >= 2, "at the first start, and now"
     verdict = judge(history)
     assert verdict.good(), "\n".join(details(verdict, history))

@@ -47,9 +47,9 @@ def test_any_broker_serves_any_request(pair: tuple[Broker, Broker]) -> None:
 def test_a_fetch_that_waits_is_woken_by_the_other_broker(pair: tuple[Broker, Broker]) -> None:
     a, b = clients(*pair)
     with ThreadPoolExecutor(1) as pool:
-        for waits, sends in ((a, b), (b, a)):
+        for waits, sends, asked in ((a, b, pair[0]), (b, a, pair[1])):
             waiting = pool.submit(waits.get, wait=20)
-            time.sleep(0.3)  # it waits: time itself is the condition
+            wait_until(lambda asked=asked: asked.metric("mqueue_waiting_fetches") == 1, "it waits")
             began = time.monotonic()
             (id,) = sends.put(b"now")
             (message,) = waiting.result(20)
@@ -122,7 +122,7 @@ def test_the_acks_of_a_broker_that_was_silent_stay_when_the_epoch_closes(pair: t
     with asleep(second):
         time.sleep(3.5)  # silent for longer than one that lives is otherwise
         stores.flush_redis()
-        time.sleep(1.0)
+        time.sleep(1.0)  # it is back a second after the loss
     wait_until(lambda: all(x.metric("mqueue_epoch") > epoch and x.metric("mqueue_shard_health") == 1 for x in pair), "a new epoch", 20)
     assert [m["id"] for m in a.get(limit=100)] == ids[10:]
 

@@ -163,5 +163,6 @@ async def test_a_postgres_that_does_nothing_holds_no_ack_up(store: ShardStore, m
             with pytest.raises(Unavailable):
                 await writer.keep([result(id)])
     frozen.set()
+    monkeypatch.setattr(result_writer, "FLUSH_WAIT_S", 20.0)
     await writer.keep([result(3)])
     assert [await values(store, id) for id in (1, 2, 3)] == [[b"1"]] * 3

@@ -75,7 +75,16 @@ async def test_a_worker_that_is_not_heard_of_is_gone(store: ShardStore) -> None:
     assert await names(workers) == [] and await workers.progress(1, HERE) == (None, None)
 
 
-async def test_what_postgres_did_not_take_is_written_later(store: ShardStore) -> None:
+async def test_what_postgres_did_not_take_is_written_later(store: ShardStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, put = asyncio.Event(), store.put_workers
+
+    async def put_workers(reports: Sequence[WorkerReport]) -> None:
+        try:
+            await put(reports)
+        finally:
+            tried.set()
+
+    monkeypatch.setattr(store, "put_workers", put_workers)
     workers = Workers(store, SystemClock())
     async with store.transaction() as connection:
         await connection.execute("ALTER TABLE worker RENAME TO hidden")
@@ -83,7 +92,7 @@ async def test_what_postgres_did_not_take_is_written_later(store: ShardStore) ->
     try:
         await workers.hear(report("a"))
         await workers.hear(report("gone"))
-        await asyncio.sleep(0.05)
+        await until(tried.is_set, "a write is tried")
         await workers.hear(report("gone"), stopped=True)
         assert await workers.progress(1, HERE) == (None, None)
         async with store.transaction() as connection:
