@@ -1,6 +1,7 @@
 """How a campaign begins and ends: its options, the table of what it found, its verdict and exit code."""
 
 import argparse
+import statistics
 from collections.abc import Iterable, Mapping
 
 from mqueue.torture.judge import Verdict
@@ -19,6 +20,12 @@ def table(rows: Mapping[str, object], indent: str = "") -> list[str]:
     shown = {name: f"{value:,}" if isinstance(value, int | float) else str(value) for name, value in rows.items()}
     names, values = (max(map(len, column), default=0) for column in (shown, shown.values()))
     return [f"{indent}{name:{names}}  {value:>{max(values, 8)}}" for name, value in shown.items()]
+
+
+def median(values: Iterable[float]) -> float:
+    """Of none it is 0."""
+    found = list(values)
+    return statistics.median(found) if found else 0.0
 
 
 def violations(verdict: Verdict) -> dict[str, object]:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.client import Client
-from tests.campaigns.load.jobs import Crew, Load, Member, acked, percentile, unfinished
+from tests.campaigns.load.jobs import Crew, Load, Member, acked, unfinished
 from tests.processes.broker import Broker
 from tests.waiting import wait_until
 
-from .campaign import finish, options, table
+from .campaign import finish, median, options, table
 
 GRACES = {"patient": "30s", "hasty": "0.5s"}
 SLOTS = 30
@@ -87,7 +87,7 @@ def _job(chance: random.Random, job_s: float) -> tuple[str, Sequence[object]]:
 
 def report(found: Found) -> list[str]:
     lines = [
-        f"{name:8} grace {grace:>4}: {len(times)} restarts, each took {percentile(times, 0.5):.2f} s (median), {max(times, default=0):.2f} s"
+        f"{name:8} grace {grace:>4}: {len(times)} restarts, each took {median(times):.2f} s (median), {max(times, default=0):.2f} s"
         for (name, grace), times in zip(GRACES.items(), found.stop_s.values(), strict=True)
     ]
     rows = {

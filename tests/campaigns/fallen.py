@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mqueue.client import Client
-from tests.campaigns.load.jobs import Crew, Load, Member, Note, acked, percentile, unfinished
+from tests.campaigns.load.jobs import Crew, Load, Member, Note, acked, unfinished
 from tests.processes.broker import Broker
 from tests.waiting import TooLate, wait_until
 
-from .campaign import finish, options, table
+from .campaign import finish, median, options, table
 
 WAYS = ("killed", "asleep", "asleep and full", "out of memory")
 LEASE_S = 2.0
@@ -221,7 +221,7 @@ def report(found: Found) -> list[str]:
         times = [s for fall in falls for s in fall.elsewhere_s.values()]
         handed, refused, cancelled = (sum(getattr(fall, name) for fall in falls) for name in ("handed", "refused", "cancelled"))
         lines.append(
-            f"{way:16}{len(falls):>8}{len(times):>10}{percentile(times, 0.5):>11.2f}{max(times, default=0.0):>12.2f}"
+            f"{way:16}{len(falls):>8}{len(times):>10}{median(times):>11.2f}{max(times, default=0.0):>12.2f}"
             f"{handed:>8}{refused:>9}{cancelled:>11}"
         )
     rows = {

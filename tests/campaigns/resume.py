@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Self
 
 from mqueue.client import Client
-from tests.campaigns.load.jobs import Crew, Load, Note, percentile, unfinished
+from tests.campaigns.load.jobs import Crew, Load, Note, unfinished
 from tests.processes.broker import Broker, free_ports
 from tests.processes.network import Network
 from tests.waiting import wait_until
 
-from .campaign import finish, options, table
+from .campaign import finish, median, options, table
 
 WAYS = ("restart", "cut", "silence", "forgotten")
 WORKERS = ("one", "two")
@@ -200,8 +200,8 @@ def report(found: Found) -> list[str]:
         red = [s for loss in losses for s in loss.red_s.values() if s is not None]
         away = max(loss.back - loss.lost for loss in losses)
         lines.append(
-            f"{way:10}{len(losses):>6}{away:>9.1f}{percentile(resumed, 0.5):>20.2f}{max(resumed):>9.2f}"
-            f"{percentile(green, 0.5):>13.2f}{max(green):>9.2f}{(f'{max(red):.1f}' if red else 'never'):>14}"
+            f"{way:10}{len(losses):>6}{away:>9.1f}{median(resumed):>20.2f}{max(resumed):>9.2f}"
+            f"{median(green):>13.2f}{max(green):>9.2f}{(f'{max(red):.1f}' if red else 'never'):>14}"
         )
     rows = {
         "jobs": found.jobs,

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from mqueue.paths import Endpoint
+from tests import ROOT
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "integrations.md").read_text()
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mqueue.paths import Endpoint
+from tests import ROOT
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 LOOK = """
 import django
 

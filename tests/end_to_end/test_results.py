@@ -14,8 +14,9 @@ import pytest
 from mqueue import JobFailed, MQueue
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending
+from tests import ROOT
 from tests.processes.api import Http, Reply
-from tests.processes.broker import ROOT, Broker
+from tests.processes.broker import Broker
 from tests.processes.place import Place
 from tests.waiting import wait_until
 

@@ -16,9 +16,9 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 from mqueue.errors import MQueueError
 from mqueue.torture.stage import Stage
+from tests.processes.stores import SECRET
 from tests.waiting import until
 
-SECRET = "only for this test, and longer than thirty-two bytes"
 TOPICS = ("a", "b", "c", "d")
 KEY = "the same in each topic"
 PRODUCERS, WORKERS = 8, 4

@@ -25,10 +25,10 @@ from typing import Any, Self
 import psycopg
 import redis
 
+from tests import ROOT
 from tests.waiting import TooLate, wait_until
 
 READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
-ROOT = Path(__file__).parents[2]
 START_S = 60.0
 PORTS = 12_000, 32_000
 STOP_S = 35.0  # a little above what the broker allows itself

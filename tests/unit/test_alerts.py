@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from mqueue.broker.config import Settings
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "contrib" / "prometheus"
 RULES = {rule["alert"]: rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]}
 DASHBOARD = json.loads((ROOT / "contrib/grafana/mqueue.json").read_text())

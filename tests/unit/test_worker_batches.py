@@ -294,7 +294,8 @@ async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, 
         await until(lambda: batches == [[1]] and worker._fetcher._running == 0)
 
 
-async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
+def endless(app: MQueue) -> tuple[Any, asyncio.Event, asyncio.Event]:
+    """A task for batches of two that ends only when it is cancelled; when one has begun, and when it was cancelled."""
     began, cancelled = asyncio.Event(), asyncio.Event()
 
     @app.task(topic="t", batch=2, batch_wait=FAR_S, lease=0.3)
@@ -305,6 +306,11 @@ async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: Fa
         finally:
             cancelled.set()
 
+    return take, began, cancelled
+
+
+async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
+    take, began, cancelled = endless(app)
     ids = broker.enqueue([take.message(n) for n in range(2)])
     async with working(app, broker) as worker:
         await began.wait()
@@ -319,16 +325,7 @@ async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: Fa
 @pytest.mark.parametrize("first", ["steal", "cancel"])
 async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app: MQueue, broker: FakeBroker, first: str) -> None:
     """One item is lost, the other one was cancelled."""
-    began, cancelled = asyncio.Event(), asyncio.Event()
-
-    @app.task(topic="t", batch=2, batch_wait=FAR_S, lease=0.3)
-    async def take(items: list[int]) -> None:
-        began.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
+    take, began, cancelled = endless(app)
     one, other = broker.enqueue([take.message(n) for n in range(2)])
     async with working(app, broker) as worker:
         await began.wait()

@@ -30,9 +30,9 @@ from mqueue.worker.program.options import Options
 from mqueue.worker.recycling import Recycling
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
+from tests import ROOT
 from tests.waiting import until, wait_until
 
-ROOT = str(Path(__file__).parents[2])
 JOBS = """
     import os
     from pathlib import Path
@@ -70,7 +70,7 @@ class Place:
         self.out = folder / "out.txt"
         self.log = folder / "log.txt"
         self.client = Client(broker.url, broker.token)
-        self.environ = {**os.environ, "MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self.out), "PYTHONPATH": ROOT}
+        self.environ = {**os.environ, "MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self.out), "PYTHONPATH": str(ROOT)}
         self.write(JOBS)
 
     def write(self, code: str) -> None:

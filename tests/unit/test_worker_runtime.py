@@ -46,6 +46,19 @@ async def until_gone(client: AsyncClient, *ids: int) -> None:
         await until(lambda id=id: client.message(id), f"message {id} is gone", enough=lambda status: status is None)  # type: ignore[misc]
 
 
+def held(registry: MQueue, broker: FakeBroker, topic: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """Enqueues a job that waits for the first event, and sets the second one when it has begun."""
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        started.set()
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    return gate, started
+
+
 # ── how jobs end ──
 
 
@@ -338,14 +351,7 @@ async def test_results_wait_for_a_broker_that_comes_back(registry: MQueue, broke
 
 
 async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: MQueue, broker: FakeBroker, topic: str) -> None:
-    gate, started = asyncio.Event(), asyncio.Event()
-
-    @registry.task(topic=topic)
-    async def hold() -> None:
-        started.set()
-        await gate.wait()
-
-    broker.enqueue([hold.message()])
+    gate, started = held(registry, broker, topic)
     async with working(registry, broker) as worker:
         await until(lambda: broker.waiting == 1 and started.is_set())
         broker.refuse("/poll", times=2)
@@ -426,14 +432,7 @@ async def test_an_unreachable_broker_does_not_keep_the_worker(
     registry: MQueue, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqueue.worker.runtime.SETTLE_S", 0.2)
-    gate, started = asyncio.Event(), asyncio.Event()
-
-    @registry.task(topic=topic)
-    async def hold() -> None:
-        started.set()
-        await gate.wait()
-
-    broker.enqueue([hold.message()])
+    gate, started = held(registry, broker, topic)
     worker = Worker(registry, url=broker.url, token=broker.token)
     run = asyncio.create_task(worker.run())
     await started.wait()

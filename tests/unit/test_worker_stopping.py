@@ -16,9 +16,8 @@ from fake_broker import FakeBroker
 
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
+from tests import ROOT
 from tests.waiting import until, wait_until
-
-HERE = str(Path(__file__).parents[2])
 
 
 def recycled(app: MQueue, broker: FakeBroker, grace: float) -> tuple[Worker, "asyncio.Task[int]"]:
@@ -112,7 +111,7 @@ def heed() -> None:
 @contextmanager
 def program(broker: FakeBroker, folder: Path, code: str, *under: str) -> Iterator["subprocess.Popen[str]"]:
     (folder / "jobs.py").write_text(textwrap.dedent(code))
-    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": HERE}
+    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": str(ROOT)}
     command = [*under, sys.executable, "-c", textwrap.dedent(PROGRAM)]
     with subprocess.Popen(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed

@@ -271,8 +271,3 @@ def acked(client: Client) -> int:
 def unfinished(client: Client) -> int:
     """Messages of TOPIC that have not ended."""
     return sum(t.ready + t.delayed + t.leased + t.waiting for t in client.topics() if t.topic == TOPIC)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0

@@ -8,6 +8,7 @@ from mqueue.client import AsyncClient
 from mqueue.torture.stage import Stage
 from tests.campaigns.outage import CALLS, report, run
 from tests.campaigns.rates import rate
+from tests.processes.stores import SECRET
 
 
 async def test_what_is_buffered_goes_on_without_postgresql() -> None:
@@ -21,7 +22,7 @@ async def test_what_is_buffered_goes_on_without_postgresql() -> None:
 
 async def test_a_lease_ends_although_nobody_can_lead(data_dir: Path) -> None:
     async with (
-        Stage(data_dir, 1, 1, "only for this test, and longer than thirty-two bytes", {}) as stage,
+        Stage(data_dir, 1, 1, SECRET, {}) as stage,
         AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=10.0) as client,
     ):
         assert await client.fetch(["work"]) == []  # the topic is open: PostgreSQL has nothing of it

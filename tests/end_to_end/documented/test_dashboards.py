@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from mqueue.client import Client
-from tests.processes.broker import ROOT, Broker, free_ports
+from tests import ROOT
+from tests.processes.broker import Broker, free_ports
 from tests.processes.place import Place
 from tests.waiting import wait_until
 

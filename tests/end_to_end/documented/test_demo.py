@@ -14,8 +14,7 @@ import pytest
 from mqueue.demo import load, report
 from mqueue.demo.load import Queued
 from mqueue.demo.report import Run
-
-ROOT = Path(__file__).parents[3]
+from tests import ROOT
 
 
 def demo(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.processes.broker import ROOT, Broker
+from tests import ROOT
+from tests.processes.broker import Broker
 
 PYTHON = ROOT / ".venv-django" / "bin" / "python"
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.processes.api import Http
-from tests.processes.broker import ROOT, Broker
+from tests.processes.broker import Broker
 from tests.processes.stores import Stores
 from tests.waiting import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.broker import ROOT
+from tests import ROOT
 
 EXAMPLES = {
     "mailing": {"newsletters": 40, "codes": 3, "sent twice": 0, "dead letters": 1},

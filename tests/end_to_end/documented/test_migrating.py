@@ -21,7 +21,8 @@ from celery.schedules import crontab
 from mqueue.broker.embedded.binaries import find_valkey
 from mqueue.client import Client
 from mqueue.schedule import Spec, moment, next_after
-from tests.processes.broker import ROOT, Broker
+from tests import ROOT
+from tests.processes.broker import Broker
 from tests.waiting import wait_until
 
 from .test_docs import FENCE, blocks, commands

@@ -13,9 +13,9 @@ from mqueue.client import AsyncClient
 from mqueue.errors import KeyReused, MQueueError, Unavailable
 from mqueue.torture.stage import Broker, Stage
 from tests.processes.api import Http
+from tests.processes.stores import SECRET
 from tests.waiting import anything, until
 
-SECRET = "only for this test, and longer than thirty-two bytes"
 COLD_S = 15.0  # within which the shard serves without Redis, and with it again
 
 

@@ -1,7 +1,6 @@
 """Results in PostgreSQL: which of two stands, how many go in one statement, when they go, who is woken."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,13 +8,11 @@ from stores import World
 
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import Pruner
-from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.engine import result_writer
 from mqueue.broker.engine.result_waiters import LOOK_S, WAITERS_MAX, ResultWaiters
 from mqueue.broker.engine.result_writer import WAITING_MAX, ResultWriter
 from mqueue.broker.engine.results import look_every
 from mqueue.broker.faults import StoreLost
-from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.errors import Unavailable
 from mqueue.message import BODY_MAX, Result, TopicName
@@ -28,17 +25,6 @@ def receipt(number: int, epoch: int = 1) -> bytes:
 
 def result(id: int, value: bytes = b"1", *, number: int = 1, ttl: float = 60.0, topic: str = "t") -> Result:
     return Result(id, "n", topic, receipt(number), value, ttl)
-
-
-@pytest.fixture
-async def store(stores: StoreUrls) -> AsyncIterator[ShardStore]:
-    migrate(stores.database_urls[0])
-    store = ShardStore(0, stores.database_urls[0])
-    await store.open()
-    yield store
-    async with store.transaction() as connection:
-        await connection.execute("DELETE FROM result")
-    await store.close()
 
 
 async def values(store: ShardStore, id: int, topic: str = "t") -> list[bytes | None]:

@@ -1,7 +1,7 @@
 """The list of workers in PostgreSQL: written by one broker, seen by all; who is gone; how far a message is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -9,12 +9,10 @@ import pytest
 
 from mqueue import wire
 from mqueue.broker import tasks
-from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.engine import workers as listed
 from mqueue.broker.engine.workers import Workers
 from mqueue.broker.http.convert import worker_report
 from mqueue.broker.store import shard
-from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.shard import ShardStore
 from mqueue.clock import SystemClock
 from mqueue.errors import Unavailable
@@ -22,17 +20,6 @@ from mqueue.message import WORKERS_MAX, TopicName, WorkerReport
 from tests.waiting import until
 
 HERE = TopicName("n", "t")
-
-
-@pytest.fixture
-async def store(stores: StoreUrls) -> AsyncIterator[ShardStore]:
-    migrate(stores.database_urls[0])
-    store = ShardStore(0, stores.database_urls[0])
-    await store.open()
-    yield store
-    async with store.transaction() as connection:
-        await connection.execute("DELETE FROM worker")
-    await store.close()
 
 
 def report(name: str, namespace: str = "n", *, id: int = 1, attempt: int = 1, progress: float | None = None) -> WorkerReport:
