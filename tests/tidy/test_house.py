@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from moves import lines, moves, moves_of
 
 from mqueue.broker import failpoints
 from mqueue.lifecycle import GONE, TRANSITIONS, State
+from tests.moves import lines, moves, moves_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mqueue"
