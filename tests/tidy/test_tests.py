@@ -11,7 +11,6 @@ FILES = {path.relative_to(TESTS).as_posix(): path.read_text() for path in sorted
 FOLDERS = sorted({path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py")})
 UNPACED = ("unit/", "integration/", "conformance/", "contrib_django/", "end_to_end/", "processes/")
 SLEEPS_MAX = 55
-CORRIDORS = {"unit": 90}  # a file for each module of the package
 SLEEP = re.compile(r"\bsleep\((?!0\)|seconds: )")
 
 
@@ -60,4 +59,4 @@ def test_what_is_shared_knows_no_test(name: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_folder_is_a_corridor(folder: str) -> None:
     modules = [name for name in FILES if Path(name).parent.as_posix() == folder and not Path(name).name.startswith("__")]
-    assert len(modules) <= CORRIDORS.get(folder, 16)
+    assert len(modules) <= 16

@@ -82,7 +82,8 @@ def test_more_fetches_wait_than_there_are_connections(stores: Stores) -> None:
         def fetch(n: int) -> Reply:
             """A slow machine's leader may not open sixty new topics in time: then the same again."""
             http = https[n % 60]
-            return wait_until(lambda: (r := http.call("GET", "/dequeue", query={**http.name, "wait": 1})).status == 200 and r, seconds=30)
+            query = {**http.name, "wait": 1}
+            return wait_until(lambda: http.call("GET", "/dequeue", query=query), "a fetch is served", 60, enough=lambda r: r.status == 200)
 
         with ThreadPoolExecutor(150) as pool:
             replies = list(pool.map(fetch, range(300)))

@@ -19,7 +19,7 @@ from mqueue.worker.tasks import checks, options, reference
 from mqueue.worker.tasks.app import DuplicateTask, MQueue
 from mqueue.worker.tasks.options import Lasts, Option, TaskOptions
 
-PAGE = Path(__file__).parents[2] / "docs" / "worker.md"
+PAGE = Path(__file__).parents[4] / "docs" / "worker.md"
 MINUTE = timedelta(minutes=1)
 
 

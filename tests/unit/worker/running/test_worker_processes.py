@@ -267,7 +267,7 @@ WORKER = """
 
 def test_the_processes_of_a_killed_worker_end(broker: FakeBroker, out: Path) -> None:
     broker.enqueue([jobs.hold.message(str(out)), jobs.note.message(str(out), "idle")])
-    here = [str(Path(__file__).parent), str(ROOT)]
+    here = [str(Path(__file__).parents[2]), str(ROOT)]
     command = [sys.executable, "-c", textwrap.dedent(WORKER), broker.url, broker.token]
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(here)}) as worker:
         pids = [int(pid) for pid, *_ in wait_until(lambda: noted(out), "both have begun", enough=lambda notes: len(notes) == 2)]
