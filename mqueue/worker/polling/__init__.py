@@ -6,7 +6,7 @@ moment, so that quick jobs share a call. What a batch still lacks is fetched bes
 
 Who is authoritative. The slots are: what is asked for takes its slots until the answer is there, so no message comes
 for which there is none. `plan.py` decides from slots, lanes and settles which poll is due, and changes nothing;
-`fetcher.py` sends it, and is the only one that changes them. The broker's verdict on a settle is final.
+`fetcher.py` sends it, and notes what that and the answer change. The broker's verdict on a settle is final.
 
 What failure does. A lane whose poll gets no answer is left alone for a pause that grows, so is each kind of settles:
 neither holds up the others. Settles are sent again until the broker has taken or refused them, and while they pile up

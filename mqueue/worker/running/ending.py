@@ -44,9 +44,13 @@ def ending(interrupts: Set[Interrupt], ran: Outcome, ran_too_long: Callable[[], 
 
 def endings(job: Job, ran: Sequence[Outcome], jitter: Callable[[], float]) -> Sequence[Outcome | None]:
     """Decides what is settled of each of its members, in their order, as `ran` is."""
-    if job.batch is None and not job.interrupts:  # this is so nearly always, and costs nothing
+    of_all = job.interrupts
+    if job.batch is None and not of_all:  # this is so nearly always, and costs nothing
         return ran
-    return [_of_member(each, job.interrupts, of_each, jitter) for each, of_each in zip(job.members, ran, strict=True)]
+    return [
+        _of_member(each, of_all, of_each, jitter) if of_all or each.interrupts else of_each
+        for each, of_each in zip(job.members, ran, strict=True)
+    ]
 
 
 def _of_member(job: Job, of_all: Set[Interrupt], ran: Outcome, jitter: Callable[[], float]) -> Outcome | None:
