@@ -71,7 +71,7 @@ def test_a_process_that_ends_ends_alone_and_says_why(broker: Broker, tmp_path: P
         with Client(broker.url, broker.token) as client:
             dead = wait_until(lambda: len(found := client.dead_letters("jobs")) == 3 and found, "three are dead", 30)
         wait_until(lambda: len(place.lines()) == 21, "the others have run", 30)
-        errors = sorted((each.error or "").rpartition("outcome.")[2] for each in dead)
+        errors = sorted((each.error or "").rpartition("mqueue.")[2] for each in dead)
         assert errors == [
             "MemoryLimit: the job held more than its memory_limit_mb=200: its process was killed",
             "ProcessEnded: the process of the job exited with code 7 before the job had ended",

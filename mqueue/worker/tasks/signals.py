@@ -52,3 +52,7 @@ class TimeLimit(ProcessEnded):
 
 class MemoryLimit(ProcessEnded):
     """Its process held more than its task's `memory_limit_mb`."""
+
+
+for _public in (Snooze, RateLimited, Bury, ProcessEnded, TimeLimit, MemoryLimit):
+    _public.__module__ = "mqueue"  # dead letters and trackers of errors name them as users import them, wherever they move
