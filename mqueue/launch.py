@@ -1,4 +1,4 @@
-"""A broker and a worker as processes of our own, in a folder of their own, ended by us and by nobody else.
+"""A broker and a worker run as processes of our own, in a folder of their own, and nobody but us ends them.
 
 Settings that the caller's environment has for its own broker are kept from them: they use embedded stores and free
 ports. They live in sessions of their own, so that a Ctrl-C reaches only us, who then stop them in order.
@@ -24,21 +24,22 @@ READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
 SETTINGS = ("MQUEUE_", "DATABASE_URLS", "REDIS_", "WAL_DIR", "JWT_SECRET", "NAMESPACE_QUOTAS", "TLS_")
 HOME_LENGTH_MAX = 60  # bytes; the stores' sockets lie below it, and their paths are short
 START_S = 60.0
-BROKER_STOP_S = 35.0  # a little above what it allows itself
+BROKER_STOP_S = 35.0  # a little more than a broker allows itself
 WORKER_STOP_S = 10.0
 
 
 class DemoError(MQueueError):
-    """Something is off; `detail` says what, in one line."""
+    """Something went wrong; `detail` says what, in one line."""
 
     code, title = "demo", "The demo failed"
 
 
 @contextmanager
 def home(base: Path | None = None) -> Iterator[Path]:
-    """A temporary folder (under `base`), removed at the end, where a broker can keep its data even as root.
+    """Yields a temporary folder (under `base`), where a broker can keep its data even as root; it
+    is removed at the end.
 
-    PostgreSQL then runs under another account, which must be able to enter every folder on the way.
+    As root, PostgreSQL runs under another account, which must be able to enter every folder on the way.
     """
     folder = Path(tempfile.mkdtemp(prefix="mq-", dir=base or _base()))
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -49,7 +50,7 @@ def home(base: Path | None = None) -> Iterator[Path]:
 
 
 class Broker:
-    """A running broker on `data_dir`: `url`, `token`, `metrics_url`. Its log is in `folder`."""
+    """A broker runs on `data_dir`, and has a `url`, a `token` and a `metrics_url`. Its log is in `folder`."""
 
     def __init__(self, folder: Path, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -102,7 +103,7 @@ class Broker:
 
 
 class Worker:
-    """`mqueue worker MODULE` beside `broker`, with `folder` as its working directory."""
+    """`mqueue worker MODULE` runs beside `broker`, with `folder` as its working directory."""
 
     def __init__(self, broker: Broker, folder: Path, module: str, *, concurrency: int, path: Sequence[Path] = ()) -> None:
         self._log = folder / "worker.log"
@@ -128,7 +129,7 @@ class Worker:
 
 
 def _spawn(command: list[str], folder: Path, log: Path, settings: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """In `folder`, so that no `.env` of the caller's is read."""
+    """The process starts in `folder`, so that it reads no `.env` of the caller's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     with log.open("ab") as errors:
         return subprocess.Popen(
@@ -160,7 +161,7 @@ def _base() -> Path:
 
 
 def _open_to_all(folder: Path) -> bool:
-    """May another account pass through? Only asked as root: else PostgreSQL is run by ourselves."""
+    """May another account pass through? This matters only to root: otherwise PostgreSQL runs under our own account."""
     return os.geteuid() != 0 or all(step.stat().st_mode & stat.S_IXOTH for step in (folder, *folder.parents))
 
 
