@@ -1,4 +1,4 @@
-"""The commands: parse, call, print. What a command needs is imported when it runs, so that `mqueue --help` is quick.
+"""The commands parse, call and print. What a command needs is imported when it runs, so that `mqueue --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wrong configuration.
 """
@@ -221,8 +221,8 @@ def verify(data_dir: Path | None) -> None:
 @click.option("--faults", help="Only these, comma-separated. [default: all]")
 @click.pass_context
 def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: str | None) -> None:
-    """Brokers and stores of its own under load and faults; exit code 1 if anything was lost, doubled or out of
-    order.
+    """Put brokers and stores of its own under load and faults; exit code 1 if anything was lost,
+    doubled or out of order.
     """
     import asyncio
     import random
@@ -261,7 +261,7 @@ def _not_installed(error: ModuleNotFoundError) -> click.ClickException:
 
 
 def _json(text: str) -> bytes:
-    """`text`, once it is known to be JSON (NaN is not) in UTF-8."""
+    """Returns `text`, once it is known to be JSON (NaN is not) in UTF-8."""
     import json
 
     def refuse(name: str) -> None:
