@@ -1,4 +1,4 @@
-"""Coroutines that share requests. A task of each lane sends: a caller that is cancelled takes nobody with it."""
+"""Coroutines share requests. Each lane has a task that sends: a caller that is cancelled takes nobody with it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,9 @@ from mqueue.errors import MQueueError, Unavailable
 
 
 class AsyncSharing:
-    """`call` sends a request, repeating it as its client would, and gives the ids. Belongs to one event loop."""
+    """`call` sends a request, repeating it as its client would, and gives the ids. An AsyncSharing
+    belongs to one event loop.
+    """
 
     def __init__(self, call: Callable[[Call[list[int]]], Awaitable[list[int]]], *, safe_retries: bool) -> None:
         self._call = call
@@ -21,7 +23,7 @@ class AsyncSharing:
         self._closed = False
 
     async def enqueue(self, item: wire.EnqueueItem) -> int:
-        """Its id. Raises what the broker says of it, or of the request that it went with."""
+        """Returns its id. Raises what the broker says of it, or of the request that it went with."""
         if self._closed:
             raise Unavailable(protocol.CLOSED)
         answer = asyncio.Event()
@@ -74,7 +76,7 @@ class AsyncSharing:
                 caller.wake()
 
     def _give_up(self, callers: list[Caller]) -> None:
-        """The loop is ending."""
+        """These callers get no answer, since the task that sends is ending."""
         sharing.refused(callers, Unavailable("the task that sent it was cancelled: unknown whether it was enqueued"))
         for caller in callers:
             caller.wake()
