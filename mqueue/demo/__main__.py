@@ -1,4 +1,4 @@
-"""The demo's story: start, queue, watch, count, stop."""
+"""The demo starts broker and worker, queues jobs, watches them, counts what came of them, and stops."""
 
 import re
 import signal
@@ -85,7 +85,7 @@ def _play(broker: Broker, worker: Worker, client: Client, results: Path, jobs: i
 
 
 class Stage:
-    """The line that moves while the jobs run, by what the broker counts since it started."""
+    """It shows a line that moves while the jobs run, by what the broker counts since it started."""
 
     def __init__(self, broker: Broker, worker: Worker) -> None:
         self._broker, self._worker = broker, worker
@@ -101,7 +101,7 @@ class Stage:
         self._progress.end(self._line())
 
     def until_ended(self, count: int) -> None:
-        """Until so many are acked or dead, END_S at most: what is missing then, the tally tells."""
+        """Waits until so many are acked or dead, for END_S at most: what is missing then, the tally tells."""
 
         def ended() -> bool:
             self.show(count)
@@ -126,7 +126,7 @@ class Stage:
 
 
 def _metric(broker: Broker, name: str) -> int:
-    """The sum over all labels."""
+    """Returns the sum over all labels."""
     with urllib.request.urlopen(broker.metrics_url, timeout=10) as reply:
         text = reply.read().decode()
     return int(sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)))
