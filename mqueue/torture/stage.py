@@ -1,4 +1,6 @@
-"""What a run happens on: stores of its own, brokers as processes, and between them proxies that can cut and stall."""
+"""A run happens on a stage: stores of its own, brokers as processes, and between them proxies
+that can cut and stall.
+"""
 
 import asyncio
 import os
@@ -36,7 +38,7 @@ class TortureError(MQueueError):
 
 
 class Broker:
-    """One `mqueue broker` on the stage's stores, at the same URL whenever it runs."""
+    """It is one `mqueue broker` on the stage's stores, at the same URL whenever it runs."""
 
     def __init__(self, number: int, folder: Path, settings: dict[str, str], postgres: Proxy, redis: Proxy) -> None:
         self.number = number
@@ -86,7 +88,7 @@ class Broker:
         await self._wait()
 
     async def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Sends SIGTERM, and returns the exit code."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_S):
@@ -120,7 +122,7 @@ class Broker:
 
 
 class Stage:
-    """`shards` databases, one Valkey, `count` brokers. `settings`: of the brokers."""
+    """It has `shards` databases, one Valkey and `count` brokers. `settings` are those of the brokers."""
 
     def __init__(self, home: Path, shards: int, count: int, secret: str, settings: dict[str, str]) -> None:
         self._home = home
@@ -187,11 +189,11 @@ class Stage:
         os.kill(self.pid("valkey"), signal.SIGKILL)
 
     def kill_postgres(self) -> None:
-        """As `pg_ctl -m immediate stop`."""
+        """Stops it as `pg_ctl -m immediate stop` does."""
         os.kill(self.pid("postgresql"), signal.SIGQUIT)
 
     def without_postgres(self) -> AbstractAsyncContextManager[None]:
-        """It is stopped meanwhile, and ready again afterwards."""
+        """PostgreSQL is stopped meanwhile, and ready again afterwards."""
         return self._stores.without("postgresql")
 
     def pid(self, store: str) -> int:
@@ -225,14 +227,14 @@ class Stage:
         return sum(one or 0 for one in led) == len(self.urls.database_urls)
 
     async def leader(self) -> Broker:
-        """Of the first shard; any broker where none leads just now."""
+        """Returns the leader of the first shard; any broker where none leads just now."""
         for broker in self.brokers:
             if await self.metric(broker, "mqueue_leader") == 1:
                 return broker
         return self.brokers[0]
 
     async def metric(self, broker: Broker, name: str, shard: int = 0) -> float | None:
-        """None where the broker does not answer."""
+        """Returns None where the broker does not answer."""
         assert self._http is not None
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._http.get(broker.metrics_url) as reply:
@@ -241,7 +243,7 @@ class Stage:
         return None
 
     async def drift(self) -> dict[str, int]:
-        """Topics whose ledger does not add up, and by how much."""
+        """Returns the topics whose ledger does not add up, and by how much."""
         return {line.topic: line.drift for line in await ledgers(self.urls.database_urls) if line.drift}
 
 
