@@ -114,3 +114,11 @@ def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> li
         return [part for part in ([*callers[:blamed], *callers[blamed + 1 :]], callers[blamed : blamed + 1]) if part]
     half = len(callers) // 2
     return [callers[:half], callers[half:]]
+
+
+def again(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:
+    """Returns the parts of `divided`. Where there are none, the callers are refused."""
+    parts = divided(callers, error, keyed=keyed)
+    if not parts:
+        refused(callers, error)
+    return parts

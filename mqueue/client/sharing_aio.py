@@ -1,7 +1,7 @@
 """Coroutines share requests. Each lane has a task that sends: a caller that is cancelled takes nobody with it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from mqueue import wire
 from mqueue.client import protocol, sharing
@@ -56,7 +56,7 @@ class AsyncSharing:
             lane.waiting.clear()
 
     async def _send(self, lane: Lane, callers: list[Caller]) -> None:
-        todo = [callers]
+        todo: list[Sequence[Caller]] = [callers]
         try:
             while todo:
                 part = todo.pop()
@@ -64,10 +64,7 @@ class AsyncSharing:
                     call = protocol.enqueue_packed([c.item for c in part], keyed=lane.keyed, safe_retries=self._safe_retries)
                     ids = await self._call(call)
                 except MQueueError as error:
-                    again = sharing.divided(part, error, keyed=lane.keyed)
-                    todo += map(list, again)
-                    if not again:
-                        sharing.refused(part, error)
+                    todo += sharing.again(part, error, keyed=lane.keyed)
                 else:
                     sharing.answered(part, ids)
         finally:

@@ -4,7 +4,7 @@ There is no extra thread: a lone caller sends by itself, and what ends a leader 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mqueue import wire
@@ -77,17 +77,14 @@ class Sharing:
         self._linger(lane)
         with self._lock:
             callers = lane.take()
-        todo = [callers]
+        todo: list[Sequence[Caller]] = [callers]
         try:
             while todo:
                 part = todo.pop()
                 try:
                     ids = self._call(protocol.enqueue_packed([c.item for c in part], keyed=lane.keyed, safe_retries=self._safe_retries))
                 except MQueueError as error:
-                    again = sharing.divided(part, error, keyed=lane.keyed)
-                    todo += map(list, again)
-                    if not again:
-                        sharing.refused(part, error)
+                    todo += sharing.again(part, error, keyed=lane.keyed)
                 else:
                     sharing.answered(part, ids)
         finally:  # whatever ended this thread: the others go on
