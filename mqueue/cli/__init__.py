@@ -13,6 +13,7 @@ Which file to open:
 
     main.py         the group, and the commands that have no file of their own: broker, worker, enqueue, dlq, ...
     client.py       what the commands that ask a broker share: which one, and how to print what it says
+    extras.py       says what to install where a package is missing
     schedules.py    `mqueue schedules`
     types.py        types of options: a duration, a number, a name
     wal.py          `mqueue wal`

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqueue.cli.client import broker_options, connected, harmless, namespace_option, table
+from mqueue.cli.extras import needed
 from mqueue.cli.schedules import schedules
 from mqueue.cli.types import DURATION, NAME, Number
 from mqueue.cli.wal import wal
@@ -101,10 +102,8 @@ def migrate() -> None:
 @main.command()
 def settings() -> None:
     """Print every setting of a broker at its default: a file for .env, or for systemd's EnvironmentFile."""
-    try:
+    with needed():
         from mqueue.broker.config import example
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from error
     click.echo(example(), nl=False)
 
 
@@ -249,15 +248,9 @@ main.add_command(schedules)
 
 
 def _settings(flags: dict[str, Any]) -> "Settings":
-    try:
+    with needed():
         from mqueue.broker.config import load
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from error
     return load(flags)
-
-
-def _not_installed(error: ModuleNotFoundError) -> click.ClickException:
-    return click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'")
 
 
 def _json(text: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli.extras import needed
 from mqueue.cli.types import Number
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ class WalCommands(click.Group):
     """Turns the errors of a log into one line and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with needed():
             from mqueue.broker.wal.errors import WalError
-        except ModuleNotFoundError as error:
-            raise click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'") from error
         try:
             return super().invoke(ctx)
         except WalError as error:
