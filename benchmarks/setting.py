@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -40,10 +39,7 @@ class Setting:
             worker.stop()
 
     def metric(self, name: str) -> float:
-        """Returns the sum over all labels."""
-        with urllib.request.urlopen(self.broker.metrics_url, timeout=10) as reply:
-            text = reply.read().decode()
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+        return self.broker.metric(name)
 
     def redis_bytes(self) -> int:
         data_dir = self.broker.data_dir

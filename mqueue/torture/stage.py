@@ -22,12 +22,9 @@ from mqueue.broker.embedded import EmbeddedStores, StoreUrls
 from mqueue.broker.store.verify import ledgers
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
-from mqueue.launch import SETTINGS
+from mqueue.launch import BROKER_STOP_S, READY, SETTINGS, START_S
 from mqueue.torture.proxy import Proxy
 
-READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
-START_S = 60.0
-STOP_S = 35.0
 SETTLE_S = 60.0  # after a fault everything must serve again within it
 
 
@@ -78,10 +75,10 @@ class Broker:
                         return
         except TimeoutError:
             await self.kill()
-            raise TortureError(f"broker {self.number} was not ready after {START_S:g} s: see {self._folder / 'broker.log'}") from None
+            raise TortureError(f"broker {self.number} was not ready after {START_S:g} s: see {self.log}") from None
         code = await self._process.wait()
         if not failpoints:
-            raise TortureError(f"broker {self.number} ended with exit code {code}: see {self._folder / 'broker.log'}")
+            raise TortureError(f"broker {self.number} ended with exit code {code}: see {self.log}")
 
     async def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -91,11 +88,11 @@ class Broker:
         """Sends SIGTERM, and returns the exit code."""
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(BROKER_STOP_S):
                 return await self._wait()
         except TimeoutError:
             await self.kill()
-            raise TortureError(f"broker {self.number} did not stop within {STOP_S:g} s") from None
+            raise TortureError(f"broker {self.number} did not stop within {BROKER_STOP_S:g} s") from None
 
     async def ended(self, seconds: float) -> bool:
         """Does it end by itself within this time?"""
