@@ -1,10 +1,10 @@
 """This clock stands still until a test moves it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mqueue.clock import SystemClock
+from mqueue.schedule import EPOCH, moment
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -18,7 +18,7 @@ class ManualClock:
 
     @property
     def now(self) -> datetime:
-        return EPOCH + self._us * MICROSECOND
+        return moment(self._us)
 
     def advance(self, seconds: float) -> None:
         """Moves the clock on. Raises ValueError below 0."""

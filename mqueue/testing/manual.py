@@ -7,8 +7,9 @@ from typing import Any
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.schedule import moment
 from mqueue.testing import handlers
-from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
+from mqueue.testing.clock import ManualClock
 from mqueue.testing.enqueued import Enqueued, Recorder
 from mqueue.testing.memory.broker import MemoryBroker
 from mqueue.testing.memory.stored import Stored
@@ -189,7 +190,7 @@ class Manual(Recorder):
             if waiting is None:
                 return None
             ticks = [tick for periodic in self._periodic.values() if (tick := periodic.next_us) is not None]
-            self.clock.move_to(EPOCH + min([waiting, *ticks]) * MICROSECOND)
+            self.clock.move_to(moment(min([waiting, *ticks])))
             self._tick()
         return due
 

@@ -17,7 +17,8 @@ from mqueue.client import protocol
 from mqueue.client.protocol import EnqueueOptions, Extended, Settled
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, Invalid, JobFailed, NotFound, Pending
-from mqueue.testing.clock import EPOCH, MICROSECOND
+from mqueue.schedule import EPOCH
+from mqueue.testing.clock import MICROSECOND
 from mqueue.testing.memory.keys import Keys
 from mqueue.testing.memory.order import Order
 from mqueue.testing.memory.results import Results

@@ -1,12 +1,11 @@
 """This is a message of the broker in memory, and how the wire shows it."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.testing.clock import EPOCH, MICROSECOND
+from mqueue.schedule import moment
 from mqueue.testing.memory.results import Kept
 
 LEASE_S = 30.0  # as `mqueue broker` has them by default
@@ -132,7 +131,3 @@ def done(id: int, kept: Kept) -> wire.Status:
         deliver_after=at,
         created_at=at,
     )
-
-
-def moment(us: int) -> datetime:
-    return EPOCH + us * MICROSECOND

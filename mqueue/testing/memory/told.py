@@ -8,7 +8,7 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import Clock
 from mqueue.errors import Invalid
-from mqueue.testing.memory.stored import moment
+from mqueue.schedule import moment
 
 
 class Told:
