@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts them in order, stops them in reverse."""
+"""The composition root builds the parts, starts them in order and stops them in reverse."""
 
 import asyncio
 import gc
@@ -96,7 +96,9 @@ async def _main(settings: Settings) -> int:
 
 
 class Broker:
-    """`url`, `metrics_url`: where it answers. `failed`: done with the error after which the process must end."""
+    """One broker in this process. `url`, `metrics_url`: where it answers. `failed`: is done with the error after which
+    the process must end.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -126,38 +128,49 @@ class Broker:
         await self._migrate(urls.database_urls)
         caches = [self._cache(k, urls) for k in range(len(stores))]
         slots = await self._register(stores)
-        node = self._identity.node
+        assert self._identity.node is not None
+        ids = IdSource(self._identity.node, self._identity, self._clock)
+        await self._build_shards(stores, caches, urls, ids, self._identity)
+        engine = self._build_engine(slots)
+        self._run_parts(engine, ids, self._identity.reserve)
+        async with asyncio.timeout(SERVING_WAIT_S):
+            for shard in self._shards:
+                await shard.serving.wait()
+        await self._serve_http(engine, secret, urls)
+        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
+        paths.write_endpoint(data_dir, self.url, token)
+
+    async def _build_shards(
+        self, stores: list[ShardStore], caches: list[ReadyCache], urls: StoreUrls, ids: IdSource, identity: Identity
+    ) -> None:
+        """Builds what there is once for each shard: its log, its committer and its leader."""
+        settings, node, start = self._settings, identity.node, identity.start_count << 40
         assert node is not None
-        ids = IdSource(node, self._identity, self._clock)
-        start = self._identity.start_count << 40
         buffer_max = settings.buffer_max_mb * 1024 * 1024
         limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
         scheduler = Scheduler(ids, lease_s=settings.lease_s, max_retries=settings.max_retries)
+        ages = {
+            "flush_age_us": settings.flush_age_ms * 1000,
+            "horizon_us": settings.time_horizon_s * 1_000_000,
+            "idle_us": settings.topic_idle_s * 1_000_000,
+        }
         for k, (store, cache) in enumerate(zip(stores, caches, strict=True)):
-            log = await asyncio.to_thread(_open_log, self._identity, k)
+            log = await asyncio.to_thread(_open_log, identity, k)
             shard = Shard(k, node, cache, store, log, self._clock, self._metrics.shard(k), start, sequence=start, buffer_max=buffer_max)
             self._shards.append(shard)
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
             await _check_policy(admin)
-            self._leaders.append(
-                Leader(
-                    shard,
-                    admin,
-                    limits,
-                    scheduler,
-                    flush_age_us=settings.flush_age_ms * 1000,
-                    horizon_us=settings.time_horizon_s * 1_000_000,
-                    idle_us=settings.topic_idle_s * 1_000_000,
-                )
-            )
-        waiters = Waiters()
-        engine = Engine(
+            self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
+
+    def _build_engine(self, slots: SlotMap) -> Engine:
+        settings = self._settings
+        return Engine(
             self._shards,
             self._committers,
             slots,
-            waiters,
+            Waiters(),
             self._metrics,
             self._clock,
             lease_s=settings.lease_s,
@@ -166,20 +179,17 @@ class Broker:
             postgres_namespaces=settings.postgres_namespaces,
             result_max=settings.result_max_kb * 1024,
         )
+
+    def _run_parts(self, engine: Engine, ids: IdSource, reserve: Reserve) -> None:
+        """Starts all that runs beside the requests."""
         for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
             self._spawn(Membership(shard).run(), f"membership-{shard.number}")
             self._spawn(leader.run(), f"leader-{shard.number}")
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
-        self._spawn(self._keep_ahead(ids, self._identity.reserve), "ids")
+        self._spawn(self._keep_ahead(ids, reserve), "ids")
         self._spawn(engine.workers_loop(), "workers")
         self._spawn(self._watch_health(), "health")
-        async with asyncio.timeout(SERVING_WAIT_S):
-            for shard in self._shards:
-                await shard.serving.wait()
-        await self._serve_http(engine, secret, urls)
-        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
-        paths.write_endpoint(data_dir, self.url, token)
 
     async def _open_stores(self) -> StoreUrls:
         settings = self._settings
@@ -249,7 +259,7 @@ class Broker:
             self.failed.set_result(error)
 
     async def _keep_ahead(self, ids: IdSource, reserve: Reserve) -> None:
-        """Ids and room on the disk, before they are needed."""
+        """Reserves ids and room on the disk before they are needed."""
         while True:
             try:
                 await asyncio.to_thread(ids.renew)
@@ -269,8 +279,8 @@ class Broker:
     # -- stop ----------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Stop taking work, finish what is in hand, flush; then, whatever came of it, stop the embedded stores.
-        Bounded.
+        """Stops taking work, finishes what is in hand and flushes; then, whatever came of it, stops the embedded
+        stores. It takes a bounded time.
         """
         try:
             async with asyncio.timeout(STOP_MAX_S):
@@ -307,7 +317,7 @@ class Broker:
             await admin.close()
 
     def abandon(self) -> None:
-        """The second signal: what is durable is durable."""
+        """Ends the process at once, at the second signal: what is durable is durable."""
         import os
 
         os._exit(1)
@@ -325,7 +335,7 @@ async def _check_policy(cache: ReadyCache) -> None:
 
 
 def _limits_uri(address: str, password: str) -> str:
-    """The first Redis, as the `limits` library names it."""
+    """Returns the address of the first Redis as the `limits` library writes it."""
     scheme, _, rest = address.rpartition("://")
     login = f":{quote(password, safe='')}@" if password and "@" not in rest else ""
     return f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"

@@ -1,4 +1,4 @@
-"""The broker's settings: one line per option with default, name, unit and help.
+"""The broker's settings stand here: one line per option with default, name, unit and help.
 
 Flags come before the environment, that before `.env` in the working directory, that before the defaults. An empty value
 counts as not set. A name under `MQUEUE_` that nobody knows is an error, since a misspelt limit would otherwise be no
@@ -72,7 +72,7 @@ def _option(default: Any, unit: str, help: str, **limits: Any) -> Any:
 
 
 def _split_databases(value: Any) -> Any:
-    """At commas before a new URL only: one URL may name several hosts."""
+    """Splits at commas before a new URL only: one URL may name several hosts."""
     return [part.strip() for part in re.split(r",(?=\s*postgres)", value) if part.strip()] if isinstance(value, str) else value
 
 
@@ -81,7 +81,7 @@ def _split(value: Any) -> Any:
 
 
 def _split_redis(value: Any) -> Any:
-    """At commas, but for those between the sentinels of one URL."""
+    """Splits at commas, but for those between the sentinels of one URL."""
     return _split(re.sub(r"redis\+sentinel://[^/]+", lambda found: found[0].replace(",", "\0"), value)) if isinstance(value, str) else value
 
 
@@ -154,7 +154,7 @@ Format = Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)]
 
 
 class Settings(BaseModel):
-    """All settings of a broker. Made by `load`, or from field names; never changed afterwards."""
+    """All settings of a broker. They are made by `load`, or from field names, and never changed afterwards."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -190,7 +190,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        """The rules over more than one setting."""
+        """Checks the rules over more than one setting."""
         if bool(self.database_urls) != bool(self.redis_addrs):
             missing = "REDIS_ADDRS" if self.database_urls else "DATABASE_URLS"
             raise ValueError(f"DATABASE_URLS and REDIS_ADDRS belong together: {missing} is not set (set neither for the embedded stores)")
@@ -214,7 +214,7 @@ class Settings(BaseModel):
 
 
 def name_of(field: str) -> str:
-    """Its name in the environment."""
+    """Returns its name in the environment."""
     return field.upper() if field in BARE else PREFIX + field.upper()
 
 
@@ -222,7 +222,7 @@ NAMES = {name_of(field): field for field in Settings.model_fields}
 
 
 def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Settings:
-    """Settings from `flags` (by field name; None: not given), the environment and `dotenv`. Raises ConfigError."""
+    """Reads settings from `flags` (by field name; None: not given), environment and `dotenv`. Raises ConfigError."""
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     named: dict[str, object] = {}
     for source, values in ((str(dotenv), _read(dotenv)), ("the environment", os.environ if environ is None else environ)):
@@ -234,7 +234,7 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
 
 
 def reference() -> list[Option]:
-    """Every option, in the order of Settings."""
+    """Returns every option, in the order of Settings."""
     options = []
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra
@@ -244,7 +244,7 @@ def reference() -> list[Option]:
 
 
 def example() -> str:
-    """A file with every option at its default, commented out: for `.env`, or an EnvironmentFile of systemd."""
+    """Returns a file with every option at its default, commented out: for `.env`, or an EnvironmentFile of systemd."""
     lines = ["# The settings of `mqueue broker` at their defaults, as `mqueue settings` prints them. An empty value counts as not set."]
     for option in reference():
         unit = f" ({option.unit})" if option.unit else ""
@@ -267,7 +267,7 @@ def _read(dotenv: Path) -> dict[str, str]:
 
 
 def _known(source: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The broker's own names with a value. Raises ConfigError for one under MQUEUE_ that is nobody's."""
+    """Returns the broker's own names that have a value. Raises ConfigError for one under MQUEUE_ that is nobody's."""
     own = {}
     for name, value in values.items():
         if not value.strip() or name in OTHERS or _from_kubernetes(name, value):
@@ -287,7 +287,7 @@ def _from_kubernetes(name: str, value: str) -> bool:
 
 
 def _explain(error: ValidationError, flags: Mapping[str, object], named: Mapping[str, object]) -> str:
-    """The first fault in one line: where it was set, the value unless it may be secret, what is wrong."""
+    """Tells the first fault in one line: where it was set, the value unless it may be secret, what is wrong."""
     fault = error.errors(include_url=False, include_context=False)[0]
     message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if not fault["loc"]:

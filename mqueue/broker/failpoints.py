@@ -54,7 +54,9 @@ NAMES = frozenset(name for name, _ in POINTS)
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`at`: the hit that fires, counted from 1; None: every hit. `value`: seconds of a delay, code of an exit."""
+    """What a hit does. `at`: the hit that fires, counted from 1; None: every hit. `value`: seconds of a delay, code of
+    an exit.
+    """
 
     kind: Literal["kill", "exit", "error", "delay"]
     at: int | None = None
@@ -118,7 +120,7 @@ def hit(name: str) -> None:
 
 
 async def ahit(name: str) -> None:
-    """The same in the event loop; a delay lets others run."""
+    """Does the same in the event loop; a delay lets others run."""
     if _active and (action := _active.get(name)) and action.fires():
         if action.kind == "delay":
             await asyncio.sleep(action.value)

@@ -1,10 +1,12 @@
-"""What the adapters report upward. None of these reaches a client as it is (`http` turns them into `Unavailable`)."""
+"""Faults are what the adapters report upward. None of these reaches a client as it is (`http` turns them into
+`Unavailable`).
+"""
 
 from mqueue.errors import Unavailable
 
 
 class Fault(Exception):
-    """Base."""
+    """Something that an adapter reports."""
 
 
 class EpochEnded(Fault):
@@ -24,7 +26,7 @@ class Overtaken(Fault):
 
 
 class Refused(EpochEnded):
-    """And nothing of the batch was applied."""
+    """The epoch has ended, and nothing of the batch was applied."""
 
 
 class Deposed(Fault):
@@ -36,7 +38,7 @@ class GivesWay(Fault):
 
 
 class Behind(Fault):
-    """Redis has not applied this batch's predecessor: recovery."""
+    """Redis has not applied this batch's predecessor: the broker must recover."""
 
 
 class CacheLost(Fault):
@@ -47,7 +49,11 @@ class StoreLost(Fault):
     """PostgreSQL did not answer; whether the transaction took effect is unknown."""
 
 
+class RowExists(Fault):
+    """A row that was to be new is in PostgreSQL already: the transaction wrote nothing."""
+
+
 def unavailable(fault: Fault) -> Unavailable:
-    """What a client is told."""
+    """Returns what a client is told."""
     what = "PostgreSQL" if isinstance(fault, StoreLost) else "Redis" if isinstance(fault, CacheLost | EpochEnded) else "a store"
     return Unavailable(f"{what} of this shard cannot be reached: unknown whether this happened", retry_after=1)

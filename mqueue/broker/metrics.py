@@ -1,4 +1,4 @@
-"""Prometheus metrics: the only place where their names stand.
+"""Prometheus metrics are named here, and nowhere else.
 
 Labels stay few: a namespace (the first NAMESPACES_MAX seen, the rest together as `(other)`), a shard, a script, a route
 of the API and a status. The parts of the broker hold bound children (`metrics.shard(k).flush_seconds`), so that

@@ -1,5 +1,5 @@
-"""What the HTTP layer may ask of the engine. The adapters below the engine have their own contracts beside their
-code.
+"""The ports say what the HTTP layer may ask of the engine. The adapters below the engine have their own contracts
+beside their code.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,10 +27,10 @@ from mqueue.schedule import Schedule
 
 
 class Schedules(Protocol):
-    """Periodic tasks. Raises Invalid, Unavailable; NotFound where a name is not there."""
+    """The use cases of periodic tasks. They raise Invalid, Unavailable; NotFound where a name is not there."""
 
     async def page(self, namespace: str, after: str, limit: int) -> list[Schedule]:
-        """By name, above `after`; without their payloads."""
+        """Returns them by name, above `after`; without their payloads."""
         ...
 
     async def find(self, namespace: str, name: str) -> Schedule: ...
@@ -42,20 +42,20 @@ class Schedules(Protocol):
     async def pause(self, namespace: str, name: str) -> Schedule: ...
 
     async def resume(self, namespace: str, name: str) -> Schedule:
-        """It goes on with the next tick from now."""
+        """Lets it go on with the next tick from now."""
         ...
 
     async def run(self, namespace: str, name: str, key: RequestKey | None) -> int:
-        """One message now, beside its ticks; its id."""
+        """Enqueues one message now, beside its ticks; returns its id."""
         ...
 
     async def delete(self, namespace: str, name: str) -> bool:
-        """Was it there?"""
+        """Deletes it. Was it there?"""
         ...
 
 
 class Enough:
-    """Said to a fetch that waits: answer with what there is now. `wake` is the fetch's."""
+    """Tells a fetch that waits to answer with what there is now. `wake` is the fetch's."""
 
     def __init__(self) -> None:
         self.said = False
@@ -75,8 +75,8 @@ class Engine(Protocol):
     def schedules(self) -> Schedules: ...
 
     async def enqueue(self, messages: Sequence[NewMessage], key: RequestKey | None = None, durability: Durability = "wal") -> Accepted:
-        """All or nothing per shard. `key`: of the whole request; then no message has one of its own. `durability`: at
-        least this.
+        """Enqueues all or nothing per shard. `key`: of the whole request; then no message has one of its own.
+        `durability`: at least this.
 
         Raises KeyReused, InFlight, QuotaExceeded, BufferFull, Invalid (with item, field).
         """
@@ -85,8 +85,8 @@ class Engine(Protocol):
     async def fetch(
         self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
     ) -> list[Delivery]:
-        """Up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. Empty only when
-        nothing was deliverable.
+        """Leases up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. It is empty
+        only when nothing was deliverable.
 
         Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with
         its lease.
@@ -94,53 +94,57 @@ class Engine(Protocol):
         ...
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
-        """Verdicts in order. At most BATCH_MAX. Raises TooLarge for a result, before anything is settled."""
+        """Settles at most BATCH_MAX messages, and returns verdicts in order. Raises TooLarge for a result, before
+        anything is settled.
+        """
         ...
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]: ...
 
     async def cancel(self, id: int, namespaces: Collection[str] | None) -> Cancelled:
-        """Of these namespaces (None: of all): anything else is `gone`, as is what has ended."""
+        """Cancels a message of these namespaces (None: of all); anything else is `gone`, as is what has ended."""
         ...
 
     async def wait_cancelled(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Ids of running messages whose cancellation was asked for after `since`; waits up to `seconds` for one. Where
-        to go on, and the ids.
+        """Returns where to go on, and the ids of running messages whose cancellation was asked for after `since`; waits
+        up to `seconds` for one.
 
         Raises Invalid. May be cancelled.
         """
         ...
 
     async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
-        """By id, from the first above `after`."""
+        """Returns dead letters by id, from the first above `after`."""
         ...
 
     async def delete_dead(self, namespace: str, topic: str, ids: Sequence[int]) -> list[Verdict]:
-        """`ok` where a dead letter went, `gone` where there was none."""
+        """Deletes dead letters. Says `ok` where one went, `gone` where there was none."""
         ...
 
     async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
-        """All topics of these namespaces (None: of all)."""
+        """Returns all topics of these namespaces (None: of all)."""
         ...
 
     async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Of these namespaces (None: of all) only."""
+        """Looks for a message of these namespaces (None: of all)."""
         ...
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
-        """Done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not there to
-        be seen.
+        """Returns done or dead as soon as it is, else how far it is after `wait` s; None where it is not known, or not
+        there to be seen.
         """
         ...
 
     async def hear_worker(self, report: WorkerReport, *, stopped: bool = False) -> None:
-        """What a worker tells; `stopped`: it is to be forgotten. Shown within a second."""
+        """Takes what a worker tells; `stopped`: it is to be forgotten. It is shown within a second."""
         ...
 
     async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
-        """What each worker told last, and when (µs): of those with a topic in these namespaces (None: of all)."""
+        """Returns what each worker told last, and when (µs): of those with a topic in these namespaces
+        (None: of all).
+        """
         ...
 
     def readiness(self) -> list[Readiness]:
-        """Of every shard."""
+        """Tells how each shard is."""
         ...

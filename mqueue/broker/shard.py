@@ -1,5 +1,5 @@
-"""One shard as this broker sees it: its adapters, the epoch it works in, and its mode. Written by `membership.py`, read
-by everybody else.
+"""A Shard is one shard as this broker sees it: its adapters, the epoch it works in, and its mode.
+`recovery/membership.py` decides on epoch and mode, everybody else reads them.
 
 Modes: *hot*, Redis serves; *cold*, PostgreSQL serves; *apart*, Redis serves, but this broker cannot reach it: it only
 takes enqueues, which go through PostgreSQL.
@@ -28,7 +28,9 @@ HOT, COLD, APART = "hot", "cold", "apart"
 
 @dataclass(slots=True)
 class Shard:
-    """`epoch` 0: none, nothing can be served. `previous`: the sequence Redis applied last for this broker."""
+    """One shard as this broker sees it. `epoch` 0: none, nothing can be served. `previous`: the sequence Redis applied
+    last for this broker.
+    """
 
     number: int
     node: int
@@ -65,26 +67,28 @@ class Shard:
         return self.sequence
 
     def saw_clock(self, due_clock: int, clock: int, asked_at: float) -> None:
-        """`asked_at`: by the monotonic clock."""
+        """Takes the clocks that an answer told. `asked_at`: when it was asked, by the monotonic clock."""
         self.due_clock = max(self.due_clock, due_clock)
         self.clock_us, self.clock_at, self.asked_at = clock, self.clock.monotonic(), asked_at
 
     def saw_cold_clock(self, clock: int) -> None:
-        """As a transaction past Redis told it: a tick that was late says less than what is known here."""
+        """Takes the clock that a transaction past Redis told: a tick that was late says less than what is
+        known here.
+        """
         self.saw_clock(0, max(clock, self.now_us()), self.clock.monotonic())
 
     def now_us(self) -> int:
-        """The shard clock, as far as this broker can tell between two answers: at least."""
+        """Returns the shard clock, as far as this broker can tell between two answers: at least."""
         return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
 
     def stamp_us(self) -> int:
-        """The shard clock at most: the last answer may have been late. A delay counted from `now_us` would end early by
-        as much.
+        """Returns the shard clock at most: the last answer may have been late. A delay counted from `now_us` would end
+        early by as much.
         """
         return self.clock_us + int((self.clock.monotonic() - self.asked_at) * 1e6)
 
     def lost(self) -> None:
-        """The epoch is gone: stop serving, look at the shard row."""
+        """Stops serving, since the epoch is gone, and has the shard row looked at."""
         self.serving.clear()
         self.suspect.set()
 
@@ -102,8 +106,8 @@ class Shard:
         await asyncio.sleep(FLUSH_PAUSE_S)
 
     async def until_flushed(self, sequence: int, seconds: float) -> None:
-        """PostgreSQL has all of this broker's up to `sequence`. One task looks, the others wait for it. Raises
-        StoreLost past `seconds`.
+        """Waits until PostgreSQL has all of this broker's up to `sequence`. One task looks, the others wait for it.
+        Raises StoreLost past `seconds`.
         """
         deadline = self.clock.monotonic() + seconds
         while self.position < sequence:
@@ -124,7 +128,7 @@ class Shard:
         return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
 
     def keys_are_away(self) -> Unavailable:
-        """What an enqueue with an idempotency key, or a unique one, is told while this broker is apart."""
+        """Returns what an enqueue with an idempotency key, or a unique one, is told while this broker is apart."""
         return Unavailable(
             f"Redis of shard {self.number} cannot be reached from here, and it holds the idempotency and unique keys", retry_after=1
         )

@@ -1,5 +1,5 @@
-"""Which shard serves a topic: FNV-1a over namespace and topic, to one of 16,384 slots, and the stored slot map from
-there.
+"""A topic belongs to the shard of its slot: FNV-1a over namespace and topic gives one of 16,384 slots, and the stored
+slot map the shard.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""Tasks are ended for certain here."""
 
 import asyncio
 from collections.abc import Collection

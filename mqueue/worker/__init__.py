@@ -16,13 +16,14 @@ Which file to open:
 
     arguments/      a call as bytes, checked against the function's signature
     tasks/          what a user writes: apps, tasks, options, handles, retry policies, middleware, the running job
-    running/        one job: executor, handler, processes, batches, interrupts, and the outcome that is decided
-    polling/        what is asked of the broker: fetches, settles, lanes, pauses; is it within reach?
+    running/        one job: executor, handler, processes, batches, interrupts, and how it ends
+    polling/        what is asked of the broker, and when: fetches, settles, lanes, pauses; is it within reach?
     watching/       beside the polls: leases renewed, presence told, cancellations heard, a blocked loop noticed
     program/        `mqueue worker`: one process or a fleet, reload, the probe
-    runtime.py      the worker: message -> task -> job -> settle, and how it stops
+    runtime.py      the worker: puts its parts together; message -> job -> settle
+    intake.py       a message as a job, or why it is turned away
     sources.py      which topics a worker takes messages from
-    stopping.py     that a worker stops, and how fast
+    stopping.py     how a worker stops without losing a job, and how fast
     recycling.py    when a worker has run for long enough
     status.py       what a worker tells of itself, as pages
     channel.py      what a process and its parent say to each other

@@ -1,4 +1,4 @@
-"""How a worker and a process of its own talk: msgpack over a socket, the length before each message."""
+"""A worker and a process of its own talk by msgpack over a socket, the length before each message."""
 
 import os
 import select
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Run(Struct, frozen=True):
-    """To the process: run `qualname` of `module` for this message. `url`, `token`: where its app was told to
+    """It tells the process to run `qualname` of `module` for this message. `url`, `token`: where its app was told to
     enqueue.
     """
 
@@ -32,11 +32,11 @@ class Run(Struct, frozen=True):
 
 
 class Began(Struct, frozen=True, tag=True):
-    """From the process: all is imported, the handler begins."""
+    """The process tells that all is imported, and the handler begins."""
 
 
 class Ended(Struct, frozen=True, tag=True):
-    """From the process: the outcome, decided where the exception is."""
+    """The process tells the outcome, decided where the exception is."""
 
     kind: m.Kind
     error: str | None
@@ -45,12 +45,12 @@ class Ended(Struct, frozen=True, tag=True):
 
 
 def command(module: str, fd: int) -> list[str]:
-    """Of a process of our own, in which `main(fd, with_logs)` of `module` runs."""
+    """Gives the command of a process of our own, in which `main(fd, with_logs)` of `module` runs."""
     return [sys.executable, "-c", PROGRAM.format(module), str(fd), str(structlog.is_configured()), *sys.path]
 
 
 def opened(fd: int, with_logs: bool) -> "Channel":
-    """In that process: its end."""
+    """Opens the channel in that process: its end."""
     os.set_inheritable(fd, False)
     if with_logs:
         logs.configure()
@@ -58,6 +58,8 @@ def opened(fd: int, with_logs: bool) -> "Channel":
 
 
 class Channel:
+    """It is one end of the socket, and sends and receives whole messages."""
+
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
@@ -66,7 +68,7 @@ class Channel:
         self._sock.sendall(len(body).to_bytes(LENGTH) + body)
 
     def receive(self, kind: type[T]) -> T | None:
-        """None: the other side is gone."""
+        """Waits for the next message. None: the other side is gone."""
         head = self._read(LENGTH)
         body = self._read(int.from_bytes(head)) if head else b""
         return msgspec.msgpack.decode(body, type=kind) if body else None
@@ -77,11 +79,11 @@ class Channel:
     def wait_closed(self) -> None:
         """Blocks until the other side is gone."""
         poll = select.poll()
-        poll.register(self._sock.fileno(), 0)  # only that the other end is closed
+        poll.register(self._sock.fileno(), 0)  # no events: a poll always tells when the other end is closed
         poll.poll()
 
     def _read(self, size: int) -> bytes:
-        """So many bytes, or none."""
+        """Reads so many bytes, or none."""
         data = bytearray()
         while len(data) < size:
             try:

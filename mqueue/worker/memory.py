@@ -1,4 +1,4 @@
-"""How much memory a process holds, as Linux tells it."""
+"""Linux tells how much memory a process holds."""
 
 import os
 from pathlib import Path
@@ -8,5 +8,5 @@ MB = 1 << 20
 
 
 def held_by(statm: Path) -> int:
-    """Bytes that the process of this file holds. Raises OSError."""
+    """Reads how many bytes the process of this file holds. Raises OSError."""
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,9 +1,7 @@
-"""The worker: turns messages into jobs, and stops without losing any.
+"""The worker puts its parts together, and leads each message through them, from its arrival to its settle.
 
-Stopping: fetch no more; what has not begun goes back at once; what runs has `grace` seconds, then is cancelled (on the
-loop) or left (in a thread) and goes back; everything is settled; then the process ends. A second request to stop skips
-the grace. A worker that stops by itself, having run for long enough, has no grace: it waits for what runs until it is
-told.
+A message becomes a job (`intake.py`), runs (`running/`), ends in one way (`running/ending.py`) and is settled with the
+next poll (`polling/`). How all of it stops is told in `stopping.py`.
 """
 
 import asyncio
@@ -20,31 +18,29 @@ from mqueue.client import AsyncClient, Client
 from mqueue.client.endpoint import discover
 from mqueue.clock import Clock, SystemClock
 from mqueue.errors import MQueueError
-from mqueue.worker.arguments import codec
+from mqueue.worker.intake import read
 from mqueue.worker.polling.fetcher import Fetcher
 from mqueue.worker.polling.lane import Lane, lanes
 from mqueue.worker.polling.reach import Reach, fetchable
 from mqueue.worker.recycling import LOOK_S, Recycling
 from mqueue.worker.running import outcome
 from mqueue.worker.running.batch import Gatherer, job_of
+from mqueue.worker.running.ending import endings
 from mqueue.worker.running.executor import Executor
 from mqueue.worker.running.interrupts import Interrupts
 from mqueue.worker.running.outcome import Outcome
 from mqueue.worker.sources import WorkerError, batches, prepare, sources
 from mqueue.worker.status import Status
-from mqueue.worker.stopping import Stopping
+from mqueue.worker.stopping import Stopping, WindingDown
 from mqueue.worker.tasks import periodic
 from mqueue.worker.tasks.app import MQueue, default
-from mqueue.worker.tasks.job import Job
+from mqueue.worker.tasks.job import Interrupt, Job
 from mqueue.worker.watching import declarer
 from mqueue.worker.watching.cancellations import Cancellations
 from mqueue.worker.watching.heartbeat import Heartbeat
 from mqueue.worker.watching.presence import Presence, new_name
 from mqueue.worker.watching.watchdog import Watchdog
 
-CANCEL_S = 1.0  # for cancelled handlers to clean up
-SETTLE_S = 10.0  # for the last settles
-HURRY_S = 1.0  # for them, once it must be over
 RENEW_TIMEOUT_S = 5.0
 TELL_TIMEOUT_S = 5.0
 
@@ -52,7 +48,7 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Worker:
-    """Runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
+    """It runs the tasks of `app`: `await worker.run()`, ended by `worker.stop()`.
 
     `url`, `token`: its broker; None for the app's own. `namespace`: take messages from it, whatever the tasks say.
     `topics`: only from these, `exclude`: from these not; topics of its tasks. `concurrency`: jobs at a time. `grace`:
@@ -95,7 +91,6 @@ class Worker:
         self._gatherer = Gatherer(self._begin)
         self._schedules = periodic.of(list(app), namespace, set(self._sources))
         self._concurrency = concurrency
-        self._grace = grace
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._reach = Reach(self._clock)
@@ -104,33 +99,41 @@ class Worker:
         self._interrupts = Interrupts(self._jobs)
         self._past = 0  # jobs that ended
         self._stopping = Stopping()
-        self._idle = asyncio.Event()
+        self._winding_down = WindingDown(self._stopping, self._jobs, self._interrupts, self._released, grace)
         self._refusal: MQueueError | None = None
         self.started = False
         self.counts: Counter[str] = Counter()
-        self.cancelled = 0  # handlers that it told to end: threads that they waited for may go on
-        self.cut_off = 0  # those that still ran when it gave them up
 
     def stop(self) -> None:
-        """Stop gracefully; called again, at once. On the worker's loop."""
+        """Stops it gracefully; called again, at once. It is to be called on the worker's loop."""
         self._stopping.tell()
 
     def retire(self) -> None:
-        """Stop gracefully; called again, nothing more. On the worker's loop."""
+        """Stops it gracefully; called again, it means nothing more. It is to be called on the worker's loop."""
         self._stopping.retire()
 
     def hurry(self) -> None:
-        """Stop at once. On the worker's loop."""
+        """Stops it at once. It is to be called on the worker's loop."""
         self._stopping.retire()
         self._stopping.tell()
 
     @property
     def blocked(self) -> bool:
-        """Its loop does not turn, and hears nothing of `stop`. From any thread."""
+        """Is its loop blocked, so that it hears nothing of `stop`? It may be asked from any thread."""
         return self._watchdog is not None and self._watchdog.blocked
 
+    @property
+    def cancelled(self) -> int:
+        """Counts the handlers that it told to end: threads that they waited for may go on."""
+        return self._winding_down.cancelled
+
+    @property
+    def cut_off(self) -> int:
+        """Counts the handlers that still ran when it gave them up."""
+        return self._winding_down.cut_off
+
     def status(self) -> Status:
-        """May be called from any thread."""
+        """Tells how it is. May be called from any thread."""
         problem = self._reach.problem()
         if self._stopping.began.is_set():
             problem = "the worker stops"
@@ -139,13 +142,13 @@ class Worker:
         return Status(problem, dict(list(self.counts.items())), len(self._jobs), self._concurrency)
 
     async def run(self) -> int:
-        """Until stopped: 0, or 1 when the broker did not take the last settles.
+        """Runs until stopped. Returns 0, or 1 when the broker did not take the last settles.
 
         Raises WorkerError for a task whose annotations cannot be read, where it holds more than `max_memory_mb`
         already, and what the broker said if it refuses the token.
         """
         prepare(self._app)
-        if (reason := self._recycling.now()) is not None:  # another in its place would be no better
+        if (reason := self._recycling.now()) is not None:  # another worker in its place would be no better
             raise WorkerError(f"{reason}, before its first job")
         loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
@@ -173,7 +176,9 @@ class Worker:
                 complete=self._gatherer.begin,
             )
             namespaces = sorted({source.namespace for source in self._sources})
-            self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.unwanted, self._jitter)
+            self._cancellations = Cancellations(
+                client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.cancelled, self._jitter
+            )
             self._watchdog = watchdog = Watchdog(loop)
             declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
             self._heartbeat.start()
@@ -203,7 +208,7 @@ class Worker:
                 self._presence.stop()
                 renewer.close()
                 teller.close()
-                self._cancel()  # for a run() that is itself cancelled
+                self._winding_down.cancel()  # jobs still run where this run() is itself cancelled
         log.info("stopped", **self.counts, unsettled=unsettled)
         if self._refusal is not None:
             raise self._refusal
@@ -228,7 +233,9 @@ class Worker:
             self._start(job if job.task.batch is None else job_of([job]))
 
     def _gathered(self, lane: Lane, messages: Sequence[wire.Message]) -> int:
-        """They are for the lane's batch. How many more it wants; 0 where it has begun, or none of them could be run."""
+        """These came for the lane's batch. Returns how many more it wants; 0 where it has begun, or none of them could
+        be run.
+        """
         came = [self._received(message) for message in messages]
         jobs = [job for job in came if job is not None]
         room = self._gatherer.add(lane, jobs, lane.batch or 1)
@@ -237,24 +244,19 @@ class Worker:
         return room
 
     def _received(self, message: wire.Message) -> Job | None:
-        """Its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
+        """Gives its job, whose lease is renewed from now on; None where it was turned away, or handed back."""
         if self._stopping.began.is_set():
             self._fetcher.finish(outcome.RELEASED.settle(message), None, slots=0)
             return None
-        try:
-            job = self._job(message)
-        except Exception as error:  # a misfit, or anything that a task's own types do: the batch goes on
-            self._turn_away(message, outcome.decide(error))
+        job = read(message, self._app, self._batches)
+        if isinstance(job, Outcome):
+            self._turn_away(message, job)
             return None
-        if job is not None:
-            self._heartbeat.hold(job)
+        self._heartbeat.hold(job)
         return job
 
     def _start(self, job: Job) -> None:
-        for each in job.members:
-            each.unwanted = self._cancellations.has(each.message.id)
-        if job.batch:
-            job.unwanted = all(each.unwanted for each in job.members)
+        self._interrupts.begin(job, self._cancellations.has)
         self._jobs.add(job)
         if (limit := job.task.max_run_time) is not None:
             for each in job.members:
@@ -263,25 +265,15 @@ class Worker:
         self._executor.start(job)
 
     def _begin(self, jobs: Sequence[Job]) -> None:
-        """A batch, without what was lost as it was gathered, or may have been: while the worker was away."""
+        """A batch begins, without what was lost as it was gathered, or may have been: while the worker was away."""
         away_s = self._fetcher.away_s(jobs[0].came)
-        kept = [job for job in jobs if not job.lost and away_s <= job.lease / 3]
+        kept = [job for job in jobs if Interrupt.LOST not in job.interrupts and away_s <= job.lease / 3]
         if not kept:
             return self._released(job_of(jobs))
         for job in {*jobs} - {*kept}:
-            self._finish(job, outcome.RELEASED, slots=0)
+            [result] = endings(job, [outcome.RELEASED], self._jitter)
+            self._finish(job, result, slots=0)
         return self._start(job_of(kept))
-
-    def _job(self, message: wire.Message) -> Job | None:
-        """None: this worker does not know the task, and has said so. Raises Misfit."""
-        call = codec.decode(message.payload)
-        task = self._app.get(call.task)
-        batched = self._batches.get(m.TopicName(message.namespace, message.topic)) if self._batches else None
-        if task is None or (batched is not None and batched is not task):
-            self._turn_away(message, outcome.unknown(call.task) if task is None else outcome.misplaced(call.task, message.topic))
-            return None
-        args, kwargs = task.shape.fit(call.args, call.kwargs)
-        return Job(message, task, args, kwargs, message.lease)
 
     def _turn_away(self, message: wire.Message, verdict: Outcome) -> None:
         log.warning("message turned away", id=message.id, topic=message.topic, attempt=message.attempt, error=verdict.error)
@@ -291,11 +283,13 @@ class Worker:
     def _released(self, job: Job) -> None:
         self._ended(job, [outcome.RELEASED] * len(job.members))
 
-    def _ended(self, job: Job, outcomes: Sequence[Outcome]) -> None:
+    def _ended(self, job: Job, ran: Sequence[Outcome]) -> None:
+        """Its handler has ended, or was given up. `ran`: what that alone makes of each of its members."""
+        job.ended = True
         self._jobs.discard(job)
         if not self._jobs:
-            self._idle.set()
-        results = [_as_it_counts(each, of_each) for each, of_each in zip(job.members, outcomes, strict=True)]
+            self._stopping.idle.set()
+        results = endings(job, ran, self._jitter)
         self._past += len(results)
         self._recycle(self._recycling.after(self._past))
         self._log_failure(job, results)
@@ -304,14 +298,14 @@ class Worker:
             self._finish(each, of_each, slots)
             slots = 0
 
-    def _finish(self, job: Job, result: Outcome, slots: int) -> None:
+    def _finish(self, job: Job, result: Outcome | None, slots: int) -> None:
         job.ended = True
-        self.counts["lost" if job.lost else result.kind] += 1
-        self._fetcher.finish(None if job.lost else result.settle(job.message), job, slots)
+        self.counts["lost" if result is None else result.kind] += 1
+        self._fetcher.finish(None if result is None else result.settle(job.message), job, slots)
 
-    def _log_failure(self, job: Job, results: Sequence[Outcome]) -> None:
-        failed = [each.error for each in results if each.error is not None]
-        if failed and not job.lost:
+    def _log_failure(self, job: Job, results: Sequence[Outcome | None]) -> None:
+        failed = [each.error for each in results if each is not None and each.error is not None]
+        if failed:
             of = {"items": len(results), "failed": len(failed)} if job.batch else {"attempt": job.message.attempt}
             log.warning("job failed", task=job.task.name, id=job.message.id, **of, error=failed[0].partition("\n\n")[0])
 
@@ -338,67 +332,20 @@ class Worker:
             self._recycle(self._recycling.now())
 
     async def _wind_down(self) -> int:
-        """How many settles could not be told."""
+        """Ends all that the worker still has. Returns how many settles could not be told."""
         self._fetcher.close()
         for jobs in self._gatherer.give_up():
             self._released(job_of(jobs))
         self._presence.stopping()
-        await self._quiet(None, self._stopping.told)
-        if self._jobs:
-            await self._quiet(self._grace, self._stopping.hurry)
-            self._cancel()
-            await self._quiet(CANCEL_S)
-        for job in list(self._jobs):
-            self._give_up(job)
-        return await self._settle_all()
-
-    async def _settle_all(self) -> int:
-        draining = asyncio.create_task(self._fetcher.drain(SETTLE_S))
-        hurry = asyncio.create_task(self._stopping.hurry.wait())
-        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
-            self._fetcher.hurry(HURRY_S)
-        return await draining
-
-    def _cancel(self) -> None:
-        """Handlers on the loop get a CancelledError; a thread cannot be stopped."""
-        for job in list(self._jobs):
-            for each in (job, *(job.batch or ())):
-                each.stopping = True
-            if (cancel := job.cancel) is not None:
-                self.cancelled += 1
-                cancel()
-            else:
-                self._give_up(job)
-
-    async def _quiet(self, patience: float | None, *interrupts: asyncio.Event) -> None:
-        """Until no job runs, or an event is there, for `patience` seconds at most (None: as long as it takes)."""
-        if not self._jobs:
-            return
-        self._idle.clear()
-        waits = {asyncio.ensure_future(event.wait()) for event in (self._idle, *interrupts)}
-        await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-
-    def _give_up(self, job: Job) -> None:
-        job.ended = True
-        self.cut_off += 1
-        self._released(job)
+        return await self._winding_down.run(self._fetcher)
 
     def _log_start(self, url: str) -> None:
         names = sorted(task.name for task in self._app)
         log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
 
 
-def _as_it_counts(job: Job, result: Outcome) -> Outcome:
-    """A job that somebody has cancelled is not tried again."""
-    return outcome.CANCELLED if job.unwanted and result.kind != "ack" else result
-
-
 def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], job: Job) -> None:
     try:
         loop.call_soon_threadsafe(tell, job)
     except RuntimeError:
-        pass  # the loop is closed, the worker gone
+        pass  # the loop is closed, so the worker is gone

@@ -1,4 +1,4 @@
-"""What a worker takes messages from: the topics of its tasks. Checked before it begins."""
+"""A worker takes messages from the topics of its tasks. They are checked before it begins."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ class WorkerError(MQueueError):
 
 
 def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: Sequence[str] = ()) -> list[m.TopicName]:
-    """Where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
+    """Chooses where to fetch: of the tasks' topics, those asked for. Raises WorkerError where that is nothing."""
     known = app.topics(namespace)
     if not known:
         raise WorkerError("no tasks found: is there a function with @task in the modules named?")
@@ -32,8 +32,8 @@ def sources(app: MQueue, namespace: str | None, topics: Sequence[str], exclude: 
 
 
 def batches(app: MQueue, namespace: str | None, topics: Sequence[m.TopicName]) -> dict[m.TopicName, Task[..., Any]]:
-    """The tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch could
-    be asked for there.
+    """Finds the tasks that take batches, by their topics. Raises WorkerError where another task has the same: no batch
+    could be asked for there.
     """
     users: dict[m.TopicName, list[Task[..., Any]]] = {}
     for task in app:

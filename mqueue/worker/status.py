@@ -1,4 +1,4 @@
-"""What a worker tells of itself, and the pages that its probe shows of one or several."""
+"""A worker tells of itself, and its probe shows pages about one or several."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from msgspec import Struct
 
 
 class Status(Struct, frozen=True, tag=True):
-    """`problem`: why it cannot claim work, None where it can. `counts`: jobs so far by outcome. `running`: jobs now, of
-    `slots`.
+    """It tells how a worker is. `problem`: why it cannot claim work, None where it can. `counts`: jobs so far by
+    outcome. `running`: jobs now, of `slots`.
     """
 
     problem: str | None
@@ -21,11 +21,12 @@ Page = tuple[int, str]  # HTTP status, text
 
 
 def live() -> Page:
+    """The process answers, so it lives."""
     return 200, "live\n"
 
 
 def ready(workers: Sequence[Status]) -> Page:
-    """Only where all of them are."""
+    """They are ready only where all of them are."""
     problems = [each.problem for each in workers if each.problem is not None]
     if not problems and workers:
         return 200, "ready\n"
@@ -34,7 +35,7 @@ def ready(workers: Sequence[Status]) -> Page:
 
 
 def metrics(workers: Sequence[Status], ended: Mapping[str, int]) -> Page:
-    """In the text format of Prometheus. `ended`: jobs by outcome of processes that are gone."""
+    """Shows their numbers in the text format of Prometheus. `ended`: jobs by outcome of processes that are gone."""
     jobs = Counter(ended)
     for each in workers:
         jobs.update(each.counts)

@@ -1,4 +1,4 @@
-"""Errors as texts that PostgreSQL takes, of a bounded length."""
+"""Errors become texts that PostgreSQL takes, of a bounded length."""
 
 import traceback
 from collections.abc import Callable
@@ -12,13 +12,13 @@ CUT = "…\n"
 
 
 def summary(error: BaseException) -> str:
-    """Type and message, one line or more, at most SUMMARY_MAX bytes."""
+    """Gives type and message, one line or more, at most SUMMARY_MAX bytes."""
     return cut(_format(lambda: traceback.format_exception_only(error), error).strip())
 
 
 def describe(error: BaseException) -> str:
-    """Type and message, then the traceback: at most ERROR_MAX bytes, of a longer traceback its end, where the mistake
-    is.
+    """Gives type and message, then the traceback: at most ERROR_MAX bytes. Of a longer traceback it keeps the end,
+    where the mistake is.
     """
     head = summary(error)
     if isinstance(error, ProcessEnded):  # its traceback is the worker's own
@@ -28,7 +28,7 @@ def describe(error: BaseException) -> str:
 
 
 def bounded(trace: str, room: int = m.ERROR_MAX) -> str:
-    """At most `room` bytes of it: the end."""
+    """Keeps at most `room` bytes of it: the end."""
     encoded = _encode(trace)
     if len(encoded) > room:
         encoded = CUT.encode() + encoded[-(room - len(CUT.encode())) :]
@@ -36,7 +36,7 @@ def bounded(trace: str, room: int = m.ERROR_MAX) -> str:
 
 
 def _format(lines: Callable[[], list[str]], error: BaseException) -> str:
-    """Some errors break as they are formatted: their type must do."""
+    """Joins the lines. Some errors break as they are formatted: their type must do."""
     try:
         return "".join(lines())
     except Exception:
@@ -44,14 +44,15 @@ def _format(lines: Callable[[], list[str]], error: BaseException) -> str:
 
 
 def cut(text: str) -> str:
+    """Keeps at most SUMMARY_MAX bytes of it: the beginning."""
     return _encode(text)[:SUMMARY_MAX].decode(errors="ignore")
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:
-    """Without the runtime's frame."""
+    """Leaves out the runtime's frame."""
     return trace.tb_next if trace is not None and trace.tb_next is not None else trace
 
 
 def _encode(text: str) -> bytes:
-    """UTF-8 that PostgreSQL takes: lone surrogates and NUL spelled out."""
+    """Encodes as UTF-8 that PostgreSQL takes: lone surrogates and NUL are spelled out."""
     return text.encode(errors="backslashreplace").replace(b"\0", rb"\x00")

@@ -27,10 +27,11 @@ from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.format.record import LAST, Record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import Shard
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.session import LeaderSession
+from mqueue.broker.store.leader.store import LeaderStore
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.replay import replay
-from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.store.shard import ShardRow, ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
@@ -91,6 +92,12 @@ class Broker:
             self.log.append(LogRecord(sequence, self.shard.epoch, log_record.OUTCOME, entries.pack_settled(changed)))
 
 
+def _begins(row: ShardRow) -> tuple[int, int]:
+    """The shard clock of the next epoch, at least and at most."""
+    clock = row.clock_us or START_US
+    return clock, clock
+
+
 class World:
     """`fresh()` begins an example: empty stores, a new epoch."""
 
@@ -113,7 +120,8 @@ class World:
     async def _open(self) -> None:
         await self.store.open()
         self.connection = await self.store.connect()
-        self.leader = LeaderStore(self.store, self.connection)
+        self.session = LeaderSession(self.store, self.connection)
+        self.leader = LeaderStore(self.session)
         await self.store.create(NUMBER + 1)
         await self.connection.execute("DELETE FROM broker")
         for node in NODES:
@@ -166,7 +174,7 @@ class World:
         await self._next_epoch(order)
 
     async def _next_epoch(self, order: Sequence[int] = NODES) -> None:
-        """What `Leader._reopen` does, and every broker's `Membership`."""
+        """What `Epochs.reopen` does, but that no lease goes on; and every broker's `Membership`."""
         epoch = await self.leader.raise_epoch(self.term, 0)
         row = await self.store.row()
         for node in order:
@@ -175,14 +183,9 @@ class World:
             told = tail.fold(entry for entry in broker.log if entry.sequence > position)
             await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
             await self.store.bury_orphans(node, broker.started)
-        row = await self.store.row()
-        async with self.leader.fenced(epoch, self.term, moves=True):
-            await self.leader.cancel_requested(row.clock_us)
-        positions = {b.node: b.position for b in await self.store.brokers()}
         await self.cache.clear(self.term)
-        clock = row.clock_us or START_US
-        await self.cache.open_epoch(epoch, self.term, (clock, clock), LIMITS, positions)
-        await self.leader.open_shard(epoch, self.term, "hot", "test", 1)
+        async with self.leader.opening_hot(epoch, self.term, "test", _begins) as opening:
+            await self.cache.open_epoch(epoch, self.term, opening.clock, LIMITS, await opening.positions())
         for node, broker in self.brokers.items():
             shard = broker.shard
             applied, _, _ = await self.cache.join(epoch, node, None)
@@ -241,7 +244,7 @@ class World:
         yield "read"
         batch, versions, key_hashes = gather(pages)
         batch.clock = lead.shard.clock_us
-        await lead.store.flush(lead.epoch, lead.term, batch)
+        await lead.store.flushes.write(lead.epoch, lead.term, batch)
         yield "committed"
         if lost:
             return
@@ -258,7 +261,7 @@ class World:
         yield "begun"
         limit = max(1, min(page, begun.hard - begun.ready))
         t_id = int.from_bytes(begun.t_id)
-        rows, left_out = await lead.store.refill_page(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+        rows, left_out = await lead.store.pages.refill(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
         yield "selected"
         await self.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
 
@@ -268,7 +271,7 @@ class World:
         if due - clock > HORIZON_US // 2 or room <= 0:
             return
         yield "begun"
-        rows, reached = await lead.store.time_page(due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
+        rows, reached = await lead.store.pages.due(due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
         yield "selected"
         await self.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
 

@@ -17,6 +17,7 @@ from mqueue.broker.engine.views import Views
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.store.cold import ColdStore, failed
+from mqueue.broker.store.leader.store import Opening
 from mqueue.errors import Unavailable
 from mqueue.message import TopicName
 
@@ -245,8 +246,8 @@ def test_a_lease_that_outlives_its_epoch_is_still_its_last(world: World) -> None
     assert cancel(world, id) == "cancelling"
     flush(world)
     epoch, number = int.from_bytes(r.receipt[:4]), int.from_bytes(r.receipt[4:])
-    world.run(world.leader.mirror_leases([(id, epoch, number, r.until)]))
-    rows = world.run(world.leader.live_leases(0, 10, 0))
+    world.run(world.leader.mirror_leases(world.lead.epoch, world.term, [(id, epoch, number, r.until)]))
+    rows = world.run(Opening(world.session, (0, 0)).live_leases(0, 10))
     assert [record.unpack(data).flags for _, data, _ in rows] == [record.IN_PG | record.CANCELLING]
 
 
@@ -315,8 +316,8 @@ def test_requests_are_pruned_once_their_messages_are_gone(world: World) -> None:
     flush(world)
     for each in (id, 5):
         world.run(world.store.request_cancel(each, "t"))
-    assert world.run(world.leader.prune_cancel_requests(60.0, 10)) == 0
-    assert world.run(world.leader.prune_cancel_requests(-1.0, 10)) == 1
+    assert world.run(world.leader.prunes.cancel_requests(60.0, 10)) == 0
+    assert world.run(world.leader.prunes.cancel_requests(-1.0, 10)) == 1
     assert [id for _, id in world.run(world.store.cancel_requests(0, ["t"], 10))] == [id]
 
 
@@ -326,7 +327,7 @@ def test_requests_are_pruned_once_their_messages_are_gone(world: World) -> None:
 def go_cold(world: World) -> None:
     flush(world)
     lead = world.lead
-    world.run(lead.store.open_shard(lead.epoch, lead.term, "cold", "", 1))
+    world.run(lead.store.open_cold(lead.epoch, lead.term, 1, 0))
 
 
 def test_past_redis_what_waits_goes_and_what_runs_ends_with_its_lease(world: World) -> None:
@@ -344,8 +345,7 @@ def test_past_redis_what_waits_goes_and_what_runs_ends_with_its_lease(world: Wor
         return [failed(m, clocks.now, "no") for m in there.values()]
 
     async def expire() -> None:
-        async with lead.store.fenced(lead.epoch, lead.term):
-            await cold.keep(lead.store, now + 20 * SECOND, 0)
+        await lead.store.cold.turn(lead.epoch, lead.term, lambda: now + 20 * SECOND, lambda: 0)
 
     world.run(cold.settle(lead.epoch, now, ids[:2], nack))
     assert set(world.run(world.rows())) == {ids[0], ids[2], ids[3]}

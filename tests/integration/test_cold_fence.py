@@ -21,7 +21,7 @@ SOON_S = 2.0
 def cold(world: World) -> ColdStore:
     world.run(world.fresh())
     lead = world.lead
-    world.run(world.lead.store.open_shard(lead.epoch, lead.term, "cold", "", 1))
+    world.run(world.lead.store.open_cold(lead.epoch, lead.term, 1, 0))
     return ColdStore(world.store)
 
 
@@ -46,8 +46,8 @@ def test_the_clock_goes_on_while_others_hold_the_epoch(world: World, cold: ColdS
     async def told() -> tuple[int, int]:
         lead = world.lead
         async with holding(world):
-            async with asyncio.timeout(SOON_S), world.lead.store.fenced(lead.epoch, lead.term):
-                clock, _ = await cold.keep(lead.store, 77 * SECOND, 0)
+            async with asyncio.timeout(SOON_S):
+                clock, _, _ = await lead.store.cold.turn(lead.epoch, lead.term, lambda: 77 * SECOND, lambda: 0)
             async with holding(world) as [(ticked, _)]:
                 return clock, ticked
 

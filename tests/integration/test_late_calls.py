@@ -11,7 +11,7 @@ from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import Behind, CacheLost, Deposed
 from mqueue.broker.shard import Shard
-from mqueue.broker.store.leader import LEADER_LOCK
+from mqueue.broker.store.leader.store import LEADER_LOCK
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
@@ -51,7 +51,7 @@ def test_a_late_end_of_a_refill_is_of_a_term_that_is_over(world: World) -> None:
         await world.work([])
         begun = await world.cache.refill_begin(lead.epoch, lead.term, TOPIC)
         page = (TOPIC, begun.frontier, begun.clock, begun.t_due, int.from_bytes(begun.t_id), 100, BODY_MAX)
-        rows, left_out = await lead.store.refill_page(*page)
+        rows, left_out = await lead.store.pages.refill(*page)
         old = lead.term
         world.term = lead.term = await lead.store.raise_term(0, 1)
         await world.cache.lead(lead.term, LIMITS)

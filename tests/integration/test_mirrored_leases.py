@@ -10,6 +10,7 @@ from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.format import record
 from mqueue.broker.store.cold import ColdStore
+from mqueue.broker.store.leader.store import Opening
 
 TOPIC = "n/a"
 
@@ -55,7 +56,7 @@ def test_leases_without_a_message_hide_no_others(world: World) -> None:
         of_nothing = "INSERT INTO lease SELECT n, 1, 1, %s FROM generate_series(1, 100) n"
         await world.connection.execute(of_nothing, (clock + 60 * SECOND,))
         await world.connection.execute("INSERT INTO lease VALUES (%s, 1, 1, %s)", (r.id, clock + 60 * SECOND))
-        return r.id, [id for id, _, _ in await world.leader.live_leases(0, 100, clock)]
+        return r.id, [id for id, _, _ in await Opening(world.session, (clock, clock)).live_leases(0, 100)]
 
     id, found = world.run(loaded())
     assert found == [id]
@@ -99,7 +100,7 @@ def test_a_lease_that_ran_out_between_cold_and_hot_goes(world: World) -> None:
         await settle(world, r, "nack", bytes(8))
         await world.work([TOPIC])
         epoch = await world.leader.raise_epoch(world.term, 0)
-        await world.leader.open_shard(epoch, world.term, "cold", "", 1)
+        await world.leader.open_cold(epoch, world.term, 1, 0)
         clock = (await world.store.row()).clock_us
         got, _ = await ColdStore(world.store).fetch(epoch, clock, "n", ["a"], 1, 1, 1 << 20)
         assert len(got) == 1

@@ -7,6 +7,7 @@ else comes between their stages. MQUEUE_MACHINE_EXAMPLES sets how many examples 
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from stores import NODES, SECOND, Stages, World, hashed, keyed, message
+from watching import Watch
 
 from mqueue.broker.cache.calls import Applied, SettleArgs
 from mqueue.broker.faults import Deposed, EpochEnded
@@ -72,6 +74,7 @@ class Request:
 
 class OrderMachine(RuleBasedStateMachine):
     world: World
+    watch: Watch
 
     @initialize()
     def begin(self) -> None:
@@ -83,10 +86,15 @@ class OrderMachine(RuleBasedStateMachine):
         self.looked: tuple[int, str, bytes] | None = None  # by somebody who is about to cancel
         self.lapsed_as_cancelled: set[int] = set()
         self.copies: dict[int, set[int]] = {}  # of messages: refused, and that perhaps not noted
-        self.do(self.world.fresh())
+        self.world.run(self.world.fresh())
+        self.world.run(self.watch.begin())
 
     def do(self, what: Any) -> Any:
-        return self.world.run(what)
+        """Each step of a rule; then every change of a message's state must be one that its scripts may make."""
+        try:
+            return self.world.run(what)
+        finally:
+            self.world.run(self.watch.look())
 
     def among(self, state: str) -> list[Message]:
         return [m for m in self.messages.values() if m.state == state]
@@ -458,10 +466,17 @@ class OrderMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(world: World) -> OrderMachine:
+def watch(world: World) -> Iterator[Watch]:
+    watch = Watch(world)
+    with watch.hearing():
+        yield watch
+
+
+@pytest.fixture
+def machine(world: World, watch: Watch) -> OrderMachine:
     """One whose rules a test calls itself."""
     machine = OrderMachine()
-    machine.world = world
+    machine.world, machine.watch = world, watch
     machine.begin()
     return machine
 
@@ -556,11 +571,11 @@ def test_a_repeated_request_whose_refusal_was_not_noted_counts_once(machine: Ord
 
 
 @pytest.mark.slow
-def test_order_holds_under_any_interleaving(world: World) -> None:
+def test_order_holds_under_any_interleaving(world: World, watch: Watch) -> None:
     class Machine(OrderMachine):
         pass
 
-    Machine.world = world
+    Machine.world, Machine.watch = world, watch
     profile = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
@@ -570,3 +585,4 @@ def test_order_holds_under_any_interleaving(world: World) -> None:
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Machine, settings=profile)
+    print({f"{was.name} {now.name}": count for (was, now), count in sorted(watch.seen.items())})

@@ -30,7 +30,7 @@ def test_a_table_that_is_locked_holds_up_a_flush_and_loses_nothing(world: World)
             await broker.batch([e for e, _ in made[n : n + 10]], [], logged=True, repeated=False)
         await world.tick()
         lead = world.lead
-        await lead.store.connection.execute("SET lock_timeout = 50")
+        await world.connection.execute("SET lock_timeout = 50")
         other = await world.store.connect()
         async with other.transaction():
             await other.execute("LOCK TABLE message IN EXCLUSIVE MODE")
@@ -38,7 +38,7 @@ def test_a_table_that_is_locked_holds_up_a_flush_and_loses_nothing(world: World)
                 with pytest.raises(StoreLost):
                     await flusher.flush(lead, everything=True)
         await other.close()
-        await lead.store.connection.execute("SET lock_timeout = 5000")
+        await world.connection.execute("SET lock_timeout = 5000")
         slow = flusher._pace.ids
         pages = []
         while (flushed := await flusher.flush(lead, everything=True)).pages:

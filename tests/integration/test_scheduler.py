@@ -18,9 +18,11 @@ from mqueue.broker.daemons.scheduler import SCHEDULES_MAX, Scheduler
 from mqueue.broker.faults import Deposed, StoreLost
 from mqueue.broker.format import record
 from mqueue.broker.shard import Shard
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.session import LeaderSession
+from mqueue.broker.store.leader.store import LeaderStore
+from mqueue.broker.store.leader.ticks import Ticked
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.schedules import ScheduleStore, Ticked
+from mqueue.broker.store.schedules import ScheduleStore
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
 from mqueue.message import BATCH_MAX
@@ -46,7 +48,7 @@ class Floor:
         self.id_floor_ms = until_ms
 
 
-class LostAnswer(LeaderStore):
+class LostAnswer(LeaderSession):
     """The answer to its next COMMIT gets lost, where it is told so."""
 
     loses = False
@@ -73,7 +75,8 @@ class Leaders:
         """The term is raised; the last leader does not know yet."""
         world, n = self.world, len(self.leads)
         node = NODES[n % 2]
-        store = LostAnswer(world.store, world.connection)
+        self.session = LostAnswer(world.store, world.connection)
+        store = LeaderStore(self.session)
         world.term = await store.raise_term(0, node)
         shard = Shard(NUMBER, node, world.cache, world.store, world.brokers[node].shard.log, self.clock, world.metrics, start=0)
         shard.saw_clock(0, world.lead.shard.now_us(), self.clock.monotonic())
@@ -143,7 +146,7 @@ def test_ten_thousand_ticks_come_once_each(world: World, leaders: Leaders, annou
             if fault in POINTS:
                 failpoints.load(f"{fault}=error@1")
             elif fault == "lost":
-                lead.store.loses = True  # type: ignore[attr-defined]
+                leaders.session.loses = True
             elif fault == "deposed":
                 await leaders.elect()
             elif fault == "stale" and len(leaders.leads) > 1:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from mqueue.broker.commit.committer import Committer
 from mqueue.broker.daemons import epoch
 from mqueue.broker.store import replay, write
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.store import LeaderStore
 from mqueue.broker.store.queries import sql
 from mqueue.broker.wal.identity import Identity
 from mqueue.broker.wal.log import ShardLog
@@ -91,7 +91,7 @@ MUTATIONS = (
     Mutation(
         "segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))
     ),
-    Mutation("a new epoch runs what was to be cancelled", ("redis_forgets",), _replace(LeaderStore, "cancel_requested", _nothing)),
+    Mutation("a new epoch runs what was to be cancelled", ("redis_forgets",), _replace(LeaderStore, "_cancel_requested", _nothing)),
     Mutation("a flush does not move the positions", ("redis_forgets",), _replace(write, "move_positions", _nothing)),
 )
 

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from moves import lines, moves, moves_of
 
 from mqueue.broker import failpoints
-from mqueue.lifecycle import TRANSITIONS, State
+from mqueue.lifecycle import GONE, TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mqueue"
@@ -35,7 +36,7 @@ def test_no_parameter_stands_in_quotes(path: Path) -> None:
 def test_every_script_is_used_and_has_a_contract(path: Path) -> None:
     head = path.read_text().splitlines()
     assert head[0].startswith(f"-- {path.stem}: ")
-    for word in ("-- uses:", "-- keys ", "-- args ", "-- returns "):
+    for word in ("-- uses:", "-- moves: ", "-- keys ", "-- args ", "-- returns "):
         assert any(line.startswith(word) for line in head), f"{path.name} has no line {word}"
     assert users(rf'_run\("{path.stem}"'), f"{path.name} is dead"
 
@@ -44,8 +45,15 @@ def test_each_library_stays_in_its_place() -> None:
     """The torture breaks the stores from outside."""
     allowed = ("mqueue/broker/cache/", "mqueue/torture/stage.py")
     assert all(name.startswith(allowed) for name in users(r"(?m)^(?:import|from) redis"))
-    allowed = ("mqueue/broker/store/", "mqueue/broker/embedded/", "mqueue/broker/app.py", "mqueue/broker/daemons/le")
+    allowed = ("mqueue/broker/store/", "mqueue/broker/embedded/")
     assert all(name.startswith(allowed) for name in users(r"(?m)^(?:import|from) psycopg"))
+
+
+def test_daemons_compose_no_statements() -> None:
+    """A daemon decides and calls; what stands in one transaction is one method of a store."""
+    modules = r"\bpsycopg\b|\bstore\.(?:write|queries|leader\.session)\b"
+    calls = r"\.connection\b|\b_session\b|\.execute\(|\bsql\(|\bfenced\(|\.ask\("
+    assert not {name for name in users(f"{modules}|{calls}") if name.startswith("mqueue/broker/daemons/")}
 
 
 def test_time_is_read_in_one_place() -> None:
@@ -72,7 +80,35 @@ def test_the_scripts_know_every_state() -> None:
     text = "".join(path.read_text() for path in (PACKAGE / "broker/cache/lua").rglob("*.lua"))
     for state in State:
         assert f"'{state.value.decode()}'" in text, state
-    assert {state for state, _ in TRANSITIONS} <= set(State)
+
+
+CHANGES_A_STATE = re.compile(
+    r"\b(?:with_state|place|place_or_delay|delay|spill|promote|end_leases|finish|fail|bury|take_away|wait_again|drop)\(|'l' \.\.|'UNLINK'"
+)
+WRITES_A_MESSAGE = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM|COPY) (?:message|lease|dead_letter)\b")
+
+
+def test_the_moves_of_all_scripts_and_statements_are_the_table() -> None:
+    performed: dict[tuple[State, str], set[State]] = {}
+    for name, found in moves_of().items():
+        for origin, event, targets in found:
+            assert targets <= TRANSITIONS.get((origin, event), frozenset()), f"{name}: {origin.name} -{event}-> is not in the table"
+            performed.setdefault((origin, event), set()).update(targets)
+    assert performed == TRANSITIONS
+
+
+def test_who_changes_a_state_names_its_moves() -> None:
+    for path in LUA:
+        text = path.read_text()
+        assert not CHANGES_A_STATE.search(text) or moves(text), f"{path.name} changes states, and says nothing moves"
+    for path in SQL:
+        text = path.read_text()
+        assert bool(WRITES_A_MESSAGE.search(text)) == bool(lines(text)), f"{path.name} has to say which moves it performs, or nothing"
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    assert set().union(*TRANSITIONS.values()) == set(State)
+    assert {state for state, _ in TRANSITIONS} == set(State) - GONE
 
 
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))

@@ -12,10 +12,11 @@ from fake_broker import FakeBroker
 from working import until, working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
-from mqueue.worker import runtime
 from mqueue.worker.running.batch import BadVerdicts, verdicts
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from mqueue.worker.stopping import SETTLE_S
+from mqueue.worker.tasks.job import Interrupt
 
 FAR_S = 50.0  # a batch_wait that no test waits for
 
@@ -37,7 +38,7 @@ async def test_full_batches_run_at_once_in_order_of_priority(app: MQueue, broker
         await until(lambda: not broker.live())
         assert [[order.number for order in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
         assert worker.counts == {"ack": 8}
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -148,7 +149,7 @@ async def test_an_item_that_does_not_fit_is_buried_alone(app: MQueue, broker: Fa
         await until(lambda: any("batches of another task" in (s.error or "") for s in broker.settled))
         broker.enqueue([take.message(n) for n in range(3)])
         await until(lambda: sum(map(len, batches)) == 3)
-        await until(lambda: worker._fetcher._running == 0)  # every slot is back
+        await until(lambda: worker._fetcher.slots.running == 0)  # every slot is back
     assert len(broker.dead()) == len(bad) and sorted(n for batch in batches for n in batch) == [0, 1, 2]
 
 
@@ -165,7 +166,7 @@ async def test_a_batch_task_elsewhere_gets_a_batch_of_one(app: MQueue, broker: F
     broker.enqueue([item])
     async with working(app, broker) as worker:
         await until(lambda: not broker.live())
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
     assert batches == [[5]]
 
 
@@ -195,7 +196,7 @@ async def test_a_batch_takes_one_slot(app: MQueue, broker: FakeBroker) -> None:
         broker.enqueue([other.options(priority=-1).message()])
         gate.set()
         await until(lambda: not broker.live())
-        await until(lambda: worker._fetcher._running == 0)
+        await until(lambda: worker._fetcher.slots.running == 0)
     assert worker.counts["ack"] == 101 and max(poll.limit for poll in broker.polls if poll.topics == ["t"]) == 10
 
 
@@ -235,7 +236,7 @@ async def test_a_stop_waits_no_longer_than_for_the_poll_that_gathers(app: MQueue
     for message in broker.live():
         message.cancelling = True  # else they would come back by that poll
     worker.stop()
-    async with asyncio.timeout(runtime.SETTLE_S * 0.7):
+    async with asyncio.timeout(SETTLE_S * 0.7):
         assert await run == 0
     assert worker.counts == {"release": 2}
 
@@ -266,7 +267,7 @@ async def test_of_a_batch_only_what_is_lost_is_not_settled(app: MQueue, broker: 
     async with working(app, broker) as worker:
         await began.wait()
         broker.steal(one)
-        await until(lambda: any(each.lost for job in worker._jobs for each in job.batch or ()))
+        await until(lambda: any(Interrupt.LOST in each.interrupts for job in worker._jobs for each in job.batch or ()))
         gate.set()
         await until(lambda: worker.counts["lost"] == 1)
     assert seen == [True, False] and [s.id for s in broker.settled] == [two]
@@ -285,12 +286,12 @@ async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, 
         await until(lambda: broker.messages[stolen].leased)
         broker.steal(stolen)
         if not all_of_it:
-            await until(lambda: any(job.lost for gathered in worker._gatherer._open.values() for job in gathered))
+            await until(lambda: any(Interrupt.LOST in job.interrupts for gathered in worker._gatherer._open.values() for job in gathered))
             broker.enqueue([take.message(1)])
         await until(lambda: worker.counts["lost"] == 1)
         if all_of_it:
             broker.enqueue([take.message(1)])  # the slot is free
-        await until(lambda: batches == [[1]] and worker._fetcher._running == 0)
+        await until(lambda: batches == [[1]] and worker._fetcher.slots.running == 0)
 
 
 async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
@@ -334,7 +335,8 @@ async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app
         [job] = worker._jobs
         for what in (first, "cancel" if first == "steal" else "steal"):
             broker.steal(one) if what == "steal" else broker.cancel(other)
-            await until(lambda: any(each.lost if what == "steal" else each.unwanted for each in job.batch or ()))
+            reason = Interrupt.LOST if what == "steal" else Interrupt.CANCELLED
+            await until(lambda: any(reason in each.interrupts for each in job.batch or ()))
         async with asyncio.timeout(10):
             await cancelled.wait()
         await until(lambda: worker.counts == {"lost": 1, "cancel": 1})
@@ -356,7 +358,7 @@ async def test_a_broker_that_goes_while_a_batch_is_gathered_does_not_keep_it(app
         await asyncio.to_thread(broker.server.up)
         await until(lambda: not broker.live())
         broker.enqueue([take.message(n) for n in range(10)])
-        await until(lambda: not broker.live() and worker._fetcher._running == 0)
+        await until(lambda: not broker.live() and worker._fetcher.slots.running == 0)
 
 
 # ── what the handler and the middleware see ──

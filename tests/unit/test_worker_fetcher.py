@@ -66,7 +66,7 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
         broker.poll, lanes(registry.topics()), 40, arrived=lambda message: None, settled=note, refused=refused, jitter=lambda: 0.0
     )
     fetcher.start()
-    fetcher._running = len(ids)  # as if they had come
+    fetcher.slots.running = len(ids)  # as if they had come
     for id in ids:
         fetcher.finish(end(id), None)
     async with asyncio.timeout(5):
@@ -138,7 +138,7 @@ async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> Non
     )  # fmt: skip
     fetcher.close()
     half = RESULT_BYTES // 2
-    fetcher._running = 7
+    fetcher.slots.running = 7
     for id, size in enumerate((half, half, 1, half, 2 * half + 1, 0, half)):
         fetcher.finish(structs.replace(end(id), result=bytes(size)), None)
     async with asyncio.timeout(5):
@@ -189,7 +189,7 @@ async def test_a_shard_that_takes_no_settles_holds_up_neither_the_others_nor_the
     broker = Apart(settles=["away"])
     fetcher = fetching(broker, "n")
     fetcher.start()
-    fetcher._running = 20
+    fetcher.slots.running = 20
     for id in range(10):
         fetcher.finish(structs.replace(end(id), topic="away"), None)
         fetcher.finish(structs.replace(end(100 + id), topic="here"), None)
@@ -224,7 +224,7 @@ async def test_what_brings_results_does_not_hold_up_what_brings_none() -> None:
     broker.poll = poll  # type: ignore[method-assign]
     fetcher = fetching(broker, "n")
     fetcher.close()
-    fetcher._running = 20
+    fetcher.slots.running = 20
     for id in range(10):
         fetcher.finish(structs.replace(end(id), result=b"1"), None)
         fetcher.finish(end(100 + id), None)
@@ -251,7 +251,7 @@ async def test_a_drain_that_is_hurried_ends_soon() -> None:
     broker = Apart(settles=["t"])
     fetcher = fetching(broker, "n")
     fetcher.close()
-    fetcher._running = 1
+    fetcher.slots.running = 1
     fetcher.finish(end(1), None)
     began = asyncio.get_running_loop().time()
     draining = asyncio.create_task(fetcher.drain(60))
@@ -273,7 +273,7 @@ async def test_a_poll_that_is_given_up_before_it_begins_gives_back_its_slots() -
             await asyncio.sleep(0.001)
     fetcher.close()
     assert await fetcher.drain(5) == 0
-    assert fetcher._asked == 0
+    assert fetcher.slots.asked == 0
 
 
 def test_of_a_kind_that_is_not_answered_one_poll_at_a_time_is_under_way() -> None:

@@ -1,10 +1,13 @@
 """Options of tasks and calls: what cannot be is refused where it is written, with its name and what it may be."""
 
+import inspect
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Generic
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -12,8 +15,11 @@ import pytest
 
 from mqueue import RateLimited, Retry, Snooze
 from mqueue.wire import EnqueueItem
-from mqueue.worker.tasks.app import MQueue
+from mqueue.worker.tasks import checks, options, reference
+from mqueue.worker.tasks.app import DuplicateTask, MQueue
+from mqueue.worker.tasks.options import Lasts, Option, TaskOptions
 
+PAGE = Path(__file__).parents[2] / "docs" / "worker.md"
 MINUTE = timedelta(minutes=1)
 
 
@@ -30,7 +36,7 @@ class Callee:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("given", "error", "says"),
     [
         ({"priority": "high"}, TypeError, "priority='high': a whole number from -2,147,483,648 to 2,147,483,647"),
         ({"priority": 2**31}, ValueError, "priority=2147483648: a whole number"),
@@ -60,15 +66,15 @@ class Callee:
         ({"batch": 5, "batch_wait": "1"}, TypeError, "batch_wait='1': seconds from 0 to 60"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_at_the_decorator(app: MQueue, options: Any, error: type[Exception], says: str) -> None:
+def test_an_option_that_cannot_be_is_refused_at_the_decorator(app: MQueue, given: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error) as raised:
-        app.task(**{"name": "t", **options})(work)
+        app.task(**{"name": "t", **given})(work)
     assert says in str(raised.value)
     assert len(app) == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("given", "error", "says"),
     [
         ({"priority": "high"}, TypeError, "priority='high'"),
         ({"max_retries": 1001}, ValueError, "max_retries=1001: a whole number from 0 to 1,000"),
@@ -84,10 +90,84 @@ def test_an_option_that_cannot_be_is_refused_at_the_decorator(app: MQueue, optio
         ({"namespace": "a/b"}, ValueError, "'a/b' is no namespace"),
     ],
 )
-def test_an_option_of_a_call_that_cannot_be_is_refused_at_once(app: MQueue, options: Any, error: type[Exception], says: str) -> None:
+def test_an_option_of_a_call_that_cannot_be_is_refused_at_once(app: MQueue, given: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error) as raised:
-        app.task(work).options(**options)
+        app.task(work).options(**given)
     assert says in str(raised.value)
+
+
+def test_an_option_that_there_is_not_is_named_at_the_call(app: MQueue) -> None:
+    given: list[tuple[Callable[..., Any], dict[str, Any]]]
+    given = [(app.task, {"topc": "t"}), (app.task, {"batch": 5, "dealy": 1}), (app.task(work).options, {"delay": 1, "topic": "t"})]
+    for call, wrong in given:
+        with pytest.raises(TypeError, match=rf"there is no option '{list(wrong)[-1]}' for a (task|call); there are .*lease, .*priority"):
+            call(**wrong)
+
+
+def test_a_new_option_is_one_line(app: MQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is accepted, checked, kept and compared, and stands in the help and on the page."""
+
+    class More(TaskOptions[Lasts], Generic[Lasts], total=False):
+        colour: Annotated[str | None, Option(None, checks.text, "it is painted so")]
+
+    declared = options.declared("task", More)
+    monkeypatch.setattr(options, "TASK", declared)
+    monkeypatch.setitem(reference.TABLES, "@app.task(…)", declared)
+
+    def make(**given: Any) -> Any:
+        return app.task(name="t", **given)(lambda: None)
+
+    assert (make(colour="red").told["colour"], app.task(work).told.get("colour", "?")) == ("red", None)
+    with pytest.raises(TypeError, match="colour=5: a text"):
+        make(colour=5)
+    with pytest.raises(DuplicateTask):
+        make(colour="blue")
+    assert "\n| `colour` | it is painted so |\n" in reference.written(PAGE.read_text())
+    helped = reference.documented(declared)(saying("{options}"))
+    assert "`colour`: it is painted so" in str(helped.__doc__) and "colour=None" in str(inspect.signature(helped))
+
+
+def saying(text: str) -> Callable[..., None]:
+    def function(**given: Any) -> None: ...
+
+    function.__doc__ = text
+    return function
+
+
+def test_a_line_without_an_option_is_refused_where_it_stands() -> None:
+    class Short(TaskOptions[Lasts], Generic[Lasts], total=False):
+        colour: str
+
+    with pytest.raises(TypeError, match=r"Short\.colour in mqueue\.worker\.tasks\.options: write it as Annotated\["):
+        options.declared("task", Short)
+
+
+def test_type_checkers_know_each_option_of_a_task() -> None:
+    """One that stands in TaskOptions alone would be accepted here and an error there: `task` unpacks the other two."""
+    unpacked = options.PlainOptions.__annotations__.keys() | options.BatchOptions.__annotations__.keys()
+    assert TaskOptions.__annotations__.keys() - unpacked == {"batch"}, "mqueue/worker/tasks/options.py: move it up, to where it belongs"
+
+
+def test_the_page_has_the_options_as_they_are_declared() -> None:
+    page = PAGE.read_text()
+    for head, declared in reference.TABLES.items():
+        assert reference.table(head) in page, f"{head}: python -m mqueue.worker.tasks.reference docs/worker.md"
+        sections = {option.see for option in declared.options.values() if option.see}
+        heads = {re.sub(r"[^a-z ]", "", line.lower()).strip().replace(" ", "-") for line in re.findall(r"(?m)^## (.*)", page)}
+        assert sections <= heads | set(re.findall(r'<a id="([a-z-]+)">', page))
+
+
+def test_help_has_every_option(app: MQueue) -> None:
+    for function, declared in ((app.task, options.TASK), (app.task(work).options, options.CALL)):
+        named = {name for name, each in inspect.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY}
+        assert named == set(declared.options) == set(re.findall(r"(?m)^    +`(\w+)`: ", function.__doc__ or ""))
+
+
+def test_what_a_task_keeps_does_not_change(app: MQueue) -> None:
+    task = app.task(name="t", lease=MINUTE, retry=Retry(max=3))(work)
+    assert (task.told["lease"], task.told["max_retries"], task.told["topic"], task.told["time_limit"]) == (60.0, 3, "default", None)
+    with pytest.raises(TypeError):
+        task.told["lease"] = 5  # type: ignore[typeddict-item]
 
 
 def test_what_lasts_may_be_a_timedelta(app: MQueue) -> None:
@@ -102,8 +182,8 @@ def test_what_lasts_may_be_a_timedelta(app: MQueue) -> None:
 
 def test_what_is_at_a_limit_is_sent(app: MQueue) -> None:
     century = 100 * 365 * 86400
-    options = {"priority": -(2**31), "max_retries": 1000, "lease": 86400, "delay": century, "ttl": century, "idempotency_key": "x" * 255}
-    for given in (options, {"priority": 2**31 - 1, "max_retries": 0, "lease": 0.05, "delay": 0, "ttl": 1e-6, "idempotency_key": "x"}):
+    least = {"priority": -(2**31), "max_retries": 1000, "lease": 86400, "delay": century, "ttl": century, "idempotency_key": "x" * 255}
+    for given in (least, {"priority": 2**31 - 1, "max_retries": 0, "lease": 0.05, "delay": 0, "ttl": 1e-6, "idempotency_key": "x"}):
         item = app.task(work).options(**given).message()  # type: ignore[arg-type]
         assert msgspec.convert(msgspec.to_builtins(item), EnqueueItem) == item
 

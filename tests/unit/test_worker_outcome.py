@@ -9,7 +9,9 @@ import pytest
 from mqueue import message as m
 from mqueue.worker.arguments.codec import Misfit
 from mqueue.worker.running import outcome
+from mqueue.worker.running.ending import ending
 from mqueue.worker.running.outcome import Outcome
+from mqueue.worker.tasks.job import Interrupt
 from mqueue.worker.tasks.retry import Retry
 from mqueue.worker.tasks.signals import Bury, RateLimited, Snooze
 
@@ -149,8 +151,12 @@ def test_bury_and_misfit_are_buried() -> None:
     assert outcome.decide(Misfit("argument 1 does not fit")) == Outcome("bury", "argument 1 does not fit")
 
 
+def stopped(error: BaseException) -> Outcome | None:
+    return ending({Interrupt.STOPPING}, outcome.decide(error), lambda: outcome.RELEASED)
+
+
 def test_a_cancellation_is_a_release_only_when_the_worker_stops() -> None:
-    assert outcome.decide(asyncio.CancelledError(), stopping=True) == Outcome("release")
+    assert stopped(asyncio.CancelledError()) == Outcome("release")
     assert outcome.decide(raised(asyncio.CancelledError())).kind == "nack"
 
 
@@ -162,10 +168,10 @@ def test_leaving_the_program_is_a_nack() -> None:
     "error", [RuntimeError("cleaning up"), ExceptionGroup("of a group", [ValueError()]), asyncio.CancelledError(), SystemExit()]
 )
 def test_what_a_stop_makes_a_handler_raise_spends_no_attempt(error: BaseException) -> None:
-    assert outcome.decide(raised(error), stopping=True) == outcome.RELEASED
+    assert stopped(raised(error)) == outcome.RELEASED
     assert outcome.decide(raised(error)).kind == "nack"
 
 
 def test_what_a_handler_means_counts_though_it_is_stopped() -> None:
-    assert outcome.decide(raised(Bury("never")), stopping=True).kind == "bury"
-    assert outcome.decide(raised(Snooze(5)), stopping=True) == Outcome("release", None, 5.0)
+    assert stopped(raised(Bury("never"))) == outcome.decide(raised(Bury("never")))
+    assert stopped(raised(Snooze(5))) == Outcome("release", None, 5.0)

@@ -436,7 +436,7 @@ async def test_what_outlives_the_grace_goes_back_unharmed(registry: MQueue, brok
 async def test_an_unreachable_broker_does_not_keep_the_worker(
     registry: MQueue, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqueue.worker.runtime.SETTLE_S", 0.2)
+    monkeypatch.setattr("mqueue.worker.stopping.SETTLE_S", 0.2)
     gate, started = asyncio.Event(), asyncio.Event()
 
     @registry.task(topic=topic)

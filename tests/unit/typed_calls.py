@@ -96,6 +96,12 @@ app.task(executor="thread")  # error: call-overload
 Retry(on=(3,))  # error: arg-type
 app.task(topic=3)  # error: call-overload
 app.task(every=30, catch_up="never")  # error: call-overload
+app.task(topc="emails")  # error: call-overload
+app.task(lease="5")  # error: call-overload
+app.task(batch=5, executor="process")  # error: call-overload
+app.task(batch_wait=5)  # error: call-overload
+send.options(delay=1, topic="sms")  # error: call-arg
+send.options(ttl="5")  # error: arg-type
 
 
 @app.task(topic="batches", batch=100, batch_wait=0.5)

@@ -1,4 +1,4 @@
-"""What goes into the scripts, and what comes out of them."""
+"""This module types what goes into the scripts, and what comes out of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Enqueue(NamedTuple):
-    """`group`: one request, all or nothing. `key_hash` empty: no idempotency key. `key`: as record.IDEMPOTENCY packs
-    it.
+    """One message of a batch, as apply.lua takes it. `group`: names its request, which is enqueued whole or not at all.
+    `key_hash` empty: it has no idempotency key. `key`: as record.IDEMPOTENCY packs it.
 
     `unique` empty: no unique key. `rows`: what PostgreSQL has under it (store/rows.py); empty: it is in use by nobody.
     """
@@ -22,8 +22,8 @@ class Enqueue(NamedTuple):
 
 
 class SettleArgs(NamedTuple):
-    """`delays`: µs (f8) by how many attempts failed before; empty for an ack. Of a cancel that is asked for:
-    PostgreSQL's row.
+    """One settle of a batch, as apply.lua takes it. `delays`: µs (f8) by how many attempts failed before; empty for an
+    ack. Where somebody without a lease asks to cancel, it is the row that PostgreSQL has.
     """
 
     id: bytes
@@ -70,7 +70,7 @@ class Applied:
 
 @dataclass(slots=True)
 class Fetched:
-    """`status`: ok, more, ask, nothing."""
+    """What a fetch was answered. `status`: ok, more, ask, nothing."""
 
     status: str
     clock: int = 0
@@ -81,7 +81,9 @@ class Fetched:
 
 @dataclass(slots=True)
 class Tick:
-    """µs. `lag`: of the shard clock behind Redis'. `jumps`: of Redis' clock, ever."""
+    """What a tick was answered, in µs. `lag`: how far the shard clock is behind that of Redis. `jumps`: how often the
+    clock of Redis has jumped, ever.
+    """
 
     clock: int
     lag: int
@@ -113,7 +115,7 @@ class RefillBegun:
 
 @dataclass(slots=True)
 class Depths:
-    """What Redis holds of a topic."""
+    """How much Redis holds of a topic."""
 
     ready: int
     spill: int

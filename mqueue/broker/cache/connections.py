@@ -1,4 +1,4 @@
-"""Commands over the library's pool, without what would cost as much as the script that is called.
+"""Commands go over the library's pool, without those parts of the library that cost as much as a script.
 
 The library takes a connection out of its pool and puts it back for each command, and packs in Python. Here some stay in
 hand.
@@ -14,8 +14,8 @@ HELD_MAX = 16
 
 
 class Connections:
-    """`pool`: one of redis.asyncio, whose connections have no timeout of their own. `timeout`: seconds, of a whole
-    command.
+    """A few connections that stay in hand. `pool`: one of redis.asyncio, whose connections have no timeout of their
+    own. `timeout`: seconds, of a whole command.
     """
 
     def __init__(self, pool: Any, timeout: float) -> None:  # Any, as the library's hints say str where bytes come
@@ -24,8 +24,8 @@ class Connections:
         self._held: list[Any] = []  # connected and idle; for the pool they are in use
 
     async def execute(self, command: tuple[Any, ...]) -> Any:
-        """The answer. Raises TimeoutError, RedisError, OSError; the connection is closed then, unless the server has
-        said so.
+        """Returns the answer. Raises TimeoutError, RedisError, OSError; the connection is closed then, unless the
+        server has said so.
         """
         async with asyncio.timeout(self._timeout):
             connection = await self._take()
@@ -36,7 +36,7 @@ class Connections:
                 await self._give_back(connection)
 
     async def release(self) -> None:
-        """Leave those in hand to the pool."""
+        """Gives the connections in hand back to the pool."""
         while self._held:
             await self._pool.release(self._held.pop())
 
@@ -57,7 +57,7 @@ class Connections:
 
 
 async def _is_usable(connection: Any) -> bool:
-    """Nothing has come that nobody asked for, also not its end."""
+    """Has nothing come that nobody asked for, not even its end?"""
     try:
         return connection.is_connected and not await connection.can_read()
     except (RedisError, OSError):

@@ -1,5 +1,5 @@
-"""Every Redis key, one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis Cluster works
-too.
+"""Every Redis key is made here, by one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis
+Cluster works too.
 """
 
 

@@ -1,4 +1,4 @@
-"""The hot state of one shard in Redis: one method per `.lua` file, and the plain reads beside them.
+"""ReadyCache is the hot state of one shard in Redis: one method for each `.lua` file, and the plain reads beside them.
 
 Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script
 refused and changed nothing, CacheLost where no answer came.
@@ -34,14 +34,14 @@ SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
-BLOCKED_MAX = 8  # connections beside them: that wait in Redis for a word to wake, for what the leader is asked; and for looking after it
+BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked, and the pings
 SCAN_PAGE = 500
 NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
 class ReadyCache:
-    """`timed`: gives, by the name of a script, what takes the seconds of a call."""
+    """The hot state of one shard. `timed`: gives, by the name of a script, what takes the seconds of a call."""
 
     def __init__(
         self, shard: int, url: str, password: str | None = None, timed: Callable[[str], Callable[[float], None]] | None = None
@@ -83,7 +83,7 @@ class ReadyCache:
             raise EpochEnded(None)
 
     async def forget_connections(self) -> None:
-        """Those that wait for use may lead nowhere: Redis was away."""
+        """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
         await self._connections.release()
         for redis in (self._redis, self._blocking):
             await redis.connection_pool.disconnect(inuse_connections=False)
@@ -141,8 +141,8 @@ class ReadyCache:
         return found
 
     async def _end_epoch(self, name: str, error: Exception) -> None:
-        """A script failed: the state is not what it should be (something evicted or deleted keys). The leader opens a
-        new epoch.
+        """Ends the epoch where a script failed: the state is not what it should be (something evicted or deleted keys).
+        The leader opens a new epoch.
         """
         logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
         await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
@@ -162,7 +162,9 @@ class ReadyCache:
         settles: Sequence[SettleArgs],
         doubtful: int = 0,
     ) -> Applied:
-        """`doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0 for none."""
+        """Applies one batch. `doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0: there is
+        none.
+        """
         args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
         args.append(SEQUENCE.pack(doubtful) if doubtful else b"")
         for enqueue in enqueues:
@@ -185,7 +187,7 @@ class ReadyCache:
         return Fetched(status, int(answer[1]) if status == "nothing" else 0)
 
     async def extend(self, epoch: int, items: Sequence[tuple[bytes, bytes, bytes, int]]) -> bytes:
-        """Items: id, topic, receipt (empty: any), lease ms. One letter each: o, s, g."""
+        """Renews leases. An item is id, topic, receipt (empty: any) and lease ms. Returns one letter each: o, s, g."""
         args = [part for item in items for part in item]
         letters: bytes = (await self._run("extend", epoch, *args))[1]
         return letters
@@ -201,7 +203,7 @@ class ReadyCache:
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
-        """The next topic on which to wake a waiter."""
+        """Returns the next topic on which a waiter should be woken."""
         return await self._pop(keys.wake(self.shard, node), timeout)
 
     async def pass_wake(self, epoch: int, topic: str) -> None:
@@ -211,14 +213,14 @@ class ReadyCache:
         return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
 
     async def record(self, id: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Record, body, error text."""
+        """Returns the record, body and error text of a message."""
         pipe = self._redis.pipeline(transaction=True)
         for key in (keys.record(self.shard), keys.body(self.shard), keys.error(self.shard)):
             pipe.hget(key, id)
         return tuple(await self._io(pipe.execute))
 
     async def dead(self, topic: str, limit: int, after: int) -> list[tuple[bytes, bytes, bytes | None]]:
-        """Record, body, error of the dead messages that no flush has buried yet, by id, above `after`."""
+        """Returns record, body and error of the dead messages that no flush has buried yet, by id, above `after`."""
         low = b"(" + struct.pack(">Q", after) if after else b"-"
         ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))
         found = [await self.record(id) for id in ids]
@@ -244,7 +246,7 @@ class ReadyCache:
         return found
 
     async def trimmed(self) -> int:
-        """The last dirty number of which Redis knows in every record that it is flushed."""
+        """Returns the last dirty number that is flushed, as far as Redis knows it in every record."""
         return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "trimmed")) or 0)
 
     async def gauges(self) -> dict[str, int]:
@@ -259,8 +261,8 @@ class ReadyCache:
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
     async def ping(self) -> None:
-        """Raises CacheLost; EpochEnded where another server answers than the one that holds the epoch. Does not queue
-        with the calls.
+        """Raises CacheLost where Redis does not answer, EpochEnded where another server answers than the one that holds
+        the epoch. It does not queue with the calls.
         """
         await self._io(self._blocking.ping)
 
@@ -268,7 +270,7 @@ class ReadyCache:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
 
     async def evicts(self) -> str | None:
-        """The policy by which this server throws keys away when its memory is full; None: it does not."""
+        """Returns the policy by which this server throws keys away when its memory is full; None where it does not."""
         memory = await self._io(lambda: self._redis.info("memory"))
         policy = str(memory.get("maxmemory_policy", ""))
         return None if policy == "noeviction" or not int(memory.get("maxmemory", 0)) else policy
@@ -281,14 +283,16 @@ class ReadyCache:
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> str | None:
-        """`timeout` 0: does not wait. A blocked call's timeout is only looked at ten times a second."""
+        """Returns the next topic that asks to be refilled. `timeout` 0: does not wait. A blocked call's timeout is only
+        looked at ten times a second.
+        """
         if timeout <= 0:
             got = await self._io(lambda: self._redis.lpop(keys.ask(self.shard)))
             return got.decode() if got else None
         return await self._pop(keys.ask(self.shard), timeout)
 
     async def ask_flush(self) -> None:
-        """That the leader flushes all there is, now."""
+        """Asks the leader to flush all there is, now."""
         await self._io(lambda: self._redis.rpush(keys.ask(self.shard), FLUSH))
 
     async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
@@ -301,8 +305,8 @@ class ReadyCache:
     async def flush_done(
         self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, bytes]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
-        """Versions: of an id, as its record has it. `trims`: the dirty list, up to that number. Returns entries left,
-        buffer bytes.
+        """Reports what a flush has written. Versions: of an id, as its record has it. `trims`: also trims the dirty
+        list up to that number. Returns entries left, buffer bytes.
         """
         pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
@@ -340,12 +344,12 @@ class ReadyCache:
         return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
 
     async def frontier(self, topic: str) -> bytes | None:
-        """None: of an unknown topic."""
+        """Returns the frontier of a topic; None where the topic is unknown."""
         found: bytes | None = await self._io(lambda: self._redis.hget(keys.topic(self.shard, topic), "frontier"))
         return found
 
     async def leases(self, limit: int) -> list[bytes]:
-        """The leased records whose leases end last."""
+        """Returns the leased records whose leases end last."""
         ids = await self._io(lambda: self._redis.zrevrange(keys.leases(self.shard), 0, limit - 1))
         found: list[bytes] = []
         for at in range(0, len(ids), SCAN_PAGE):
@@ -355,7 +359,7 @@ class ReadyCache:
         return found
 
     async def known(self, ids: Sequence[int]) -> set[int]:
-        """Which of these messages have a record."""
+        """Returns which of these messages have a record."""
         got = await self._io(lambda: self._redis.hmget(keys.record(self.shard), [id.to_bytes(8) for id in ids]))
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
@@ -371,16 +375,16 @@ class ReadyCache:
                 return
 
     async def load_leases(self, term: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Leased records with their bodies, between `clear` and `open_epoch`."""
+        """Loads leased records with their bodies, between `clear` and `open_epoch`."""
         await self._run("load_leases", "", term, *(part for row in rows for part in row))
 
     async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]]) -> None:
-        """Keys of whole requests, between `clear` and `open_epoch`."""
+        """Loads the keys of whole requests, between `clear` and `open_epoch`."""
         for at in range(0, len(keys_), SCAN_PAGE):
             await self._run("load_keys", "", term, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
 
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
-        """`clock`: at least, at most."""
+        """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
         limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
         await self._run("open_epoch", epoch, term, *clock, *limit, *flat)

@@ -1,4 +1,6 @@
-"""Loads the Lua scripts: one operation a file, the shared parts named in its `-- uses:` line put before it."""
+"""The Lua scripts are loaded here: one operation a file, with the shared parts that its `-- uses:` line names put
+before it.
+"""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Redis behind Sentinel: each new connection asks where the master is.
+"""Behind Sentinel, each new connection to Redis asks where the master is.
 
 A failover is nothing special to the broker: the new master has another run id, so the epoch closes.
 """
@@ -17,14 +17,14 @@ ASK_TIMEOUT_S = 0.4  # of one: less than any caller's patience, so that two sile
 
 
 class Service(NamedTuple):
-    """`redis+sentinel://host:port,host:port/service`: the sentinels, and the name of what they watch."""
+    """A service and the sentinels that watch it, written as `redis+sentinel://host:port,host:port/service`."""
 
     hosts: list[tuple[str, int]]
     name: str
 
 
 def parse(url: str) -> Service | None:
-    """None for a Redis without Sentinel."""
+    """Reads such a URL; returns None for a Redis without Sentinel."""
     found = re.fullmatch(rf"{re.escape(SCHEME)}([^/\s]+)/([^/\s?]+)", url)
     if found is None:
         return None
@@ -33,16 +33,20 @@ def parse(url: str) -> Service | None:
 
 
 class Master:
-    """Where the master of a service is, by what the sentinels say."""
+    """Finds out from the sentinels where the master of a service is."""
 
     def __init__(self, service: Service) -> None:
         self._name = service.name
-        once = {"socket_timeout": ASK_TIMEOUT_S, "socket_connect_timeout": ASK_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}  # then the next
+        once = {
+            "socket_timeout": ASK_TIMEOUT_S,
+            "socket_connect_timeout": ASK_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }  # where one fails the next is asked
         self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=once)  # type: ignore[no-untyped-call]
         self.used: tuple[str, int] | None = None  # by the latest connection
 
     async def find(self) -> tuple[str, int]:
-        """Raises redis.exceptions.ConnectionError where no sentinel knows one.
+        """Returns where the master is. Raises redis.exceptions.ConnectionError where no sentinel knows one.
 
         One that is not answered, or given up by its caller, begins with another sentinel the next time.
         """
@@ -66,7 +70,7 @@ class Master:
 
 
 class MasterConnection(Connection):
-    """`master`: asked at each connect."""
+    """A connection to whichever server is the master when it connects. `master`: is asked then."""
 
     def __init__(self, *, master: Master, **more: Any) -> None:
         super().__init__(**more)

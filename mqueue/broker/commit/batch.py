@@ -1,5 +1,5 @@
-"""A batch on its way: messages drafted, requests that wait, and what they are told. Pure, but for the ids that are
-taken.
+"""A batch holds the messages that are drafted and the requests that wait, and decides what they are told. This is pure,
+but for the ids that are taken.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ DELAYS_MAX = 14  # past 2^12 s the cap of one hour holds
 
 @dataclass(slots=True)
 class Draft:
-    """A message on its way: its body is packed, its number and time come with the batch. Durations in µs, 0: none."""
+    """A message on its way: its body is packed; its number and its time come with the batch. Durations are in µs, 0 for
+    none.
+    """
 
     topic: bytes
     priority: int
@@ -39,13 +41,15 @@ class Draft:
 
     @property
     def size(self) -> int:
-        """Bytes it takes in the write-behind buffer."""
+        """Returns how many bytes it takes in the write-behind buffer."""
         return record.buffered(record.CREATED.size + len(self.body), len(self.topic))
 
 
 @dataclass(slots=True)
 class EnqueueRequest:
-    """`key_hash`: of the key of the whole request; empty: none. `epoch`: the only one it may be applied in; 0: any."""
+    """The messages of one request that wait for a batch. `key_hash`: of the key of the whole request; empty for none.
+    `epoch`: the only one it may be applied in; 0: any.
+    """
 
     drafts: Sequence[Draft]
     size: int
@@ -60,7 +64,7 @@ class EnqueueRequest:
 
 
 class LookAgain(Exception):
-    """The epoch has changed since the keys were looked for; or a flush has come since the unique ones were."""
+    """The epoch has changed since the keys were looked for, or a flush has come since the unique ones were."""
 
 
 class Repeated(Exception):
@@ -80,14 +84,14 @@ class Batch:
     settles: list[SettleRequest] = field(default_factory=list)
 
     def refuse_others(self, epoch: int) -> None:
-        """Enqueues that belong to another epoch must look again."""
+        """Tells enqueues that belong to another epoch to look again."""
         for request in self.enqueues:
             if request.epoch not in (0, epoch) and not request.done.done():
                 request.done.set_exception(LookAgain())
         self.enqueues = [request for request in self.enqueues if request.epoch in (0, epoch)]
 
     def refuse_keyed(self, error: Exception) -> None:
-        """Enqueues with an idempotency key, of their own or of a message, or with a unique key."""
+        """Refuses enqueues with an idempotency key, of their own or of a message, or with a unique key."""
         for request in self.enqueues:
             if request.keyed and not request.done.done():
                 request.done.set_exception(error)
@@ -136,7 +140,7 @@ def number(request: EnqueueRequest, ids: IdSource, stamp: Stamp) -> list[Enqueue
 
 
 def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
-    """The messages of a request as `apply` takes them: the key of a request brings the ids with it."""
+    """Returns the messages of a request as `apply` takes them; a request's key brings the ids with it."""
     enqueues = [Enqueue(group, m.record, m.body, m.key_hash, m.key, m.unique, m.rows) for m in request]
     if request[0].key[-1:] == b"r":
         ids = record.pack_runs([int.from_bytes(m.record[record.ID]) for m in request])
@@ -145,7 +149,7 @@ def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
 
 
 def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception | None:
-    """Why a request was refused whole, if it was. `keyed`: it has a key of its own."""
+    """Returns why a request was refused whole, if it was. `keyed`: it has a key of its own."""
     letters = {letter for letter, _ in verdicts}
     if b"f" in letters:
         return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
@@ -162,7 +166,7 @@ def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception |
 
 
 def delays(jitter: float, retry_after: float | None) -> bytes:
-    """µs until the next delivery, by how many attempts failed before: for one settle."""
+    """Returns the µs until the next delivery, by how many attempts failed before, for one settle."""
     if retry_after is not None:
         return struct.pack(">d", retry_after * 1e6)
     return struct.pack(f">{DELAYS_MAX}d", *(backoff.delay_us(n + 1, jitter) for n in range(DELAYS_MAX)))

@@ -1,5 +1,5 @@
-"""Past Redis: a batch of the committer as one transaction in PostgreSQL, and what a settle does there. The statements:
-`store/cold.py`.
+"""Past Redis, a batch of the committer is one transaction in PostgreSQL, and what a settle does is decided here.
+`store/cold.py` has the statements.
 
 The *cold path* serves a shard whose Redis is away: enqueues are committed, not logged (their origin sequence is 0);
 settles change the row at once. A broker that alone cannot reach a hot Redis is *apart*: its enqueues go the same way
@@ -17,7 +17,7 @@ from mqueue.broker.format import record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.shard import APART, Shard
 from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, cancelled, failed
-from mqueue.broker.store.write import Key
+from mqueue.broker.store.rows import Key
 from mqueue.broker.wal.ids import IdSource
 from mqueue.errors import KeyReused
 
@@ -36,7 +36,7 @@ async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
     if batch.enqueues:
         try:
             await _enqueue(cold, shard, ids, batch.enqueues)
-        except (KeyTaken, KeyReused):  # by a request of this batch, or by one before: each for itself
+        except (KeyTaken, KeyReused):  # this batch or an earlier one has the key: each request is tried by itself
             for request in batch.enqueues:
                 await _enqueue_one(cold, shard, ids, request)
     if batch.settles and shard.mode == APART:
@@ -71,8 +71,8 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
 
 
 async def _until_placed(shard: Shard, ids: Sequence[int]) -> None:
-    """An answer before the leader has placed them would let a fetch that comes after it pass them by. Past PLACED_S
-    that may be.
+    """Waits until the leader has placed these messages: a fetch that comes after an earlier answer would pass them by.
+    Past PLACED_S that is accepted.
     """
     deadline = shard.clock.monotonic() + PLACED_S
     while await shard.store.unplaced(ids) and shard.clock.monotonic() < deadline:
@@ -80,8 +80,8 @@ async def _until_placed(shard: Shard, ids: Sequence[int]) -> None:
 
 
 def fresh_of(messages: Sequence[Enqueued], waiting: dict[bytes, int]) -> tuple[list[int], Fresh]:
-    """The ids a request is told, and what is to be written of it: of two messages under one key of their own the first.
-    Raises KeyReused.
+    """Returns the ids a request is told, and what is to be written of it: of two messages under one key of their own
+    the first. Raises KeyReused.
 
     `waiting`: who waits under a unique key; new messages go into it.
     """
@@ -150,7 +150,7 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
 
 
 def cancel_outcome(m: Leased | None) -> Outcome:
-    """Of one that was asked for: `m` as it was."""
+    """Returns what becomes of a message that somebody without a lease cancels; `m` is the message as it was."""
     if m is None:
         return NOT_THERE
     if m.receipt:
@@ -159,7 +159,9 @@ def cancel_outcome(m: Leased | None) -> Outcome:
 
 
 def decided(asked: Sequence[SettleArgs], there: dict[int, Leased], clocks: Clocks) -> tuple[list[Outcome], list[Change]]:
-    """What each settle does, one after the other, as cache/lua/apply.lua decides it. Pure; `there` is not changed."""
+    """Returns what each settle does, one after the other, as cache/lua/apply.lua decides it. It is pure; `there` is not
+    changed.
+    """
     there = dict(there)
     outcomes: list[Outcome] = []
     changes: list[Change] = []

@@ -1,4 +1,4 @@
-"""Group commit: all enqueues and settles that wait become one batch of this broker and shard.
+"""Group commit turns all enqueues and settles that wait into one batch of this broker and shard.
 
 One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty
 entry. While it is under way the next gathers. An enqueue is answered when both are done; a settle when Redis has
@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -19,6 +20,7 @@ from mqueue.broker.commit import cold
 from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.format import entries, log_record, record
+from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import APART, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.wal.errors import WalError, WalFull
@@ -32,6 +34,17 @@ RETRY_S = 0.05
 logger = structlog.get_logger(__name__)
 
 
+class Numbered(NamedTuple):
+    """A batch with its number, as the log takes it (`messages`) and as the script does (`enqueues`, `settles`)."""
+
+    epoch: int
+    previous: int
+    sequence: int
+    messages: list[Enqueued]
+    enqueues: list[Enqueue]
+    settles: list[SettleArgs]
+
+
 class Committer:
     def __init__(self, shard: Shard, ids: IdSource, on_fatal: Callable[[Exception], None]) -> None:
         self._shard = shard
@@ -42,8 +55,8 @@ class Committer:
         self._stopped = False
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
-        """Ids in order; durable and applied. All or nothing. Raises BufferFull, KeyReused, InFlight, Repeated,
-        LookAgain, Unavailable.
+        """Returns the ids in order, once they are durable and applied. All messages are enqueued or none. Raises
+        BufferFull, KeyReused, InFlight, Repeated, LookAgain, Unavailable.
         """
         size = sum(d.size for d in drafts)
         request = EnqueueRequest(drafts, size, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
@@ -104,7 +117,7 @@ class Committer:
                 batch.fail(Unavailable(f"a batch failed: {type(error).__name__}", retry_after=1))
 
     async def stop(self) -> None:
-        """No new requests; returns when those that wait are answered."""
+        """Takes no new requests; returns when those that wait are answered."""
         self._stopped = True
         while self._waiting or self._shard.in_flight.locked():
             await asyncio.sleep(0.005)
@@ -131,53 +144,68 @@ class Committer:
     # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Batch) -> None:
+        shard, numbered = self._shard, self._number(batch)
+        shard.metrics.batch_size.observe(len(numbered.enqueues) + len(numbered.settles))
+        applied, failure = await self._write(numbered)
+        if batch.settles:
+            await failpoints.ahit("settle.after_redis")
+            if not self._log_outcomes(batch, numbered.sequence, numbered.epoch, applied.outcomes):
+                await shard.until_flushed(numbered.sequence, FLUSH_WAIT_S)
+            await failpoints.ahit("settle.after_log")
+            self._answer_settles(batch, applied.outcomes)
+        if numbered.enqueues:
+            await failpoints.ahit("enqueue.before_reply")
+            self._log_voids(numbered.sequence, numbered.epoch, [m.record for m in numbered.messages], applied.verdicts)
+            self._answer_enqueues(batch, applied.verdicts, failure)
+        shard.metrics.buffer_bytes.set(applied.buffer)
+
+    def _number(self, batch: Batch) -> Numbered:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
         stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
         requests = [number(request, self._ids, stamp) for request in batch.enqueues]
-        messages = [message for request in requests for message in request]
-        enqueues = [e for group, request in enumerate(requests) for e in for_script(group, request)]
-        settles = [args for request in batch.settles for args in request.args]
-        shard.metrics.batch_size.observe(len(enqueues) + len(settles))
-        if enqueues:
+        return Numbered(
+            epoch,
+            previous,
+            sequence,
+            [message for request in requests for message in request],
+            [e for group, request in enumerate(requests) for e in for_script(group, request)],
+            [args for request in batch.settles for args in request.args],
+        )
+
+    async def _write(self, numbered: Numbered) -> tuple[Applied, Exception | None]:
+        """Writes a batch to the log and applies it in Redis, side by side. Returns what Redis answered, and what its
+        enqueues fail with where the log is full.
+        """
+        shard, syncing = self._shard, None
+        if numbered.enqueues:
             await failpoints.ahit("enqueue.before_wal")
-            entry = LogRecord(sequence, epoch, log_record.ENQUEUE, entries.pack_enqueued(messages))
-            syncing = asyncio.create_task(self._sync(entry))
+            payload = entries.pack_enqueued(numbered.messages)
+            syncing = asyncio.create_task(self._sync(LogRecord(numbered.sequence, numbered.epoch, log_record.ENQUEUE, payload)))
         else:
-            syncing = None
             await failpoints.ahit("settle.before_redis")
         asked_at = shard.clock.monotonic()
         try:
-            applied = await self._apply(epoch, previous, sequence, enqueues, settles)
+            applied = await self._apply(numbered)
         except BaseException as error:
             if syncing is not None:
                 await asyncio.gather(syncing, return_exceptions=True)
-                if isinstance(error, Refused):  # its requests will be made again: no replay may bring them beside that
-                    self._append(LogRecord(sequence, epoch, log_record.VOID, entries.pack_void(m.record[record.ID] for m in messages)))
+                if isinstance(error, Refused):  # its requests will be made again, so no replay may bring them as well
+                    void = entries.pack_void(m.record[record.ID] for m in numbered.messages)
+                    self._append(LogRecord(numbered.sequence, numbered.epoch, log_record.VOID, void))
             raise
-        shard.previous = sequence
+        shard.previous = numbered.sequence
         shard.saw_clock(applied.due_clock, applied.clock, asked_at)
         shard.buffer = applied.buffer
-        failure: Exception | None = None
         if syncing is not None:
             await failpoints.ahit("enqueue.after_redis_before_wal")
             try:
                 await syncing
             except WalFull as error:  # settles go on; these enqueues may or may not be there
-                shard.doubtful = sequence
+                shard.doubtful = numbered.sequence
                 shard.wal_full = True
-                failure = Unavailable(str(error), retry_after=5)
-        if batch.settles:
-            await failpoints.ahit("settle.after_redis")
-            if not self._log_outcomes(batch, sequence, epoch, applied.outcomes):
-                await shard.until_flushed(sequence, FLUSH_WAIT_S)
-            await failpoints.ahit("settle.after_log")
-            self._answer_settles(batch, applied.outcomes)
-        if enqueues:
-            await failpoints.ahit("enqueue.before_reply")
-            self._log_voids(sequence, epoch, [m.record for m in messages], applied.verdicts)
-            self._answer_enqueues(batch, applied.verdicts, failure)
-        self._shard.metrics.buffer_bytes.set(applied.buffer)
+                return applied, Unavailable(str(error), retry_after=5)
+        return applied, None
 
     async def _sync(self, entry: LogRecord) -> None:
         began = time.perf_counter()
@@ -185,8 +213,9 @@ class Committer:
         self._shard.wal_full = False
         self._shard.metrics.wal_commit_seconds.observe(time.perf_counter() - began)
 
-    async def _apply(self, epoch: int, previous: int, sequence: int, enqueues: Sequence[Enqueue], settles: Sequence[SettleArgs]) -> Applied:
+    async def _apply(self, numbered: Numbered) -> Applied:
         shard = self._shard
+        epoch, previous, sequence, _, enqueues, settles = numbered
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
         first = True
@@ -205,7 +234,7 @@ class Committer:
                 await asyncio.sleep(RETRY_S)
 
     def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
-        """False when the log is full."""
+        """Writes what the settles did to the log. Returns False when it is full."""
         asked = [args for request in batch.settles for args in request.args]
         changed = [
             (int.from_bytes(args.id), *outcome[1:], args.topic, args.error)

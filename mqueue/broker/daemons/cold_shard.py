@@ -1,4 +1,4 @@
-"""What a cold shard needs of its leader: a clock, leases that end, TTLs, schedules; and an eye on Redis."""
+"""The leader of a cold shard keeps its clock, ends leases, heeds TTLs and schedules, and looks out for Redis."""
 
 import asyncio
 
@@ -9,7 +9,6 @@ from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import REQUEST_KEPT_S, UNHEARD_S
 from mqueue.broker.daemons.scheduler import Scheduler
-from mqueue.broker.store.cold import ColdStore
 from mqueue.message import BATCH_MAX
 
 TICK_S = 0.05
@@ -21,13 +20,15 @@ SCHEDULE_EVERY_S = 0.25
 logger = structlog.get_logger(__name__)
 
 
-class Keeper:
+class ColdShard:
     def __init__(self, epochs: Epochs, scheduler: Scheduler) -> None:
         self._epochs = epochs
         self._scheduler = scheduler
 
     async def keep(self, lead: Lead) -> None:
-        """Returns when Redis is back. Raises Fault where another broker reaches it, or this one leads no more."""
+        """Does that work until Redis is back. Raises Fault where another broker reaches Redis, or this one leads no
+        more.
+        """
         keeping = asyncio.create_task(self._tick(lead))
         probing = asyncio.create_task(self._probe(lead))
         try:
@@ -51,22 +52,24 @@ class Keeper:
 
     async def _tick(self, lead: Lead) -> None:
         """The clock goes on by this broker's monotonic one: no wall clock decides."""
-        shard, cold = lead.shard, ColdStore(lead.shard.store)
-        now = shard.clock.monotonic
+        shard, now = lead.shard, lead.shard.clock.monotonic
         clock = max((await shard.store.row()).clock_us, shard.now_us())
         began, prune_at, schedule_at = now(), 0.0, 0.0
+
+        def went_on() -> int:
+            nonlocal began
+            went, began = clock + int((now() - began) * 1e6), now()
+            return went
+
         while True:
             prunes = now() >= prune_at
-            async with lead.store.fenced(lead.epoch, lead.term):
-                went_on, at = clock + int((now() - began) * 1e6), now()
-                clock, ended = await cold.keep(lead.store, went_on, shard.clock.wall_us())
-                began = at
-                expired = await cold.expire(lead.store, clock, BATCH_MAX) if prunes else 0
+            expires = BATCH_MAX if prunes else 0
+            clock, ended, expired = await lead.store.cold.turn(lead.epoch, lead.term, went_on, shard.clock.wall_us, expires)
             if prunes and not expired:
-                await lead.store.prune_keys(clock, BATCH_MAX)
-                await lead.store.prune_cancel_requests(REQUEST_KEPT_S, BATCH_MAX)
-                await lead.store.prune_results(BATCH_MAX)
-                await lead.store.prune_workers(UNHEARD_S)
+                await lead.store.prunes.keys(clock, BATCH_MAX)
+                await lead.store.prunes.cancel_requests(REQUEST_KEPT_S, BATCH_MAX)
+                await lead.store.prunes.results(BATCH_MAX)
+                await lead.store.prunes.workers(UNHEARD_S)
                 prune_at = now() + PRUNE_EVERY_S
             if now() >= schedule_at:
                 await self._scheduler.enqueue_due(lead, clock, announce=False)

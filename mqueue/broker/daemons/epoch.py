@@ -1,4 +1,4 @@
-"""Closes an epoch and opens the next: hot where Redis answers, cold where no broker can reach it.
+"""Epochs closes an epoch and opens the next: hot where Redis answers, cold where no broker can reach it.
 
 Cold is a mode of the shard, never of one broker: it is opened only when every broker that may still serve the last
 epoch has confirmed that it does not: those that live have replayed, those that fell silent have been silent for
@@ -7,6 +7,7 @@ ALONE_S, in which they stop by themselves. Where another broker reaches Redis, t
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -17,13 +18,14 @@ from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
 from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
+from mqueue.broker.store.leader.store import Opening
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
-OWN_S = 60.0  # and so long for the leader's own replay
+OWN_S = 60.0  # it waits so long for the leader's own replay
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
-COLD_AFTER_S = 2.0  # so long Redis may be silent
+COLD_AFTER_S = 2.0  # Redis may be silent for so long
 CLOCKS_APART_S = 5.0  # a silent broker stops by its own clock
 LEASES_PAGE = 100
 REQUEST_KEYS_MAX = 100_000  # as apply.lua
@@ -39,7 +41,7 @@ class Reached(NamedTuple):
 
 
 class Epochs:
-    """`admin`: a cache that takes whatever Redis answers."""
+    """Closes and opens epochs. `admin`: a cache that takes whatever Redis answers."""
 
     def __init__(self, admin: ReadyCache, limits: Limits) -> None:
         self._admin = admin
@@ -47,7 +49,9 @@ class Epochs:
         self._heard: dict[int, tuple[float, float]] = {}  # node → its last heartbeat, and when that was by our monotonic clock
 
     async def reach(self, lead: Lead, patience: float) -> Reached | None:
-        """Raises the term in Redis. None when it does not answer within `patience` seconds."""
+        """Raises the term in Redis, and returns what Redis knows; None when it does not answer within `patience`
+        seconds.
+        """
         clock = lead.shard.clock
         deadline = clock.monotonic() + patience
         while True:
@@ -79,7 +83,9 @@ class Epochs:
         return [b for b in await self._brokers(lead) if b.node != lead.shard.node]
 
     async def _brokers(self, lead: Lead) -> list[BrokerRow]:
-        """From the first look on their silence is counted by this broker's monotonic clock: PostgreSQL's may jump."""
+        """Returns all brokers. From the first look on their silence is counted by this broker's monotonic clock:
+        PostgreSQL's may jump.
+        """
         rows, now = await lead.shard.store.brokers(), lead.shard.clock.monotonic()
         for b in rows:
             if b.node not in self._heard or self._heard[b.node][0] != b.seen_at:
@@ -104,61 +110,54 @@ class Epochs:
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
                 row = await shard.store.row()
                 clock = clock_of_next(shard, row)[0]
-                async with lead.store.fenced(lead.epoch, lead.term, moves=True):
-                    await lead.store.cancel_requested(clock)
-                    await lead.store.open_shard(lead.epoch, lead.term, COLD, "", row.timeline_now, clock)
+                await lead.store.open_cold(lead.epoch, lead.term, row.timeline_now, clock)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
             logger.info("brokers may still serve the last epoch", shard=shard.number, nodes=waiting)
             await asyncio.sleep(0.2)
 
     async def _waits(self, lead: Lead, waited_s: float) -> bool:
-        """A late replay lets what a broker acked come back, so even for those that have been silent for a while: where
-        PostgreSQL was away, all were, and went on acking. For this broker's own replay it waits longer: it is alive for
-        certain.
+        """Must the next epoch wait for a broker's replay? What a broker acked comes back where its replay is late, so
+        it waits even for those that have been silent for a while: where PostgreSQL was away all were, and went on
+        acking. For this broker's own replay it waits longer, since this broker is alive for certain.
         """
         if waited_s < BARRIER_S and await self._behind(lead, ALONE_S):
             return True
         return waited_s < OWN_S and lead.shard.node in await self._behind(lead, float("inf"))
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
-        """Nodes that have not confirmed this epoch, but for those that have been silent for so long."""
+        """Returns the nodes that have not confirmed this epoch, but for those that have been silent for so long."""
         return [b.node for b in await self._brokers(lead) if b.replayed < lead.epoch and b.silent_s < silent_s]
 
     async def _open_hot(self, lead: Lead, run_id: str) -> None:
-        """One transaction: a replay that comes meanwhile waits, and finds the epoch open."""
+        """Opens the epoch in one transaction: a replay that comes meanwhile waits, and finds the epoch open."""
         shard = lead.shard
         await self._admin.clear(lead.term)
-        async with lead.store.fenced(lead.epoch, lead.term, moves=True):
-            row = await shard.store.row()
-            clock = clock_of_next(shard, row)
-            await lead.store.cancel_requested(clock[0])
-            await self._load(lead, clock[0])
-            positions = {b.node: b.position for b in await shard.store.brokers()}
-            await self._admin.open_epoch(lead.epoch, lead.term, clock, self._limits, positions)
-            await lead.store.open_shard(lead.epoch, lead.term, HOT, run_id, row.timeline_now)
+        async with lead.store.opening_hot(lead.epoch, lead.term, run_id, partial(clock_of_next, shard)) as opening:
+            await self._load(lead, opening)
+            await self._admin.open_epoch(lead.epoch, lead.term, opening.clock, self._limits, await opening.positions())
         shard.cache.run_id = run_id
         logger.info("opened an epoch", shard=shard.number, epoch=lead.epoch)
 
-    async def _load(self, lead: Lead, clock: int) -> None:
-        """What PostgreSQL knows and Redis must know from the beginning: leases that still run, keys of whole
+    async def _load(self, lead: Lead, opening: Opening) -> None:
+        """Loads what PostgreSQL knows and Redis must know from the beginning: leases that still run, and keys of whole
         requests.
         """
         after = loaded = 0
-        while rows := await lead.store.live_leases(after, LEASES_PAGE, clock):
+        while rows := await opening.live_leases(after, LEASES_PAGE):
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
             after, loaded = rows[-1][0], loaded + len(rows)
-        keys = await lead.store.request_keys(clock, REQUEST_KEYS_MAX)
+        keys = await opening.request_keys(REQUEST_KEYS_MAX)
         await self._admin.load_keys(lead.term, keys)
-        lead.mirrors = True  # those that have ended, too
+        lead.mirrors = True  # PostgreSQL may know leases that have ended, too
         if loaded or keys:
             logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))
 
 
 def clock_of_next(shard: Shard, row: ShardRow) -> tuple[int, int]:
-    """Where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as far as
-    it is known here. That of a shard's first one lies between two wall clocks, so that no single one that is wrong
-    decides.
+    """Returns where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as
+    far as it is known here. That of a shard's first one lies between two wall clocks, so that no single one that is
+    wrong decides.
     """
     if row.clock_us:
         known = max(row.clock_us, shard.now_us())

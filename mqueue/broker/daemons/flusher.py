@@ -1,5 +1,5 @@
-"""Flush: from the write-behind buffer in Redis into PostgreSQL, one transaction a time; what was acked meanwhile never
-gets there.
+"""The flusher writes from the write-behind buffer in Redis into PostgreSQL, one transaction at a time. What was acked
+meanwhile never gets there.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from mqueue.broker.cache.calls import FlushPage
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import StoreLost
 from mqueue.broker.format import record
-from mqueue.broker.store.write import FlushBatch, Gone, Key
+from mqueue.broker.store.leader.flush import FlushBatch, Gone
+from mqueue.broker.store.rows import Key
 from mqueue.lifecycle import State
 from mqueue.message import BATCH_MAX, BODY_MAX
 
@@ -28,14 +29,14 @@ GONE = frozenset(state.value for state in lifecycle.GONE)
 
 
 class Flushed(NamedTuple):
-    """`more`: it did not reach the end of what was there and old enough."""
+    """What a flush has done. `more`: it did not reach the end of what was there and old enough."""
 
     pages: int
     more: bool
 
 
 class Pace:
-    """How much a flush takes: where PostgreSQL is slow, so little that it ends before its deadline."""
+    """Decides how much a flush takes: where PostgreSQL is slow, so little that it ends before its deadline."""
 
     def __init__(self) -> None:
         self.ids = IDS_MAX
@@ -48,14 +49,14 @@ class Pace:
 
 
 class Flusher:
-    """`age_us`: how long a batch may wait for its ack."""
+    """Flushes a shard. `age_us`: how long a batch may wait for its ack."""
 
     def __init__(self, age_us: int) -> None:
         self._age_us = age_us
         self._pace = Pace()
 
     async def flush(self, lead: Lead, everything: bool = False) -> Flushed:
-        """One transaction; none where nothing is old enough."""
+        """Makes one transaction; none where nothing is old enough."""
         shard = lead.shard
         # past half of the buffer there is no time to wait for acks
         hurry = everything or shard.buffer * 2 > shard.buffer_max
@@ -67,7 +68,7 @@ class Flusher:
         batch, versions, key_hashes = gather(pages)
         batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
         try:
-            await lead.store.flush(lead.epoch, lead.term, batch)
+            await lead.store.flushes.write(lead.epoch, lead.term, batch)
         except StoreLost:
             self._pace.took(math.inf)
             raise
@@ -80,7 +81,7 @@ class Flusher:
         return Flushed(len(pages), more)
 
     async def _read(self, lead: Lead, newest: int) -> tuple[list[FlushPage], bool]:
-        """Pages, and whether there are more."""
+        """Returns pages, and whether there are more."""
         pages: list[FlushPage] = []
         skip = size = ids = 0
         while ids < self._pace.ids and size < BODY_MAX:
@@ -108,8 +109,8 @@ class Flusher:
 
 
 def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, bytes]], list[bytes]]:
-    """What to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are written,
-    unique keys whose messages are (with their ids). Pure.
+    """Decides what to write, the versions to report to Redis afterwards, and the keys: idempotency keys that are
+    written, unique keys whose messages are (with their ids). It is pure.
     """
     batch = FlushBatch()
     latest: dict[bytes, tuple[bytes, bytes | None, bytes | None, bool]] = {}
@@ -142,8 +143,8 @@ def gather(pages: Iterable[FlushPage]) -> tuple[FlushBatch, list[tuple[bytes, by
 
 
 def _gather_keys(page: FlushPage, batch: FlushBatch, ids: Container[bytes]) -> Iterator[bytes]:
-    """What to report of the keys: an idempotency key when it is written, a unique key with each of `ids` that waits
-    under it.
+    """Yields what to report of the keys: an idempotency key when it is written, a unique key with each of `ids` that
+    waits under it.
     """
     for key_hash, key in zip(page.key_hashes, page.keys, strict=True):
         if key is None:

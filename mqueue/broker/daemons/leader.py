@@ -1,11 +1,10 @@
-"""Leadership of one shard: election, the closing and opening of epochs, and the loop that runs the daemons one after
-the other.
+"""The leader of a shard is elected, closes and opens epochs, and runs the daemons one after the other.
 
 A session advisory lock in the shard's database elects the leader; a *term* in the shard's row fences it. A new leader
 raises the term in PostgreSQL, then in Redis, before it reads anything. Every transaction of its daemons begins by
 locking the shard row on epoch and term; every script of theirs carries both. So a leader that was paused and wakes
 changes nothing. If Redis does not know the epoch (it was restarted, flushed, replaced), the leader closes it: see
-`membership.py` for the brokers' part.
+`recovery/membership.py` for the brokers' part.
 
 Flush and refill never interleave: one loop runs both. The tick (clock, due messages, dead leases) is a loop of its own.
 """
@@ -14,13 +13,12 @@ import asyncio
 import random
 from contextlib import suppress
 
-import psycopg
 import structlog
 
 from mqueue.broker import tasks
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import FLUSH, ReadyCache
-from mqueue.broker.daemons.cold_shard import Keeper
+from mqueue.broker.daemons.cold_shard import ColdShard
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.lead import Lead
@@ -31,7 +29,7 @@ from mqueue.broker.daemons.reconciler import Reconciler
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
-from mqueue.broker.store.leader import LeaderStore
+from mqueue.broker.store.leader.store import LeaderStore
 
 ELECTION_S = 1.0
 TICK_S = 0.02
@@ -46,14 +44,14 @@ AUDIT_EVERY_S = 60.0
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
-REFILL_S = 0.2  # so long topics that ask may keep a due flush waiting
+REFILL_S = 0.2  # a due flush waits so long for topics that ask
 
 logger = structlog.get_logger(__name__)
 
 
 class Leader:
-    """`admin`: a cache that takes whatever Redis answers; the shard's own refuses a server that does not hold the
-    epoch, also while the leader looks at a new one.
+    """Leads a shard, or tries to. `admin`: a cache that takes whatever Redis answers; the shard's own refuses a server
+    that does not hold the epoch, also while the leader looks at a new one.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Leader:
     ) -> None:
         self._shard = shard
         self._epochs = Epochs(admin, limits)
-        self._keeper = Keeper(self._epochs, scheduler)
+        self._cold = ColdShard(self._epochs, scheduler)
         self._scheduler = scheduler
         self._age_s = flush_age_us / 1e6
         self._idle_us = idle_us
@@ -79,22 +77,22 @@ class Leader:
         while True:
             store: LeaderStore | None = None
             try:
-                store = LeaderStore(self._shard.store, await self._shard.store.connect())
+                store = await LeaderStore.connect(self._shard.store)
                 while not await self._elected(store):
                     await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
                 await self._lead(store)
-            except (Fault, psycopg.Error) as fault:
+            except Fault as fault:
                 self._gave_way_at = self._shard.clock.monotonic() if isinstance(fault, GivesWay) else None
                 logger.warning("not leading", shard=self._shard.number, reason=str(fault))
                 await asyncio.sleep(0.2 + random.random() / 5)
             finally:
                 self._lead_changed(False)
                 if store is not None:
-                    await store.connection.close()
+                    await store.close()
 
     async def _elected(self, store: LeaderStore) -> bool:
-        """One try. A broker that cannot reach Redis leaves it to others for a while; a leader that hangs loses its
-        lock.
+        """Tries once to be elected. A broker that cannot reach Redis leaves it to others for a while; a leader that
+        hangs loses its lock.
         """
         shard = self._shard
         if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
@@ -106,7 +104,7 @@ class Leader:
         return False
 
     async def flush_all(self, timeout: float) -> None:
-        """If this broker leads: flush until nothing waits, for a clean stop."""
+        """Flushes until nothing waits, for a clean stop, if this broker leads."""
         if self.leads and self._shard.mode == HOT:
             self._flushed_all.clear()
             self._flush_all.set()
@@ -139,7 +137,7 @@ class Leader:
             shard.suspect.set()
             try:
                 if mode == COLD:
-                    await self._keeper.keep(lead)
+                    await self._cold.keep(lead)
                 else:
                     await self._serve(lead)
             except EpochEnded as ended:
@@ -163,7 +161,7 @@ class Leader:
                 task.result()
         finally:
             await tasks.end(loops)
-            lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody looks any more
+            lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody measures it any more
 
     async def _tick(self, lead: Lead) -> None:
         shard = lead.shard
@@ -196,12 +194,12 @@ class Leader:
             await asyncio.sleep(FOLLOW_EVERY_S)
 
     async def _work(self, lead: Lead) -> None:
-        """All periodic work of a leader on one screen."""
+        """Does all periodic work of a leader, on one screen."""
         shard, now = self._shard, self._shard.clock.monotonic
         scan_at = arrivals_at = flush_at = measure_at = 0.0
         prune_at, evict_at = now() + PRUNE_EVERY_S, now() + EVICT_EVERY_S
         reconcile_at, mirror_at = now() + RECONCILE_EVERY_S, now() + MIRROR_EVERY_S
-        await self._prefetcher.scan(lead)  # first of all: the due clock stands still until then
+        await self._prefetcher.scan(lead)  # first of all, since the due clock stands still until then
         while True:
             await self._refill_asked(lead, max(0.0, min(flush_at, scan_at, arrivals_at) - now()))
             everything = self._flush_all.is_set()
@@ -233,8 +231,8 @@ class Leader:
             if now() >= measure_at:
                 began = now()
                 await self._measure(lead)
-                measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # of very many topics: seldom
-            if lead.store.connection.closed:
+                measure_at = now() + max(MEASURE_EVERY_S, 20 * (now() - began))  # with very many topics it is seldom done
+            if lead.store.closed:
                 raise StoreLost("the leader's connection has closed")
 
     async def _refill_asked(self, lead: Lead, timeout: float) -> None:

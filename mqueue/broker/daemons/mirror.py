@@ -1,6 +1,4 @@
-"""Mirror: leases that have lasted long are written to PostgreSQL, so that a long job is not delivered again when Redis
-is lost.
-"""
+"""The mirror writes long leases to PostgreSQL, so that a long job is not delivered again when Redis is lost."""
 
 from typing import NamedTuple
 
@@ -18,11 +16,13 @@ class Lease(NamedTuple):
 
 
 class Mirror:
-    """A lease is long when two looks have seen it. The first look of a leader leaves what is mirrored as it is."""
+    """Writes long leases. A lease is long when two looks have seen it. The first look of a leader leaves what is
+    mirrored as it is.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, bytes] = {}  # id → receipt
-        self._term = 0  # in which they were seen
+        self._term = 0  # the term in which they were seen
 
     async def mirror(self, lead: Lead) -> int:
         """Returns how many are mirrored now."""
@@ -35,7 +35,6 @@ class Mirror:
         if not long and not lead.mirrors:
             return 0
         leases = [Lease(r.id, int.from_bytes(r.receipt[:4]), int.from_bytes(r.receipt[4:]), r.until) for r in long]
-        async with lead.store.fenced(lead.epoch, lead.term):
-            await lead.store.mirror_leases(leases)
+        await lead.store.mirror_leases(lead.epoch, lead.term, leases)
         lead.mirrors = bool(leases)
         return len(leases)

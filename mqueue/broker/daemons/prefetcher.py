@@ -1,5 +1,5 @@
-"""Prefetch: from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals, and eviction the other
-way.
+"""The prefetcher reads from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals; eviction
+goes the other way.
 """
 
 from mqueue.broker import failpoints
@@ -16,7 +16,7 @@ class Prefetcher:
         self._horizon_us = horizon_us
 
     async def refill(self, lead: Lead, topic: str) -> None:
-        """Pages of this topic until it is full, or wholly in Redis."""
+        """Loads pages of this topic until it is full, or wholly in Redis."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             begun = await shard.cache.refill_begin(lead.epoch, lead.term, topic)
@@ -24,14 +24,14 @@ class Prefetcher:
                 return
             limit = max(1, min(BATCH_MAX, begun.hard - begun.ready))
             t_id = int.from_bytes(begun.t_id)
-            rows, left_out = await lead.store.refill_page(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+            rows, left_out = await lead.store.pages.refill(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
             await failpoints.ahit("refill.before_script")
             loaded, _, _, _ = await shard.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
             shard.metrics.refills.inc()
             shard.metrics.refill_rows.inc(loaded)
 
     async def scan(self, lead: Lead) -> None:
-        """The time frontier moves on to the horizon, as far as there is room."""
+        """Moves the time frontier on to the horizon, as far as there is room."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
@@ -39,26 +39,25 @@ class Prefetcher:
             if due - clock > self._horizon_us // 2 or room <= 0:
                 return
             until = clock + self._horizon_us
-            rows, reached = await lead.store.time_page(due, id, until, min(BATCH_MAX, room), BODY_MAX)
+            rows, reached = await lead.store.pages.due(due, id, until, min(BATCH_MAX, room), BODY_MAX)
             await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
             if reached == (until, 0):
                 return
 
     async def arrivals(self, lead: Lead) -> None:
-        """Rows that came another way than through this epoch's scripts are placed, then their announcements deleted."""
+        """Places rows that came another way than through this epoch's scripts, then deletes their announcements."""
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
-            ids, rows = await lead.store.arrivals(ARRIVALS_MAX)
+            ids, rows = await lead.store.pages.arrivals(ARRIVALS_MAX)
             if not ids:
                 return
             later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
-            async with lead.store.fenced(lead.epoch, lead.term):
-                await lead.store.delete_arrivals([id for id in ids if id not in later])
+            await lead.store.pages.delete_arrivals(lead.epoch, lead.term, [id for id in ids if id not in later])
             if later:
                 return
 
     async def evict(self, lead: Lead, idle_us: int) -> None:
-        """Topics that nobody fetched from for long leave Redis, slice by slice."""
+        """Takes topics that nobody fetched from for long out of Redis, slice by slice."""
         cache = lead.shard.cache
         for topic in await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX):
             while await cache.evict(lead.epoch, lead.term, topic, BATCH_MAX // 2):

@@ -1,12 +1,8 @@
-"""Prune: rows past their TTL that Redis does not know (what it knows it expires itself); idempotency keys and results
-whose time is over; requests to cancel what is no more; workers that are gone.
+"""The pruner deletes rows past their TTL that Redis does not know (what it knows it expires itself), idempotency keys
+and results whose time is over, requests to cancel what is no more, and workers that are gone.
 """
 
-from collections import Counter
-
 from mqueue.broker.daemons.lead import Lead
-from mqueue.broker.store import write
-from mqueue.broker.store.write import Ledger
 from mqueue.message import BATCH_MAX
 
 REQUEST_KEPT_S = 600.0  # so long a worker may be without its broker, and hear of a cancellation all the same
@@ -19,9 +15,9 @@ class Pruner:
         self._after = (0, 0)  # expiry and id of the last row looked at: Redis may know a great many, and they stay
 
     async def prune(self, lead: Lead) -> bool:
-        """Page after page. True when more is left."""
+        """Deletes page after page. Returns True when more is left."""
         more = False
-        await lead.store.prune_workers(UNHEARD_S)
+        await lead.store.prunes.workers(UNHEARD_S)
         for turn in (self._rows, self._keys, self._cancel_requests, self._results):
             more = await turn(lead) or more
         return more
@@ -29,16 +25,11 @@ class Pruner:
     async def _rows(self, lead: Lead) -> bool:
         shard = lead.shard
         for _ in range(PAGES_MAX):
-            rows = await lead.store.expired_page(shard.clock_us, self._after, BATCH_MAX)
+            rows = await lead.store.prunes.expired_page(shard.clock_us, self._after, BATCH_MAX)
             if not rows:
                 break
             known = await shard.cache.known([id for id, _, _ in rows])
-            async with lead.store.fenced(lead.epoch, lead.term):
-                deleted = await write.delete_messages(lead.store.connection, [(id, version) for id, version, _ in rows if id not in known])
-                ledger = Ledger()
-                for topic_id, count in Counter(deleted.values()).items():
-                    ledger.add(topic_id, "expired", count)
-                await write.write_ledger(lead.store.connection, ledger)
+            await lead.store.prunes.expire(lead.epoch, lead.term, [(id, version) for id, version, _ in rows if id not in known])
             id, _, expires = rows[-1]
             self._after = (expires, id)
         else:
@@ -48,15 +39,15 @@ class Pruner:
 
     async def _keys(self, lead: Lead) -> bool:
         for _ in range(PAGES_MAX):
-            if await lead.store.prune_keys(lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
+            if await lead.store.prunes.keys(lead.shard.clock_us, BATCH_MAX) < BATCH_MAX:
                 return False
         return True
 
     async def _cancel_requests(self, lead: Lead) -> bool:
-        return await lead.store.prune_cancel_requests(REQUEST_KEPT_S, BATCH_MAX) == BATCH_MAX
+        return await lead.store.prunes.cancel_requests(REQUEST_KEPT_S, BATCH_MAX) == BATCH_MAX
 
     async def _results(self, lead: Lead) -> bool:
         for _ in range(PAGES_MAX):
-            if await lead.store.prune_results(BATCH_MAX) < BATCH_MAX:
+            if await lead.store.prunes.results(BATCH_MAX) < BATCH_MAX:
                 return False
         return True

@@ -1,5 +1,5 @@
-"""Reconcile: look for rows that nobody would ever deliver: below the frontier, due long ago, and without a record in
-Redis. There should be none; those found are counted, logged, and announced as arrivals.
+"""The reconciler looks for rows that nobody would ever deliver: below the frontier, due long ago, and without a record
+in Redis. There should be none; those found are counted, logged, and announced as arrivals.
 
 No flush, refill, scan or arrival comes between its looks (one loop runs them all), so a row that is there after Redis
 was asked was never acked; one that was spilled meanwhile is at or above the frontier, which is read last.
@@ -17,7 +17,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One page a turn, topic after topic."""
+    """Looks at one page a turn, topic after topic."""
 
     def __init__(self, overdue_us: int = OVERDUE_US) -> None:
         self._overdue_us = overdue_us
@@ -35,7 +35,7 @@ class Reconciler:
         keys = []
         if frontier:
             before = shard.clock_us - self._overdue_us
-            keys = await lead.store.overdue_page(topic, self._after, frontier, before, BATCH_MAX)
+            keys = await lead.store.pages.overdue(topic, self._after, frontier, before, BATCH_MAX)
         self._after = keys[-1] if len(keys) == BATCH_MAX else record.FIRST
         if not self._after:
             self._topics.pop()
@@ -51,8 +51,7 @@ class Reconciler:
         ids = [_id(key) for key in strays if frontier and key < frontier]
         if ids:
             logger.error("rows that nobody would have delivered", shard=shard.number, topic=topic, count=len(ids), first=ids[:10])
-            async with lead.store.fenced(lead.epoch, lead.term):
-                await lead.store.put_arrivals(ids)
+            await lead.store.pages.put_arrivals(lead.epoch, lead.term, ids)
             shard.metrics.strays.inc(len(ids))
         return len(ids)
 

@@ -1,4 +1,4 @@
-"""Schedule: what is due by the clock on the wall becomes messages, each tick one, whoever leads and whenever a leader
+"""The scheduler makes messages of what is due by the wall clock: one for each tick, whoever leads and whenever a leader
 dies.
 
 The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early.
@@ -6,6 +6,7 @@ A clock that goes back repeats nothing, since each schedule knows its next tick.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import structlog
 
@@ -13,9 +14,8 @@ from mqueue import schedule
 from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.format import record
-from mqueue.broker.store import schedules
+from mqueue.broker.store.leader.ticks import Ticked
 from mqueue.broker.store.rows import Row
-from mqueue.broker.store.schedules import Ticked
 from mqueue.broker.wal.errors import WalFull
 from mqueue.broker.wal.ids import IdSource
 from mqueue.message import BATCH_MAX, BODY_MAX
@@ -29,7 +29,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """`lease_s`, `max_retries`: of messages whose schedule names none."""
+    """Enqueues what is due. `lease_s`, `max_retries`: of messages whose schedule names none."""
 
     def __init__(self, ids: IdSource, *, lease_s: float, max_retries: int) -> None:
         self._ids = ids
@@ -39,11 +39,11 @@ class Scheduler:
         self._log_after = float("-inf")
 
     async def enqueue_due(self, lead: Lead, stamp_us: int, *, announce: bool) -> int:
-        """Returns how many messages it made. `stamp_us`, `announce`: as `schedules.enqueue`."""
+        """Returns how many messages it made. `stamp_us`, `announce`: as `TickStore.enqueue`."""
         made = 0
         try:
             for _ in range(ROUNDS_MAX):
-                if not await schedules.is_due(lead.store, lead.shard.clock.wall_us()):
+                if not await lead.store.ticks.is_due(lead.shard.clock.wall_us()):
                     break
                 if not (ticked := await self._round(lead, stamp_us, announce)):
                     break
@@ -54,18 +54,21 @@ class Scheduler:
         return made
 
     async def _round(self, lead: Lead, stamp_us: int, announce: bool) -> list[Ticked]:
-        """One transaction."""
-        connection = lead.store.connection
-        async with lead.store.fenced(lead.epoch, lead.term, moves=announce):
-            due, now_us = await schedules.take_due(connection, lead.shard.clock.wall_us(), SCHEDULES_MAX + self._unknown[lead.shard.number])
-            ticked = self._decide(lead, due, now_us, stamp_us)
-            await schedules.enqueue(lead.shard.store, connection, ticked, announce=announce, stamp_us=stamp_us)
+        """Makes one transaction."""
+        limit = SCHEDULES_MAX + self._unknown[lead.shard.number]
+
+        def decide(due: Sequence[Schedule], now_us: int) -> list[Ticked]:
+            return self._decide(lead, due, now_us, stamp_us)
+
+        ticked = await lead.store.ticks.enqueue(
+            lead.epoch, lead.term, lead.shard.clock.wall_us, limit, decide, announce=announce, stamp_us=stamp_us
+        )
         await failpoints.ahit("schedule.after_commit")
         return ticked
 
-    def _decide(self, lead: Lead, due: list[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
-        """As much of it as fits one transaction; without those whose zone or cron only other brokers know: they wait
-        for such a leader.
+    def _decide(self, lead: Lead, due: Sequence[Schedule], now_us: int, stamp_us: int) -> list[Ticked]:
+        """Decides on as much as fits one transaction, but not on schedules whose zone or cron only other brokers know:
+        they wait for such a leader.
         """
         ticked: list[Ticked] = []
         unknown: list[str] = []

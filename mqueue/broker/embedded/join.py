@@ -1,4 +1,4 @@
-"""A second broker on the stores that another one started on this machine: what it needs to know of them, and a folder
+"""A second broker on this machine finds here what it needs to know of the stores that another one started, and a folder
 of its own.
 """
 
@@ -15,7 +15,7 @@ JOINED_MAX = 64
 
 
 def join(data_dir: Path) -> dict[str, Any]:
-    """Settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError,
+    """Returns the settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError,
     PathError.
     """
     data_dir = data_dir.expanduser().absolute()
@@ -32,7 +32,7 @@ def join(data_dir: Path) -> dict[str, Any]:
 
 
 def _free_folder(folder: Path) -> Path:
-    """The first one whose log no broker uses: so one that comes again finds its own."""
+    """Returns the first folder whose log no broker uses: so one that comes again finds its own."""
     for number in range(1, JOINED_MAX + 1):
         free = folder / str(number)
         if not _used(free / "wal" / "lock") and not (free / "wal" / "retired.json").exists():

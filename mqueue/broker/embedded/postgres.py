@@ -1,4 +1,6 @@
-"""The embedded PostgreSQL: one server, one database per shard, unix socket only, scram passwords, fsync on."""
+"""The embedded PostgreSQL is one server with one database per shard, a unix socket only, scram
+passwords, and fsync on.
+"""
 
 import asyncio
 import json
@@ -48,12 +50,12 @@ SETTINGS = {
 
 
 def database_url(folder: Path, password: str, shard: int) -> str:
-    """`folder`: where its socket is."""
+    """Returns the URL of a database. `folder`: where the socket is."""
     return f"postgresql://{USER}:{password}@/mqueue_{shard}?host={quote(str(folder), safe='/')}"
 
 
 def database_urls(data_dir: Path) -> tuple[str, ...]:
-    """Of the server that a broker runs on this data dir. Raises EmbeddedError where none answers."""
+    """Returns the URLs of the server that a broker runs on this data dir. Raises EmbeddedError where none answers."""
     try:
         password = json.loads((data_dir / CREDENTIALS_FILE).read_text())["postgres"]
         with psycopg.connect(database_url(data_dir / "pg", password, 0), connect_timeout=5) as connection:
@@ -80,7 +82,7 @@ class PostgreSQL:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """One URL per shard, in order."""
+        """Returns one URL per shard, in order."""
         return tuple(database_url(self._folder, self._password, shard) for shard in range(self._shards))
 
     def alive(self) -> bool:
@@ -94,7 +96,7 @@ class PostgreSQL:
         trim(self._log)
 
     async def start(self) -> bool:
-        """Take over the one that runs here, or start one, with all databases; True when taken over. Raises
+        """Takes over the server that runs here, or starts one, with all databases; True when taken over. Raises
         EmbeddedError.
         """
         since = self._log.stat().st_size if self._log.exists() else 0
@@ -115,8 +117,8 @@ class PostgreSQL:
             self._server = None
 
     def _prepare(self) -> Path:
-        """Binaries the account can run, and a cluster. Made aside and renamed, so that a half-made one is never
-        used.
+        """Makes binaries the account can run, and a cluster. Each is made aside and renamed, so that a half-made one is
+        never used.
         """
         if self._account is None:
             programs = find_postgres()
@@ -133,7 +135,7 @@ class PostgreSQL:
         return programs
 
     def _init(self, programs: Path, fresh: Path) -> None:
-        """`initdb`. The password goes through memory that only it and we can open: no argument, no file."""
+        """Runs `initdb`. The password goes through memory that only it and we can open: no argument, no file."""
         memory = os.memfd_create("password")
         try:
             os.write(memory, f"{self._password}\n".encode())

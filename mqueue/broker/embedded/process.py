@@ -1,4 +1,4 @@
-"""One server process, started here or taken over from a broker that was killed.
+"""A server process was started here, or taken over from a broker that was killed.
 
 Servers outlive a killed broker, so nothing may tie them to it: their output goes to a file, not to a pipe, and a
 taken-over one is known by its pid and its command line, since a pid alone may have been given to another program.
@@ -21,7 +21,7 @@ CHECK_S = 0.05
 
 
 class Server:
-    """Handle on one server: `pid`, whether it is alive, how to end it."""
+    """A handle on one server: `pid`, whether it is alive, how to end it."""
 
     def __init__(self, pid: int, marker: str, child: "subprocess.Popen[bytes] | None" = None) -> None:
         self.pid = pid
@@ -63,7 +63,7 @@ def runs(pid: int, marker: str) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """Its words joined by blanks; empty for a zombie or no process. Readable whoever owns the process."""
+    """Returns its words joined by blanks; empty for a zombie or no process. It is readable whoever owns the process."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="surrogateescape")
     return ""
@@ -93,7 +93,7 @@ def spawn(command: Sequence[str], marker: str, folder: Path, log: Path, account:
 
 
 def surroundings(account: Account | None) -> dict[str, Any]:
-    """Arguments for subprocess: environment, umask, and the user to become."""
+    """Returns arguments for subprocess: environment, umask, and the user to become."""
     common: dict[str, Any] = {"env": {"PATH": os.defpath, "LC_ALL": "C"}, "umask": 0o077}
     if account is None:
         return common
@@ -101,7 +101,7 @@ def surroundings(account: Account | None) -> dict[str, Any]:
 
 
 def trim(log: Path) -> None:
-    """Keep `log` bounded. Its writers append, so it can be cut to nothing under them."""
+    """Keeps `log` bounded. Its writers append, so it can be cut to nothing under them."""
     with suppress(FileNotFoundError):
         if log.stat().st_size > LOG_MAX:
             with log.open("rb") as file:
@@ -111,7 +111,7 @@ def trim(log: Path) -> None:
 
 
 def last_words(log: Path, since: int = 0) -> str:
-    """The last line of `log` written after byte `since` that tells of a failure, else its last line."""
+    """Returns the last line of `log` written after byte `since` that tells of a failure, else its last line."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, log.stat().st_size - 16_384))

@@ -1,4 +1,4 @@
-"""Both embedded stores, started together, watched while the broker runs, stopped with it."""
+"""Both embedded stores are started together, watched while the broker runs, and stopped with it."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreUrls:
-    """How to reach the stores. No repr: passwords inside."""
+    """How to reach the stores. It has no repr: there are passwords inside."""
 
     database_urls: tuple[str, ...]  # postgresql://mqueue:PW@/mqueue_0?host=/dir, one per shard
     redis_addrs: tuple[str, ...]  # unix:///dir/sock
@@ -43,7 +43,7 @@ class StoreUrls:
 
 
 def store_urls(data_dir: Path) -> StoreUrls:
-    """Of the stores that a broker runs on this data dir. Raises EmbeddedError where none answer."""
+    """Returns the URLs of the stores that a broker runs on this data dir. Raises EmbeddedError where none answer."""
     urls = database_urls(data_dir)
     try:
         password = json.loads((data_dir / CREDENTIALS_FILE).read_text())["valkey"]
@@ -53,12 +53,14 @@ def store_urls(data_dir: Path) -> StoreUrls:
 
 
 def restart_delay(failures: int) -> float:
-    """Seconds to wait before a start, after `failures` short lives or failed starts in a row. The first is at once."""
+    """Returns the seconds to wait before a start, after `failures` short lives or failed starts in a row. The first
+    start is at once.
+    """
     return 0.0 if failures == 0 else min(0.5 * 2 ** min(failures - 1, 10), DELAY_MAX_S)
 
 
 class EmbeddedStores:
-    """`steady_s`: a store that lived so long starts again without delay."""
+    """The two stores of a data dir. `steady_s`: a store that lived so long starts again without delay."""
 
     def __init__(self, data_dir: Path, shards: int, *, steady_s: float = STEADY_S) -> None:
         self._data_dir = data_dir
@@ -86,13 +88,13 @@ class EmbeddedStores:
         return StoreUrls(postgres.urls, (valkey.address,), self._ground.credentials.valkey)
 
     def pids(self) -> dict[str, int]:
-        """Of the stores that run, by name."""
+        """Returns the process ids of the stores that run, by name."""
         return {store.name: pid for store in self._stores if (pid := store.pid) is not None}
 
     @asynccontextmanager
     async def without(self, name: str) -> AsyncIterator[None]:
-        """The store of this name is stopped, and stays so; at the end it is started, and ready. Raises
-        EmbeddedError.
+        """Stops the store of this name for as long as the block lasts; at its end the store is started, and ready.
+        Raises EmbeddedError.
         """
         [store] = [store for store in self._stores if store.name == name]
         self._held.add(name)
@@ -121,7 +123,7 @@ class EmbeddedStores:
                 self._ground = None
 
     async def _start_all(self) -> None:
-        """Both side by side; waits for both even when one fails, so that the failed start can stop both."""
+        """Starts both side by side; waits for both even when one fails, so that the failed start can stop both."""
         for result in await asyncio.gather(*(self._start(store) for store in self._stores), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

@@ -1,4 +1,4 @@
-"""The embedded Valkey: no persistence, no eviction, one unix socket.
+"""The embedded Valkey keeps nothing on the disk, evicts nothing, and listens on one unix socket.
 
 The broker can rebuild what it held, so one that does not answer is replaced.
 """
@@ -69,7 +69,7 @@ class Valkey:
         trim(self._log)
 
     async def start(self) -> bool:
-        """Take over the one that runs here, or start one; True when taken over. Raises EmbeddedError."""
+        """Takes over the server that runs here, or starts one; True when taken over. Raises EmbeddedError."""
         left = self._left_running()
         if left is not None and await self._answers():
             self._server = left

@@ -1,5 +1,5 @@
-"""Workers hear which running messages are to be cancelled: their calls wait here, and one look at each shard, four
-times a second, is for all.
+"""Workers wait here to hear which running messages are to be cancelled; one look at each shard, four times a second,
+serves all of them.
 
 Requests are rows of the shard's `cancel_request`, numbered in the order in which they can be seen. A call goes on from
 the numbers that its last answer had; those of another epoch count for nothing, since PostgreSQL may have been set back:
@@ -40,8 +40,8 @@ class Cancellations:
         self._waiting = 0
 
     async def wait(self, namespaces: Sequence[str], since: str | None, seconds: float) -> tuple[str, list[int]]:
-        """Where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when too
-        many wait.
+        """Returns where to go on, and the ids asked for beyond `since`; waits for one. Raises Invalid; Unavailable when
+        too many wait.
         """
         places = _parse(since, len(self._shards))
         if self._waiting >= WAITERS_MAX:
@@ -57,7 +57,7 @@ class Cancellations:
         while True:
             ids: list[int] = []
             for at, shard in enumerate(self._shards):
-                with suppress(Fault):  # what is away takes no requests either
+                with suppress(Fault):  # a shard that is away takes no requests either
                     places[at] = await self._read(shard, places[at], namespaces, ids, asks=seconds <= 0)
             left = deadline - self._clock.monotonic()
             if ids or left <= 0:
@@ -65,11 +65,13 @@ class Cancellations:
             await asyncio.wait({self._next_look()}, timeout=left)
 
     def look(self) -> None:
-        """Now: there is a new one."""
+        """Looks now: there is a new request."""
         self._asked.set()
 
     async def _read(self, shard: Shard, place: Place, namespaces: Sequence[str], ids: list[int], *, asks: bool) -> Place:
-        """`asks`: though no look has seen anything new: whoever does not wait makes none."""
+        """Reads new requests. `asks`: reads though no look has seen anything new, for a call that does not wait and so
+        makes no look.
+        """
         epoch, last = shard.epoch, self._last.get(shard.number)
         if not epoch:
             return place

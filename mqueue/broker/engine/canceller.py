@@ -1,5 +1,5 @@
-"""Cancel a message by its id: what waits is taken away; what runs is flagged, so that its delivery is its last, and its
-worker hears of it.
+"""A message is cancelled by its id: what waits is taken away; what runs is flagged, so that its delivery is its last,
+and its worker hears of it.
 
 Redis decides (`cache/lua/apply.lua`), in a batch like all settles: the outcome is in the log. Of what only PostgreSQL
 has, the broker brings the row along, with how far the shard was flushed when it was read: where a flush has come
@@ -30,7 +30,7 @@ class Canceller:
         self._metrics = metrics
 
     async def cancel(self, id: int, namespaces: Collection[str] | None) -> Cancelled:
-        """Of these namespaces (None: of all) only: anything else is `gone`."""
+        """Cancels a message of these namespaces (None: of all); anything else is `gone`."""
         failure: Unavailable | None = None
         for shard in self._shards:  # an id does not tell its shard
             try:
@@ -70,8 +70,8 @@ class Canceller:
         raise Unavailable(f"message {id} is being flushed again and again", retry_after=1)
 
     async def _find(self, shard: Shard, id: int) -> tuple[str, bytes]:
-        """Its topic, and what PostgreSQL has of it where Redis knows nothing. An empty topic: it is not there, or has
-        ended.
+        """Returns its topic, and what PostgreSQL has of it where Redis knows nothing. An empty topic: it is not there,
+        or has ended.
         """
         if shard.mode != COLD:
             data, _, _ = await shard.cache.record(id.to_bytes(8))

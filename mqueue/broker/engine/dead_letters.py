@@ -1,4 +1,4 @@
-"""Dead letters: listed from both stores, deleted in one."""
+"""Dead letters are listed from both stores, and deleted in one."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ class DeadLetters:
         return ["ok" if id in deleted else "gone" for id in ids]
 
     async def _until_flushed(self, shard: Shard, name: TopicName, ids: Sequence[int]) -> None:
-        """Dead letters are deleted in one place, PostgreSQL: those still in Redis are flushed first."""
+        """Waits until those still in Redis are flushed: dead letters are deleted in one place, PostgreSQL."""
         deadline = self._clock.monotonic() + FLUSH_WAIT_S
         waiting = [] if shard.mode == COLD else list(ids)
         while True:

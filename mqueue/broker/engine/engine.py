@@ -1,4 +1,4 @@
-"""The use cases, each in a module of its own: HTTP calls nothing else (`ports.Engine`).
+"""The engine gives each call to its use case, a module of its own; HTTP calls nothing else (`ports.Engine`).
 
 Everything was checked before it comes here (`http/convert.py`); what is decided here is where it goes.
 """

@@ -1,4 +1,6 @@
-"""Enqueue: messages become drafts, go to their shards' committers, and keep what their idempotency keys promise."""
+"""The enqueuer makes drafts of messages, gives them to the committers of their shards, and keeps what their idempotency
+keys promise.
+"""
 
 import asyncio
 import hashlib
@@ -18,7 +20,7 @@ from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
 from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
-NO_LOOK = bytes(16)  # as of no epoch: a script would have the broker look
+NO_LOOK = bytes(16)  # it is of no epoch, so a script answers that the broker must look
 
 
 class Enqueuer:
@@ -73,8 +75,8 @@ class Enqueuer:
         return Accepted(ids, "wal" if hot and self._postgres_namespaces.isdisjoint(namespaces) else "postgres")
 
     async def _until_flushed(self, shard: Shard) -> None:
-        """All that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S: 503, and it is only in the
-        log.
+        """Waits until all that this broker has enqueued until now is in PostgreSQL. Past FLUSH_WAIT_S the answer is
+        503, and it is only in the log.
         """
         if shard.mode == COLD:
             return  # what was taken before is there since its epoch closed
@@ -117,44 +119,47 @@ class Enqueuer:
         if shard.mode == APART and (key_hash or any(drafts[i].key_hash for i in items)):
             raise shard.keys_are_away()
         try:
-            epoch, known = await self._look(shard, drafts, items)
-            new = [i for i in items if i not in known]
-            size = sum(drafts[i].size for i in new)
-            deadline = self._clock.monotonic() + ROOM_WAIT_S
-            while new:
-                await self._wait_for_room(shard, size, deadline)
-                try:
-                    made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
-                except LookAgain:  # keys that Redis knew may be PostgreSQL's now
-                    if self._clock.monotonic() >= deadline:
-                        raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
-                    epoch, known = await self._look(shard, drafts, items)
-                    new = [i for i in items if i not in known]
-                    continue
-                except InFlight:  # at another broker, whose disk may not have it yet
-                    if self._clock.monotonic() >= deadline:
-                        raise
-                    await shard.hurry_flush()
-                    continue
-                except Repeated:
-                    made = await self._ids_of_request(shard, key_hash)
-                except BufferFull:
-                    if self._clock.monotonic() >= deadline:
-                        raise
-                    shard.room.clear()
-                    continue
-                except KeyReused as error:
-                    error.item = None if error.item is None else new[error.item]
-                    raise
-                known.update(zip(new, made, strict=True))
-                break
+            known = await self._commit(number, drafts, items, key_hash, body_hash)
         except Fault as fault:
             raise unavailable(fault) from fault
         for i in items:
             ids[i] = known[i]
 
+    async def _commit(self, number: int, drafts: Sequence[Draft], items: Sequence[int], key_hash: bytes, body_hash: bytes) -> dict[int, int]:
+        """Gives what is new to the committer, and again where it must look again or wait, until ROOM_WAIT_S is over.
+        Returns the ids by item.
+        """
+        shard = self._shards[number]
+        epoch, known = await self._look(shard, drafts, items)
+        size = sum(drafts[i].size for i in items if i not in known)
+        deadline = self._clock.monotonic() + ROOM_WAIT_S
+        while new := [i for i in items if i not in known]:
+            await self._wait_for_room(shard, size, deadline)
+            try:
+                made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
+            except Repeated:
+                made = await self._ids_of_request(shard, key_hash)
+            except KeyReused as error:
+                error.item = None if error.item is None else new[error.item]
+                raise
+            except LookAgain:  # keys that Redis knew may be PostgreSQL's now
+                if self._clock.monotonic() >= deadline:
+                    raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
+                epoch, known = await self._look(shard, drafts, items)
+                continue
+            except (InFlight, BufferFull) as error:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                if isinstance(error, InFlight):  # at another broker, whose disk may not have it yet
+                    await shard.hurry_flush()
+                else:
+                    shard.room.clear()
+                continue
+            known.update(zip(new, made, strict=True))
+        return known
+
     async def _look(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
-        """As `_known_keys`; the drafts with a unique key get what PostgreSQL has under it."""
+        """Looks as `_known_keys` does; the drafts with a unique key get what PostgreSQL has under it."""
         epoch, known = await self._known_keys(shard, drafts, items)
         unique = [drafts[i] for i in items if drafts[i].unique and i not in known]
         if not unique:
@@ -168,8 +173,8 @@ class Enqueuer:
         return epoch, known
 
     async def _known_keys(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
-        """Items whose idempotency key only PostgreSQL knows: item → id of the first message. One SELECT a request. And
-        the epoch of this look: 0 where no item has a key.
+        """Returns the items whose idempotency key only PostgreSQL knows, as item → id of the first message, and the
+        epoch of this look: 0 where no item has a key. It is one SELECT for a request.
 
         The script checks again what Redis knows, but refuses a request whole: only here the item to blame is known.
         """
@@ -198,7 +203,7 @@ class Enqueuer:
         return epoch, known
 
     async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
-        """What this request's first try was given."""
+        """Returns what this request's first try was given."""
         if shard.mode == COLD and (known := await shard.store.request_key(key_hash)):
             return record.unpack_runs(known[1])
         [told] = await shard.cache.has_key([key_hash])
@@ -207,7 +212,7 @@ class Enqueuer:
         return record.unpack_runs(told[record.IDEMPOTENCY.size :])
 
     async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
-        """The write-behind buffer has room for so many bytes more, or has none at all in it."""
+        """Waits until the write-behind buffer has room for so many bytes more, or nothing at all in it."""
         while shard.mode == HOT and shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
             left = deadline - self._clock.monotonic()
             if left <= 0:
@@ -221,7 +226,7 @@ class Enqueuer:
 
 
 async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Each runs to its end, whatever becomes of the others."""
+    """Runs each to its end, whatever becomes of the others."""
     if len(parts) == 1:
         return await parts[0]
     for error in await asyncio.gather(*parts, return_exceptions=True):
@@ -231,7 +236,7 @@ async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 
 def _check_keys(drafts: Sequence[Draft]) -> None:
-    """One key for two messages in a request: the script would not say which it was."""
+    """Refuses one key for two messages of a request: the script would not say which it was."""
     bodies: dict[bytes, bytes] = {}
     for item, d in enumerate(drafts):
         if d.key_hash and bodies.setdefault(d.key_hash, d.body_hash) != d.body_hash:
@@ -239,8 +244,8 @@ def _check_keys(drafts: Sequence[Draft]) -> None:
 
 
 def _share_key(drafts: Sequence[Draft], key_hash: bytes, body_hash: bytes) -> None:
-    """A request's key stands for ids in a row, and of messages with unique keys some may be older ones: each message
-    gets a key made of it.
+    """Gives each message a key made of the request's: that key stands for ids in a row, and of messages with unique
+    keys some may be older ones.
     """
     for item, d in enumerate(drafts):
         d.key_hash, d.body_hash, d.key_ttl_us = _hash(key_hash + item.to_bytes(4)), body_hash, int(REQUEST_KEY_S * 1e6)
@@ -251,7 +256,7 @@ def _hash(data: bytes) -> bytes:
 
 
 def _request_hash(messages: Sequence[NewMessage], key: str) -> bytes:
-    """Scope of a request's key: its namespaces, and the shard."""
+    """Hashes a request's key within its scope: its namespaces, and the shard."""
     return _hash("\0".join([*sorted({m.namespace for m in messages}), "", key]).encode())
 
 

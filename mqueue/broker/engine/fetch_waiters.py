@@ -1,4 +1,4 @@
-"""Fetches that wait for a message, on this broker. A message that becomes ready wakes one of them, on whichever broker
+"""Fetches wait here for a message, on this broker. A message that becomes ready wakes one of them, on whichever broker
 it waits.
 
 The fetch script puts this node into the topic's `waiters` in Redis where it finds nothing; the script that places a
@@ -31,7 +31,7 @@ class Waiters:
         self.count = 0
 
     def add(self, topics: Iterable[TopicName]) -> Waiter:
-        """Raises Unavailable when too many wait."""
+        """Adds a fetch that waits. Raises Unavailable when too many wait."""
         if self.count >= WAITERS_MAX:
             raise Unavailable("too many fetches wait", retry_after=1)
         waiter = Waiter(tuple(topics))
@@ -64,6 +64,6 @@ class Waiters:
         return any(len(self._queues.get(topic, ())) > 1 for topic in topics)
 
     def look(self) -> None:
-        """One waiter of each topic looks again, and renews the node's word in Redis."""
+        """Lets one waiter of each topic look again, which renews the node's entry in Redis."""
         for topic in list(self._queues):
             self.wake(topic)

@@ -1,4 +1,6 @@
-"""Fetch: the least messages of the named topics, now or as soon as one is there; never an untrue "nothing"."""
+"""The fetcher gives the least messages of the named topics, now or as soon as one is there; never
+an untrue "nothing".
+"""
 
 import asyncio
 import random
@@ -63,12 +65,12 @@ class Fetcher:
         finally:
             self._waiters.remove(waiter)
             self._metrics.waiting_fetches.set(self._waiters.count)
-            if waiter.event.is_set():  # woken for nothing: somebody else may need the word
+            if waiter.event.is_set():  # it was woken for nothing: somebody else may have to be woken
                 for name in names:
                     self._waiters.wake(name)
 
     async def _fetch(self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
-        """What is there now, of all these shards. Empty only when that is true."""
+        """Returns what is there now, of all these shards. It is empty only when that is true."""
         found: list[Delivery] = []
         failed: Unavailable | None = None
         order = list(by_shard)

@@ -1,5 +1,5 @@
-"""Whoever waits for a result, on this broker: woken at once where this broker stores it, and by one SELECT a shard
-every LOOK_S for all of them where another one does, or where the message becomes a dead letter.
+"""Calls wait here for a result, on this broker: each is woken at once where this broker stores it; one SELECT a shard
+every LOOK_S serves all of them where another one does, or where the message becomes a dead letter.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class ResultWaiter:
 
 
 class ResultWaiters:
-    """Of all shards."""
+    """The calls that wait, of all shards."""
 
     def __init__(self) -> None:
         self._of: dict[int, dict[int, set[ResultWaiter]]] = {}  # shard → id → who waits; ids in the order in which they are looked for
@@ -34,7 +34,7 @@ class ResultWaiters:
         self.count = 0
 
     def add(self, id: int, stores: Collection[ShardStore]) -> ResultWaiter:
-        """Raises Unavailable when too many wait."""
+        """Adds a call that waits. Raises Unavailable when too many wait."""
         if self.count >= WAITERS_MAX:
             raise Unavailable("too many wait for results", retry_after=1)
         self.count += 1
@@ -60,7 +60,7 @@ class ResultWaiters:
                 waiter.event.set()
 
     async def _look(self, store: ShardStore) -> None:
-        """While somebody waits. Of very many, some in each look."""
+        """Looks while somebody waits. Of very many, it looks for some each time."""
         ids = self._of[store.number]
         try:
             while ids:

@@ -1,5 +1,5 @@
-"""Results on their way into PostgreSQL: all that wait become one INSERT, one at a time a shard. While it is under way
-the next gathers.
+"""Results on their way into PostgreSQL are gathered: all that wait become one INSERT, one at a time for a shard. While
+it is under way the next gathers.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class ResultWriter:
             self._writing = None
 
     def _gather(self) -> list[Request]:
-        """Of those that wait as many as one statement takes; at least one."""
+        """Takes as many of those that wait as one statement takes; at least one."""
         batch: list[Request] = []
         count = size = 0
         while self._waiting:

@@ -1,4 +1,4 @@
-"""The result of a message: there, still to come, or never to come; now, or as soon as that is known.
+"""The result of a message is there, still to come, or never to come; the answer comes now, or as soon as that is known.
 
 The result of an acked message is written after the ack was taken, so for a moment there is neither message nor result.
 Where PostgreSQL does not take it, the worker sends ack and result again: that is waited for, too, for UNKNOWN_S.
@@ -22,12 +22,14 @@ LOOKS_MAX = 250  # of all waiters in a second, so that others who ask PostgreSQL
 
 
 def look_every(waiters: int) -> float:
-    """Seconds between two looks of one of so many."""
+    """Returns the seconds between two looks of one of so many."""
     return max(LOOK_S, waiters / LOOKS_MAX)
 
 
 class Results:
-    """`status`: of a message by its id, of some namespaces (None: of all)."""
+    """Answers what became of a message. `status`: tells that of a message by its id, of some namespaces
+    (None: of all).
+    """
 
     def __init__(
         self,
@@ -44,8 +46,8 @@ class Results:
         self._clock = clock
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:
-        """Done or dead as soon as it is, else what it is after `wait` seconds; None for one that is not known, or of
-        another topic than `name`, or of no namespace among `namespaces` (None: all).
+        """Returns done or dead as soon as it is, else what it is after `wait` seconds; None for one that is not known,
+        or of another topic than `name`, or of no namespace among `namespaces` (None: all).
         """
         shards = self._shards if name is None else [self._shards[self._slots.shard(name)]]
         look = partial(self._look, shards, id, name, namespaces)
@@ -90,5 +92,5 @@ class Results:
             raise unavailable(fault) from fault
         status = await self._status(id, namespaces)
         if status is None or name not in (None, (status.namespace, status.topic)) or status.state == "done":
-            return None  # done: since the look before; another one finds it
+            return None  # it ended since the look before: the next look finds it
         return ResultLook(status.state, error=status.error)

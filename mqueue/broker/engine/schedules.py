@@ -1,4 +1,4 @@
-"""Periodic tasks: put, paused, run, deleted by anybody; what is due the shard's leader enqueues
+"""Periodic tasks are put, paused, run and deleted here by anybody; what is due the leader of its shard enqueues
 (`daemons/scheduler.py`).
 
 A schedule is kept in the shard of its topic. Its name is looked for in every shard, so that another topic takes it
@@ -27,7 +27,7 @@ class Enqueue(Protocol):
 
 
 class Schedules:
-    """`enqueue`: as anybody does, for those who want a run now."""
+    """The use cases of schedules. `enqueue`: as anybody does, for those who want a run now."""
 
     def __init__(self, shards: Sequence[Shard], slots: SlotMap, clock: Clock, enqueue: Enqueue) -> None:
         self._shards = shards
@@ -68,7 +68,8 @@ class Schedules:
                 raise Invalid(f"namespace {wanted.namespace} has {SCHEDULES_MAX:,} schedules, and may have no more", field="name") from None
 
     async def _put(self, home: Shard, namespace: str, name: str, decide: Callable[[Schedule | None], Schedule | None]) -> Schedule | None:
-        """Home's transaction ends first: whatever becomes of it, the schedule is somewhere.
+        """Puts it home, and deletes it in the other shards. Home's transaction ends first: whatever becomes of it, the
+        schedule is somewhere.
 
         The shards are held in one order, so that two edits never wait for each other.
         """
@@ -118,20 +119,20 @@ class Schedules:
         return None
 
     async def _now_us(self, shard: Shard) -> int:
-        """As the scheduler counts it: by the lesser of two clocks."""
+        """Returns the time as the scheduler counts it: by the lesser of two clocks."""
         return min(self._clock.wall_us(), (await shard.store.row()).wall_us)
 
 
 def declaration(wanted: Schedule) -> bytes:
-    """What code says of it: the same again says nothing new."""
+    """Returns what code says of it: the same again says nothing new."""
     s = wanted
     said = (s.topic, s.cron, s.timezone, s.every_us, s.catch_up, s.payload, s.metadata, s.priority, s.max_retries, s.lease_ms, s.ttl_us)
     return hashlib.blake2b(repr(said).encode(), digest_size=16).digest()
 
 
 def replaced(known: Schedule | None, wanted: Schedule, declared: bytes | None, now_us: int) -> Schedule:
-    """`wanted` in the place of `known`: whether it is paused stays, and its next tick where its times are the same.
-    Raises Invalid.
+    """Returns `wanted` in the place of `known`: whether it is paused stays, and its next tick where its times are the
+    same. Raises Invalid.
     """
     if known is not None:
         wanted = wanted._replace(paused=known.paused, last_at_us=known.last_at_us, declared=declared or known.declared)
@@ -147,7 +148,7 @@ def replaced(known: Schedule | None, wanted: Schedule, declared: bytes | None, n
 
 
 def resumed(known: Schedule, now_us: int) -> Schedule:
-    """What would have come while it was paused does not come now. Raises Unavailable."""
+    """Returns it unpaused: what would have come while it was paused does not come now. Raises Unavailable."""
     if not known.paused:
         return known
     try:
@@ -158,7 +159,7 @@ def resumed(known: Schedule, now_us: int) -> Schedule:
 
 @asynccontextmanager
 async def _reported() -> AsyncIterator[None]:
-    """A store's fault as a client is told it."""
+    """Turns a store's fault into what a client is told."""
     try:
         yield
     except Fault as fault:

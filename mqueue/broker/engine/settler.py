@@ -1,4 +1,5 @@
-"""Settle and extend: what a receipt still allows, decided in Redis; and the difference between `stale` and `gone`.
+"""The settler settles and extends: Redis decides what a receipt still allows; the settler finds out whether what is not
+there is `stale` or `gone`.
 
 The result that an ack brings is kept once the ack was taken. For one that is `gone` too: it may be the repetition of an
 ack whose result PostgreSQL did not take, or whose answer got lost. (A sleeper's late ack is `stale`; where the message
@@ -55,8 +56,8 @@ class Settler:
         return id in self._leaving
 
     async def settle(self, settles: Sequence[Settle]) -> list[Verdict]:
-        """Raises TooLarge for a result, before anything is settled; Unavailable where one was not kept though its
-        message is settled.
+        """Settles messages. Raises TooLarge for a result, before anything is settled; Unavailable where one was not
+        kept though its message is settled.
         """
         self._check_results(settles)
         leaving = {s.id for s in settles if s.result is not None}
@@ -159,7 +160,8 @@ class Settler:
         return await self._verdicts(shard, extends, [VERDICTS[chr(letter)] for letter in letters])
 
     async def _verdicts(self, shard: Shard, items: Sequence[Settle | Extend], verdicts: list[Verdict]) -> list[Verdict]:
-        """`gone` only where PostgreSQL has it neither: what it has there is not leased, so the receipt is stale.
+        """Says `gone` only where PostgreSQL does not have it either: what it has there is not leased, so the receipt is
+        stale.
 
         A row whose end waits for its flush does not count. A flush between two looks is why PostgreSQL is asked twice.
         Where it is away, `gone` it is: what has been settled is settled, and must be told.
@@ -176,7 +178,7 @@ class Settler:
         return verdicts
 
     async def _in_store(self, shard: Shard, items: Sequence[Settle | Extend], at: Sequence[int]) -> list[int]:
-        """Which of the items at these places PostgreSQL has, under that topic."""
+        """Returns which of the items at these places PostgreSQL has, under that topic."""
         rows = await shard.store.existing([items[i].id for i in at]) if at else {}
         return [i for i in at if rows.get(items[i].id) == f"{items[i].namespace}/{items[i].topic}"]
 
@@ -188,8 +190,8 @@ class Settler:
 
 
 def _result(s: Settle, verdict: Verdict) -> Result:
-    """A settle without a receipt acts on the current lease, so no delivery can be later; one that comes too late is
-    before all.
+    """Returns the result that a settle brings. A settle without a receipt acts on the current lease, so no delivery can
+    be later; one that comes too late is before all.
     """
     anybody = b"\xff" * 12 if verdict == "ok" else b""
     return Result(s.id, s.namespace, s.topic, anybody if s.receipt is None else _receipt(s.receipt), s.result or b"", s.result_ttl)
@@ -202,7 +204,7 @@ def _topic(namespace: str, topic: str) -> bytes:
 
 @lru_cache(1024)  # those of one fetch are one
 def _receipt(text: str | None) -> bytes:
-    """The 12 bytes of a receipt; empty: any; of a form that never was ours: one that matches nothing."""
+    """Returns the 12 bytes of a receipt; empty: any. One of a form that never was ours matches nothing."""
     if text is None:
         return b""
     try:

@@ -1,4 +1,4 @@
-"""What can be seen: topics with their depths and counters, and one message by its id."""
+"""People see topics with their depths and counters here, and one message by its id."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -20,7 +20,9 @@ LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
-    """`progress`: of a message that runs, and its note. `leaves(id)`: is it just leaving a result?"""
+    """Answers what people look at. `progress`: of a message that runs, and its note. `leaves(id)`: is it just leaving a
+    result?
+    """
 
     def __init__(
         self,
@@ -59,8 +61,8 @@ class Views:
         return found
 
     async def _counts(self, shard: Shard, namespaces: Sequence[str] | None) -> tuple[dict[str, Depths], dict[str, tuple[int, ...]]]:
-        """What Redis and PostgreSQL count, by topic. Again where a flush came between, since what it moves would count
-        in both; of very many rows the counts are as of about the same time.
+        """Returns what Redis and PostgreSQL count, by topic. It looks again where a flush came between, since what that
+        moves would count in both; of very many rows the counts are as of about the same time.
         """
         wanted = None if namespaces is None else frozenset(namespaces)
         for look in range(LOOKS_MAX):
@@ -86,7 +88,9 @@ class Views:
         return found
 
     async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Of these namespaces (None: of all) only. What is about to leave its result is looked for again."""
+        """Looks for a message of these namespaces (None: of all). What is about to leave its result is looked for
+        again.
+        """
         leaves = self._leaves(id)
         found = await self.look(id, namespaces)
         if found is None and (leaves or self._leaves(id)):
@@ -95,7 +99,7 @@ class Views:
         return found
 
     async def look(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """As it is at this moment."""
+        """Returns it as it is at this moment."""
         try:
             for shard in self._shards:
                 if (found := await self._live(shard, id)) is None:
@@ -114,7 +118,7 @@ class Views:
         return None
 
     async def _live(self, shard: Shard, id: int) -> MessageStatus | None:
-        """Waiting, running or dead."""
+        """Returns it where it waits, runs or is dead."""
         data, body, error = (None,) * 3 if shard.mode == COLD else await shard.cache.record(id.to_bytes(8))
         if data is not None:
             if State(data[:1]) in GONE or body is None:
@@ -135,7 +139,9 @@ class Views:
         )  # fmt: skip
 
     async def _done(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
-        """One whose result is kept: of the message there is nothing left but that. The times are when it came."""
+        """Returns one whose result is kept: of the message there is nothing left but that. The times are
+        when it came.
+        """
         kept = await shard.store.result_of(id, None, namespaces, values=False)
         if kept is None:
             return None

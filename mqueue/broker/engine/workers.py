@@ -1,5 +1,5 @@
-"""Who works, and at what: workers tell any broker, which writes all it heard in one statement (of very much, in some);
-any broker shows it.
+"""Workers tell any broker at what they work; it writes all it heard in one statement (of very much, in some), and any
+broker shows it.
 
 The table is in shard 0's database, whatever the topics: it is for people. Where PostgreSQL is away, what was told last
 is written when it is back, if it is not too old by then.
@@ -34,7 +34,9 @@ class Workers:
         self._wake = asyncio.Event()
 
     async def hear(self, report: WorkerReport, *, stopped: bool = False) -> None:
-        """It is written soon; nobody waits for that. Raises Unavailable when too many tell."""
+        """Takes what a worker tells. It is written soon; nobody waits for that. Raises Unavailable when too
+        many tell.
+        """
         key = report.key
         if key not in self._heard and len(self._heard) >= WORKERS_MAX:
             self._forget()
@@ -61,8 +63,8 @@ class Workers:
             raise unavailable(fault) from fault
 
     async def progress(self, id: int, name: TopicName) -> tuple[float | None, str | None]:
-        """Of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt, and a worker of
-        another's id.
+        """Returns the progress of a message that runs, as far as it is known. A sleeper may tell of an earlier attempt,
+        and a worker of another's id.
         """
         try:
             reports = await self._store.progress_of(id, name.namespace)
@@ -73,14 +75,14 @@ class Workers:
         return (latest.progress, latest.note) if latest is not None else (None, None)
 
     async def run(self) -> None:
-        """One write at a time, WRITE_S apart."""
+        """Makes one write at a time, WRITE_S apart."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             self._forget()
             try:
                 await self._write()
-            except Fault:  # how PostgreSQL is, others say
+            except Fault:  # other parts tell how PostgreSQL is
                 self._wake.set()
             await asyncio.sleep(WRITE_S)
 
@@ -96,7 +98,9 @@ class Workers:
             self._gone -= gone
 
     def _pages(self) -> list[list[WorkerReport]]:
-        """What waits, in the order of its keys (two brokers never deadlock), each as much as one statement takes."""
+        """Yields what waits, in the order of its keys (two brokers never deadlock), each page as much as one statement
+        takes.
+        """
         pages: list[list[WorkerReport]] = []
         size = BODY_MAX
         for _, report in sorted(self._unwritten.items()):

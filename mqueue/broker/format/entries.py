@@ -1,4 +1,4 @@
-"""What the payloads of log records hold. Pure; `wal/` frames them, `tail.py` folds them for a replay.
+"""The payloads of log records are laid out here. This is pure; `wal/` frames them, `tail.py` folds them for a replay.
 
     enqueue (kind 1)   per message: lengths, flags, record, body, and its idempotency key (or that of the request it
                        begins) where it has one
@@ -24,7 +24,9 @@ IN_PG, CANCEL = 1, 2  # the last byte of an outcome; a cancel reads as an ack wh
 
 
 class Enqueued(NamedTuple):
-    """`joins`: it came in one request with the message before, and the key of that request is its key too."""
+    """One message of an enqueue record. `joins`: it came in one request with the message before, and the key of that
+    request is its key too.
+    """
 
     record: bytes
     body: bytes
@@ -36,7 +38,7 @@ class Enqueued(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """`state`: a acked, c cancelled, x dead, n waits again."""
+    """One outcome. `state`: a acked, c cancelled, x dead, n waits again."""
 
     id: int
     state: bytes
@@ -74,7 +76,7 @@ def unpack_enqueued(payload: bytes) -> Iterator[Enqueued]:
 
 
 def by_request(messages: Iterable[Enqueued]) -> list[list[Enqueued]]:
-    """Messages under the key of one request together, all others alone."""
+    """Groups the messages under the key of one request, and leaves all others alone."""
     requests: list[list[Enqueued]] = []
     for m in messages:
         if m.joins and requests:
@@ -88,7 +90,7 @@ SettledFields = tuple[int, bytes, int, int, int, int, int, int, bytes, bytes]
 
 
 def pack_settled(outcomes: Iterable[SettledFields]) -> bytes:
-    """Of each the fields of `Settled`, in its order."""
+    """Packs outcomes. Each has the fields of `Settled`, in its order."""
     parts: list[bytes] = []
     for id, state, version, attempts, due, node, sequence, flags, topic, error in outcomes:
         if state == b"c":

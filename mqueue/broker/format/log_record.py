@@ -1,4 +1,6 @@
-"""One record of a broker's log: what `wal/frame.py` writes as bytes, and `entries.py` gives a payload."""
+"""A LogRecord is one record of a broker's log: `wal/frame.py` writes it as bytes, and `entries.py`
+gives it a payload.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +8,7 @@ ENQUEUE, OUTCOME, VOID = 1, 2, 3  # kinds since version 1 of the log, which itse
 
 
 class LogRecord(NamedTuple):
-    """`sequence`: the number of its batch. `kind`: ENQUEUE, OUTCOME or VOID. `payload`: bytes, laid out in
+    """One record. `sequence`: the number of its batch. `kind`: ENQUEUE, OUTCOME or VOID. `payload`: bytes, laid out in
     `entries.py`.
     """
 

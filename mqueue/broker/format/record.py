@@ -1,4 +1,4 @@
-"""A message as bytes, the same in the WAL, in Redis and on its way into PostgreSQL.
+"""A message has one form as bytes, the same in the WAL, in Redis and on its way into PostgreSQL.
 
 A *record* is what changes; the scripts (`cache/lua/lib/unit.lua`) know its offsets. Big-endian, so that its middle is
 the key as a sorted string: priority, rank, deliver_after, id. A *body* is what never changes, laid out as fields of a
@@ -27,7 +27,7 @@ KEY_PARTS = Struct(">IIQQ")
 ENDED = Struct(">c5xII16xQ")  # of a record: state, version, flushed version, id
 BIAS = 1 << 31
 IN_PG, CANCELLING, UNIQUE = 1, 2, 4  # flags
-OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/integration/test_memory.py)
+OVERHEAD = 300  # bytes Redis needs for a message beyond its record and body (measured: tests/end_to_end/memory.py)
 NO_RECEIPT = bytes(12)
 FIRST = b""  # frontier of a topic Redis knows nothing of
 LAST = b"\xff" * 24  # frontier of a topic that is wholly in Redis
@@ -80,7 +80,7 @@ class Record(NamedTuple):
 
 
 def buffered(body: int, topic: int) -> int:
-    """Bytes a message takes in the write-behind buffer, by the lengths of its body and topic."""
+    """Returns the bytes a message takes in the write-behind buffer, by the lengths of its body and topic."""
     return body + SIZE + topic + OVERHEAD
 
 
@@ -90,7 +90,7 @@ def _text(name: bytes) -> str:
 
 
 def topic(data: bytes) -> str:
-    """The topic of a record, as Redis and the log name it: `namespace/topic`."""
+    """Returns the topic of a record, as Redis and the log name it: `namespace/topic`."""
     return _text(data[SIZE:])
 
 
@@ -116,10 +116,13 @@ def new(
     topic: bytes,
     unique: bool = False,
 ) -> bytes:
-    """The record of a message about to be enqueued. `size`: length of its body. `unique`: it has a key of that kind."""
+    """Makes the record of a message about to be enqueued. `size`: length of its body. `unique`: it has a key of that
+    kind.
+    """
     return (
         RECORD.pack(
-            b"n", UNIQUE if unique else 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
+            State.UNPLACED.value,
+            UNIQUE if unique else 0, 0, max_retries, 1, 0, priority + BIAS, 0, due, id, expires, lease_ms, node, sequence, NO_RECEIPT, 0,
             buffered(size, len(topic)),
         )
         + topic
@@ -130,11 +133,12 @@ def from_row(
     *, id: int, topic: str, priority: int, rank: int, due: int, attempts: int, max_retries: int, version: int, lease_ms: int,
     node: int, sequence: int, expires: int | None, size: int, unique: bool = False,
 ) -> bytes:  # fmt: skip
-    """The record of a row that PostgreSQL has: clean, `in_pg`."""
+    """Makes the record of a row that PostgreSQL has: clean, `in_pg`."""
     name = topic.encode()
     return (
         RECORD.pack(
-            b"n", IN_PG | (UNIQUE if unique else 0), attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0,
+            State.UNPLACED.value,
+            IN_PG | (UNIQUE if unique else 0), attempts, max_retries, version, version, priority + BIAS, rank, due, id, expires or 0,
             lease_ms, node, sequence, NO_RECEIPT, 0, buffered(size, len(name)),
         )
         + name
@@ -142,7 +146,7 @@ def from_row(
 
 
 def leased(data: bytes, receipt: bytes, until: int, cancelling: bool = False) -> bytes:
-    """This record under a lease."""
+    """Returns this record under a lease."""
     flags = data[1] | (CANCELLING if cancelling else 0)
     return State.LEASED.value + bytes((flags,)) + data[2:60] + receipt + ID8.pack(until) + data[80:]
 
@@ -152,7 +156,7 @@ def key(priority: int, rank: int, due: int, id: int) -> bytes:
 
 
 def key_parts(key: bytes) -> tuple[int, int, int, int]:
-    """(priority, rank, due, id)"""
+    """Returns priority, rank, due and id."""
     biased, rank, due, id = KEY_PARTS.unpack(key)
     return biased - BIAS, rank, due, id
 
@@ -181,7 +185,7 @@ class Body(NamedTuple):
 
 
 def content(data: bytes) -> tuple[int, bytes, bytes | None, int]:
-    """created_us, payload and metadata of a body; and where its idempotency key begins."""
+    """Returns created_us, payload and metadata of a body, and where its idempotency key begins."""
     _, created, n = BODY_HEAD.unpack_from(data)
     at = 16 + n
     (size,) = LENGTH.unpack_from(data, at)
@@ -196,7 +200,7 @@ def open_body(data: bytes) -> Body:
 
 
 def copy_row(r: Record, topic_id: int, error: bytes | None, body: bytes) -> bytes:
-    """One row of a binary COPY into `message` or its staging table (columns: store/sql/copy_message.sql)."""
+    """Makes one row of a binary COPY into `message` or its staging table (columns: store/sql/copy_message.sql)."""
     return b"".join((
         COPY_HEAD.pack(
             COPY_COLUMNS, 8, r.id, 4, topic_id, 4, r.biased_priority - BIAS, 4, r.rank, 8, r.due, 4, r.attempts, 4, r.max_retries,
@@ -210,7 +214,7 @@ def copy_row(r: Record, topic_id: int, error: bytes | None, body: bytes) -> byte
 
 
 def pack_runs(ids: Sequence[int]) -> bytes:
-    """Ids as runs (first, count): those of one request mostly follow each other."""
+    """Packs ids as runs (first, count): those of one request mostly follow each other."""
     runs: list[list[int]] = []
     for id in ids:
         if runs and id == runs[-1][0] + runs[-1][1]:
@@ -221,7 +225,7 @@ def pack_runs(ids: Sequence[int]) -> bytes:
 
 
 def unique_holders(key: bytes) -> list[bytes]:
-    """The ids that the key record of a unique key names."""
+    """Returns the ids that the key record of a unique key names."""
     return [key[:8], *(key[at : at + 8] for at in range(IDEMPOTENCY.size, len(key), RUN.size))]
 
 

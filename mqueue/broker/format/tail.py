@@ -1,4 +1,4 @@
-"""What the end of a log says, folded by message: pure."""
+"""The end of a log is folded by message here. This is pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Told:
     settled: bool = False  # its last lease ended
 
     def settle(self, state: bytes, version: int, attempts: int, due: int, error: bytes) -> None:
-        """By version: an older outcome changes nothing."""
+        """Takes an outcome by its version: an older one changes nothing."""
         if version <= self.record.version:
             return
         self.record = self.record._replace(version=version, attempts=attempts, due=due)
@@ -36,8 +36,8 @@ class Told:
 
 @dataclass(slots=True)
 class Tail:
-    """`others`: outcomes of messages whose enqueue is not in this tail, the latest of each. `last`: its last sequence,
-    0 for none.
+    """What the end of a log says. `others`: outcomes of messages whose enqueue is not in this tail, the latest of each.
+    `last`: its last sequence, 0 for none.
     """
 
     messages: dict[int, Told] = field(default_factory=dict)

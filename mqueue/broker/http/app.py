@@ -1,5 +1,5 @@
-"""The two applications: the API and the metrics page. A table of paths; what happens behind each is `hot.py` and
-`cold.py`.
+"""The two applications are the API and the metrics page. Here is the table of paths; what happens behind each is in
+`hot.py`, `rest.py` and `schedules.py`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from mqueue.broker.http.call import Call, Receive, Scope, Send
 from mqueue.broker.http.endpoint import ByMethod, Endpoint, Frame
 from mqueue.broker.http.hot import Hot
 from mqueue.broker.http.quotas import Quotas
-from mqueue.broker.http.rest import Cold
+from mqueue.broker.http.rest import Rest
 from mqueue.broker.http.schedules import Schedules
 from mqueue.broker.http.waits import Waits
 from mqueue.broker.metrics import CONTENT_TYPE, Metrics
@@ -25,12 +25,14 @@ POST = ("POST",)
 
 
 class Api:
-    """ASGI. `drain()` ends all that wait (fetches, results) with 503; the server calls it when it stops."""
+    """An ASGI application. `drain()` ends all that wait (fetches, results) with 503; the server
+    calls it when it stops.
+    """
 
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
         self._waits = waits = Waits()
         hot = Hot(engine, quotas, waits)
-        cold = Cold(engine, waits)
+        rest = Rest(engine, waits)
         schedules = Schedules(engine.schedules, quotas)
         self._hot = {
             "/enqueue": Endpoint(frame, "/enqueue", POST, "write", hot.enqueue),
@@ -42,22 +44,22 @@ class Api:
         }
         self._cold = Router(
             [
-                Route("/dlq", Endpoint(frame, "/dlq", GET, "read", cold.dead_letters)),
-                Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", cold.delete_dead)),
-                Route("/workers", Endpoint(frame, "/workers", ("GET", "POST"), "read", cold.workers)),
-                Route("/topics", Endpoint(frame, "/topics", GET, "read", cold.topics)),
-                Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", cold.result)),
-                Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", cold.message)),
-                Route("/messages/{id}/cancel", Endpoint(frame, "/messages/cancel", POST, "read", cold.cancel)),
-                Route("/cancelled", Endpoint(frame, "/cancelled", POST, "read", cold.cancelled)),
+                Route("/dlq", Endpoint(frame, "/dlq", GET, "read", rest.dead_letters)),
+                Route("/dlq/delete", Endpoint(frame, "/dlq/delete", POST, "delete", rest.delete_dead)),
+                Route("/workers", Endpoint(frame, "/workers", ("GET", "POST"), "read", rest.workers)),
+                Route("/topics", Endpoint(frame, "/topics", GET, "read", rest.topics)),
+                Route("/messages/{id}/result", Endpoint(frame, "/messages/result", GET, "read", rest.result)),
+                Route("/messages/{id}", Endpoint(frame, "/messages", GET, "read", rest.message)),
+                Route("/messages/{id}/cancel", Endpoint(frame, "/messages/cancel", POST, "read", rest.cancel)),
+                Route("/cancelled", Endpoint(frame, "/cancelled", POST, "read", rest.cancelled)),
                 Route("/schedules", Endpoint(frame, "/schedules", GET, "read", schedules.page)),
                 Route("/schedules/{name}", ByMethod(frame, "/schedules/name", schedules.by_method())),
                 *(
                     Route(f"/schedules/{{name}}/{verb}", Endpoint(frame, f"/schedules/name/{verb}", POST, "write", handler))
                     for verb, handler in (("pause", schedules.pause), ("resume", schedules.resume), ("run", schedules.run))
                 ),
-                Route("/health", Endpoint(frame, "/health", GET_HEAD, None, cold.health)),
-                Route("/ready", Endpoint(frame, "/ready", GET_HEAD, None, cold.ready)),
+                Route("/health", Endpoint(frame, "/health", GET_HEAD, None, rest.health)),
+                Route("/ready", Endpoint(frame, "/ready", GET_HEAD, None, rest.ready)),
             ],
             redirect_slashes=False,
             default=Endpoint(frame, "other", (), None, _nowhere),
@@ -75,12 +77,12 @@ async def _nowhere(call: Call) -> object:
 
 
 def api(engine: Engine, auth: Authenticator, quotas: Quotas, metrics: Metrics, clock: Clock | None = None) -> Api:
-    """The HTTP API over `engine`."""
+    """Returns the HTTP API over `engine`."""
     return Api(Frame(auth, metrics, clock or SystemClock()), engine, quotas)
 
 
 class MetricsApp:
-    """ASGI: `GET /metrics`, without a token."""
+    """An ASGI application that answers `GET /metrics`, without a token."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

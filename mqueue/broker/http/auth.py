@@ -1,4 +1,4 @@
-"""Tokens: JWT, HS256 only, `exp` required.
+"""Tokens are JWT, HS256 only, `exp` required.
 
 Claims: `scopes` (a list, or words in one string; without it everything is allowed), `allowed_namespaces` (a list;
 without it all), `nbf` is obeyed, `aud`, `iat` and `iss` are not looked at. A claim of the wrong type makes the token
@@ -48,7 +48,7 @@ class Caller:
             raise Forbidden(f"the token's scopes do not allow this ({' or '.join(sorted(ALLOWS[verb]))} is needed)")
 
     def enter(self, namespace: str, item: int | None = None) -> None:
-        """A namespace that the token may not see does not exist for it."""
+        """Refuses a namespace that the token may not see: it does not exist for it."""
         if self.namespaces is not None and namespace not in self.namespaces:
             raise NotFound("no such namespace for this token", item=item, field="namespace")
 
@@ -64,7 +64,9 @@ class Authenticator:
         self._known: OrderedDict[bytes, Caller] = OrderedDict()
 
     def check(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """Names in lower case; the spelling `authorisation` counts too. Raises Unauthorized."""
+        """Returns whom a request speaks for. Names are in lower case; the spelling `authorisation` counts too. Raises
+        Unauthorized.
+        """
         header = headers.get(b"authorization") or headers.get(b"authorisation")
         if header is None:
             raise Unauthorized("send a token: Authorization: Bearer …")

@@ -1,4 +1,6 @@
-"""One HTTP request as the endpoints see it: headers read once, the body counted, the memory of bodies bounded."""
+"""A Call is one HTTP request as the endpoints see it: headers read once, the body counted, the memory of bodies
+bounded.
+"""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
@@ -30,7 +32,7 @@ class ClientGone(Exception):
 
 
 class BodyBudget:
-    """Bytes that large bodies may take together."""
+    """Counts the bytes that large bodies may take together."""
 
     def __init__(self, limit: int = BODIES_MAX) -> None:
         self._free = limit
@@ -45,8 +47,8 @@ class BodyBudget:
 
 
 class Call:
-    """`caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its endpoint says
-    so.
+    """One request. `caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its
+    endpoint says so.
     """
 
     __slots__ = ("_budget", "_held", "caller", "headers", "receive", "reply_headers", "scope", "status")
@@ -75,7 +77,9 @@ class Call:
         return query(type, self.scope["query_string"])
 
     def idempotency_key(self) -> str | None:
-        """Of the whole request (draft-ietf-httpapi-idempotency-key-header); its quotes may be left out."""
+        """Returns the key of the whole request (draft-ietf-httpapi-idempotency-key-header); its
+        quotes may be left out.
+        """
         raw = self.headers.get(b"idempotency-key")
         if raw is None:
             return None
@@ -85,7 +89,7 @@ class Call:
         return key.decode("ascii")
 
     def durability(self) -> m.Durability:
-        """What the client asks for."""
+        """Returns what the client asks for."""
         asked = self.headers.get(DURABILITY, b"wal")
         if asked not in (b"wal", b"postgres"):
             raise Invalid("Mqueue-Durability: wal or postgres", field="Mqueue-Durability")
@@ -96,7 +100,7 @@ class Call:
         return decoded
 
     async def decode_and_raw(self, body: Body[T]) -> tuple[T, bytes]:
-        """What it says, and the bytes it came in."""
+        """Returns what it says, and the bytes it came in."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("compressed bodies are not accepted", field="content-encoding")
         raw = await self._read()
@@ -106,7 +110,7 @@ class Call:
         await self._read()
 
     async def _read(self) -> bytes:
-        """The time limit of a slow body is the connection's (`protocol.py`)."""
+        """Reads the body. The time limit of a slow one is the connection's (`protocol.py`)."""
         declared = int(self.headers.get(b"content-length", b"0"))
         if declared > m.BODY_MAX:
             raise _too_large()

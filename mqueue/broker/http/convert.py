@@ -1,4 +1,5 @@
-"""Between the wire's structs and the types of `mqueue.message`, with the checks a decoder cannot make. Pure.
+"""The wire's structs become the types of `mqueue.message` here and back, with the checks a decoder cannot make. This is
+pure.
 
 Times are datetimes there and µs since 1970 here; both ways are exact. Metadata is JSON here; it leaves as it is in
 JSON, and translated in msgpack.
@@ -38,7 +39,7 @@ def to_time(us: int) -> datetime:
 
 
 def check_names(namespace: str, topics: Sequence[str], item: int | None = None) -> None:
-    """The wire's pattern lets one line feed at the end pass, since `$` matches before it."""
+    """Refuses a line feed at the end, which the wire's pattern lets pass, since `$` matches before it."""
     if namespace[-1] == "\n":
         raise wrong(NAME_RULE, item, "namespace")
     for topic in topics:
@@ -47,7 +48,7 @@ def check_names(namespace: str, topics: Sequence[str], item: int | None = None) 
 
 
 def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
-    """Raises Invalid, naming item and field."""
+    """Converts a message to enqueue. Raises Invalid, naming item and field."""
     check_names(item.namespace, (item.topic,), index)
     if item.idempotency_key is not None and not is_text(item.idempotency_key):
         raise wrong(TEXT_RULE, index, "idempotency_key")
@@ -92,8 +93,8 @@ def _metadata(value: dict[str, Any], index: int | None = None) -> bytes:
 
 
 def _not_json(value: object, depth: int) -> str | None:
-    """What keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or msgpack
-    again, or stored.
+    """Says what keeps a decoded value from being JSON (msgpack can bring bytes, times, NaN, keys of any type), or
+    msgpack again, or stored.
     """
     if isinstance(value, dict | list):
         return _not_json_inside(value, depth)
@@ -120,7 +121,7 @@ def _not_json_inside(value: dict[Any, Any] | list[Any], depth: int) -> str | Non
 
 
 def _fits(value: int) -> bool:
-    """msgpack has a place for it."""
+    """Has msgpack a place for it?"""
     return -(2**63) <= value < 2**64
 
 
@@ -136,7 +137,7 @@ def _raw(metadata: bytes, msgpack: bool) -> msgspec.Raw:
 
 
 def _narrow(value: Any) -> Any:
-    """Integers that msgpack has no place for as floats."""
+    """Makes floats of integers that msgpack has no place for."""
     if isinstance(value, dict):
         return {key: _narrow(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -178,7 +179,7 @@ def settle(item: wire.SettleItem, kind: m.Kind, index: int | None = None) -> m.S
 
 
 def _error(text: str | None) -> str | None:
-    """Cut to what is kept; PostgreSQL's text holds no NUL."""
+    """Cuts it to what is kept; PostgreSQL's text holds no NUL."""
     if text is None:
         return None
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode()[: m.ERROR_MAX].decode(errors="ignore")
@@ -225,7 +226,7 @@ def status(s: m.MessageStatus, msgpack: bool) -> wire.Status:
 
 
 def worker_report(worker: wire.Worker) -> m.WorkerReport:
-    """Raises Invalid, TooLarge."""
+    """Converts what a worker tells. Raises Invalid, TooLarge."""
     if worker.seen_at is not None:
         raise wrong("is for the answer", field="seen_at")
     check_names("-", [worker.name, *worker.topics, *(name for run in worker.running for name in (run.namespace, run.topic))])
@@ -241,7 +242,7 @@ def worker_report(worker: wire.Worker) -> m.WorkerReport:
 
 
 def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.Worker:
-    """Of what it told, what is in these namespaces (None: all)."""
+    """Returns of what it told what is in these namespaces (None: all)."""
     told = _read_worker(text)
     told.seen_at = to_time(seen_us)
     if namespaces is not None:
@@ -253,7 +254,7 @@ def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.W
 
 
 def new_schedule(item: wire.ScheduleItem, name: str) -> s.Schedule:
-    """Raises Invalid, naming the field."""
+    """Converts a schedule. Raises Invalid, naming the field."""
     check_names(item.namespace, (item.topic,))
     try:
         s.check(item.cron, item.timezone, item.every)

@@ -1,4 +1,5 @@
-"""Bodies and query strings into the structs of `mqueue.wire`, and what is wrong with them in plain words. Pure.
+"""Bodies and query strings become the structs of `mqueue.wire` here, or plain words about what is wrong with them. This
+is pure.
 
 Every failure is an `Invalid` that names the item (its index in the array) and the field, as far as there are such.
 """
@@ -66,13 +67,13 @@ class SchedulesQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
 
 
 class ScheduleQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """Of what is done with one schedule."""
+    """The query of what is done with one schedule."""
 
     namespace: wire.Name = m.DEFAULT_NAMESPACE
 
 
 class NoQuery(Struct, forbid_unknown_fields=True, frozen=True):
-    """Of the endpoints that take none."""
+    """The query of the endpoints that take none."""
 
 
 class Body(Generic[T]):
@@ -91,7 +92,9 @@ class Body(Generic[T]):
             return self._second_look(body, msgpack, error)
 
     def _second_look(self, body: bytes, msgpack: bool, error: Exception) -> T:
-        """JSON copied out of a document often carries `//` comments; they are allowed, and cost the others nothing."""
+        """Reads JSON with `//` comments, which often has been copied out of a document; that costs
+        the others nothing.
+        """
         if not msgpack and b"//" in body and not isinstance(error, msgspec.ValidationError):
             try:
                 return self._json.decode(_without_comments(body))  # type: ignore[no-any-return]
@@ -114,12 +117,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: str) -> bool:
-    """PostgreSQL can hold it."""
+    """Can PostgreSQL hold it?"""
     return "\x00" not in value and (value.isascii() or _SURROGATE.search(value) is None)
 
 
 def query(type: type[Q], raw: bytes) -> Q:
-    """A query string as `type`; workers repeat theirs, so the answers are kept."""
+    """Reads a query string as `type`; workers repeat theirs, so the answers are kept."""
     return _query(type, raw)  # type: ignore[no-any-return]
 
 
@@ -161,7 +164,7 @@ _NAMED = re.compile(r"(?:missing required|contains unknown) field `(.*)`$", re.D
 
 
 def explain(error: Exception, part: str = "body") -> MQueueError:
-    """What a decoder's exception says, as an `Invalid` with item and field."""
+    """Returns what a decoder's exception says, as an `Invalid` with item and field."""
     if isinstance(error, RecursionError):
         return Invalid(f"the {part} is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
@@ -178,7 +181,7 @@ def explain(error: Exception, part: str = "body") -> MQueueError:
 
 
 def wrong(detail: str, item: int | None = None, field: str | None = None) -> Invalid:
-    """An `Invalid` of our own checks, in the same words: `item 3, topic: …`."""
+    """Returns an `Invalid` of our own checks, in the same words: `item 3, topic: …`."""
     return _invalid(detail, item, field)
 
 

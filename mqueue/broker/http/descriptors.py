@@ -1,4 +1,4 @@
-"""File descriptors: connections must not take those that the stores and the log need."""
+"""Connections must not take the file descriptors that the stores and the log need."""
 
 import resource
 
@@ -9,7 +9,9 @@ MACOS_MAX = 10_240  # where the hard limit is infinite, yet more than this is re
 
 
 def raise_limit() -> int:
-    """Raise this process's soft limit of open files to the hard one, as far as the system lets it; what it is then."""
+    """Raises this process's soft limit of open files to the hard one, as far as the system lets it; returns what it is
+    then.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft in (hard, resource.RLIM_INFINITY):
         return soft
@@ -24,7 +26,7 @@ def raise_limit() -> int:
 
 
 def connections_max(files: int) -> int:
-    """Connections one server may hold when the process may open so many files."""
+    """Returns how many connections one server may hold when the process may open so many files."""
     if files == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
     return max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, (files - RESERVED) // SERVERS))

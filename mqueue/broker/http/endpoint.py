@@ -1,4 +1,4 @@
-"""The frame around every endpoint, hot or not: method, token, answer, errors, metrics. No middleware."""
+"""Every endpoint, hot or not, stands in one frame: method, token, answer, errors, metrics. There is no middleware."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

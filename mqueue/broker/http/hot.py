@@ -1,4 +1,5 @@
-"""The hot endpoints: enqueue, dequeue, poll, ack, nack, extend. Each decodes, checks namespaces, calls the engine.
+"""The hot endpoints are enqueue, dequeue, poll, ack, nack and extend. Each decodes, checks namespaces, calls the
+engine.
 
 What they did to messages the engine counts.
 """
@@ -27,7 +28,7 @@ class Hot:
         self._waits = waits
 
     async def enqueue(self, call: Call) -> list[int]:
-        """Ids in order. Nothing is enqueued when one item is refused."""
+        """Returns ids in order. Nothing is enqueued when one item is refused."""
         key = call.idempotency_key()
         items, raw = await call.decode_and_raw(decode.ENQUEUE)
         messages = []
@@ -103,12 +104,12 @@ class Hot:
 
 
 def _indexed(body: T | list[T]) -> Iterable[tuple[int | None, T]]:
-    """One item, without an index, or the items of an array."""
+    """Returns one item, without an index, or the items of an array."""
     return enumerate(body) if isinstance(body, list) else ((None, body),)
 
 
 def _verdicts(body: object, ids: Sequence[int], verdicts: Sequence[m.Verdict]) -> wire.Verdict | list[wire.Verdict]:
-    """An array for an array; one for one, where `stale` is an error."""
+    """Answers an array with an array; one with one, where `stale` is an error."""
     answers = [wire.Verdict(id, verdict) for id, verdict in zip(ids, verdicts, strict=True)]
     if isinstance(body, list):
         return answers

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, and the few errors that only HTTP knows."""
+"""Errors leave as RFC 9457 problem documents; the few errors that only HTTP knows are here."""
 
 import math
 
@@ -38,7 +38,7 @@ class HeadersTooLarge(MQueueError):
 
 
 def answer(error: MQueueError) -> Answer:
-    """Status, headers and body. 429 and 503 always carry Retry-After, whole seconds, at least 1."""
+    """Returns status, headers and body. 429 and 503 always carry Retry-After, whole seconds, at least 1."""
     body = _encode(
         wire.Problem(
             title=error.title,

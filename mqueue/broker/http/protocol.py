@@ -1,4 +1,4 @@
-"""uvicorn's httptools protocol with limits: on headers and trailers, on the time a request takes to arrive, on
+"""uvicorn's httptools protocol gets limits here: on headers and trailers, on the time a request takes to arrive, on
 connections.
 
 uvicorn itself accepts headers of any size, takes trailers for headers, lets a request trickle in for ever, loses the
@@ -25,7 +25,9 @@ PIPELINE_MAX = 4  # requests waiting behind another one, until no more is read
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """`connections_max`: more than that are closed unread; as many requests at once: 503."""
+    """The protocol of one connection. `connections_max`: more than that are closed unread; as many requests at once:
+    503.
+    """
 
     def __init__(self, *args: Any, connections_max: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -137,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def end_if_late(self, now: float) -> None:
-        """Called once a second. A request held back behind another one is not late."""
+        """Ends what is late; called once a second. A request held back behind another one is not late."""
         if self._arriving_since is None or now - self._arriving_since < ARRIVE_S or self._held_back():
             return
         if self.cycle is not None and self.cycle.response_started and not self._in_headers:
@@ -148,7 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(problem.RequestTimeout(f"a request must arrive within {ARRIVE_S:g} s"))
 
     def _held_back(self) -> bool:
-        """What is arriving comes behind a request that is being served."""
+        """Does what is arriving come behind a request that is being served?"""
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body)
 
     def _refuse_headers(self) -> None:
@@ -180,7 +182,7 @@ async def _overloaded(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def sweep(connections: Iterable[object]) -> None:
-    """Close what is late."""
+    """Closes what is late."""
     now = asyncio.get_running_loop().time()
     for connection in list(connections):
         if isinstance(connection, BoundedProtocol):

@@ -1,4 +1,5 @@
-"""Enqueues a minute for each namespace that has a quota, counted in fixed windows in a storage that all brokers share.
+"""Enqueues a minute are counted for each namespace that has a quota, in fixed windows in a storage that all brokers
+share.
 
 The quota is a courtesy among tenants, not a promise of the queue: when its storage fails, enqueues go through.
 """
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Quotas:
-    """`quotas`: messages a minute by namespace. `storage`: a URI of the `limits` library, such as
+    """Counts enqueues. `quotas`: messages a minute by namespace. `storage`: a URI of the `limits` library, such as
     `async+redis://host:6379`.
     """
 
@@ -74,7 +75,7 @@ class Quotas:
             self._paid.popitem(last=False)
 
     async def _take(self, counts: Mapping[str, int]) -> str | None:
-        """The namespace whose quota does not allow it."""
+        """Returns the namespace whose quota does not allow it."""
         for step in (self._window.test, self._window.hit):
             for namespace, count in counts.items():
                 if not await step(self._limits[namespace], namespace, cost=count):

@@ -1,4 +1,4 @@
-"""The endpoints people and dashboards use: dead letters, topics, workers, one message and its result, health; and how
+"""People and dashboards use these endpoints: dead letters, topics, workers, one message and its result, health; and
 workers hear of cancellations.
 """
 
@@ -21,7 +21,7 @@ def _is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None and int(text) < 2**63
 
 
-class Cold:
+class Rest:
     def __init__(self, engine: Engine, waits: Waits) -> None:
         self._engine = engine
         self._waits = waits
@@ -50,7 +50,7 @@ class Cold:
         return answers if isinstance(body, list) else answers[0]
 
     async def topics(self, call: Call) -> list[wire.Topic]:
-        """Of one namespace, or of all the token may see."""
+        """Answers with the topics of one namespace, or of all the token may see."""
         query = call.query(decode.TopicsQuery)
         namespaces = None if call.caller.namespaces is None else sorted(call.caller.namespaces)
         if query.namespace is not None:
@@ -60,8 +60,8 @@ class Cold:
         return [convert.topic(stats) for stats in await self._engine.topics(namespaces)]
 
     async def workers(self, call: Call) -> str | list[wire.Worker]:
-        """POST: a worker tells of itself. GET: those with a topic in this namespace, or in any that the token may
-        see.
+        """Hears a worker (POST), or shows those with a topic in this namespace, or in any that the
+        token may see (GET).
         """
         if call.scope["method"] == "POST":
             told = await call.decode(decode.WORKER)
@@ -88,7 +88,7 @@ class Cold:
         return convert.status(found, call.wants_msgpack)
 
     async def cancel(self, call: Call) -> wire.Cancel:
-        """What the token may not see is as gone as what is not there."""
+        """Cancels a message. What the token may not see is as gone as what is not there."""
         await call.skip_body()
         call.query(decode.NoQuery)
         id: str = call.scope["path_params"]["id"]
@@ -109,7 +109,7 @@ class Cold:
         return wire.Cancelled(since, ids)
 
     async def result(self, call: Call) -> wire.Result:
-        """What the message left; waits for it. Raises Pending, JobFailed, NotFound."""
+        """Answers with what the message left; waits for it. Raises Pending, JobFailed, NotFound."""
         query = call.query(decode.ResultQuery)
         await call.skip_body()  # so that what comes next can only be the client hanging up
         name = None
@@ -135,7 +135,7 @@ class Cold:
         return "OK"
 
     async def ready(self, call: Call) -> wire.Ready:
-        """Every shard would serve an enqueue and a fetch; and how each part is."""
+        """Answers whether every shard would serve an enqueue and a fetch, and how each part is."""
         shards = self._engine.readiness()
         if not all(shard.serves for shard in shards):
             call.status = 503

@@ -1,4 +1,4 @@
-"""The endpoints of schedules: list, look at, put, pause, resume, run, delete."""
+"""Schedules have these endpoints: list, look at, put, pause, resume, run, delete."""
 
 import re
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ def _name(call: Call) -> str:
 
 
 def _named(call: Call) -> tuple[str, str]:
-    """Namespace and name, of a caller that may see them."""
+    """Returns namespace and name, of a caller that may see them."""
     query = call.query(decode.ScheduleQuery)
     convert.check_names(query.namespace, ())
     call.caller.enter(query.namespace)

@@ -1,4 +1,4 @@
-"""One HTTP server inside the running loop: uvicorn with httptools, without its signal handlers, logging and
+"""An HttpServer is one server inside the running loop: uvicorn with httptools, without its signal handlers, logging and
 `sys.exit`.
 """
 
@@ -39,7 +39,7 @@ class HttpServer:
         self.url = ""
 
     async def start(self) -> None:
-        """Raises OSError when the address is taken, ssl.SSLError or OSError for the files."""
+        """Listens. Raises OSError when the address is taken, ssl.SSLError or OSError for the files."""
         if self._tls is not None:
             self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._context.set_alpn_protocols(["http/1.1"])
@@ -70,7 +70,7 @@ class HttpServer:
             self._context.load_cert_chain(*self._tls)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """No new connections; the requests under way have `grace` seconds to end, then they are answered 503."""
+        """Takes no new connections; the requests under way have `grace` seconds to end, then they are answered 503."""
         if self._server is None or self._main_loop is None:
             return
         server, self._server = self._server, None
@@ -135,6 +135,6 @@ class _Server(uvicorn.Server):
 
 
 def _url(scheme: str, host: str, port: int) -> str:
-    """An address one can connect to."""
+    """Returns an address one can connect to."""
     name = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -1,5 +1,5 @@
-"""Fetches end when their client hangs up: what they lease then nobody gets. Those that wait end when the broker stops,
-too. By cancelling the engine's call.
+"""Fetches end when their client hangs up, since nobody would get what they lease then; those that wait end when the
+broker stops, too. The engine's call is cancelled then.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ class Waits:
         self._draining = False
 
     def drain(self) -> None:
-        """End all of them with 503, and let no new one begin."""
+        """Ends all of them with 503, and lets no new one begin."""
         self._draining = True
         for wait in list(self._open):
             wait.end(_stopping())
 
     @contextmanager
     def named(self, namespace: str, name: str | None) -> Iterator[Enough | None]:
-        """What `enough` says to a wait of that name; None for one that has none."""
+        """Returns what `enough` says to a wait of that name; None for one that has none."""
         if name is None:
             yield None
             return
@@ -42,7 +42,7 @@ class Waits:
                 del self._named[namespace, name]
 
     def enough(self, namespace: str, names: Iterable[str]) -> None:
-        """Those that wait under these names answer with what there is."""
+        """Lets those that wait under these names answer with what there is."""
         for name in names:
             if (waits := self._named.get((namespace, name))) is not None:
                 waits.say()

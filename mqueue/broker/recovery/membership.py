@@ -1,5 +1,5 @@
-"""This broker's part in the life of a shard: it looks at the shard row, replays its log when an epoch closes, and joins
-the next one.
+"""Membership is this broker's part in the life of a shard: it looks at the shard row, replays its log when an epoch
+closes, and joins the next one.
 
 Closing an epoch is the one recovery path (docs/design.md, Epochs): the leader raises the epoch, mode *recovering*;
 every live broker replays what lies beyond its position into PostgreSQL and confirms; the leader opens Redis anew, mode
@@ -119,7 +119,7 @@ class Membership:
             shard.wal_full = shard.wal_full and not await asyncio.to_thread(shard.log.has_room)
 
     async def _confirm(self, row: ShardRow) -> None:
-        """An epoch has closed: replay what PostgreSQL does not have, and say so."""
+        """Replays what PostgreSQL does not have, and says so: an epoch has closed."""
         shard = self._shard
         shard.serving.clear()
         shard.epoch = 0
@@ -132,7 +132,7 @@ class Membership:
             await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
 
     async def _replay(self, log: Iterable[LogRecord], row: ShardRow, position: int, *, late: bool) -> int:
-        """`position`: what the log's records follow. Returns the last sequence replayed, 0 for none."""
+        """Replays records. `position`: what they follow. Returns the last sequence replayed, 0 for none."""
         shard = self._shard
         last = 0
         for part in parts(log):
@@ -151,7 +151,7 @@ class Membership:
         return last
 
     async def _join(self, row: ShardRow, position: int) -> None:
-        """Become part of the present epoch: the same for a start and for one that was away."""
+        """Becomes part of the present epoch: the same for a start and for one that was away."""
         shard = self._shard
         shard.serving.clear()
         async with shard.in_flight:
@@ -173,7 +173,7 @@ class Membership:
         logger.info("joined", shard=shard.number, epoch=row.epoch)
 
     async def _replay_late(self, row: ShardRow, position: int) -> int:
-        """What it has of epochs that ended without it. Returns the last sequence replayed, 0 for none."""
+        """Replays what it has of epochs that ended without it. Returns the last sequence replayed, 0 for none."""
         late = (entry for entry in self._shard.log.records(position) if entry.epoch < row.epoch)
         return await self._replay(late, row, position, late=True)
 
@@ -190,7 +190,9 @@ class Membership:
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)
 
     async def _go_apart(self, row: ShardRow) -> None:
-        """The shard is hot, and Redis cannot be reached from here. What is under way ends with an unknown outcome."""
+        """Goes apart: the shard is hot, and Redis cannot be reached from here. What is under way ends with an unknown
+        outcome.
+        """
         shard = self._shard
         shard.serving.clear()
         async with shard.in_flight:
@@ -201,8 +203,8 @@ class Membership:
 
 
 async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterable[LogRecord]], epoch: int, start: int) -> tuple[int, int]:
-    """What a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the log.
-    `records`: the log after a sequence. Returns the last sequence applied, and how many messages.
+    """Applies what a log has of this epoch and Redis has not: enqueues only, since a settle reaches Redis before the
+    log. `records`: the log after a sequence. Returns the last sequence applied, and how many messages.
     """
     voids = (entry for entry in records(start) if entry.kind == log_record.VOID)
     void = {id for entry in voids for id in entries.unpack_void(entry.payload)}
@@ -219,7 +221,7 @@ async def catch_up(cache: ReadyCache, node: int, records: Callable[[int], Iterab
 
 
 def parts(log: Iterable[LogRecord]) -> Iterable[list[LogRecord]]:
-    """The log in pieces of bounded size that end with a batch: records of one sequence stay together."""
+    """Yields the log in pieces of bounded size that end with a batch: records of one sequence stay together."""
     part: list[LogRecord] = []
     size = 0
     for entry in log:

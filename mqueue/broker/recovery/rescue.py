@@ -1,5 +1,5 @@
-"""`mqueue wal replay`: the log of a broker whose host is dead, brought into the system from another machine, as its own
-next start would.
+"""`mqueue wal replay` brings the log of a broker whose host is dead into the system, from another machine, as the
+broker's own next start would.
 
 Per shard, what lies beyond the broker's position (what PostgreSQL has of it):
 
@@ -46,9 +46,9 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Rescued:
-    """`messages`, `ended`: replayed into PostgreSQL, and of these those that had ended. `outcomes`: of messages that
-    are not in this log, come too late to count. `brought`: messages brought to Redis. `left`: records that PostgreSQL
-    does not have yet.
+    """What came of a log. `messages`, `ended`: replayed into PostgreSQL, and of these those that had ended. `outcomes`:
+    of messages that are not in this log, come too late to count. `brought`: messages brought to Redis. `left`: records
+    that PostgreSQL does not have yet.
     """
 
     shard: int
@@ -65,8 +65,8 @@ class Rescued:
 
 
 async def rescue(directory: Path, state: State, urls: StoreUrls, *, dry_run: bool = False, wait_s: float = 60.0) -> AsyncIterator[Rescued]:
-    """Of each shard that has a log here. The directory is held. `wait_s`: for a shard that recovers, and for the flush
-    of what Redis has.
+    """Rescues each shard that has a log here. The directory is held. `wait_s`: for a shard that recovers, and for the
+    flush of what Redis has.
 
     Raises MQueueError where a store does not answer, or the broker runs; WalCorrupt (nothing of that shard was
     replayed), OSError.
@@ -88,7 +88,7 @@ async def rescue(directory: Path, state: State, urls: StoreUrls, *, dry_run: boo
 
 
 async def seat_of(store: ShardStore, state: State, silent_s: float) -> Seat:
-    """Raises MQueueError where the broker is not known, or was heard of within `silent_s`."""
+    """Returns the broker's seat. Raises MQueueError where it is not known, or was heard of within `silent_s`."""
     seat = await store.seat(state.uuid)
     if seat is None:
         raise MQueueError(f"shard {store.number} knows no broker {state.uuid}: are these its databases, or was its number freed?")
@@ -139,8 +139,8 @@ class _Rescue:
         return self._done
 
     def _lives_over(self, seat: Seat) -> int:
-        """What was enqueued before this sequence and is not in PostgreSQL now never comes. A later life may have
-        another log.
+        """Returns the sequence below which what is not in PostgreSQL now never comes. A later life may have another
+        log.
         """
         count = self._state.start_count
         return (count if seat.started > count << 40 else count + 1) << 40
@@ -163,7 +163,7 @@ class _Rescue:
         return position
 
     async def _bring(self, row: ShardRow, node: int, position: int) -> None:
-        """What of the present epoch Redis does not have."""
+        """Brings what of the present epoch Redis does not have."""
         cache = self._cache
         cache.run_id = row.run_id
         applied, _, _ = await cache.join(row.epoch, node, None)

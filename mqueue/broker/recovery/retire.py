@@ -1,4 +1,4 @@
-"""`mqueue wal retire`: gives a node number back, once nothing of its log is needed any more.
+"""`mqueue wal retire` gives a node number back, once nothing of its log is needed any more.
 
 The number's row stays in each database, without an owner: what is still numbered under it (the origin of a message, a
 batch in Redis that no log has, a position) stays true, and whoever gets the number begins after it: later sequences

@@ -1,5 +1,5 @@
-"""A circuit breaker: after failures in a row a store is left alone for a while, then tried by one call. Pure but for
-the clock.
+"""A circuit breaker leaves a store alone for a while after failures in a row, then tries it by one call. It is pure but
+for the clock.
 
 closed     calls go through; FAILURES in a row open it
 open       calls are refused at once, for OPEN_S

@@ -1,4 +1,4 @@
-"""Past Redis: what PostgreSQL does itself, one transaction a call, while the shard is cold; and enqueues by arrival
+"""Past Redis, PostgreSQL does what Redis would: one transaction a call while the shard is cold, and enqueues by arrival
 while it is hot.
 
 Every transaction begins by holding the shard row on its epoch and mode: nobody can open another one while it lasts.
@@ -16,16 +16,13 @@ from psycopg import AsyncConnection
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.format import record
 from mqueue.broker.store import write
-from mqueue.broker.store.leader import LeaderStore
-from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import Row, leased_row
+from mqueue.broker.store.queries import fetch, sql
+from mqueue.broker.store.rows import Key, Row, leased_row
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Ledger
 
 ARRIVES = "hot"  # the mode in which an enqueue past Redis must be announced to the leader
 HINT_MAX_US = 5_000_000  # ahead of the last tick
-LEASE_LIMIT = 1000  # leases ended in one transaction
-LEASE_ENDED = "the lease expired: the worker died, hung, or took longer than its lease"
 
 
 class KeyTaken(Exception):
@@ -33,8 +30,8 @@ class KeyTaken(Exception):
 
 
 class Clocks(NamedTuple):
-    """µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a little
-    later.
+    """Two times in µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a
+    little later.
     """
 
     ticked: int
@@ -43,7 +40,7 @@ class Clocks(NamedTuple):
 
 @dataclass(slots=True)
 class Fresh:
-    """New messages: (record, body), and their keys."""
+    """New messages, as (record, body), and their keys."""
 
     rows: Sequence[Row]
     keys: Sequence[Key] = ()
@@ -85,8 +82,8 @@ class ColdStore:
     async def _holding(
         self, epoch: int, hint: int, mode: str = "cold", kind: str = "write"
     ) -> AsyncIterator[tuple[AsyncConnection[Any], Clocks]]:
-        """A transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic one: a
-        tick may be late.
+        """Begins a transaction within an epoch. `hint`: what the caller takes for the shard clock, by its monotonic
+        one: a tick may be late.
 
         Raises EpochEnded, StoreLost.
         """
@@ -100,14 +97,14 @@ class ColdStore:
     async def enqueue(
         self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
     ) -> None:
-        """`make`: the messages, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken, and
-        nothing is written.
+        """Enqueues what `make` makes, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken,
+        and nothing is written.
         """
         async with self._holding(epoch, hint, mode) as (connection, clocks):
             waiting: dict[bytes, int] = {}
             if unique_keys:
                 await connection.execute(sql("one_unique"))
-                waiting = dict(await _all(connection, "unique_waiting", unique_keys=list(unique_keys), now=clocks.now))
+                waiting = dict(await fetch(connection, "unique_waiting", unique_keys=list(unique_keys), now=clocks.now))
             fresh = make(clocks, waiting)
             if fresh.keys:
                 await _claim(connection, fresh.keys, clocks.now)
@@ -119,7 +116,7 @@ class ColdStore:
             ledger = Ledger()
             for r, _, _ in rows:
                 ledger.add(ids[r.topic], "enqueued")
-            await _write_ledger(connection, ledger)
+            await write.lock_and_write_ledger(connection, ledger)
 
     async def fetch(
         self, epoch: int, hint: int, namespace: str, topics: Sequence[str], limit: int, lease_ms: int, size: int
@@ -136,22 +133,22 @@ class ColdStore:
         return [leased_row(row[:17], epoch, number, row[17]) for row in rows], now
 
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
-        """`decide`: what changes, given those messages that are there, and the clocks."""
+        """Writes what `decide` decides, given those messages that are there, and the clocks."""
         async with self._holding(epoch, hint) as (connection, clocks):
-            held = {id for (id,) in await _all(connection, "lock_leased", ids=list(ids))}
-            there = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(ids))]
+            held = {id for (id,) in await fetch(connection, "lock_leased", ids=list(ids))}
+            there = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(ids))]
             # what is not held was free; leased since, it is so after this settle
             await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
     async def cancel(self, epoch: int, hint: int, topics: Mapping[int, str]) -> dict[int, Leased]:
-        """`topics`: `namespace/topic` by id. Those that were there: who had a receipt runs, and its cancellation is
-        asked for; the others are no more.
+        """Cancels messages. `topics`: `namespace/topic` by id. Returns those that were there: who had a receipt runs,
+        and its cancellation is asked for; the others are no more.
         """
         async with self._holding(epoch, hint) as (connection, clocks):
             await connection.execute(
                 sql("lock_messages"), {"ids": list(topics)}
             )  # a fetch passes them by: they go, unless one has them already
-            rows = [_leased(row) for row in await _all(connection, "leased_messages", ids=list(topics))]
+            rows = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(topics))]
             there = [m for m in rows if m.topic == topics[m.id]]
             if running := [m for m in there if m.receipt]:
                 namespaces = [m.topic.partition("/")[0] for m in running]
@@ -160,8 +157,8 @@ class ColdStore:
         return {m.id: m for m in there}
 
     async def extend(self, epoch: int, hint: int, items: Sequence[tuple[int, str, bytes, int]]) -> set[int]:
-        """Items: id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own). Returns the ids
-        renewed.
+        """Renews leases. An item is id, `namespace/topic`, receipt (empty: any), lease ms (0: the message's own).
+        Returns the ids renewed.
         """
         async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
             receipts = [_numbers(receipt) for _, _, receipt, _ in items]
@@ -171,53 +168,13 @@ class ColdStore:
             }  # fmt: skip
             return {row[0] for row in await (await connection.execute(sql("extend_leases"), args, binary=True)).fetchall()}
 
-    # -- the leader: within its fenced transaction ---------------------------------------------------------------------
-
-    async def keep(self, leader: LeaderStore, clock: int, wall_us: int) -> tuple[int, int]:
-        """Moves the shard clock and ends leases; in a transaction that nobody waits for. Returns the clock, and how
-        many leases ended.
-
-        `clock`: where it would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it
-        goes on to the lesser of them: time that passed while nobody led.
-        """
-        postgres_us = (await _all(leader.connection, "commit_loosely"))[0][0]
-        [(clock,)] = await _all(leader.connection, "tick", clock=max(clock, min(wall_us, postgres_us)))
-        return clock, await self._end_leases(leader.connection, clock)
-
-    async def _end_leases(self, connection: AsyncConnection[Any], clock: int) -> int:
-        """Messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
-        rows = await (await connection.execute(sql("dead_leases"), {"now": clock, "limit": LEASE_LIMIT}, binary=True)).fetchall()
-        held = [row[0] for row in rows]
-        if not held:
-            await connection.execute(sql("prune_leases"), {"now": clock, "limit": LEASE_LIMIT})
-            return 0
-        messages = {m.id: m for m in map(_leased, await _all(connection, "leased_messages", ids=held))}
-        ended = [row[0] for row in await _all(connection, "end_leases", ids=held, now=clock)]
-        await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
-        return len(ended)
-
-    async def expire(self, leader: LeaderStore, clock: int, limit: int) -> int:
-        """Messages past their TTL that nobody has. Returns how many went."""
-        connection = leader.connection
-        rows = await leader.expired_page(clock, (0, 0), limit)
-        if rows:
-            await connection.execute(sql("lock_messages"), {"ids": [id for id, _, _ in rows]})
-            args = {"ids": [id for id, _, _ in rows], "versions": [version for _, version, _ in rows]}
-            ledger = Ledger()
-            gone = await _all(connection, "delete_unleased", **args)
-            for _, topic_id in gone:
-                ledger.add(topic_id, "expired")
-            await _write_ledger(connection, ledger)
-            return len(gone)
-        return 0
-
 
 def cancelled(m: Leased) -> Change:
     return Change(m.id, m.topic_id, b"c", m.version, m.attempts, m.due, "")
 
 
 def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:
-    """A delivery that ended without an ack: the attempt counts."""
+    """Returns what becomes of a delivery that ended without an ack: the attempt counts."""
     if m.cancelling:
         return cancelled(m)
     attempts = min(m.attempts + 1, 65535)
@@ -235,29 +192,19 @@ async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clo
     if waiting:
         await connection.execute(sql("settle_rows"), _columns(waiting) | {"dues": [c.due for c in waiting]})
     if dead:
-        for (topic_id,) in await _all(connection, "bury_rows", **_columns(dead), died_at=clock):
+        for (topic_id,) in await fetch(connection, "bury_rows", **_columns(dead), died_at=clock):
             ledger.add(topic_id, "dead")
     for state in (b"a", b"c"):
         ended = [(c.id, c.version) for c in changes if c.state == state]
         for topic_id in (await write.delete_messages(connection, ended)).values() if ended else ():
             ledger.add(topic_id, END_OF_STATE[state])
-    await _write_ledger(connection, ledger)
+    await write.lock_and_write_ledger(connection, ledger)
 
 
 async def _claim(connection: AsyncConnection[Any], keys: Sequence[Key], clock: int) -> None:
     columns = dict(zip(("key_hashes", "body_hashes", "ids", "expiries", "runs"), (list(c) for c in zip(*keys, strict=True)), strict=True))
-    if len(await _all(connection, "claim_keys", **columns, now=clock)) < len(keys):
+    if len(await fetch(connection, "claim_keys", **columns, now=clock)) < len(keys):
         raise KeyTaken
-
-
-async def _write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
-    if ledger.changes:
-        await connection.execute(sql("lock_topics"), {"ids": list(ledger.changes)})
-        await write.write_ledger(connection, ledger)
-
-
-async def _all(connection: AsyncConnection[Any], name: str, **args: Any) -> list[Any]:
-    return await (await connection.execute(sql(name), args, binary=True)).fetchall()
 
 
 def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
@@ -269,13 +216,13 @@ def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
     }
 
 
-def _leased(row: Sequence[Any]) -> Leased:
+def leased(row: Sequence[Any]) -> Leased:
     epoch, number, cancelling = row[9:]
     return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8), cancelling))
 
 
 def _numbers(receipt: bytes) -> tuple[int | None, int | None]:
-    """Epoch and number of a receipt; nothing where any will do."""
+    """Returns epoch and number of a receipt; nothing where any will do."""
     if not receipt:
         return None, None
     return int.from_bytes(receipt[:4]), min(int.from_bytes(receipt[4:]), 2**63 - 1)

@@ -1,4 +1,6 @@
-"""Brings a shard's database to the present schema: the files of `migrations/`, in order, each once, under one lock."""
+"""The migrations bring a shard's database to the present schema: the files of `migrations/`, in order, each once, under
+one lock.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,8 +41,8 @@ def migrate(url: str) -> list[str]:
 
 
 def migrate_all(urls: Sequence[str]) -> Iterator[str]:
-    """All shards, one after the other: `shard: name` for each file applied. Raises NotMigrated for the first that
-    fails.
+    """Migrates all shards, one after the other: yields `shard: name` for each file applied. Raises NotMigrated for the
+    first that fails.
     """
     for shard, url in enumerate(urls):
         try:

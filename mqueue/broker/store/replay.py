@@ -1,8 +1,10 @@
-"""Replay of a log's tail into PostgreSQL, in one transaction: state by version, so any part of it may be repeated."""
+"""A replay brings a log's tail into PostgreSQL, in one transaction: state goes by version, so any part of it may be
+repeated.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -13,8 +15,9 @@ from mqueue.broker.format.record import Record
 from mqueue.broker.format.tail import Tail
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import Key
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import END_OF_STATE, Key, Ledger
+from mqueue.broker.store.write import END_OF_STATE, Ledger
 
 KINDS = {b"a": "ack", b"c": "cancel", b"x": "dead", b"n": "nack"}
 ENDS = (b"a", b"c")
@@ -22,10 +25,10 @@ STATES = {kind: state for state, kind in KINDS.items()}
 
 
 async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock: int, late: bool, after: int | None = None) -> None:
-    """`late`: the epoch these records were written in has ended without them: their rows are announced as arrivals, and
-    outcomes of other brokers' messages count no more. `after`: the position they follow. Raises StoreLost; and nothing
-    is written: EpochEnded, where the epoch is another one, or is open and this was not to be late; Overtaken, where the
-    position is another one.
+    """Writes a tail. `late`: the epoch these records were written in has ended without them: their rows are announced
+    as arrivals, and outcomes of other brokers' messages count no more. `after`: the position they follow. Raises
+    StoreLost; and nothing is written: EpochEnded, where the epoch is another one, or is open and this was not to be
+    late; Overtaken, where the position is another one.
     """
     ids = await store.topic_ids(tail.topics()) if tail.topics() else {}
     async with store.transaction() as connection:
@@ -58,7 +61,7 @@ async def replay(store: ShardStore, epoch: int, node: int, tail: Tail, *, clock:
 
 
 async def _drop_duplicates(connection: AsyncConnection[Any], tail: Tail) -> None:
-    """A message whose key another one had first was refused; its void record may be lost."""
+    """Drops messages that were refused, since another one had their key first; the void record may be lost."""
     keyed = [t for t in tail.messages.values() if t.key_hash]
     if not keyed:
         return
@@ -103,26 +106,42 @@ async def _end(connection: AsyncConnection[Any], records: Sequence[Record], how:
             ledger.add(ids[r.topic], "enqueued")
 
 
+class Others(NamedTuple):
+    """Outcomes of messages that are not in this tail. `by_state`: of those that have an older row. `orphans`: their
+    enqueue is still to come. `unseen`: began and ended without a row, and the flush that counts both never came.
+    """
+
+    by_state: dict[bytes, list[Settled]]
+    orphans: list[Settled]
+    unseen: list[Settled]
+
+
+def _sorted(others: Iterable[Settled], versions: Mapping[int, int], positions: Mapping[int, int]) -> Others:
+    """Decides what each outcome does. `versions`: of the rows that are there. `positions`: of the brokers. Pure."""
+    found = Others({state: [] for state in KINDS}, [], [])
+    for o in others:
+        if o.id in versions:
+            if versions[o.id] < o.version:
+                found.by_state[o.state].append(o)
+        elif positions.get(o.node, 0) < o.sequence:
+            found.orphans.append(o)
+        elif o.state in ENDS and not o.in_pg:
+            found.unseen.append(o)
+    return found
+
+
 async def _settle_others(
     store: ShardStore, connection: AsyncConnection[Any], tail: Tail, ids: dict[str, int], ledger: Ledger, clock: int
 ) -> None:
-    """Outcomes this broker logged of messages that are not in this tail."""
+    """Writes outcomes this broker logged of messages that are not in this tail."""
     if not tail.others:
         return
     rows = await (await connection.execute(sql("versions"), {"ids": list(tail.others)}, binary=True)).fetchall()
-    there = {id: version for id, version, _ in rows}
     positions = {b.node: b.position for b in await store.brokers_in(connection)}
-    by_state: dict[bytes, list[Settled]] = {state: [] for state in KINDS}
-    orphans: list[Settled] = []
-    for o in tail.others.values():
-        if o.id in there:
-            if there[o.id] < o.version:
-                by_state[o.state].append(o)
-        elif positions.get(o.node, 0) < o.sequence:
-            orphans.append(o)
-        elif o.state in ENDS and not o.in_pg:  # it began and ended without a row, and the flush that counts both never came
-            ledger.add(ids[o.topic.decode()], "enqueued")
-            ledger.add(ids[o.topic.decode()], END_OF_STATE[o.state])
+    by_state, orphans, unseen = _sorted(tail.others.values(), {id: version for id, version, _ in rows}, positions)
+    for o in unseen:
+        ledger.add(ids[o.topic.decode()], "enqueued")
+        ledger.add(ids[o.topic.decode()], END_OF_STATE[o.state])
     await connection.execute(sql("delete_leases"), {"ids": [o.id for ended in by_state.values() for o in ended]})
     nacks, deaths = by_state[b"n"], by_state[b"x"]
     if nacks:

@@ -1,13 +1,23 @@
-"""Rows of `message` as the records and bodies that Redis and the log know."""
+"""Rows of `message` become the records and bodies that Redis and the log know."""
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from mqueue.broker.format import record
 
 Row = tuple[bytes, bytes]  # record, body
 FLUSHED = Struct(">QQ")  # epoch, flush number
+
+
+class Key(NamedTuple):
+    """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
+
+    key_hash: bytes
+    body_hash: bytes
+    id: int
+    expires: int
+    runs: bytes | None = None
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
@@ -40,7 +50,9 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
 
 
 def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
-    """Topic, and what `cache/lua/apply.lua` takes of the answer of that statement. No topic: there is no such row."""
+    """Returns the topic, and what `cache/lua/apply.lua` takes of the answer of that statement. No topic: there is no
+    such row.
+    """
     epoch, flushed, topic, priority, rank, due, attempts, max_retries, version, lease_ms, node, sequence, expires = row
     seen = FLUSHED.pack(epoch, flushed)
     if topic is None:
@@ -53,7 +65,9 @@ def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
 
 
 def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
-    """What `cache/lua/apply.lua` takes of that statement's answer, by unique key; `b""`: of keys that are not there."""
+    """Returns what `cache/lua/apply.lua` takes of that statement's answer, by unique key; `b""`: of keys that are not
+    there.
+    """
     seen = FLUSHED.pack(rows[0][0], rows[0][1])
     found: dict[bytes, bytes] = {b"": seen}
     for _, _, key, id, expires in rows:
@@ -63,6 +77,6 @@ def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
 
 
 def leased_row(row: Sequence[Any], epoch: int, number: int, until: int, cancelling: bool = False) -> Row:
-    """`row`: as `arrivals` has it: id, topic, and the rest."""
+    """Makes a leased record and its body. `row`: as `arrivals` has it: id, topic, and the rest."""
     data, body = message_row(row[1], (row[0], *row[2:]))
     return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until, cancelling), body

@@ -1,5 +1,5 @@
-"""One shard's PostgreSQL: the durable truth. What any broker asks, from pools by kind of work; what a leader does:
-`leader.py`.
+"""A ShardStore is one shard's PostgreSQL, the durable truth: what any broker asks, from pools by kind of work. What a
+leader does: `leader/`.
 
 Raises StoreLost where no answer came: what was asked may have happened.
 """
@@ -95,11 +95,11 @@ class ShardStore:
         self.circuit = Circuit(clock or SystemClock())
         self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
         self._topic_ids: dict[str, int] = {}
-        self._timeline = 0  # in which they are these
+        self._timeline = 0  # the timeline in which topics have these ids
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
-        """Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so that a long
-        outage makes none long.
+        """Makes a pool. Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so
+        that a long outage makes none long.
         """
         return AsyncConnectionPool(
             self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
@@ -123,7 +123,7 @@ class ShardStore:
             await pool.close(timeout=5)
 
     async def connect(self) -> AsyncConnection[Any]:
-        """A connection of the leader's own, outside the pool."""
+        """Opens a connection of the leader's own, outside the pool."""
         try:
             return await AsyncConnection.connect(self.url, **_connect_args("leader"))
         except psycopg.Error as error:
@@ -131,7 +131,9 @@ class ShardStore:
 
     @asynccontextmanager
     async def _connection(self, kind: str) -> AsyncIterator[AsyncConnection[Any]]:
-        """Where PostgreSQL has failed several times, all but control is refused at once for a while."""
+        """Lends a connection. Where PostgreSQL has failed several times, all but control is refused at once for a
+        while.
+        """
         if kind != "control" and not self.circuit.allows():
             raise StoreLost(f"PostgreSQL of shard {self.number} has failed: it is tried again in a moment")
         try:
@@ -175,7 +177,7 @@ class ShardStore:
         return list((await self._all("slot_map"))[0][0])
 
     async def register_broker(self, identity: uuid.UUID, node: int | None) -> Registered:
-        """Raises NodeTaken where another broker has this number."""
+        """Gives this broker its number. Raises NodeTaken where another broker has this number."""
         for _ in range(REGISTER_TRIES):
             with suppress(UniqueViolation):
                 if rows := await self._all("register_broker", identity=identity, node=node, host=socket.gethostname()):
@@ -190,25 +192,25 @@ class ShardStore:
         return bool(await self._all("retire_broker", identity=identity, last=last, id_floor_ms=id_floor_ms))
 
     async def seat(self, identity: uuid.UUID) -> Seat | None:
-        """None: it was never here, or its number was freed."""
+        """Returns the broker's seat; None: it was never here, or its number was freed."""
         rows = await self._all("seat", identity=identity)
         return Seat(*rows[0]) if rows else None
 
     async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True) -> int:
-        """`reaches`: Redis. Returns this broker's position."""
+        """Tells that this broker lives. `reaches`: it reaches Redis. Returns this broker's position."""
         return int((await self._all("heartbeat", node=node, replayed=replayed, started=started, reaches=reaches))[0][0])
 
     async def leave(self, node: int) -> None:
-        """This broker uses no epoch any more: nobody need wait for it."""
+        """Tells that this broker uses no epoch any more: nobody need wait for it."""
         await self._do("leave", node=node)
 
     async def position(self, node: int) -> int:
-        """The last sequence of this broker that is flushed."""
+        """Returns the last sequence of this broker that is flushed."""
         return next(b.position for b in await self.brokers() if b.node == node)
 
     async def bury_orphans(self, node: int, started: int) -> None:
-        """Once all is replayed that this broker has: what still waits for an enqueue of its former lives waits in
-        vain.
+        """Deletes what still waits for an enqueue of its former lives, once all is replayed that this broker has: it
+        waits in vain.
         """
         await self._do("bury_orphans", node=node, started=started)
 
@@ -221,7 +223,7 @@ class ShardStore:
     # -- what the engine asks ------------------------------------------------------------------------------------------
 
     async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
-        """Ids of these topics (`namespace/topic`), made where they are new."""
+        """Returns the ids of these topics (`namespace/topic`); makes those that are new."""
         missing = [name for name in set(names) if name not in self._topic_ids]
         if missing:
             halves = [name.split("/", 1) for name in missing]
@@ -232,7 +234,7 @@ class ShardStore:
         return self._topic_ids
 
     async def find_keys(self, key_hashes: Sequence[bytes], now: int) -> list[tuple[bytes, bytes, int, int]]:
-        """Key hash, body hash, id, expiry µs of those that are known."""
+        """Returns key hash, body hash, id and expiry µs of those that are known."""
         return await self._all("find_keys", key_hashes=list(key_hashes), now=now)
 
     async def dead_page(self, name: TopicName, after: int, limit: int) -> list[Any]:
@@ -243,16 +245,16 @@ class ShardStore:
         return {row[0] for row in rows}
 
     async def existing(self, ids: Sequence[int]) -> dict[int, str]:
-        """id → `namespace/topic` of those PostgreSQL has, alive or dead."""
+        """Returns id → `namespace/topic` of those PostgreSQL has, alive or dead."""
         return dict(await self._all("existing", ids=list(ids)))
 
     async def request_key(self, key_hash: bytes) -> tuple[bytes, bytes] | None:
-        """Body hash and ids (as runs) of a request that was enqueued past Redis under this key."""
+        """Returns body hash and ids (as runs) of a request that was enqueued past Redis under this key."""
         rows = await self._all("request_key", key_hash=key_hash)
         return rows[0] if rows else None
 
     async def cold_counts(self, namespaces: Sequence[str] | None) -> dict[str, tuple[int, int]]:
-        """`namespace/topic` → rows leased, rows not yet due."""
+        """Returns `namespace/topic` → rows leased, rows not yet due."""
         rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces))
         return {topic: (leased, delayed) for topic, leased, delayed in rows}
 
@@ -265,26 +267,28 @@ class ShardStore:
         return rows[0] if rows else None
 
     async def row_to_cancel(self, id: int) -> tuple[str, bytes]:
-        """Topic (`namespace/topic`; empty: PostgreSQL does not have it alive), and what a cancel must bring along."""
+        """Returns the topic (`namespace/topic`; empty: PostgreSQL does not have it alive), and what a cancel must bring
+        along.
+        """
         return row_to_cancel(id, (await self._all("row_to_cancel", id=id))[0])
 
     async def unique_rows(self, unique_keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """What an enqueue under each of these unique keys must bring along; `b""`: where there is nothing."""
+        """Returns what an enqueue under each of these unique keys must bring along; `b""`: where there is nothing."""
         return unique_rows(await self._all("unique_rows", unique_keys=list(unique_keys), limit=UNIQUE_ROWS_MAX))
 
     async def request_cancel(self, id: int, namespace: str) -> None:
         await self._do("request_cancel", ids=[id], namespaces=[namespace])
 
     async def cancel_requests(self, after: int, namespaces: Sequence[str], limit: int) -> list[tuple[int, int]]:
-        """Number and id of those beyond `after`."""
+        """Returns number and id of those beyond `after`."""
         return await self._all("cancel_requests", after=after, namespaces=list(namespaces), limit=limit)
 
     async def last_cancel_request(self) -> int:
-        """Its number; 0: there is none."""
+        """Returns its number; 0: there is none."""
         return int((await self._all("last_cancel_request"))[0][0])
 
     async def keep_results(self, results: Sequence[Result]) -> None:
-        """All of them, in one statement. No two of one message."""
+        """Keeps all of them, in one statement. No two may be of one message."""
         async with self._connection("write") as connection:
             await connection.execute(
                 sql("keep_results"),
@@ -297,8 +301,8 @@ class ShardStore:
     async def result_of(
         self, id: int, name: TopicName | None, namespaces: Collection[str] | None, *, values: bool
     ) -> tuple[str, str, int, bytes | None] | None:
-        """Namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these namespaces
-        (None: of any).
+        """Returns namespace, topic, µs when it was stored, and the value if asked for; of this topic and of these
+        namespaces (None: of any).
         """
         if name is not None:
             namespaces = [name.namespace] if namespaces is None or name.namespace in namespaces else []
@@ -307,11 +311,11 @@ class ShardStore:
         return rows[0] if rows else None
 
     async def ended(self, ids: Sequence[int]) -> set[int]:
-        """Those that have a result, or are dead letters."""
+        """Returns those that have a result, or are dead letters."""
         return {id for (id,) in await self._all("ended", ids=list(ids))}
 
     async def put_workers(self, reports: Sequence[WorkerReport]) -> None:
-        """All in one statement; no two of one worker."""
+        """Writes all in one statement; no two may be of one worker."""
         await self._do(
             "put_workers", names=[r.key.name for r in reports], namespaces=[" ".join(r.key.namespaces) for r in reports],
             progressing=[" ".join(map(str, r.progressing)) for r in reports], reports=[r.text for r in reports],
@@ -321,7 +325,7 @@ class ShardStore:
         await self._do("drop_workers", names=[key.name for key in keys], namespaces=[" ".join(key.namespaces) for key in keys])
 
     async def workers(self, namespaces: Sequence[str] | None) -> list[tuple[str, int]]:
-        """Reports, and when they came (µs)."""
+        """Returns reports, and when they came (µs)."""
         return await self._all(
             "workers",
             unheard=WORKER_UNHEARD_S,
@@ -331,11 +335,11 @@ class ShardStore:
         )
 
     async def progress_of(self, id: int, namespace: str) -> list[str]:
-        """Reports of workers of this namespace that name this message with its progress."""
+        """Returns reports of workers of this namespace that name this message with its progress."""
         return [text for (text,) in await self._all("progress_of", id=id, namespace=namespace, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
-        """Namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
+        """Returns namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
         return await self._all("ledger")
 
     async def topic_counts(self, namespaces: Sequence[str] | None) -> list[Any]:

@@ -30,7 +30,7 @@ class Line:
 
 
 async def ledgers(urls: Sequence[str]) -> list[Line]:
-    """Of all shards, whose databases these are. Raises MQueueError where one does not answer."""
+    """Returns the ledgers of all shards, whose databases these are. Raises MQueueError where one does not answer."""
     found: list[Line] = []
     for number, url in enumerate(urls):
         store = ShardStore(number, url)

@@ -1,68 +1,26 @@
-"""What flush and replay write, statement by statement, within a transaction of theirs; and the ledger that goes with
-it.
+"""Flush, replay and cold batches write with these statements, within a transaction of theirs; the ledger goes with
+them.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import AsyncConnection
 
 from mqueue.broker.format import record
 from mqueue.broker.format.record import Record
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import Key
 
 COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END = b"\xff\xff"
 ENDS = ("acked", "dead", "expired", "purged", "cancelled")
-END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"p": "purged", b"c": "cancelled"}
-
-
-class Key(NamedTuple):
-    """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
-
-    key_hash: bytes
-    body_hash: bytes
-    id: int
-    expires: int
-    runs: bytes | None = None
-
-
-@dataclass(slots=True)
-class Gone:
-    """A message that ended while PostgreSQL may have its row. `first`: least dirty number that touched it; `had_row`:
-    for certain.
-    """
-
-    id: int
-    version: int
-    state: bytes
-    topic: str
-    first: int
-    had_row: bool = False
-
-
-@dataclass(slots=True)
-class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
-    row.
-    """
-
-    number: int = 0
-    clock: int = 0
-    positions: dict[int, int] = field(default_factory=dict)
-    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
-    gone: list[Gone] = field(default_factory=list)
-    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
-    mirrors: bool = False  # may PostgreSQL know leases of these messages?
-    keys: list[Key] = field(default_factory=list)
+END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"c": "cancelled"}
 
 
 class Ledger:
-    """Changes per topic, gathered over a flush."""
+    """The changes per topic, gathered over a transaction."""
 
     def __init__(self) -> None:
         self.changes: dict[int, Counter[str]] = defaultdict(Counter)
@@ -76,7 +34,9 @@ class Ledger:
 
 
 def array(numbers: Iterable[int]) -> str:
-    """As PostgreSQL writes one: a fifth of the work of the library's way, which has every number dumped by itself."""
+    """Writes an array as PostgreSQL does: a fifth of the work of the library's way, which has every number dumped by
+    itself.
+    """
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
@@ -112,7 +72,7 @@ async def write_again(
     ids: dict[str, int],
     ledger: Ledger,
 ) -> None:
-    """Rows PostgreSQL may have, of some version: the greater one stays."""
+    """Writes rows PostgreSQL may have, of some version: the greater one stays."""
     if not rows:
         return
     await stage(connection, rows, ids)
@@ -135,18 +95,6 @@ async def bury(
         ledger.add(topic_id, "enqueued", never_had_one)
 
 
-async def end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
-    if not gone:
-        return
-    deleted = await delete_messages(connection, [(g.id, g.version) for g in gone])
-    for g in gone:
-        if g.id in deleted:
-            ledger.add(ids[g.topic], END_OF_STATE[g.state])
-        elif g.first > flushed and not g.had_row:  # it never had one
-            ledger.add(ids[g.topic], "enqueued")
-            ledger.add(ids[g.topic], END_OF_STATE[g.state])
-
-
 async def delete_messages(connection: AsyncConnection[Any], versions: Sequence[tuple[int, int]]) -> dict[int, int]:
     """Deletes up to these versions; returns id → topic id of those that had a row."""
     args = {"ids": array(id for id, _ in versions), "versions": array(version for _, version in versions)}
@@ -162,6 +110,13 @@ async def keep_keys(connection: AsyncConnection[Any], keys: Sequence[Key]) -> No
 async def write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
     if ledger.changes:
         await connection.execute(sql("move_ledger"), ledger.arguments())
+
+
+async def lock_and_write_ledger(connection: AsyncConnection[Any], ledger: Ledger) -> None:
+    """Locks the topics in one order first: two transactions that write several never wait for each other."""
+    if ledger.changes:
+        await connection.execute(sql("lock_topics"), {"ids": list(ledger.changes)})
+        await write_ledger(connection, ledger)
 
 
 async def move_positions(connection: AsyncConnection[Any], positions: dict[int, int]) -> None:

@@ -1,5 +1,5 @@
-"""The few calls that change a disk. Everything durable goes through here, so that a test can fail or stop at each of
-them.
+"""Few calls change a disk, and all are here: everything durable goes through them, so that a test can fail or stop at
+each of them.
 """
 
 import errno
@@ -15,14 +15,14 @@ TMP = ".tmp"
 
 
 class Disk(Protocol):
-    """All may raise OSError."""
+    """The calls that change a disk. All may raise OSError."""
 
     def create(self, path: Path) -> int:
-        """An empty file, readable by its owner only; a descriptor that appends."""
+        """Makes an empty file, readable by its owner only; returns a descriptor that appends."""
         ...
 
     def open(self, path: Path, *, append: bool = False) -> int:
-        """A file that is there, for writing: from its beginning, or at its end."""
+        """Opens a file that is there, for writing: from its beginning, or at its end."""
         ...
 
     def allocate(self, fd: int, size: int) -> None:
@@ -30,7 +30,7 @@ class Disk(Protocol):
         ...
 
     def write(self, fd: int, data: memoryview) -> int:
-        """Bytes written: maybe fewer than given."""
+        """Returns the bytes written: maybe fewer than given."""
         ...
 
     def truncate(self, fd: int, size: int) -> None: ...

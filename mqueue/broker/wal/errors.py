@@ -1,4 +1,4 @@
-"""What can go wrong with a log, and what the process should do.
+"""A log can fail in these ways, and each says what the process should do.
 
 WalError
 ├── WalFull      no room on the disk; nothing was kept of the record, the log is usable
@@ -18,7 +18,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class WalError(Exception):
-    """`exit_code`: what the process ends with, after sysexits.h."""
+    """A log has failed. `exit_code`: what the process ends with, after sysexits.h."""
 
     exit_code: ClassVar[int] = 70
 
@@ -60,5 +60,5 @@ def is_full(error: OSError) -> bool:
 
 
 def refusal(error: OSError, what: str) -> WalError:
-    """The WalError for a failed write: WalFull for want of room, else WalBroken."""
+    """Returns the WalError for a failed write: WalFull for want of room, else WalBroken."""
     return (WalFull if is_full(error) else WalBroken)(f"{what}: {error}")

@@ -1,4 +1,4 @@
-"""One record as bytes, and how the end of a log is judged. Pure: no files.
+"""A frame is one record as bytes; here is also how the end of a log is judged. This is pure: no files.
 
     frame   = length u32 | checksum u32 | body          little-endian
     body    = sequence u64 | epoch u32 | kind u8 | payload
@@ -51,7 +51,7 @@ class End(Enum):
 
 
 def encode(record: LogRecord, seed: int = 0) -> bytes:
-    """Raises ValueError when the payload is over PAYLOAD_MAX or a number does not fit."""
+    """Makes a frame. Raises ValueError when the payload is over PAYLOAD_MAX or a number does not fit."""
     sequence, epoch, kind, payload = record
     if len(payload) > PAYLOAD_MAX:
         raise ValueError(f"a record of {len(payload)} bytes; at most {PAYLOAD_MAX}")
@@ -63,7 +63,7 @@ def encode(record: LogRecord, seed: int = 0) -> bytes:
 
 
 def decode(data: bytes, offset: int, seed: int = 0) -> Frame | None:
-    """The frame at `offset`, or None unless it is whole and its checksum right."""
+    """Returns the frame at `offset`, or None unless it is whole and its checksum right."""
     if offset + FRAME_MIN > len(data):
         return None
     length, checksum = _PREFIX.unpack_from(data, offset)
@@ -78,7 +78,7 @@ def decode(data: bytes, offset: int, seed: int = 0) -> Frame | None:
 
 
 def frame_size(prefix: bytes) -> int | None:
-    """Bytes of the frame that begins with `prefix` by its length field; None if that cannot be one."""
+    """Returns the bytes of the frame that begins with `prefix` by its length field; None if that cannot be one."""
     length = int.from_bytes(prefix[:4], "little") if len(prefix) >= PREFIX_SIZE else 0
     return PREFIX_SIZE + length if _HEAD.size <= length <= _LENGTH_MAX else None
 
@@ -116,8 +116,8 @@ class Scan:
 
 
 def following(data: bytes, offset: int, seed: int, least: int) -> int | None:
-    """Offset of a valid frame after the bad one at `offset`, of a sequence not below `least`. First where its length
-    says, then anywhere: the length itself may be wrong.
+    """Returns the offset of a valid frame after the bad one at `offset`, of a sequence not below `least`. It looks
+    first where its length says, then anywhere: the length itself may be wrong.
     """
 
     def valid(at: int) -> bool:

@@ -1,5 +1,5 @@
-"""Whose log it is. A broker is its WAL directory: its uuid, its node number (part of every id it makes), its count of
-starts.
+"""An identity says whose log it is. A broker is its WAL directory: its uuid, its node number (part of every id it
+makes), its count of starts.
 
 Two processes with one identity would make the same ids and numbers. One directory is locked while in use (`lock`); a
 copy of it is noticed because `broker.json` remembers which directory it was made in.
@@ -29,8 +29,8 @@ RETIRED = "retired.json"  # its name once the node number is free
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
-    """`device`, `filesystem`, `inode`: the directory. A device number may change at a reboot, a filesystem's id seldom
-    does.
+    """What `broker.json` holds. `device`, `filesystem`, `inode`: the directory. A device number may change at a reboot,
+    a filesystem's id seldom does.
     """
 
     uuid: uuid.UUID
@@ -43,7 +43,7 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def look(directory: Path) -> State:
-    """Whose directory it is, without taking it: a broker may run. Raises WalCorrupt, OSError."""
+    """Returns whose directory it is, without taking it: a broker may run. Raises WalCorrupt, OSError."""
     state = _decode(directory)
     if state is None:
         raise WalCorrupt(directory / FILE, 0, "missing: is this the WAL directory of a broker?")
@@ -52,7 +52,7 @@ def look(directory: Path) -> State:
 
 @contextmanager
 def held(directory: Path) -> Iterator[State]:
-    """The directory taken as a broker takes it, wherever it was made, and without counting a start. A volume that is
+    """Takes the directory as a broker takes it, wherever it was made, and without counting a start. A volume that is
     mounted read-only cannot be taken, by nobody. Raises WalLocked, WalCorrupt, OSError.
     """
     look(directory)
@@ -70,15 +70,15 @@ def held(directory: Path) -> Iterator[State]:
 
 
 def retire(directory: Path, disk: Disk | None = None) -> None:
-    """No broker starts on this directory any more. It must be held. Raises OSError."""
+    """Makes sure that no broker starts on this directory any more. It must be held. Raises OSError."""
     disk = disk or OsDisk()
     disk.rename(directory / FILE, directory / RETIRED)
     disk.sync_directory(directory)
 
 
 class Identity:
-    """Changes are durable when a method returns. Methods may come from any thread; all but the properties block on the
-    disk.
+    """The identity of a directory that is taken. Changes are durable when a method returns. Methods may come from any
+    thread; all but the properties block on the disk.
     """
 
     def __init__(self, directory: Path, state: State, lock_fd: int, disk: Disk) -> None:
@@ -180,7 +180,7 @@ class Identity:
 
 
 def _lock(directory: Path) -> int:
-    """The descriptor that holds the lock; the file names the process, for people."""
+    """Returns the descriptor that holds the lock; the file names the process, for people."""
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Numbers that are never used twice: message ids, and the sequence numbers of a broker's batches.
+"""Two kinds of numbers are never used twice: message ids, and the sequence numbers of a broker's batches.
 
     id        = 41 bits of ms since 2024 | 10 of node | 12 of count within the ms      63 bits, growing
     sequence  = start count << 40 | counter
@@ -19,7 +19,7 @@ _COUNTS = 1 << COUNT_BITS
 
 
 class Floor(Protocol):
-    """What of an `Identity` ids need."""
+    """What ids need of an `Identity`."""
 
     @property
     def id_floor_ms(self) -> int: ...
@@ -39,8 +39,8 @@ class IdSource:
         self._tick = identity.id_floor_ms << COUNT_BITS  # the next one free
 
     def take(self, n: int) -> list[int]:
-        """`n` new ids, growing. Blocks on the disk only when `renew` did not come in time. Raises OverflowError past
-        the year 2093.
+        """Returns `n` new ids, growing. It blocks on the disk only when `renew` did not come in time. Raises
+        OverflowError past the year 2093.
         """
         if n == 0:
             return []  # a batch without enqueues must not need room on the disk

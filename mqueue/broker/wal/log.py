@@ -1,4 +1,4 @@
-"""ShardLog: the log of one shard on this broker's disk.
+"""A ShardLog is the log of one shard on this broker's disk.
 
 `commit` makes a record durable, in the log's own thread; `append` only writes, from the event loop, in about 10 µs: it
 is durable with the next commit, or once the kernel has written it. One lock orders their writes. Only the log's thread
@@ -163,13 +163,13 @@ class ShardLog:
             raise WalBroken(f"{self._directory}: {self._broken}")
 
     def _break(self, error: OSError, what: str) -> WalError:
-        """From here on nothing is known to be durable: refuse everything."""
+        """Refuses everything from here on: nothing is known to be durable."""
         self._broken = self._broken or f"{what}: {error}"
         log.error("wal.broken", directory=str(self._directory), what=what, error=str(error))
         return WalBroken(f"{self._directory}: {self._broken}")
 
     def _refuse(self, error: OSError, what: str) -> WalError:
-        """A write that left nothing behind is only refused, when all it lacked was room."""
+        """Only refuses a write that left nothing behind, when all it lacked was room."""
         if is_full(error):
             return WalFull(f"{self._directory}: {what}: {error}")
         return self._break(error, what)
@@ -177,8 +177,8 @@ class ShardLog:
     # -- reading
 
     def records(self, after: int) -> Iterator[LogRecord]:
-        """Every record of a sequence above `after`, in order, those appended meanwhile included, a chunk in memory at a
-        time.
+        """Yields every record of a sequence above `after`, in order, those appended meanwhile included, with a chunk in
+        memory at a time.
 
         Raises WalCorrupt, OSError.
         """
@@ -195,7 +195,7 @@ class ShardLog:
 
     @property
     def last_sequence(self) -> int:
-        """The highest in the log, also of segments already removed; 0 if there never was one."""
+        """Returns the highest in the log, also of segments already removed; 0 if there never was one."""
         return self._writer.segment.last
 
     # -- removing

@@ -1,4 +1,4 @@
-"""`mqueue wal quarantine`: a log with a bad record among good ones is set aside, and a new one with the good ones takes
+"""`mqueue wal quarantine` sets a log with a bad record among good ones aside, and puts a new one with the good ones in
 its place.
 
     1. write the new log into shard-<k>.fresh, all of it durable
@@ -36,7 +36,9 @@ class Loss:
 
 
 def damaged(directory: Path, identity: uuid.UUID) -> Iterator[tuple[int, Path, Loss]]:
-    """The logs of a broker's directory that are damaged: shard, place, what is wrong. Raises WalNewer, OSError."""
+    """Returns the logs of a broker's directory that are damaged: shard, place, what is wrong.
+    Raises WalNewer, OSError.
+    """
     for shard, path in shards(directory).items():
         loss = losses(path, shard, identity)
         if loss.damages:
@@ -44,7 +46,7 @@ def damaged(directory: Path, identity: uuid.UUID) -> Iterator[tuple[int, Path, L
 
 
 def losses(directory: Path, shard: int, identity: uuid.UUID) -> Loss:
-    """Raises WalNewer, OSError."""
+    """Returns what would be lost. Raises WalNewer, OSError."""
     loss = Loss()
     for part in survey(directory, shard, identity):
         loss.records += len(part.records)
@@ -80,7 +82,7 @@ def quarantine(directory: Path, shard: int, identity: uuid.UUID, *, segment_max:
 
 
 def finish(directory: Path, disk: Disk) -> None:
-    """The last step, where a crash came before it."""
+    """Does the last step, where a crash came before it."""
     mended = _beside(directory, MENDED)
     if not directory.exists() and mended.exists():
         disk.rename(mended, directory)
@@ -88,8 +90,8 @@ def finish(directory: Path, disk: Disk) -> None:
 
 
 def _segments(directory: Path, shard: int, identity: uuid.UUID, segment_max: int) -> Iterator[tuple[Header, bytes]]:
-    """The records that read, in new segments. One that came twice, in a block that was written at two places, comes
-    once.
+    """Returns the records that read, in new segments. One that came twice, in a block that was written at two places,
+    comes once.
     """
     header: Header | None = None
     frames = bytearray()

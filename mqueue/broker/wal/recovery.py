@@ -1,4 +1,4 @@
-"""Read a log as a crash left it and judge it (`inspect`, changes nothing), then make it fit for appending (`mend`).
+"""A log is read as a crash left it and judged (`inspect`, changes nothing), then made fit for appending (`mend`).
 
 Only the last segment may end in a torn record: a segment is made durable before the next one appears, so a bad end in
 an earlier one is damage. So is a missing number: segments go from the front, one by one.
@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`sealed`: every segment but the last. Of the last: `frames` good bytes after its header, `torn` the bytes behind
-    them.
+    """What a log holds. `sealed`: every segment but the last. Of the last: `frames` good bytes after its header, `torn`
+    the bytes behind them.
 
     `segment` is None for a log without any; a last file too short for a header has a fresh one and is torn as a whole.
     """
@@ -37,11 +37,11 @@ class Found:
 
     @property
     def last(self) -> int:
-        """The greatest sequence, also of segments already removed; 0 if there never was one."""
+        """Returns the greatest sequence, also of segments already removed; 0 if there never was one."""
         return self.segment.last if self.segment else 0
 
     def records(self, after: int) -> Iterator[LogRecord]:
-        """Every record of a sequence above `after`, in order. Raises WalCorrupt, OSError."""
+        """Yields every record of a sequence above `after`, in order. Raises WalCorrupt, OSError."""
         for segment in self.sealed:
             if segment.last > after:
                 yield from (r for r in segment.read(HEADER_SIZE, segment.size) if r.sequence > after)
@@ -73,7 +73,7 @@ def inspect(directory: Path, shard: int, identity: uuid.UUID) -> Found:
 
 
 def _scan(directory: Path, number: int, shard: int, identity: uuid.UUID, before: Segment | None) -> tuple[Segment, bytes]:
-    """The segment as far as it reads, and all its bytes."""
+    """Returns the segment as far as it reads, and all its bytes."""
     path = directory / name(number)
     if before and number != before.number + 1:
         raise WalCorrupt(directory / name(before.number + 1), 0, f"missing, but {path.name} is here")

@@ -1,5 +1,5 @@
-"""`mqueue wal inspect` and `mqueue wal verify`: what a broker's directory holds, as lines for people. Both only read; a
-broker may run.
+"""`mqueue wal inspect` and `mqueue wal verify` tell what a broker's directory holds, as lines for people. Both only
+read; a broker may run.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from mqueue.broker.wal.survey import Damage, Part, shards, survey
 
 
 def inspect_lines(directory: Path) -> Iterator[str]:
-    """Whose it is, then per shard its files and records. Raises WalCorrupt (no identity), WalNewer, OSError."""
+    """Tells whose it is, then per shard its files and records. Raises WalCorrupt (no identity), WalNewer, OSError."""
     state = look(directory)
     yield f"identity     {state.uuid}"
     yield f"node         {'none yet' if state.node is None else state.node}"
@@ -41,7 +41,7 @@ def _counted(kinds: "Counter[str]") -> str:
 
 
 def verify(directory: Path) -> tuple[list[str], bool]:
-    """A line per shard, or per damage of it; and whether all is sound: then a broker starts on it. Raises as
+    """Returns a line per shard, or per damage of it; and whether all is sound: then a broker starts on it. Raises as
     `inspect_lines`.
     """
     state = look(directory)

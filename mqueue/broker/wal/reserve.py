@@ -1,4 +1,4 @@
-"""The reserve: some of the volume that the log may not use, kept so that a start can finish on a full one.
+"""The reserve is some of the volume that the log may not use, kept so that a start can finish on a full one.
 
 A start needs a little room: the identity is written anew, a torn tail is put aside. Where there is none the reserve is
 given up for it; what is left of it is taken back when the logs are open, and the rest by itself when the volume has
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Reserve:
-    """Methods block on the disk; one thread at a time."""
+    """The reserve of a directory. Methods block on the disk; one thread at a time may call them."""
 
     def __init__(self, directory: Path, disk: Disk, size: int = SIZE) -> None:
         self._path = directory / FILE
@@ -35,14 +35,14 @@ class Reserve:
 
     @property
     def bytes(self) -> int:
-        """What is reserved, really allocated."""
+        """Returns what is reserved, really allocated."""
         try:
             return self._path.stat().st_blocks * 512
         except FileNotFoundError:
             return 0
 
     def with_room(self, start: Callable[[], T]) -> T:
-        """What `start` returns; where it raises WalFull, it has another try with the reserve given up."""
+        """Returns what `start` returns; where it raises WalFull, it has another try with the reserve given up."""
         try:
             return start()
         except WalFull:
@@ -51,8 +51,8 @@ class Reserve:
         return start()
 
     def keep(self) -> bool:
-        """Make it whole where that leaves the log as much again; True when it is. After a start that needed it: of what
-        is there.
+        """Makes it whole where that leaves the log as much again; returns True when it is. After a start that needed
+        it, it is made of what is there.
         """
         try:
             held, volume = self.bytes, os.statvfs(self._path.parent)
@@ -81,7 +81,7 @@ class Reserve:
         return True
 
     def _give_up(self) -> bool:
-        """False where there was none."""
+        """Gives it up. Returns False where there was none."""
         if not self._path.exists():
             return False
         log.warning("wal.reserve_given_up", file=str(self._path), bytes=self.bytes)

@@ -1,4 +1,4 @@
-"""One file of a log: a header, then frames. `%016x.wal`, by a number that grows by one.
+"""A segment is one file of a log: a header, then frames. Its name is `%016x.wal`, by a number that grows by one.
 
     header = "MQWAL\\0" | version u16 | shard u32 | identity 16 bytes | first u64 | checksum u32; little-endian
 
@@ -70,7 +70,7 @@ def name(number: int) -> str:
 
 
 def numbers(directory: Path) -> list[int]:
-    """The segments of a directory, in order."""
+    """Returns the segments of a directory, in order."""
     return sorted(int(path.stem, 16) for path in directory.iterdir() if _NAME.fullmatch(path.name))
 
 
@@ -110,15 +110,15 @@ class Writer:
 
     @classmethod
     def create(cls, disk: Disk, path: Path, header: Header, frames: bytes, last: int) -> "Writer":
-        """A new file with these frames in it, in place of any of that name; all of it durable."""
+        """Makes a new file with these frames in it, in place of any of that name; all of it is durable."""
         data = header.encode() + frames
         segment = Segment(path, int(path.stem, 16), header, len(data), last)
         return cls(disk, publish(disk, path, data), segment)
 
     @classmethod
     def overwrite(cls, disk: Disk, path: Path, header: Header, frames: bytes, last: int) -> "Writer":
-        """As `create` where the disk has no room for a second copy: the same bytes written over themselves, what
-        follows them cut off.
+        """Does as `create` where the disk has no room for a second copy: the same bytes are written over themselves,
+        what follows them is cut off.
 
         A crash meanwhile leaves the file as it was, or cut. Raises OSError: EIO once something was written.
         """
@@ -134,7 +134,7 @@ class Writer:
         return cls(disk, disk.open(path, append=True), Segment(path, int(path.stem, 16), header, len(data), last))
 
     def append(self, frame: bytes, sequence: int) -> None:
-        """Whole or not at all. Raises the OSError of the write; EIO when the part that was written cannot be cut
+        """Writes all or nothing. Raises the OSError of the write; EIO when the part that was written cannot be cut
         away.
         """
         try:

@@ -1,5 +1,5 @@
-"""Reads a log to its end whatever is wrong with it, and says what: for people, and for `quarantine.py`. Changes
-nothing.
+"""A survey reads a log to its end whatever is wrong with it, and says what: for people, and for `quarantine.py`. It
+changes nothing.
 
 `recovery.py` stops at the first thing that a crash cannot have left; this goes on behind it. Each record still needs
 its checksum and a sequence not below the one before it; so the two agree on which log is sound.
@@ -44,8 +44,8 @@ class Damage:
 
 @dataclass(slots=True)
 class Part:
-    """One file: its records; `first`: the greatest sequence before it, as its header tells; `torn`: bytes at the end of
-    a last file that are no record, as a crash leaves them; `damages`: what is wrong in it, or before it.
+    """What one file holds: its records; `first`: the greatest sequence before it, as its header tells; `torn`: bytes at
+    the end of a last file that are no record, as a crash leaves them; `damages`: what is wrong in it, or before it.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Part:
 
 
 def shards(directory: Path) -> dict[int, Path]:
-    """The logs of a broker's directory, by shard."""
+    """Returns the logs of a broker's directory, by shard."""
     found: dict[int, Path] = {}
     for path in sorted(directory.iterdir(), reverse=True):  # shard-1 counts more than shard-1.mended
         if path.is_dir() and (match := _SHARD.fullmatch(path.name)):
@@ -70,8 +70,8 @@ def shards(directory: Path) -> dict[int, Path]:
 
 
 def survey(directory: Path, shard: int, identity: uuid.UUID) -> Iterator[Part]:
-    """Each file in order, one in memory at a time; `after` of a damage is known when the next records were read. A file
-    that a running broker removes meanwhile, because it is flushed, is passed by.
+    """Reads each file in order, one in memory at a time; `after` of a damage is known when the next records were read.
+    A file that a running broker removes meanwhile, because it is flushed, is passed by.
 
     Raises OSError; WalNewer for a file of a later format version, which is no damage.
     """
@@ -143,8 +143,8 @@ class _Reader:
         return goes_on
 
     def _header(self, part: Part, data: bytes) -> Header | None:
-        """Where it is damaged: one under whose seed a record reads. None: there is none, or the file is another
-        log's.
+        """Returns its header. Where it is damaged: one under whose seed a record reads. None: there is none, or the
+        file is another log's.
         """
         try:
             header = Header.decode(data[:HEADER_SIZE], part.path)

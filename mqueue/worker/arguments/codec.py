@@ -1,10 +1,11 @@
-"""A call of a task as bytes: JSON `{"task": name, "args": […], "kwargs": {…}}`.
+"""A call of a task travels as JSON: `{"task": name, "args": […], "kwargs": {…}}`.
 
-Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models;
-the worker turns each back into the type its parameter is annotated with; a result is JSON as well, and comes back by
-the annotation of the return. Data never chooses what is imported or built: only the annotations do. What the worker
-would bury, or have as something else (`kinds.py`), is refused where it is enqueued; the worker itself takes "5" for an
-int, from producers that are not Python.
+Arguments may be what JSON knows, and datetime, UUID, Decimal, bytes, dataclasses, msgspec structs and pydantic models.
+The worker turns each back into the type that its parameter is annotated with. A result is JSON as well, and comes back
+by the annotation of the return. Data never chooses what is imported or built: only the annotations do.
+
+`pack` refuses, where a call is enqueued, what the worker would bury or would have as something else (`difference.py`).
+The worker itself is less strict: it takes "5" for an int, since not every producer is Python.
 """
 
 import inspect
@@ -23,23 +24,23 @@ from mqueue.worker.arguments import kinds, models
 
 PLAIN: dict[Any, type] = {t: t for t in (str, int, float, bool, dict, list)}
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-NOT_GIVEN = object()  # default of a parameter that has none and may be left out
+NOT_GIVEN = object()  # the default of a parameter that has none and may be left out
 
 
 class Misfit(Exception):
-    """A payload that is no call of a task, or arguments that do not fit it. Trying again cannot help."""
+    """A payload is no call of a task, or its arguments do not fit it. Trying again cannot help."""
 
 
 class Unreadable(TypeError):
-    """Annotations that cannot be resolved."""
+    """Annotations cannot be resolved."""
 
 
 class BadResult(Exception):
-    """A return value that cannot be kept: it has no JSON form, is not what the annotation says, or is too large."""
+    """A return value cannot be kept: it has no JSON form, is not what the annotation says, or is too large."""
 
 
 class Name(msgspec.Struct):
-    """Of an envelope its task alone."""
+    """This reads the task of an envelope, and skips the rest."""
 
     task: str
 
@@ -51,8 +52,8 @@ class Envelope(msgspec.Struct):
 
 
 def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, steady: bool = False) -> bytes:
-    """Raises TypeError for a value that has no JSON form. `steady`: the same bytes in every process, whatever order a
-    set has there.
+    """Make a call bytes. Raises TypeError for a value that has no JSON form. With `steady` the bytes are the same in
+    every process, whatever order a set has there.
     """
     return _as_json(Envelope(name, list(args), dict(kwargs)), _encode_steadily if steady else None)
 
@@ -60,7 +61,7 @@ def encode(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, steady:
 def _as_json(value: Any, encode: Callable[[Any], bytes] | None = None) -> bytes:
     try:
         encoded = (encode or _encode)(value)
-        if b"null" in encoded and value is not None:  # what NaN becomes, too
+        if b"null" in encoded and value is not None:  # NaN becomes null, too
             _refuse_nan(msgspec.to_builtins(value, str_keys=True, enc_hook=_or_none))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(str(error)) from error
@@ -74,7 +75,7 @@ def _or_none(value: Any) -> Any:
 _encode = msgspec.json.Encoder(enc_hook=models.dump).encode
 _encode_steadily = msgspec.json.Encoder(enc_hook=models.dump_steadily, order="deterministic").encode
 _decode = msgspec.json.Decoder(Envelope).decode
-_reading = threading.RLock()  # annotations
+_reading = threading.RLock()  # held while annotations are read
 _decode_name = msgspec.json.Decoder(Name).decode
 
 
@@ -87,7 +88,7 @@ def _refuse_nan(value: Any) -> None:
 
 
 def task_name(payload: bytes) -> str | None:
-    """Of the task that it is a call of, if it is one."""
+    """Return the name of the task that this is a call of; None where it is no call."""
     try:
         return _decode_name(payload).task
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -102,10 +103,10 @@ def decode(payload: bytes) -> Envelope:
 
 
 class Shape:
-    """The parameters of one function: does a call fit, what types do its arguments have. Annotations are read at first
-    use.
+    """A shape knows the parameters of a function: whether a call fits, and what types its arguments have. It reads the
+    annotations at the first use.
 
-    `returns`: what it returns is kept, so that its type counts as well.
+    `returns` says that what the function returns is kept, so that its type counts as well.
     """
 
     def __init__(self, function: Callable[..., Any], *, returns: bool = False) -> None:
@@ -116,8 +117,8 @@ class Shape:
         self._defaults: dict[str, Any] | None = None
 
     def pack(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        """This call of task `name` as bytes. Raises TypeError, naming task and argument, for one that no worker could
-        run.
+        """Make this call of task `name` bytes. Raises TypeError, naming task and argument, for a call that no worker
+        could run.
         """
         try:
             self.prepare()
@@ -133,8 +134,8 @@ class Shape:
         return payload
 
     def identity(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The same for calls that mean the same: given by place or by name, with a default or without, 1 or 1.0 for a
-        float. Of one that fits.
+        """Calls that mean the same have the same identity: by place or by name, with a default given or left out, 1 or
+        1.0 for a float. The call must be one that fits.
         """
         if not self._fits_plainly(args, kwargs):
             call = decode(encode(name, args, kwargs, steady=True))
@@ -145,15 +146,15 @@ class Shape:
         return blake2b(_encode_steadily([name, {**self._defaults, **bound.arguments}]), digest_size=16).hexdigest()
 
     def _as_given(self) -> dict[str, Any]:
-        """The defaults, as they would be if they were given."""
+        """Return the defaults as they would be if they were given."""
         defaults = {name: each.default for name, each in self.signature.parameters.items() if _is_plain(each.default)}
         for name, default in defaults.items():
-            with suppress(Exception):  # like None for an int
+            with suppress(Exception):  # a default need not be of the type: None for an int, say
                 defaults[name] = _convert(msgspec.json.decode(_encode_steadily(default)), self._targets[name], strict=True)
         return defaults
 
     def _check_arrival(self, payload: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Does the worker have what was given? Raises Misfit."""
+        """Would the worker have what was given? Raises Misfit where not."""
         call = decode(payload)
         self.fit(call.args, call.kwargs, strict=True)
         for index, value in enumerate(args):
@@ -167,8 +168,8 @@ class Shape:
             raise Misfit(f"{self._name(where)} does not fit: {changed}")
 
     def _fits_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Every argument already is what its parameter asks for, and comes back from JSON as it was. (Its length fits:
-        it was bound.)
+        """Is every argument exactly of the type that its parameter asks for, and does JSON keep that type? (The call
+        was bound before, so it has no argument too many.)
         """
         for index, value in enumerate(args):
             target = self._exact[index] if index < len(self._exact) else self._exact_rest
@@ -181,7 +182,7 @@ class Shape:
         return True
 
     def _culprit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The argument that has no JSON form, if it is that."""
+        """Name the argument that has no JSON form, if there is one."""
         given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         for where, value in given:
             try:
@@ -191,7 +192,7 @@ class Shape:
         return ""
 
     def prepare(self) -> "Shape":
-        """Read the annotations. Raises TypeError when one cannot be resolved, or is no type that an argument may
+        """Read the annotations, once. Raises TypeError when one cannot be resolved, or is no type that an argument may
         have.
         """
         if not self._ready:
@@ -203,12 +204,12 @@ class Shape:
 
     def _read(self, hints: dict[str, Any]) -> None:
         signature, hints = self._unpacked(hints)
-        self._targets = {name: _target(hints.get(name, Any)) for name in signature.parameters}  # None: as it comes
+        self._targets = {name: _target(hints.get(name, Any)) for name in signature.parameters}  # None takes a value as it comes
         self._positional: list[Any] = []
         self._named: dict[str, Any] = {}
         self._rest: Any = None
         self._any_named: Any = None
-        self._kinds: list[kinds.Kind | None] = []  # of the same four: what their values are made of
+        self._kinds: list[kinds.Kind | None] = []  # the kinds of the four targets above, in the same order
         self._kinds_named: dict[str, kinds.Kind | None] = {}
         self._kind_rest: kinds.Kind | None = None
         self._kind_any_named: kinds.Kind | None = None
@@ -243,7 +244,7 @@ class Shape:
         return None if target is None else kinds.Kind(target, f"{self._function.__qualname__}: {where}", formless=formless)
 
     def _unpacked(self, hints: dict[str, Any]) -> tuple[inspect.Signature, dict[str, Any]]:
-        """`**kwargs: Unpack[Options]` as the parameters that it stands for."""
+        """Replace `**kwargs: Unpack[Options]` by the parameters that it stands for."""
         others = [each for each in self.signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         [*_, last] = [None, *self.signature.parameters.values()]
         annotation = hints.get(last.name) if last is not None else None
@@ -266,7 +267,7 @@ class Shape:
             raise Unreadable(f"{self._function.__qualname__}: its annotations cannot be read: {error}") from error
 
     def fit(self, args: list[Any], kwargs: dict[str, Any], *, strict: bool = False) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments in their annotated types. `strict`: "5" is no int. Raises Misfit."""
+        """Turn the arguments into their annotated types. With `strict`, "5" is no int. Raises Misfit."""
         self.prepare()
         positional = self._positional
         if kwargs or not (self._positional_only_fits and self._least <= len(args) <= len(positional)):
@@ -285,7 +286,7 @@ class Shape:
         return args, kwargs
 
     def pack_result(self, value: Any) -> bytes:
-        """What the function has returned as bytes. Raises BadResult for what `unpack_result` could not give back."""
+        """Make what the function has returned bytes. Raises BadResult for what `unpack_result` could not give back."""
         try:
             packed = _as_json(value)
             wanted = self.prepare()._exact_returned
@@ -301,7 +302,7 @@ class Shape:
         return packed
 
     def unpack_result(self, packed: bytes, *, strict: bool = False) -> Any:
-        """In the type that the function's return is annotated with. Raises TypeError for one of another form."""
+        """Turn a result into the type of the function's return annotation. Raises TypeError for one of another form."""
         target = self.prepare()._returned
         try:
             value = msgspec.json.decode(packed)
@@ -318,7 +319,7 @@ class Shape:
             raise Misfit(f"{self._name(where)} does not fit: {error}") from error
 
     def _name(self, where: int | str) -> str:
-        """Of an argument: by its parameter, or its place among those of `*args`."""
+        """Name an argument by its parameter, or by its place among those of `*args`."""
         if isinstance(where, int):
             names = [name for name, each in self.signature.parameters.items() if each.kind in POSITIONAL]
             where = names[where] if where < len(names) else where + 1
@@ -326,8 +327,8 @@ class Shape:
 
 
 class ItemShape(Shape):
-    """Of a function that takes a list of items, where each message is a call with one item. Raises TypeError for any
-    other function.
+    """This is the shape of a function that takes a list of items, where each message is a call with one item. Raises
+    TypeError for any other function.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -339,7 +340,7 @@ class ItemShape(Shape):
         self.signature = inspect.Signature([inspect.Parameter("item", inspect.Parameter.POSITIONAL_ONLY)])
 
     def _hints(self) -> dict[str, Any]:
-        """Of the one item."""
+        """Return the annotation of the one item."""
         given = super()._hints().get(self._items, list)
         kind = typing.get_origin(given) or given
         if kind not in (list, Sequence, Any):
@@ -348,7 +349,7 @@ class ItemShape(Shape):
 
 
 def _convert(value: Any, target: Any, strict: bool) -> Any:
-    """`strict` at first in any case: "1.5" is a Decimal, where that or a float is asked for."""
+    """Turn a JSON value into `target`, strictly at first: "1.5" is a Decimal where that or a float is asked for."""
     try:
         return msgspec.convert(value, target, strict=True, str_keys=True, dec_hook=models.build)
     except Exception:
@@ -358,7 +359,7 @@ def _convert(value: Any, target: Any, strict: bool) -> Any:
 
 
 def _is_plain(default: Any) -> bool:
-    """Could it be an argument?"""
+    """Could this default be sent as an argument?"""
     try:
         _encode(default)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -367,7 +368,7 @@ def _is_plain(default: Any) -> bool:
 
 
 def _target(annotation: Any) -> Any:
-    """None where every JSON value will do."""
+    """The type to turn a value into; None where every JSON value will do."""
     if annotation in (Any, object, inspect.Parameter.empty) or isinstance(annotation, typing.ParamSpecArgs | typing.ParamSpecKwargs):
         return None
     return PLAIN.get(annotation, annotation)

@@ -1,6 +1,8 @@
-"""pydantic models as JSON types and back. pydantic is known by its marks, not imported: it need not be there.
+"""pydantic models become JSON types here, and come back. pydantic is not imported, since it need not be there: a model
+is known by its marks.
 
-Fields go by their names, so that a model may have what aliases it likes; whoever is not Python may send the aliases.
+Fields travel by their names, so that a model may have what aliases it likes. Producers that are not Python may send the
+aliases.
 """
 
 import inspect
@@ -20,19 +22,19 @@ def is_model(kind: type) -> bool:
 
 
 def dump(value: Any) -> Any:
-    """Raises TypeError for what is no model."""
+    """Make a model JSON types. Raises TypeError for what is no model."""
     if is_model(type(value)):
         return value.model_dump(mode="json", round_trip=True, by_alias=False)
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
 
 def dump_steadily(value: Any) -> Any:
-    """The same in every process, whatever order a set has there."""
+    """Make a model JSON types that are the same in every process, whatever order a set has there."""
     return _sorted(value, dump(value))
 
 
 def build(target: Any, value: Any) -> Any:
-    """`value`, JSON types, as a model."""
+    """Make a model of `value`, which is JSON types."""
     if is_model(target):
         return target.model_validate_json(msgspec.json.encode(value), **_how(target))
     raise TypeError(f"{target.__qualname__} is no type that an argument of a task can have")
@@ -40,13 +42,17 @@ def build(target: Any, value: Any) -> Any:
 
 @cache
 def _how(target: Any) -> dict[str, bool]:
-    """pydantic before 2.11 finds a field that has an alias only by that, unless the model says `populate_by_name`."""
+    """These options let a field be found by its name and by its alias. pydantic before 2.11 has no such options: it
+    finds a field that has an alias only by that, unless the model says `populate_by_name`.
+    """
     return {"by_alias": True, "by_name": True} if "by_name" in inspect.signature(target.model_validate_json).parameters else {}
 
 
 def difference(given: Any, back: Any) -> str | None:
-    """The first field in which two models of one class differ. What is private to them, or computed, does not count."""
-    by_value = given.model_config.get("use_enum_values")  # which a default is not asked for
+    """Find the first field in which two models of one class differ. What is private to them, or computed, does not
+    count.
+    """
+    by_value = given.model_config.get("use_enum_values")  # pydantic does not do it to a default
     for name in type(given).model_fields:
         value = getattr(given, name)
         if not _alike(value.value if by_value and isinstance(value, Enum) else value, getattr(back, name)):
@@ -66,13 +72,13 @@ def _alike(given: Any, back: Any) -> bool:
         return difference(given, back) is None
     try:
         return bool(given == back) or repr(given) == repr(back) == "nan"
-    except Exception:  # whatever its class makes of `==`
+    except Exception:  # a class may raise anything in `==`
         return False
 
 
 def _is_form(given: Any, back: Any) -> bool:
-    """A default that pydantic has not looked at, like 0 for a float, or "0.19" for a Decimal. A text of a kind of its
-    own is one too.
+    """Is `given` a default that pydantic has not looked at, like 0 for a float, or "0.19" for a Decimal? A subclass of
+    str counts too.
     """
     if type(given) in (int, float, bool):
         return not isinstance(back, FORMS) or bool(given == back)
@@ -82,7 +88,7 @@ def _is_form(given: Any, back: Any) -> bool:
 
 
 def _sorted(value: Any, dumped: Any) -> Any:
-    """`dumped` with what was a set in order."""
+    """Put what was a set into an order of its own."""
     if getattr(type(value), "__pydantic_root_model__", False):
         value = value.root
     match value, dumped:

@@ -1,4 +1,4 @@
-"""Notices that the loop did not turn: the process was stopped, its machine slept, a handler blocked it.
+"""This notices that the loop did not turn: the process was stopped, its machine slept, a handler blocked it.
 
 What was handed to this worker meanwhile may be another's by now, and done: it must not be begun without a look.
 """
@@ -14,7 +14,7 @@ KEPT = 64
 
 
 class Absence:
-    """Made on the loop's thread. `now`: seconds that go on while the machine sleeps."""
+    """It looks from the loop on whose thread it was made. `now`: seconds that go on while the machine sleeps."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = elapsed_s) -> None:
         self._loop = loop
@@ -32,8 +32,8 @@ class Absence:
             self._timer.cancel()
 
     def longest_s(self, since: float) -> float:
-        """The longest one that was not over at `since`, in seconds; also one that is only just ending, of which the
-        timer does not know yet.
+        """Measures the longest one that was not over at `since`, in seconds; also one that is only just ending, of
+        which the timer does not know yet.
         """
         return max([self._late_s(self.now()), *(seconds for ended, seconds in self._past if ended >= since)])
 

@@ -1,4 +1,4 @@
-"""A lane of a worker: the topics that one poll names, and what is known of them."""
+"""A lane is the topics that one poll of a worker names, and what is known of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,16 @@ from mqueue.worker.polling.pause import Pause
 
 
 class Batched(Protocol):
+    """A task says how its messages are gathered into batches."""
+
     batch: int | None
     batch_wait: float
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches of so
-    many.
+    """It has topics that one poll can name: of one namespace, at most TOPICS_MAX. `batch`: its messages are for batches
+    of so many.
     """
 
     namespace: str
@@ -32,12 +34,14 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        """No poll of it is under way."""
+        """Is there no poll of it under way?"""
         return not self.waiting and not self.asked and not self.filling
 
 
 def lanes(topics: Sequence[m.TopicName], batches: Mapping[m.TopicName, Batched] | None = None) -> list[Lane]:
-    """`batches`: which topics are for batches, and how these are gathered. Each of them has a lane of its own."""
+    """Divides the topics into lanes. `batches`: which topics are for batches, and how these are gathered; each of them
+    has a lane of its own.
+    """
     batches = batches or {}
     by_namespace: dict[str, list[str]] = {}
     for name in topics:
@@ -51,5 +55,5 @@ def lanes(topics: Sequence[m.TopicName], batches: Mapping[m.TopicName, Batched] 
 
 
 def taken(lane: Lane | None, messages: int) -> int:
-    """Slots that so many messages of it take: a batch takes one."""
+    """Counts the slots that so many messages of it take: a batch takes one."""
     return min(1, messages) if lane is not None and lane.batch is not None else messages

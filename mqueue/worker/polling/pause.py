@@ -1,4 +1,4 @@
-"""How long something that failed is left alone."""
+"""Something that failed is left alone for a while."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ PAUSE_ASKED_MAX_S = 30.0  # as long as the broker may ask for
 
 @dataclass(slots=True)
 class Pause:
-    """Until `until` (loop time), which is later the more often it has failed in a row."""
+    """It lasts until `until` (loop time), which is later the more often it has failed in a row."""
 
     failed: int = 0
     until: float = 0.0
@@ -23,5 +23,5 @@ class Pause:
 
 
 def pause_s(failed: int, asked: float | None, jitter: float) -> float:
-    """Seconds after `failed` (≥ 1) failures in a row; `asked`: the broker's Retry-After; `jitter` in [0, 1)."""
+    """Gives seconds after `failed` (≥ 1) failures in a row. `asked`: the broker's Retry-After, `jitter` in [0, 1)."""
     return max(backoff.pause_s(failed, jitter, PAUSE_S, PAUSE_MAX_S), min(asked or 0.0, PAUSE_ASKED_MAX_S))

@@ -1,5 +1,5 @@
-"""Can this worker claim work? Known from the polls that the broker answers, and from a check where none was answered
-for a while.
+"""Can this worker claim work? That is known from the polls that the broker answers, and from a check where none was
+answered for a while.
 
 A poll that waits tells nothing for 20 s, and a worker whose slots are all busy does not poll: both are checked on every
 CHECK_S. The check is a poll that asks for nothing (the token, the way there) and the broker's own `/ready` (the shards
@@ -30,8 +30,10 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Reach:
-    """`check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those
-    that are under way; `resume()`: there are good answers again. `problem` may be called from any thread.
+    """It knows whether the broker answers.
+
+    `check()` gives what is wrong, or None; `renew()`: later calls take new connections; `doubt()` gives up those that
+    are under way; `resume()`: there are good answers again. `problem` may be called from any thread.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -41,13 +43,13 @@ class Reach:
         self._reason = "no poll has been answered yet"
 
     def watched(self, poll: Poll) -> Poll:
-        """`poll`, whose answers are noted."""
+        """Wraps `poll`, so that its answers are noted."""
 
         async def noted(request: wire.Poll) -> wire.Polled:
             try:
                 polled = await poll(request)
             except Exception as error:
-                if request.settle:  # it may be about one of them; a fetch without any follows
+                if request.settle:  # the error may be about one of the settles; a fetch without any follows
                     raise
                 self._failing, self._reason = True, summary(error)
                 raise
@@ -58,7 +60,7 @@ class Reach:
         return noted
 
     def problem(self) -> str | None:
-        """Why no work can be claimed, or None."""
+        """Says why no work can be claimed, or None."""
         if self._good_at is None:
             return self._reason
         silent = self._clock.monotonic() - self._good_at
@@ -71,7 +73,7 @@ class Reach:
         doubt: Callable[[], Awaitable[None]],
         resume: Callable[[], None],
     ) -> None:
-        """Until cancelled."""
+        """Checks now and then, until cancelled."""
         began = self._clock.monotonic()
         failed = unanswered = 0  # checks in a row
         while True:
@@ -80,7 +82,7 @@ class Reach:
                 await asyncio.sleep(CHECK_S - since)
                 continue
             answered, wrong = await self._ask(check)
-            if not answered or unanswered:  # the calls of this silence, too: theirs may be the connections that lead nowhere
+            if not answered or unanswered:  # the calls made in this silence, too, may have connections that lead nowhere
                 renew()
             if (answered and unanswered) or (not answered and since >= DOUBT_S):
                 await doubt()
@@ -103,7 +105,7 @@ class Reach:
             await asyncio.sleep(CHECK_S if wrong is None else AGAIN_S)
 
     async def _ask(self, check: Callable[[], Awaitable[str | None]]) -> tuple[bool, str | None]:
-        """Was there an answer, whatever it says? And what is wrong."""
+        """Was there an answer, whatever it says? The second value is what is wrong, or None."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 return True, await check()
@@ -117,7 +119,7 @@ class Reach:
 
 
 def fetchable(shards: wire.Ready) -> str | None:
-    """What keeps a fetch from being served, or None. A full log does not: it stops enqueues only."""
+    """Says what keeps a fetch from being served, or None. A full log does not: it stops enqueues only."""
     for shard in shards.shards:
         if shard.mode not in ("hot", "cold"):
             return f"the broker's shard {shard.shard} is {shard.mode}"

@@ -1,4 +1,5 @@
-"""What ended and is to be settled: what goes together, and what waits since it was refused or not answered.
+"""What ended is to be settled: here it waits, and it is decided what goes together, and what waits longer since it was
+refused or not answered.
 
 Settles go in the order in which they came, as many as a poll takes. Where a poll with settles gets no answer, each kind
 of them (topic, and whether they bring results) is tried by itself, after a pause that grows while it fails: the shard
@@ -23,7 +24,9 @@ Kind = tuple[str, str, bool]
 
 @dataclass(slots=True, eq=False)
 class End:
-    """`job` None: the message never became one. `alone`: it was refused, or what it went with."""
+    """A message has ended, and this is its settle. `job` None: it never became one. `alone`: it was refused, or what it
+    went with.
+    """
 
     settle: wire.PollSettle
     job: Job | None
@@ -35,6 +38,8 @@ class End:
 
 
 class Settles:
+    """It keeps what is to be settled, in the order in which that ended."""
+
     def __init__(self) -> None:
         self._ends: deque[End] = deque()
         self._pauses: dict[Kind, Pause] = {}  # of the kinds whose last settles were not answered
@@ -47,18 +52,18 @@ class Settles:
         self._ends.append(end)
 
     def due(self, now: float) -> int:
-        """How many may go."""
+        """Counts how many may go."""
         return sum(self._may_go(end, now) for end in self._ends) if self._pauses else len(self._ends)
 
     def due_at(self) -> float:
-        """When the first may go."""
+        """Says when the first may go."""
         if not self._pauses:
             return 0.0
         pauses = (self._pauses.get(end.kind) for end in self._ends)
         return min((0.0 if pause is None else math.inf if pause.trying else pause.until for pause in pauses), default=0.0)
 
     def take(self, now: float) -> tuple[list[End], bool]:
-        """The next poll's; and whether they must go without a fetch, which they could spoil again."""
+        """Takes the next poll's, and says whether they must go without a fetch, which they could spoil again."""
         if not self._pauses and not self._alone:
             return self._take(lambda end: True), False
         first = next((end for end in self._ends if self._may_go(end, now)), None)
@@ -86,12 +91,15 @@ class Settles:
         self._alone += sum(end.alone for end in ends)
 
     def refused(self, ends: Sequence[End]) -> None:
+        """The broker refused them, or one of them: each goes alone."""
         for end in ends:
             end.alone = True
         self.give_back(ends)
 
     def unanswered(self, ends: Sequence[End], now: float, asked: float | None, jitter: float) -> bool:
-        """`asked`: seconds that the broker asks for. Is this news of any of them?"""
+        """There was no answer: they go back, and wait. Is this news of any of them? `asked`: seconds that the broker
+        asks for.
+        """
         self.give_back(ends)
         kinds = {end.kind for end in ends}
         news = not kinds <= self._pauses.keys()
@@ -100,7 +108,7 @@ class Settles:
         return news
 
     def answered(self, ends: Sequence[End]) -> bool:
-        """Is this news of any of them?"""
+        """There was an answer. Is this news of any of them?"""
         known = {end.kind for end in ends} & self._pauses.keys() if self._pauses else set()
         for kind in known:
             del self._pauses[kind]
@@ -116,7 +124,7 @@ class Settles:
         return pause is None or (pause.until <= now and not pause.trying)
 
     def _take(self, fits: Callable[[End], bool]) -> list[End]:
-        """From the front, as many as a poll takes."""
+        """Takes from the front, as many as a poll takes."""
         taken: list[End] = []
         left: list[End] = []
         size = 0

@@ -1,4 +1,4 @@
-"""Tells when Python files below a folder change, for `mqueue worker --reload`: by watchfiles where it is installed,
+"""It tells when Python files below a folder change, for `mqueue worker --reload`: by watchfiles where it is installed,
 else by looking.
 """
 
@@ -31,6 +31,7 @@ async def _watched(folder: Path) -> AsyncIterator[object]:
 
 
 async def looked(folder: Path) -> AsyncIterator[object]:
+    """Yields after each change that a look at all files shows."""
     before = await asyncio.to_thread(state, folder)
     if len(before) >= FILES_MAX:
         log.warning("too many files to watch, others are left out: watchfiles can do better", files=FILES_MAX)
@@ -43,7 +44,7 @@ async def looked(folder: Path) -> AsyncIterator[object]:
 
 
 def state(folder: Path) -> State:
-    """Of its Python files, FILES_MAX at most."""
+    """Notes its Python files, FILES_MAX at most."""
     found: State = {}
     for path in _files(folder):
         try:

@@ -1,4 +1,4 @@
-"""`mqueue worker --processes N`: a parent that runs no jobs and keeps N workers running.
+"""With `mqueue worker --processes N` a parent that runs no jobs keeps N workers running.
 
 One that falls is started again, after a pause that grows while it keeps falling; one that has ended by itself
 (recycled) at once. What keeps the first ones from starting (a module that cannot be imported, a token that is refused)
@@ -21,22 +21,22 @@ import msgspec
 import structlog
 
 from mqueue import backoff
-from mqueue.worker import runtime
 from mqueue.worker.channel import LENGTH, command
 from mqueue.worker.program.member import HURRY, Refused
 from mqueue.worker.program.options import Options
 from mqueue.worker.running.processes import how
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.status import Status
+from mqueue.worker.stopping import CANCEL_S, SETTLE_S
 from mqueue.worker.traces import summary
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
-STEADY_S = 60.0  # one that lived so long begins with the least pause again
-LAST_WORDS_S = 1.0  # to read what it has told before its end
+STEADY_S = 60.0  # after a life of this length the pause is the shortest again
+LAST_WORDS_S = 1.0  # for what it told just before its end
 SILENT_S = 5.0  # without a report it counts as stuck
 KILL_S = 10.0  # beyond what a worker takes to stop
 RELOAD_GRACE_S = 2.0
-ENDED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -HURRY)  # before it has begun, or when all is done
+ENDED_BY = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -HURRY)  # a signal ended it before it had begun, or when all was done
 
 log = structlog.get_logger("mqueue.worker")
 _report = msgspec.msgpack.Decoder(Status | Refused)
@@ -51,7 +51,7 @@ class FleetError(WorkerError):
 
 
 class Slot:
-    """The place of one worker, and the process that has it now."""
+    """It is the place of one worker, and knows the process that has it now."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -86,8 +86,8 @@ class Slot:
 
 
 class Fleet:
-    """`await fleet.run()`, ended by `fleet.stop()`. `changes`: yields when the code has changed. `ended`: jobs by
-    outcome of past processes.
+    """It keeps its processes running: `await fleet.run()`, ended by `fleet.stop()`. `changes`: yields when the code has
+    changed. `ended`: jobs by outcome of past processes.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Fleet:
         self.ended: Counter[str] = Counter()
 
     def statuses(self) -> list[Status]:
-        """One for each process. May be called from any thread."""
+        """Tells how each process is. May be called from any thread."""
         now = time.monotonic()
         statuses = [slot.status(now) for slot in self._slots]
         if self._stopping.is_set():
@@ -120,7 +120,7 @@ class Fleet:
         return statuses
 
     def stop(self) -> None:
-        """Passed on to every process: the first call to stop, the second to hurry."""
+        """Stops every process: the first call tells them to stop, the second to hurry."""
         hurry = self._stopping.is_set()
         self.retire()
         if hurry:
@@ -128,12 +128,15 @@ class Fleet:
                 slot.signal(HURRY)
 
     def retire(self) -> None:
+        """Stops every process; called again it means no more."""
         self._stopping.set()
         for slot in self._slots:
             slot.signal(signal.SIGTERM)
 
     async def run(self) -> int:
-        """Until stopped: 0, or the worst code of its processes. Raises WorkerError for what kept them from starting."""
+        """Runs until stopped. Returns 0, or the worst code of its processes. Raises WorkerError for what kept them from
+        starting.
+        """
         loop = asyncio.get_running_loop()
         keepers = [loop.create_task(self._keep(slot)) for slot in self._slots]
         watch = loop.create_task(self._renew())
@@ -141,7 +144,7 @@ class Fleet:
         if not self._stopping.is_set():
             self.stop()
         watch.cancel()
-        _, late = await asyncio.wait(keepers, timeout=self._options.grace + runtime.CANCEL_S + runtime.SETTLE_S + KILL_S)
+        _, late = await asyncio.wait(keepers, timeout=self._options.grace + CANCEL_S + SETTLE_S + KILL_S)
         if late:
             log.error("worker processes do not stop, killed", processes=len(late))
             for slot in self._slots:
@@ -152,7 +155,7 @@ class Fleet:
         return max(slot.code for slot in self._slots)
 
     async def _keep(self, slot: Slot) -> None:
-        """Processes in this place, one after the other."""
+        """Keeps processes in this place, one after the other."""
         falls = 0
         while not self._stopping.is_set():
             self._changed.clear()
@@ -195,7 +198,7 @@ class Fleet:
             wait.cancel()
 
     async def _life(self, slot: Slot) -> int:
-        """From start to end of one process: its exit code, below 0 the signal that ended it."""
+        """Waits from start to end of one process. Returns its exit code, below 0 the signal that ended it."""
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own: a Ctrl-C is for the parent, who passes it on.
@@ -227,14 +230,14 @@ class Fleet:
             writer.close()
 
     def _options_of(self, slot: Slot) -> Options:
-        """Each has a name of its own."""
+        """Gives each process a name of its own."""
         name = self._options.name
         if name is None or len(self._slots) == 1:
             return self._options
         return msgspec.structs.replace(self._options, name=f"{name}-{self._slots.index(slot) + 1}")
 
     async def _listen(self, reader: asyncio.StreamReader, slot: Slot) -> None:
-        """What it tells, until it ends."""
+        """Notes what it tells, until it ends."""
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 size = int.from_bytes(await reader.readexactly(LENGTH))
@@ -253,5 +256,5 @@ class Fleet:
                 for slot in self._slots:
                     slot.renewed = True
                     slot.signal(signal.SIGTERM)
-        except Exception as error:  # no more of the system's watches to be had, say
+        except Exception as error:  # the system may have no more watches to give, say
             log.error("changes of the code are not seen any more", error=summary(error))

@@ -1,5 +1,5 @@
-"""One worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the parent is
-gone.
+"""This is one worker process of a fleet: it gets its options from the parent, tells it how it is, and stops when the
+parent is gone.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ HURRY = signal.SIGUSR2  # from the parent: stop at once
 
 
 class Refused(Struct, frozen=True, tag=True):
-    """To the parent: it cannot run, and why."""
+    """It tells the parent that this process cannot run, and why."""
 
     detail: str
     exit_code: int
 
 
 class Reporter:
-    """Tells the parent from a thread of its own: a blocked loop must not stop it."""
+    """It tells the parent how the worker is, from a thread of its own: a blocked loop must not stop it."""
 
     def __init__(self, channel: Channel, worker: Worker) -> None:
         self._channel = channel
@@ -65,8 +65,8 @@ def stop_with(channel: Channel) -> None:
 
 
 def obey(worker: Worker) -> None:
-    """Told to stop, however often, it has its grace: all processes may get the signal that the parent passes on. The
-    parent alone takes it.
+    """A member that is told to stop, however often, has its grace: all processes may get the signal that the parent
+    passes on. The parent alone takes it.
     """
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -76,6 +76,7 @@ def obey(worker: Worker) -> None:
 
 
 def main(fd: int, with_logs: bool) -> None:
+    """Runs a worker for the parent at the other end of `fd`."""
     channel = opened(fd, with_logs)
     options = channel.receive(Options)
     if options is None:

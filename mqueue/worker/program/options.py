@@ -1,10 +1,10 @@
-"""What `mqueue worker` was told, as a worker process gets it: this one, or one of a fleet."""
+"""A worker process, this one or one of a fleet, gets what `mqueue worker` was told."""
 
 from msgspec import Struct
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What a worker runs, and how: as `mqueue worker` has it."""
+    """They say what a worker runs, and how: as `mqueue worker` has it."""
 
     modules: tuple[str, ...]
     namespace: str | None = None

@@ -1,6 +1,7 @@
-"""A few pages over HTTP/1, for an orchestrator to look at: `/live`, `/ready`, `/metrics`. From a thread and a loop of
-its own, so that a handler that blocks the worker's loop does not block them. One request a connection; what is slow or
-long is cut off.
+"""It shows a few pages over HTTP/1, for an orchestrator to look at: `/live`, `/ready`, `/metrics`.
+
+It has a thread and a loop of its own, so that a handler that blocks the worker's loop does not block them. There is one
+request a connection; what is slow or long is cut off.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class ProbeError(MQueueError):
 
 
 class Probe:
-    """`pages`: by path, what each shows; called from the probe's thread. `port` 0: any that is free."""
+    """It serves `pages`: by path, what each shows; called from the probe's thread. `port` 0: any that is free."""
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
         self._host = host
@@ -40,7 +41,7 @@ class Probe:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mqueue-probe", daemon=True)
 
     def start(self) -> None:
-        """Raises ProbeError."""
+        """Listens from now on. Raises ProbeError."""
         self._thread.start()
         listening = asyncio.run_coroutine_threadsafe(self._listen(), self._loop)
         try:

@@ -1,4 +1,6 @@
-"""`mqueue worker`: one worker in this process, or a fleet of them under it, and the probe that shows how they are."""
+"""The command `mqueue worker` runs one worker in this process, or a fleet of them under it, and the probe that shows
+how they are.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +27,8 @@ def run(
     probe_port: int | None = None,
     **options: Any,
 ) -> int:
-    """`mqueue worker`: until SIGTERM or SIGINT. The exit code. `options`: of `Options`. Raises MQueueError
-    (WorkerError, NoEndpoint, …).
+    """Runs `mqueue worker` until SIGTERM or SIGINT, and returns the exit code. `options`: of `Options`. Raises
+    MQueueError (WorkerError, NoEndpoint, …).
 
     `processes`: so many under one parent; None: this process alone.
     """
@@ -50,8 +52,8 @@ async def _lead(options: Options, processes: int, reload: bool, probe_host: str,
 def probing(
     host: str, port: int | None, workers: Callable[[], Sequence[status.Status]], ended: Mapping[str, int] | None = None
 ) -> Iterator[Probe | None]:
-    """A probe that shows what `workers` says then; none without a port. `ended`: jobs by outcome of processes that are
-    gone.
+    """A probe shows what `workers` says then; there is none without a port. `ended`: jobs by outcome of processes that
+    are gone.
     """
     if port is None:
         yield None

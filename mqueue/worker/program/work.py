@@ -1,4 +1,4 @@
-"""One worker in this process: it imports the modules, finds their apps, and runs their jobs until a signal comes."""
+"""One worker runs in this process: it imports modules, finds their apps, and runs their jobs until a signal comes."""
 
 import asyncio
 import atexit
@@ -28,9 +28,7 @@ Around = Callable[[Worker], AbstractContextManager[object]]
 
 
 def load(modules: Sequence[str]) -> None:
-    """Import the modules, from the working directory too, so that their tasks register. Raises WorkerError, naming
-    it.
-    """
+    """Imports modules, from the working directory too, so that their tasks register. Raises WorkerError, naming one."""
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     for name in modules:
@@ -41,13 +39,13 @@ def load(modules: Sequence[str]) -> None:
 
 
 def gather(modules: Sequence[str]) -> list[MQueue]:
-    """The apps that have tasks: those found by a name in the modules, and the default one."""
+    """Finds the apps that have tasks: those found by a name in the modules, and the default one."""
     named = [value for name in modules for value in vars(sys.modules[name]).values() if isinstance(value, MQueue)]
     return [app for app in dict.fromkeys([default, *named]) if len(app)]
 
 
 def union(apps: Sequence[MQueue]) -> MQueue:
-    """All their tasks in one app. Raises WorkerError where two want one name, or are queued at two brokers."""
+    """Puts all their tasks in one app. Raises WorkerError where two want one name, or are queued at two brokers."""
     if len(apps) == 1:
         return apps[0]
     brokers = {app.producer.endpoint for app in apps} - {(None, None)}
@@ -73,8 +71,8 @@ def obey(worker: Worker) -> None:
 
 
 def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int) -> None:
-    """So many of these signals end a process whose loop is blocked, and cannot hear them: the interpreter calls this
-    wherever the loop is.
+    """Ends a process whose loop is blocked, and cannot hear signals, at the `times`-th of these: the interpreter calls
+    this wherever the loop is.
     """
     heard = 0
 
@@ -85,7 +83,7 @@ def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int
             threading.Thread(target=leave, name="mqueue-leave", daemon=True).start()
 
     def leave() -> None:
-        """Whether the loop is blocked shows only after a while."""
+        """Waits for a while: only then it shows whether the loop is blocked."""
         while not worker.blocked:
             time.sleep(LEAVE_LOOK_S)
         os.write(2, b"mqueue worker: stopped at once, though its event loop is blocked; its jobs come again when their leases end\n")
@@ -97,12 +95,12 @@ def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int
 
 
 def work(options: Options, around: Around, listen: Callable[[Worker], None] = obey) -> int:
-    """Run the jobs in this process. `around(worker)` surrounds its run, on its loop; `listen(worker)` has signals stop
+    """Runs the jobs in this process. `around(worker)` surrounds its run, on its loop; `listen(worker)` has signals stop
     it.
     """
     load(options.modules)
     apps = gather(options.modules)
-    if options.url is not None or options.token is not None:  # jobs that enqueue do it where they came from
+    if options.url is not None or options.token is not None:  # jobs that enqueue do so at the broker that they came from
         for app in apps:
             app.producer.connect(options.url, options.token)
     worker = partial(
@@ -118,7 +116,7 @@ def work(options: Options, around: Around, listen: Callable[[Worker], None] = ob
         name=options.name,
     )
     gc.collect()
-    gc.freeze()  # the modules stay; to look through them again and again would stop all jobs for a while each time
+    gc.freeze()  # the modules stay: each full collection would look through them, and stop all jobs for that time
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(worker, around, listen))
 
@@ -128,13 +126,13 @@ async def _serve(make: Callable[[], Worker], around: Around, listen: Callable[[W
     listen(worker)
     with around(worker):
         code = await worker.run()
-    if worker.cancelled or worker.cut_off:  # their threads, or what they do in spite of it, must not hold the process
+    if worker.cancelled or worker.cut_off:  # threads and handlers that go on must not hold the process
         _exit_without_them(code)
     return code
 
 
 def _exit_without_them(code: int) -> NoReturn:
-    """What waits for the end of the process (buffers of traces, of reports) has its chance all the same."""
+    """Ends the process at once. What waits for its end (buffers of traces, of reports) has its chance all the same."""
     leaving = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     leaving.start()
     leaving.join(EXIT_S)
@@ -145,10 +143,11 @@ def _exit_without_them(code: int) -> NoReturn:
 
 
 def on_signals(stop: Callable[[], None], retire: Callable[[], None]) -> None:
+    """From now on SIGTERM and SIGINT call `stop`, SIGHUP calls `retire`."""
     loop = asyncio.get_running_loop()
     for sign in STOPS:
         loop.add_signal_handler(sign, stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored
         loop.add_signal_handler(signal.SIGHUP, retire)
 
 

@@ -1,4 +1,4 @@
-"""Batches: `@task(batch=100)` gives its handler a list of items, one from each message.
+"""A task with `batch=100` gives its handler a list of items, one from each message.
 
 Messages are gathered until there are enough, or the first has waited for `batch_wait`. The batch is one job, in one
 slot, from its first message on: a worker never holds a batch that it could not start. What its handler returns is a
@@ -15,8 +15,8 @@ class BadVerdicts(TypeError):
 
 
 def verdicts(returned: object, size: int) -> list[BaseException | None]:
-    """What became of each item: None, or as if its handler had raised that. Raises BadVerdicts, which is what became of
-    all.
+    """Reads what became of each item: None, or as if its handler had raised that. Raises BadVerdicts, which is then
+    what became of all.
     """
     if returned is None:
         return [None] * size
@@ -36,14 +36,14 @@ def _verdict(index: int, verdict: object) -> BaseException | None:
 
 
 def failed_items(job: Current) -> list[tuple[Current, BaseException]]:
-    """For middleware, once the handler of a batch has returned: the items that it says have failed, or are put off, and
+    """Tells middleware, once the handler of a batch has returned, which items it says have failed or are put off, and
     how.
     """
     return [(each, verdict) for each, verdict in zip(job.batch, job._job.verdicts, strict=False) if verdict is not None]
 
 
 def job_of(jobs: Sequence[Job]) -> Job:
-    """One job of all these, of the same task: what it tells of itself is what the first does."""
+    """Makes one job of all these, of the same task: what it tells of itself is what the first does."""
     first = jobs[0]
     job = Job(first.message, first.task, [[item for each in jobs for item in each.args]], {}, first.lease)
     job.batch, job.began = tuple(jobs), first.began
@@ -51,8 +51,8 @@ def job_of(jobs: Sequence[Job]) -> Job:
 
 
 class Gatherer:
-    """The batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one that is
-    complete.
+    """It holds the batches that are being gathered, at most one for each source. `begin(jobs)` is called with each one
+    that is complete.
     """
 
     def __init__(self, begin: Callable[[Sequence[Job]], None]) -> None:
@@ -60,7 +60,7 @@ class Gatherer:
         self._open: dict[Hashable, list[Job]] = {}
 
     def add(self, source: Hashable, jobs: Sequence[Job], size: int) -> int:
-        """How many more the batch wants; 0: it has begun, or there is none."""
+        """Adds to the source's batch. Returns how many more it wants; 0: it has begun, or there is none."""
         gathered = self._open.setdefault(source, [])
         gathered += jobs
         room = size - len(gathered) if gathered else 0
@@ -69,12 +69,12 @@ class Gatherer:
         return max(0, room)
 
     def begin(self, source: Hashable) -> None:
-        """With what there is."""
+        """The batch begins with what there is."""
         if jobs := self._open.pop(source, []):
             self._begin(jobs)
 
     def give_up(self) -> list[list[Job]]:
-        """The batches that have not begun, and will not."""
+        """Gives back the batches that have not begun, and will not."""
         given_up = [jobs for jobs in self._open.values() if jobs]
         self._open = {}
         return given_up

@@ -1,4 +1,4 @@
-"""What runs in a process of the pool: one job after the other, each for one message. `mqueue.worker.running.processes`
+"""This runs in a process of the pool: one job after the other, each for one message. `mqueue.worker.running.processes`
 is the other side.
 
 The process gets names of the worker's own tasks and messages as the broker sent them; nothing is unpickled. It ends
@@ -28,6 +28,8 @@ PROGRESS_S = 0.25
 
 
 class Child:
+    """It runs the jobs that the worker sends, and tells how each ended."""
+
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._busy = threading.Event()
@@ -35,7 +37,7 @@ class Child:
         self._job: Job | None = None  # whose handler runs
 
     def serve(self) -> None:
-        """Until the worker closes the channel."""
+        """Runs jobs until the worker closes the channel."""
         threading.Thread(target=self._watch, name="mqueue-orphan", daemon=True).start()
         threading.Thread(target=self._report, name="mqueue-progress", daemon=True).start()
         while (run := self._channel.receive(Run)) is not None:
@@ -53,10 +55,10 @@ class Child:
             task = find(run.module, run.qualname)
             retry = task.retry
             connect(task, run)
-            error, result = copy_context().run(self._call, task, run)  # what it leaves in the context goes with that
+            error, result = copy_context().run(self._call, task, run)  # what it leaves in its context is thrown away with that
         except BaseException as raised:
             error = raised
-        with suppress(OSError, ValueError, AttributeError):  # it is full, closed, or none: not the job's fault
+        with suppress(OSError, ValueError, AttributeError):  # stdout is full, closed or missing: that is not the job's fault
             sys.stdout.flush()
         outcome = decide(error, retry=retry, attempt=run.message.attempt, chance=random.random())
         return Ended(outcome.kind, outcome.error, outcome.retry_after, result)
@@ -71,7 +73,7 @@ class Child:
         return error, job.result if error is None else None
 
     def _report(self) -> None:
-        """What the handler says of how far it is, a few times a second at most."""
+        """Tells what the handler says of how far it is, a few times a second at most."""
         told: Progress | None = None
         while True:
             self._busy.wait()
@@ -90,20 +92,20 @@ class Child:
 
 
 def connect(task: Task[..., object], run: Run) -> None:
-    """What the job enqueues goes where the worker was told to."""
+    """Has what the job enqueues go where the worker was told to."""
     endpoint = (run.url, run.token)
     if endpoint not in ((None, None), task.app.producer.endpoint):
         task.app.producer.connect(*endpoint)
 
 
 def stay(signum: int, frame: object) -> None:
-    """SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the channel or
-    kills it.
+    """Ignores SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the
+    channel or kills it.
     """
 
 
 def leave_forks_alone() -> None:
-    """What a handler forks ends by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not
+    """Lets what a handler forks end by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not
     inherited.)
     """
     masks = threading.local()
@@ -123,7 +125,8 @@ def leave_forks_alone() -> None:
 
 
 def main(fd: int, with_logs: bool) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # by it a job is cancelled; in a script's background it is ignored
+    """Serves the worker at the other end of `fd` until it is gone."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the worker cancels a job by it; a script's background would ignore it
     signal.signal(signal.SIGTERM, stay)
     leave_forks_alone()
     faulthandler.enable()

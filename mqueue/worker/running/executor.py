@@ -1,5 +1,5 @@
-"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. Each job ends with one
-outcome, told on the loop.
+"""Runs the handlers: `async def` on the event loop, `def` in threads, some in processes. What each made of its job is
+told on the loop.
 """
 
 import asyncio
@@ -10,19 +10,20 @@ from contextlib import suppress
 from contextvars import copy_context
 
 from mqueue.worker.running.handler import call, call_async
-from mqueue.worker.running.outcome import CANCELLED, Outcome, decide, done
+from mqueue.worker.running.outcome import RELEASED, Outcome, decide, decide_each, done
 from mqueue.worker.running.processes import Processes
-from mqueue.worker.tasks.job import Current, Job
+from mqueue.worker.tasks.job import Current, Interrupt, Job
 from mqueue.worker.tasks.middleware import around
-from mqueue.worker.tasks.signals import ProcessEnded, TimeLimit
+from mqueue.worker.tasks.signals import ProcessEnded
 
 Ended = Callable[[Job, Sequence[Outcome]], None]
 
 
 class Executor:
-    """`ended(job, outcomes)` is called on `loop` once for each started job, unless it had been given up (`job.ended`).
+    """It runs what is started. `ended(job, outcomes)` is called on `loop` once for each started job, and sets
+    `job.ended`; never for one that had been given up.
 
-    `outcomes`: one, or those of a batch's jobs, in their order.
+    `outcomes`: one, or those of a batch's jobs, in their order; interrupts are not counted in.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: int, ended: Ended, jitter: Callable[[], float]) -> None:
@@ -46,7 +47,7 @@ class Executor:
         run = self._in_process if where == "process" else self._in_thread
         try:
             self._threads.submit(lambda: run(job))
-        except Exception as error:  # there is no thread to be had
+        except Exception as error:  # no thread can be made
             self._tell(job, self._outcomes(job, error))
 
     async def _on_loop(self, job: Job) -> None:
@@ -62,12 +63,12 @@ class Executor:
             self._tell_from_thread(job, self._outcomes(job, self._context.copy().run(call, job)))
 
     def _in_process(self, job: Job) -> None:
-        """The thread waits for the process."""
+        """The thread waits for the process, which runs the job."""
         if self._is_over(job):
             return
         try:
             outcomes: Sequence[Outcome] = [self._processes.run(job)]
-        except ProcessEnded as ended:  # its own middleware saw nothing of it
+        except ProcessEnded as ended:  # the middleware in the process saw nothing of its end
             self._context.copy().run(show, job, ended)
             outcomes = self._outcomes(job, ended)
         except BaseException as error:
@@ -75,25 +76,27 @@ class Executor:
         self._tell_from_thread(job, outcomes)
 
     def _is_over(self, job: Job) -> bool:
-        """Before it has begun."""
-        if job.unwanted and not job.ended:
-            self._tell_from_thread(job, [CANCELLED] * len(job.members))
-        return job.ended or job.unwanted
+        """Is there nothing to begin? Who cancelled it, or gave it up, did so as it waited for its turn."""
+        cancelled = Interrupt.CANCELLED in job.interrupts
+        if cancelled and not job.ended:
+            self._tell_from_thread(job, [RELEASED] * len(job.members))
+        return job.ended or cancelled
 
     def _outcomes(self, job: Job, error: BaseException | None) -> Sequence[Outcome]:
+        """Says what the handler made of it, of each item of a batch. That is done where the handler ran: to format an
+        error may take time, or want its thread.
+        """
         if job.batch is None:
             return [self._decide(job, error)]
-        for each in job.batch:  # told one by one: not each may have heard of it
-            each.overdue = each.overdue or job.overdue
-        errors = job.verdicts if error is None else [error] * len(job.batch)
-        return [self._decide(each, wrong) for each, wrong in zip(job.batch, errors, strict=True)]
+        if error is not None:
+            attempts = [each.message.attempt for each in job.batch]
+            return decide_each(error, retry=job.task.retry, attempts=attempts, jitter=self._jitter)
+        return [self._decide(each, wrong) for each, wrong in zip(job.batch, job.verdicts, strict=True)]
 
     def _decide(self, job: Job, error: BaseException | None) -> Outcome:
         if error is None:
             return done(job.result, job.task.result_ttl)
-        if job.overdue and not job.stopping:
-            error = TimeLimit(f"the job ran longer than its max_run_time={job.task.max_run_time} s: it was cancelled")
-        return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter(), stopping=job.stopping)
+        return decide(error, retry=job.task.retry, attempt=job.message.attempt, chance=self._jitter())
 
     def _tell_from_thread(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         try:
@@ -103,18 +106,19 @@ class Executor:
 
     def _tell(self, job: Job, outcomes: Sequence[Outcome]) -> None:
         if not job.ended:
-            job.ended = True
             self._ended(job, outcomes)
 
 
 def show(job: Job, error: Exception) -> None:
-    """To the middleware: a run that ended so. It is one whatever they make of it."""
+    """Shows the middleware a run that ended so. It is one whatever they make of it."""
     with suppress(BaseException), around(job.task.app.run_hooks, Current(job)):
         raise error
 
 
 class Threads:
-    """Up to `size` threads, made when needed. Daemons: a handler that never returns cannot keep the process alive."""
+    """It makes up to `size` threads, when they are needed. Daemons: a handler that never returns cannot keep the
+    process alive.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -123,7 +127,8 @@ class Threads:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """From one thread only. The caller keeps to `size` at a time, so that nothing waits here.
+        """Hands `work` to an idle thread, or a new one. It is called from one thread only, who keeps to `size` at a
+        time, so that nothing waits here.
 
         Raises RuntimeError where a thread is needed and cannot be made; `work` is forgotten then.
         """

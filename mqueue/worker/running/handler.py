@@ -13,6 +13,7 @@ from mqueue.worker.tasks.signals import NeverRan
 
 
 def call(job: Job) -> BaseException | None:
+    """Runs a plain `def`, and returns what it raised."""
     token = running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
@@ -25,7 +26,7 @@ def call(job: Job) -> BaseException | None:
 
 
 async def call_async(job: Job) -> BaseException | None:
-    """In an asyncio task of its own: what it leaves in the context goes with that."""
+    """Runs an `async def`, in an asyncio task of its own: what it leaves in the context goes with that."""
     running.set(job)
     try:
         with around(job.task.app.run_hooks, Current(job)):
@@ -36,7 +37,7 @@ async def call_async(job: Job) -> BaseException | None:
 
 
 def keep(job: Job, returned: Any) -> None:
-    """Raises NeverRan, BadVerdicts, BadResult."""
+    """Keeps what the handler returned. Raises NeverRan, BadVerdicts, BadResult."""
     refuse_unrun(job, returned)
     if job.batch is not None:
         job.verdicts = verdicts(returned, len(job.batch))

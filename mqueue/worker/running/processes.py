@@ -1,4 +1,4 @@
-"""A pool of processes for tasks with `executor="process"`: one job in each at a time, watched by the thread that waits
+"""A pool of processes runs tasks with `executor="process"`: one job in each at a time, watched by the thread that waits
 for it.
 
 A limit that is passed ends that process alone; the others go on, and the next job gets a new one. Processes are started
@@ -20,20 +20,23 @@ from pathlib import Path
 from mqueue.worker.channel import Began, Channel, Ended, Run, command
 from mqueue.worker.memory import MB, held_by
 from mqueue.worker.running.outcome import Outcome, done
-from mqueue.worker.tasks.job import Job, Progress
+from mqueue.worker.tasks.job import Interrupt, Job, Progress
 from mqueue.worker.tasks.names import module_name
 from mqueue.worker.tasks.signals import MemoryLimit, ProcessEnded, TimeLimit
 
 START_S = 60.0  # for the interpreter and the task's module
 MEMORY_LOOK_S = 0.05  # between two looks at its memory
-LIFE_LOOK_S = 1.0  # whether it lives: something it started may hold the channel open
+LIFE_LOOK_S = 1.0  # between two looks whether it lives: something it started may hold the channel open
 CANCEL_S = 0.5  # for one that was asked to end
 IDLE_S = 30.0
 STOP_S = 3.0  # for an idle one to end
+AT_ONCE = {Interrupt.LOST, Interrupt.STOPPING}  # nobody waits for it to clean up
 
 
 class Processes:
-    """The one used last is used next; one that was idle for `idle_s` seconds ends. Called from many threads."""
+    """It keeps idle processes: the one used last is used next, and one that was idle for `idle_s` seconds ends. It is
+    called from many threads.
+    """
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._idle_s = idle_s
@@ -54,6 +57,7 @@ class Processes:
             self._give_back(process)
 
     def stop(self) -> None:
+        """Ends all of them, in the middle of a job too."""
         with self._lock:
             self._stopped = True
             idle, busy = self._idle, list(self._busy)
@@ -65,7 +69,7 @@ class Processes:
         end(idle)
 
     def _take(self, memory_limit_mb: float | None) -> "Process":
-        """One that holds less than half of what the job may: what it kept of earlier ones is not the job's fault."""
+        """Takes one that holds less than half of what the job may: what it kept of earlier jobs is not its fault."""
         with self._lock:
             process = self._idle.pop() if self._idle else None
         if process is not None and (not process.usable() or (memory_limit_mb is not None and process.memory() > memory_limit_mb * MB / 2)):
@@ -90,11 +94,11 @@ class Processes:
             end([process])
 
     def _look_after(self, seconds: float) -> None:
-        """With the lock held. One look at a time is due: the first, which is at the one that is idle for longest."""
+        """Plans the next look, with the lock held: one at a time, when the one that is idle for longest may end."""
         if self._timer is None:
             timer = threading.Timer(seconds, self._end_idle)
             timer.daemon = True
-            with suppress(RuntimeError):  # there is no thread to be had: with the next that becomes idle
+            with suppress(RuntimeError):  # no thread can be made: the next process that becomes idle tries again
                 timer.start()
                 self._timer = timer
 
@@ -110,7 +114,7 @@ class Processes:
 
 
 def end(processes: "Sequence[Process]") -> None:
-    """All of them at once; idle ones by themselves."""
+    """Ends all of them at once; idle ones end by themselves."""
     for process in processes:
         process.close()
     for process in processes:
@@ -118,6 +122,8 @@ def end(processes: "Sequence[Process]") -> None:
 
 
 class Process:
+    """It is one process of the pool, and runs one job at a time."""
+
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -137,11 +143,12 @@ class Process:
         self.idle_since = 0.0  # monotonic seconds
 
     def run(self, job: Job) -> Outcome:
+        """Blocks until the job has ended; raises what `Processes.run` does."""
         with self._lock:
             self._job = job
         job.cancel = lambda: self._cancel(job)
         try:
-            if job.ended or job.lost or job.stopping or job.unwanted:  # since before it could be cancelled
+            if job.ended or job.interrupts:  # that happened before it could be cancelled
                 raise asyncio.CancelledError
             return self._run(job)
         finally:
@@ -151,7 +158,7 @@ class Process:
 
     def _run(self, job: Job) -> Outcome:
         task, (url, token) = job.task, job.task.app.producer.endpoint
-        with suppress(ConnectionError):  # it has just died: the answer says so
+        with suppress(ConnectionError):  # the process has just died: its answer will say so
             self._channel.send(Run(module_name(task.function), task.function.__qualname__, job.message, url, token))
         slow = ProcessEnded(f"the process of the job had not imported its module after {START_S:g} s, and was killed")
         answer = self._wait(slow, START_S)
@@ -162,7 +169,7 @@ class Process:
             raise ProcessEnded("the process of the job began twice")
         if answer.kind == "ack":
             return done(answer.result, task.result_ttl)
-        return Outcome(answer.kind, answer.error, answer.retry_after)
+        return Outcome(answer.kind, answer.error, answer.retry_after, meant=True)  # a stop kills a process, so this answer is none of its doing
 
     def _cancel(self, job: Job) -> None:
         """Not what runs in it by now. One that is not wanted is asked first, as by Ctrl-C, and may clean up."""
@@ -170,7 +177,7 @@ class Process:
             if self._job is not job:
                 return
             asked, self._cancelled = self._cancelled, True
-            if asked or job.lost or job.stopping:
+            if asked or job.interrupts & AT_ONCE:
                 return self.kill()
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)
@@ -178,7 +185,7 @@ class Process:
         timer.daemon = True
         try:
             timer.start()
-        except RuntimeError:  # there is no thread to be had
+        except RuntimeError:  # no thread can be made
             self.kill()
 
     def kill(self) -> None:
@@ -246,7 +253,7 @@ class Process:
 
 
 def how(code: int) -> str:
-    """It ended, by its exit code as `subprocess` has it."""
+    """Says how it ended, by its exit code as `subprocess` has it."""
     if code >= 0:
         return f"exited with code {code} before the job had ended"
     try:

@@ -1,22 +1,21 @@
-"""An app: tasks, the broker they are queued at. `mqueue.task` belongs to the default one."""
+"""An app holds tasks and knows the broker that they are queued at. `mqueue.task` belongs to the default app."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
-from zoneinfo import ZoneInfo
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.schedule import CatchUp
-from mqueue.worker.tasks import options, periodic
+from mqueue.worker.tasks import checks, periodic
+from mqueue.worker.tasks.checks import Seconds
 from mqueue.worker.tasks.handle import Handle, handle_of
 from mqueue.worker.tasks.middleware import LogContext, Middleware, around, enqueue_hooks, run_hooks
 from mqueue.worker.tasks.names import default_name
+from mqueue.worker.tasks.options import TASK, BatchOptions, PlainOptions, check_task, read_only
 from mqueue.worker.tasks.producer import ClientOptions, Producer
 from mqueue.worker.tasks.redefinition import code_of, replaces
-from mqueue.worker.tasks.retry import Retry
-from mqueue.worker.tasks.task import BatchTask, Task, Unique, check_unique
+from mqueue.worker.tasks.reference import documented
+from mqueue.worker.tasks.task import BatchTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,15 +23,15 @@ X = TypeVar("X")
 
 
 class DuplicateTask(ValueError):
-    """Two functions want the same task name."""
+    """This is raised where two functions want the same task name."""
 
 
 class MQueue:
-    """`app = MQueue()`, then `@app.task`. `url`, `token`: its broker; without them it is found as
-    `mqueue.client.endpoint` says.
+    """An app makes tasks of functions: `app = MQueue()`, then `@app.task`.
 
-    `namespace`: of the tasks that name none. `middleware`: around enqueues and handlers, the first the outermost.
-    `timeout`, `retries`, `connections`, `batch`: of the clients that enqueue, and ask for its handles
+    `url` and `token` say where its broker is; without them it is found as `mqueue.client.endpoint` says. `namespace` is
+    that of the tasks that name none. `middleware` surrounds enqueues and handlers, the first of it outermost.
+    `timeout`, `retries`, `connections` and `batch` are for the clients that enqueue, and ask for its handles
     (`ClientOptions`).
     """
 
@@ -56,161 +55,43 @@ class MQueue:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
     @overload
-    def task(
-        self,
-        /,
-        *,
-        topic: str = ...,
-        priority: int = ...,
-        max_retries: int | None = ...,
-        retry: Retry | None = ...,
-        executor: Literal["process"] | None = ...,
-        time_limit: float | timedelta | None = ...,
-        memory_limit_mb: float | None = ...,
-        lease: float | timedelta | None = ...,
-        max_run_time: float | timedelta | None = ...,
-        result: bool = ...,
-        result_ttl: float | timedelta | None = ...,
-        cron: str | None = ...,
-        timezone: str | ZoneInfo | None = ...,
-        every: float | timedelta | None = ...,
-        catch_up: CatchUp | None = ...,
-        args: tuple[Any, ...] | list[Any] = ...,
-        kwargs: dict[str, Any] | None = ...,
-        name: str | None = ...,
-        namespace: str | None = ...,
-        unique: Unique | None = ...,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, /, **given: Unpack[PlainOptions[Seconds]]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     @overload
-    def task(
-        self,
-        /,
-        *,
-        batch: int,
-        batch_wait: float | timedelta = ...,
-        topic: str = ...,
-        priority: int = ...,
-        max_retries: int | None = ...,
-        retry: Retry | None = ...,
-        lease: float | timedelta | None = ...,
-        max_run_time: float | timedelta | None = ...,
-        name: str | None = ...,
-        namespace: str | None = ...,
-        unique: Unique | None = ...,
-    ) -> Callable[[Callable[[list[X]], R]], BatchTask[X, R]]: ...
+    def task(self, /, *, batch: int, **given: Unpack[BatchOptions[Seconds]]) -> Callable[[Callable[[list[X]], R]], BatchTask[X, R]]: ...
 
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        topic: str = "default",
-        priority: int = 0,
-        max_retries: int | None = None,
-        retry: Retry | None = None,
-        executor: Literal["process"] | None = None,
-        time_limit: float | timedelta | None = None,
-        memory_limit_mb: float | None = None,
-        lease: float | timedelta | None = None,
-        max_run_time: float | timedelta | None = None,
-        result: bool = False,
-        result_ttl: float | timedelta | None = None,
-        cron: str | None = None,
-        timezone: str | ZoneInfo | None = None,
-        every: float | timedelta | None = None,
-        catch_up: CatchUp | None = None,
-        args: tuple[Any, ...] | list[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        name: str | None = None,
-        namespace: str | None = None,
-        unique: Unique | None = None,
-        batch: int | None = None,
-        batch_wait: float | timedelta | None = None,
-    ) -> Any:
+    @documented(TASK)
+    def task(self, function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
         """Mark a `def` (run in a thread) or `async def` (run on the loop) as a task.
 
-        `priority`: lower runs first. `max_retries`, `lease`: None for the broker's defaults. `name` travels with the
-        messages, by default module and name of the function: give one if the function may move. `retry`: its policy;
-        its `max` is another word for `max_retries`. What lasts is given in seconds, or as a timedelta.
+        Its options are checked here. What lasts is given in seconds, or as a timedelta.
 
-        `executor="process"`: run it in a process of its own, one of a pool. `time_limit` (seconds), `memory_limit_mb`
-        (MiB, of the whole process): past it that process is killed; only there. `max_run_time` (seconds) is for the
-        others: past it a handler on the loop is cancelled, one in a thread is asked to end, and what has not ended when
-        the lease has runs elsewhere.
+        {options}
 
-        `batch`: the handler takes a list of so many items at most, gathered for up to `batch_wait` (0.2) seconds, each
-        queued by a call of its own; its topic is its own.
-
-        `result=True`: what it returns is kept for `result_ttl` seconds (an hour): `task.enqueue(…).result()`. It is
-        sent as JSON, in a type that an argument could have too.
-
-        `cron` (five fields, by the clock of `timezone`, else UTC) or `every` (seconds, 1 at least): the broker enqueues
-        it at these times, always with `args` and `kwargs` (64 KiB at most). `catch_up`: what becomes of a time when
-        nobody could: *skip* it, run *one* for all, or *all*.
-
-        `unique="waiting"`: while a call with the same arguments waits, enqueueing it again gives a handle on that one,
-        which keeps its time and priority. One that runs does not count. Nor is a periodic task's tick ever left out.
+        A handler that goes on after `max_run_time` is run elsewhere once its lease has ended. With `unique` the call
+        that waits keeps its time and its priority; a call that runs does not count; a periodic task's tick is never
+        left out.
 
         Raises DuplicateTask; ValueError, TypeError for an option that cannot be; TypeError for `args` and `kwargs` that
         do not fit, a batch's handler that takes no list.
         """
-        namespace = namespace or self._namespace
-        options.place(topic=topic, namespace=namespace)
-        if name is not None and (not isinstance(name, str) or not name):
-            raise TypeError(f"name={name!r}: a text that is not empty")
-        if executor not in (None, "process"):
-            raise ValueError(f"executor={executor!r}: 'process', or nothing: then a def runs in a thread, an async def on the loop")
-        time_limit_s, memory_limit_mb = options.of_process(executor == "process", time_limit, memory_limit_mb)
-        max_run_time_s = options.of_run(executor == "process", max_run_time)
-        result_ttl_s = options.of_result(result, result_ttl)
-        if retry is not None and not isinstance(retry, Retry):
-            raise TypeError(f"retry={retry!r}: a policy, like Retry(max=5)")
-        if retry is not None and retry.max is not None:
-            if max_retries is not None:
-                raise ValueError("max_retries= and Retry(max=) say the same in two ways: give one")
-            max_retries = retry.max
-        check_unique(unique)
-        batch_wait_s = options.of_batch(batch, batch_wait, executor)
-        if batch is not None and result:
-            raise ValueError("batch= and result=True do not go together: what a batch's handler returns are verdicts")
-        defaults = wire.EnqueueItem(
-            topic=topic,
-            namespace=namespace,
-            priority=options.priority(priority),
-            max_retries=options.max_retries(max_retries),
-            lease=options.lease(lease),
-        )
+        told = check_task(given, self._namespace)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            options.function(function)
-            of_batch: dict[str, Any] = {} if batch is None else {"batch": batch, "batch_wait": batch_wait_s}
-            made: Task[..., Any] = (Task if batch is None else BatchTask)(
-                function,
-                self,
-                **of_batch,
-                name=name or default_name(function),
-                defaults=defaults,
-                retry=retry,
-                in_process=executor == "process",
-                time_limit=time_limit_s,
-                memory_limit_mb=memory_limit_mb,
-                max_run_time=max_run_time_s,
-                keeps_result=result,
-                result_ttl=result_ttl_s,
-                unique=unique,
-            )
-            made.periodic = periodic.plan(made, cron=cron, timezone=timezone, every=every, catch_up=catch_up, args=args, kwargs=kwargs)
+            checks.function(function)
+            named = read_only({**told, "name": told["name"] or default_name(function)})
+            made: Task[..., Any] = (Task if told["batch"] is None else BatchTask)(function, self, named)
+            made.periodic = periodic.plan(made)
             self._add(made)
             return made
 
         return register if function is None else register(function)
 
     def enqueue_many(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
-        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. Handles on
-        them, in order.
+        """Queue many calls, of any of its tasks: `app.enqueue_many(send.message(to) for to in readers)`. This returns
+        handles on them, in order.
 
-        Sent 1,000 at a time: when a later request is refused, the earlier ones stand.
+        They are sent 1,000 at a time: when a later request is refused, the earlier ones stand.
         """
         items = list(messages)
         with around(self._enqueue_hooks, items):
@@ -218,7 +99,7 @@ class MQueue:
         return self._handles(ids, items)
 
     async def enqueue_many_async(self, messages: Iterable[wire.EnqueueItem]) -> list[Handle[Any]]:
-        """`enqueue_many`, on an event loop."""
+        """This is `enqueue_many` on an event loop."""
         items = list(messages)
         with around(self._enqueue_hooks, items):
             ids = await self.producer.enqueue_many_async(items)
@@ -231,7 +112,7 @@ class MQueue:
         return self._tasks.get(name)
 
     def topics(self, namespace: str | None = None) -> list[m.TopicName]:
-        """Where the tasks' messages are, sorted. `namespace` is used in place of the tasks' own."""
+        """These are the topics of the tasks, sorted. `namespace` is used in place of the tasks' own."""
         return sorted({m.TopicName(namespace or t.namespace, t.topic) for t in self})
 
     def include(self, other: "MQueue") -> None:
@@ -253,7 +134,7 @@ class MQueue:
 
 
 def apps() -> list[MQueue]:
-    """All that this process has."""
+    """These are all apps that this process has."""
     return list(_apps)
 
 

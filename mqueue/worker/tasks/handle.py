@@ -1,4 +1,4 @@
-"""A handle on one queued call: how it is doing, and what came of it. It can be made again from the id, in another
+"""A handle on a queued call tells how it is doing, and what came of it. It can be made again from the id, in another
 process.
 """
 
@@ -18,12 +18,12 @@ from mqueue.worker.tasks.producer import Producer
 R_co = TypeVar("R_co", covariant=True)
 Cancelled = Literal["cancelled", "cancelling", "gone"]
 WAIT_S = 20.0  # of one request
-AWAY_S = 0.5  # between two tries while the broker is away
+AWAY_S = 0.5  # between two tries, while the broker is away
 ANSWER_S = 1.0  # beyond the caller's time, for the broker's last answer
 
 
 class Called(Protocol):
-    """What a handle asks of the task that was called (`task.Task`)."""
+    """A handle asks this of the task that was called (`task.Task`)."""
 
     name: str
     keeps_result: bool
@@ -35,7 +35,7 @@ class NoResult(TypeError):
 
 
 class Handle(Generic[R_co]):
-    """Two handles on one message are equal. `task`: None for a message that is no call of a task of this app."""
+    """Two handles on one message are equal. `task` is None for a message that is no call of a task of this app."""
 
     __slots__ = ("_producer", "id", "name", "task")
 
@@ -46,15 +46,15 @@ class Handle(Generic[R_co]):
         self.name = name  # where it was queued
 
     def status(self) -> wire.Status | None:
-        """What the broker knows of it; None when it is gone: it is done and has left no result, say."""
+        """Ask the broker what it knows of it; None when it is gone: it may be done, and have left no result."""
         return self._producer.client().message(self.id)
 
     async def status_async(self) -> wire.Status | None:
         return await (await self._producer.async_client()).message(self.id)
 
     def result(self, timeout: float | None = None) -> R_co:
-        """What the task returned, in the type of its annotation; waits for it, up to `timeout` seconds (None: for
-        ever), and a second more where the broker does not answer.
+        """Wait for what the task returned, and return it in the type of its annotation. This waits for up to `timeout`
+        seconds (None: for ever), and a second more where the broker does not answer.
 
         Raises NoResult at once for a task without `result=True`; JobFailed for a dead letter, with its error; NotFound
         where nothing is known of it: its result has expired, or it was taken away; TimeoutError; TypeError for a result
@@ -72,7 +72,7 @@ class Handle(Generic[R_co]):
             time.sleep(pause)
 
     async def result_async(self, timeout: float | None = None) -> R_co:
-        """`result`, on an event loop."""
+        """This is `result` on an event loop."""
         wait = Wait(self, timeout)
         client, of = await self._producer.async_client(), {"topic": self.name.topic, "namespace": self.name.namespace}
         while True:
@@ -85,8 +85,8 @@ class Handle(Generic[R_co]):
             await asyncio.sleep(pause)
 
     def cancel(self) -> Cancelled:
-        """`cancelled`: it waited, and never runs; `cancelling`: it runs, and its worker is told to stop it; `gone`: it
-        has ended.
+        """Cancel the call. `cancelled`: it waited, and never runs; `cancelling`: it runs, and its worker is told to
+        stop it; `gone`: it has ended.
         """
         return self._producer.client().cancel(self.id).status
 
@@ -107,7 +107,7 @@ class Handle(Generic[R_co]):
 
 
 class Wait:
-    """How long it goes on: decides, does not wait. Raises NoResult."""
+    """This decides how long to wait for a result, and does not wait itself. Raises NoResult."""
 
     def __init__(self, handle: Handle[Any], timeout: float | None) -> None:
         if handle.task is not None and not handle.task.keeps_result:
@@ -117,16 +117,16 @@ class Wait:
         self._until = float("inf") if timeout is None else time.monotonic() + timeout
 
     def next_s(self) -> float:
-        """For the broker to wait."""
+        """The broker may wait for so long, within one request."""
         return max(0.0, min(WAIT_S, self._until - time.monotonic()))
 
     def within_s(self) -> float:
-        """For the request, with what is sent again."""
+        """The request may take so long, with what is sent again."""
         return max(0.0, self._until - time.monotonic()) + ANSWER_S
 
     def pause_s(self, error: MQueueError) -> float:
-        """Before the next try. Raises `error` where that is an answer, or the broker was away until the end;
-        TimeoutError.
+        """The next try comes after so long. Raises `error` where it is the answer, or the broker was away until the
+        end; TimeoutError.
         """
         if not isinstance(error, Pending | Unavailable):
             raise error
@@ -139,5 +139,5 @@ class Wait:
 
 
 def handle_of(producer: Producer, id: int, item: wire.EnqueueItem, tasks: Mapping[str, Called]) -> Handle[Any]:
-    """On a message that was queued among others."""
+    """Make a handle on a message that was queued among others."""
     return Handle(producer, tasks.get(codec.task_name(item.payload) or ""), id, TopicName(item.namespace, item.topic))

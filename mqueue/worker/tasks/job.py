@@ -1,10 +1,11 @@
-"""One delivery being run, and what its handler may ask about it."""
+"""One delivery is being run; this is what the worker knows of it, and what its handler may ask about it."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 
 from msgspec import Struct
@@ -14,19 +15,33 @@ from mqueue import wire
 from mqueue.clock import elapsed_s
 from mqueue.worker.tasks.task import Task
 
+UNINTERRUPTED: "frozenset[Interrupt]" = frozenset()
 _SURROGATE_OR_NUL = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL cannot hold
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """How far a handler says it is: 0 to 1."""
+    """A handler says how far it is: 0 to 1."""
 
     fraction: float
     note: str | None = None
 
 
+class Interrupt(IntEnum):
+    """It says why a job is taken from its handler. Where there are several, the first in this order decides how the job
+    ends (`mqueue.worker.running.ending`).
+    """
+
+    LOST = 1  # another delivery has its message, or the message is gone
+    CANCELLED = 2  # somebody wants it no more
+    STOPPING = 3  # the worker has no more time for it
+    OVERDUE = 4  # it has run for as long as its task may
+
+
 class Job:
-    """`ended`: it has its outcome, or was given up. `lost`: its lease is another's, so nothing is settled. `unwanted`:
-    it was cancelled.
+    """It is a message that this worker holds, and what becomes of it here. `ended`: it has its outcome, or was given
+    up.
+
+    `interrupts` belong to the worker's loop, which alone adds to them; other threads may read them.
     """
 
     __slots__ = (
@@ -36,18 +51,15 @@ class Job:
         "came",
         "cancel",
         "ended",
+        "interrupts",
         "kwargs",
         "lease",
-        "lost",
         "message",
         "over_at",
-        "overdue",
         "progress",
         "renew_at",
         "result",
-        "stopping",
         "task",
-        "unwanted",
         "verdicts",
     )
 
@@ -65,20 +77,23 @@ class Job:
         self.progress: Progress | None = None
         self.result: bytes | None = None  # of a handler that has returned, where its task keeps it
         self.ended = False
-        self.lost = False
-        self.stopping = False  # cancelled because the worker stops
-        self.unwanted = False
-        self.overdue = False  # it ran longer than its task may
-        self.cancel: Callable[[], object] | None = None  # set while a handler runs on the loop, or in a process
+        self.interrupts = UNINTERRUPTED
+        self.cancel: Callable[[], object] | None = None  # it is set while a handler runs on the loop, or in a process
 
     @property
     def members(self) -> "Sequence[Job]":
-        """The jobs that have a message each: those of a batch, else this one."""
+        """Gives the jobs that have a message each: those of a batch, else this one."""
         return self.batch or (self,)
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """The job is to end for this reason, too. Who calls this tells its handler (`cancel`)."""
+        self.interrupts |= {reason}
 
 
 class Current:
-    """The job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its first."""
+    """It stands for the job that is running here. Of a batch, `id`, `attempt`, `metadata` and so on are those of its
+    first.
+    """
 
     __slots__ = ("_job",)
 
@@ -87,7 +102,7 @@ class Current:
 
     @property
     def id(self) -> int:
-        """Of its message."""
+        """Identifies its message."""
         return self._job.message.id
 
     @property
@@ -104,17 +119,17 @@ class Current:
 
     @property
     def created_at(self) -> datetime:
-        """When it was enqueued, by the broker's clock; UTC."""
+        """Says when it was enqueued, by the broker's clock; UTC."""
         return self._job.message.created_at
 
     @property
     def task(self) -> str:
-        """Its name."""
+        """Gives its task's name."""
         return self._job.task.name
 
     @property
     def attempt(self) -> int:
-        """Counts from 1."""
+        """Counts its deliveries from 1."""
         return self._job.message.attempt
 
     @property
@@ -123,23 +138,23 @@ class Current:
 
     @property
     def cancelled(self) -> bool:
-        """Somebody cancelled it, its lease is lost, it has run for too long, or the worker has no more time for it.
+        """Has somebody cancelled it, is its lease lost, has it run for too long, or has the worker no more time for it?
 
         For a thread, to look at now and then.
         """
-        return self._job.lost or self._job.stopping or self._job.unwanted or self._job.overdue
+        return bool(self._job.interrupts)
 
     @property
     def batch(self) -> "list[Current]":
-        """The jobs of a batch, in the order of its items; empty where this is none."""
+        """Gives the jobs of a batch, in the order of its items; it is empty where this is none."""
         return [Current(job) for job in self._job.batch or ()]
 
     def progress(self, fraction: float, note: str | None = None) -> None:
-        """Tell how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
+        """Tells how far it is, 0 to 1, and at what (200 characters are kept): seen in the message's status within a
         second or so.
 
-        Cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such number or
-        text.
+        This is cheap: of calls that come fast, only some are sent. Raises ValueError, TypeError for what is no such
+        number or text.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress({fraction}): from 0 to 1")
@@ -149,7 +164,7 @@ class Current:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the enqueuer added."""
+        """Gives what the enqueuer added."""
         metadata = self._job.message.metadata
         return metadata if isinstance(metadata, dict) else {}
 
@@ -158,7 +173,7 @@ running: ContextVar[Job | None] = ContextVar("mqueue_job", default=None)
 
 
 def current() -> Current:
-    """The running job, inside a task's handler. Raises RuntimeError elsewhere."""
+    """Gives the running job, inside a task's handler. Raises RuntimeError elsewhere."""
     job = running.get()
     if job is None:
         raise RuntimeError("mqueue.current() is for a handler that a worker runs")

@@ -1,6 +1,6 @@
-"""What an app puts around its enqueues and its handlers: `MQueue(middleware=[LogContext(), Timing()])`.
+"""Middleware surrounds an app's enqueues and its handlers: `MQueue(middleware=[LogContext(), Timing()])`.
 
-Order: the first of the list is the outermost: it enters first and leaves last, on both sides.
+The first of the list is the outermost: it enters first and leaves last, on both sides.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,29 +18,29 @@ Hook = Callable[[T], AbstractContextManager[object]]
 
 
 class Middleware:
-    """Override one method or both. Each gives a context manager; it is entered right there: on the loop it must not
-    block.
+    """Override one method or both. Each returns a context manager, which is entered where the work is done: on the loop
+    it must not block.
 
     What it raises is raised in place of what it surrounds: around a handler, that is the handler's failure.
     """
 
     def enqueue(self, messages: Sequence[wire.EnqueueItem]) -> AbstractContextManager[object]:
-        """Around `enqueue` and `enqueue_many`: `messages` are about to be sent, and may be changed still.
+        """This surrounds `enqueue` and `enqueue_many`: `messages` are about to be sent, and may still be changed.
 
         A message's `metadata` may be shared with others: replace it, do not change it.
         """
         return nullcontext()
 
     def run(self, job: Current) -> AbstractContextManager[object]:
-        """Around the handler, where it runs: on the loop, in its thread, in its process. It sees what the handler
-        raises.
+        """This surrounds the handler, where it runs: on the loop, in its thread, in its process. It sees what the
+        handler raises.
         """
         return nullcontext()
 
 
 class LogContext(Middleware):
-    """What a handler logs with structlog (`merge_contextvars` among its processors) says `task`, `message_id` and
-    `attempt`.
+    """With it, what a handler logs by structlog (with `merge_contextvars` among its processors) has `task`,
+    `message_id` and `attempt`.
     """
 
     def run(self, job: Current) -> AbstractContextManager[object]:
@@ -49,9 +49,10 @@ class LogContext(Middleware):
 
 @cache
 def _variables() -> tuple[ContextVar[Any], ...]:
-    """Those that structlog binds the names to. Setting them is five times as fast as asking it to, for every job.
+    """These are the variables that structlog binds the names to. Setting them here is five times as fast as asking
+    structlog to do it for every job.
 
-    It is imported by the first job: a program that only enqueues does without.
+    The first job imports structlog: a program that only enqueues does without.
     """
     from structlog.contextvars import bind_contextvars
 
@@ -75,7 +76,7 @@ class _Bound:
 
 
 def enqueue_hooks(middleware: Sequence[Middleware]) -> list[Hook[Sequence[wire.EnqueueItem]]]:
-    """Only of those that have one: the others cost nothing."""
+    """These are the hooks of the middleware that has its own: any other costs nothing."""
     return [each.enqueue for each in middleware if type(each).enqueue is not Middleware.enqueue]
 
 

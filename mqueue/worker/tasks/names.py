@@ -1,4 +1,4 @@
-"""The name that a task has where its decorator gives it none: it travels with the messages."""
+"""A task has a name, which travels with its messages. Here one is made where the decorator gives none."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def default_name(function: Callable[..., Any]) -> str:
-    """`module.qualname`. A program's main module goes by the name that others import it by."""
+    """This is `module.qualname`. A program's main module goes by the name that others import it by."""
     return f"{module_name(function)}.{function.__qualname__}"
 
 

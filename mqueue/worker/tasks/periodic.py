@@ -1,9 +1,8 @@
-"""Periodic tasks: what a decorator says of when its task runs. A worker tells the broker so (`declarer.py`), which
-keeps the schedules.
+"""A decorator may say when its task runs by itself. From that a schedule is planned here; a worker declares it to the
+broker (`declarer.py`), which keeps the schedules.
 """
 
 import re
-from datetime import timedelta
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -12,25 +11,19 @@ import msgspec
 from mqueue import message as m
 from mqueue import schedule, wire
 from mqueue.worker.arguments import codec
-from mqueue.worker.tasks import options
+from mqueue.worker.tasks import checks
 from mqueue.worker.tasks.task import Task
 
 _NAME = re.compile(m.NAME_PATTERN)
 
 
-def plan(
-    task: Task[..., Any],
-    *,
-    cron: str | None,
-    timezone: str | ZoneInfo | None,
-    every: float | timedelta | None,
-    catch_up: schedule.CatchUp | None,
-    args: tuple[Any, ...] | list[Any],
-    kwargs: dict[str, Any] | None,
-) -> wire.ScheduleItem | None:
-    """The schedule of a task; None where it has none. Raises ValueError for one that cannot be, TypeError for arguments
-    that do not fit.
+def plan(task: Task[..., Any]) -> wire.ScheduleItem | None:
+    """Plan the schedule of a task; None where its options ask for none. Raises ValueError for a schedule that cannot
+    be, TypeError for arguments that do not fit.
     """
+    told = task.told
+    cron, timezone, every, catch_up = told["cron"], told["timezone"], told["every"], told["catch_up"]
+    args, kwargs = told["args"], told["kwargs"]
     if cron is None and every is None:
         if timezone is not None or catch_up is not None or args or kwargs:
             raise ValueError(f"task {task.name}: timezone=, catch_up=, args= and kwargs= are for a task with cron= or every=")
@@ -41,34 +34,33 @@ def plan(
         raise ValueError(f"task {task.name}: catch_up={catch_up!r}: 'skip', 'one' or 'all'")
     if not _NAME.fullmatch(task.name):
         raise ValueError(f"task {task.name} is periodic: give it a name= of 1 to {m.NAME_MAX} letters, digits, _ . -")
-    seconds = every.total_seconds() if isinstance(every, timedelta) else every
-    if seconds is not None:
-        options.number(f"task {task.name}: every", seconds, "seconds, or a timedelta")
+    if every is not None:
+        checks.number(f"task {task.name}: every", every, "seconds, or a timedelta")
     if cron is not None and not isinstance(cron, str):
         raise TypeError(f"task {task.name}: cron={cron!r}: a text of five fields, like '0 4 * * MON-FRI'")
     zone = timezone.key if isinstance(timezone, ZoneInfo) else timezone
     if timezone is not None and not isinstance(zone, str):
         raise TypeError(f"task {task.name}: timezone={timezone!r}: a name like 'Europe/Berlin', or a ZoneInfo that has one")
     try:
-        schedule.check(cron, zone or "UTC", seconds)
+        schedule.check(cron, zone or "UTC", every)
     except schedule.BadSchedule as bad:
         raise ValueError(f"task {task.name}: {bad.field}=: {bad}") from None
     message = task.defaults
     return wire.ScheduleItem(
-        topic=message.topic, namespace=message.namespace, cron=cron, timezone=zone or "UTC", every=seconds, catch_up=catch_up or "one",
+        topic=message.topic, namespace=message.namespace, cron=cron, timezone=zone or "UTC", every=every, catch_up=catch_up or "one",
         priority=message.priority, payload=_call(task, args, kwargs or {}), max_retries=message.max_retries, lease=message.lease, declared=True,
     )  # fmt: skip
 
 
 def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
-    """What each tick calls. Raises TypeError for a call that no worker could run, ValueError for one that is too
+    """Pack the call that each tick queues. Raises TypeError for one that no worker could run, ValueError for one too
     large.
     """
     if not isinstance(args, tuple | list):
         raise TypeError(f"task {task.name}: args={args!r} is no tuple: like args=({args!r},)")
     if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
         raise TypeError(f"task {task.name}: kwargs={kwargs!r} is no dict by parameter names")
-    if not (args or kwargs):  # nothing but its defaults: annotations need not be readable yet
+    if not (args or kwargs):  # no argument is given, so the annotations need not be readable yet
         try:
             task.shape.signature.bind()
         except TypeError as error:
@@ -88,7 +80,7 @@ def _call(task: Task[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[
 
 
 def of(tasks: list[Task[..., Any]], namespace: str | None, sources: set[m.TopicName]) -> dict[str, wire.ScheduleItem]:
-    """What a worker of these topics declares, by name. `namespace`: in place of the tasks' own."""
+    """A worker of these topics declares these schedules, by name. `namespace` is used in place of the tasks' own."""
     items = {
         t.name: msgspec.structs.replace(t.periodic, namespace=namespace or t.namespace) for t in tasks if t.periodic is not None
     }  # fmt: skip

@@ -1,5 +1,5 @@
-"""Carries `task.enqueue` to the broker, and what a handle asks: one `Client` for the process, one `AsyncClient` for
-each event loop.
+"""A producer carries `task.enqueue`, and what a handle asks, to the broker. It has one `Client` for the process and one
+`AsyncClient` for each event loop.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class ClientOptions(TypedDict, total=False):
-    """Of the clients, as `mqueue.client.Client` has them, and where not given with its defaults. The first use of one
-    checks them.
+    """These are options of the clients, as `mqueue.client.Client` has them, with its defaults. A client checks them at
+    its first use.
 
-    `timeout`: seconds for a call with all its retries. `retries`: False: everything is sent once. `connections`: kept
-    open between calls. `batch`: calls of one message each at the same time share a request.
+    `timeout` is the time in seconds for a call with all its retries. With `retries=False` everything is sent once. So
+    many `connections` are kept open between calls. With `batch` calls of one message each share a request when they
+    come at the same time.
     """
 
     timeout: float
@@ -29,14 +30,14 @@ class ClientOptions(TypedDict, total=False):
 
 
 def check_names(options: ClientOptions) -> None:
-    """Of options that a client is made with later. Raises TypeError."""
+    """This checks the names of options that a client is made with later. Raises TypeError."""
     known = ClientOptions.__annotations__
     if unknown := sorted(options.keys() - known.keys()):
         raise TypeError(f"there is no option {', '.join(map(repr, unknown))} for a client; there are {', '.join(sorted(known))}")
 
 
 class Producer:
-    """`url`, `token`: which broker; without them it is found as `mqueue.client.endpoint` says, at the first enqueue."""
+    """`url` and `token` name its broker; else it is found at the first use, as `mqueue.client.endpoint` says."""
 
     def __init__(self, url: str | None = None, token: str | None = None, **options: Unpack[ClientOptions]) -> None:
         check_names(options)
@@ -54,12 +55,12 @@ class Producer:
 
     @property
     def endpoint(self) -> tuple[str | None, str | None]:
-        """What it was told: URL and token."""
+        """These are the URL and the token that it was told."""
         return self._endpoint
 
     @property
     def options(self) -> ClientOptions:
-        """What it was told of its clients."""
+        """These are the options that it was told of its clients."""
         return self._options
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem]) -> list[int]:
@@ -88,10 +89,10 @@ class Producer:
         return known[0]
 
     async def _closer(self, loop: asyncio.AbstractEventLoop, client: "AsyncClient") -> AsyncGenerator[None, None]:
-        """Once started, the loop ends it with its other async generators (`asyncio.run` does): nobody need close the
-        client.
+        """This closes the client when its loop ends, so that nobody else must: `asyncio.run` ends all async generators.
 
-        The loop is forgotten by hand: an async generator holds its loop, so that the weak key alone never goes.
+        The entry of the loop is deleted by hand: an async generator holds its loop, so that the weak key alone never
+        goes.
         """
         try:
             yield

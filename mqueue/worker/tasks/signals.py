@@ -1,4 +1,4 @@
-"""What a handler raises to say how its job ends, and what is raised in its place when its process is gone."""
+"""A handler raises one of these to say how its job ends; others stand for a handler whose process is gone."""
 
 from datetime import timedelta
 
@@ -6,7 +6,9 @@ from mqueue.worker.tasks.retry import AFTER_MAX_S
 
 
 class Snooze(Exception):
-    """Raise it in a task to have the job delivered again after `seconds`: too early, say. No attempt is spent."""
+    """Raise it in a task to have the job delivered again after `seconds`, say since it came too early. No attempt is
+    spent.
+    """
 
     def __init__(self, seconds: float | timedelta) -> None:
         seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
@@ -17,8 +19,7 @@ class Snooze(Exception):
 
 
 class RateLimited(Exception):
-    """Raise it in a task to have the job tried again after `retry_after` seconds, whatever its policy: they were asked
-    for.
+    """Raise it in a task to have the job tried again after `retry_after` seconds: they count, not its policy's.
 
     It is a failure, and spends an attempt.
     """
@@ -40,8 +41,8 @@ class NeverRan(TypeError):
 
 
 class ProcessEnded(Exception):
-    """The process that a job ran in is gone; the message says why. A failure like others: it spends an attempt, a
-    policy may name it.
+    """The process that a job ran in is gone; the message says why. It is a failure like others: it spends an attempt,
+    and a policy may name it.
     """
 
 

@@ -1,15 +1,13 @@
-"""A task: a function that workers run, under a name that travels with its messages."""
+"""A task is a function that workers run, under a name that travels with its messages."""
 
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import update_wrapper
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -17,21 +15,22 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.worker import memory
 from mqueue.worker.arguments import codec
-from mqueue.worker.tasks import options
+from mqueue.worker.tasks.checks import Seconds
 from mqueue.worker.tasks.handle import Handle
+from mqueue.worker.tasks.names import default_name
+from mqueue.worker.tasks.options import CALL, TASK, CallOptions, TaskOptions, check_call, fields
 from mqueue.worker.tasks.producer import Producer
-from mqueue.worker.tasks.retry import Retry
+from mqueue.worker.tasks.reference import documented
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 T = TypeVar("T")
 Executor = Literal["loop", "thread", "process"]
-Unique = Literal["waiting"]
 
 
 class App(Protocol):
-    """What a task asks of the app that it belongs to (`app.MQueue`)."""
+    """A task asks this of the app that it belongs to (`app.MQueue`)."""
 
     @property
     def producer(self) -> Producer: ...
@@ -47,49 +46,37 @@ class App(Protocol):
 
 
 class Task(Generic[P, R_co]):
-    """A function that workers run. Calling it calls the function, here and now; `enqueue` queues the call and returns a
-    handle on it.
+    """A task makes a function one that workers run. Calling the task calls the function, here and now; `enqueue` queues
+    the call and returns a handle on it.
 
-    `defaults`: the options of its messages, which `options` may change. Arguments that do not fit the signature and its
-    types, or have no JSON form, raise TypeError at once, and nothing is sent.
+    `told` has all its options, checked; `defaults` is its message without a call, which `options` may change. Arguments
+    that do not fit the signature and its types, or have no JSON form, raise TypeError at once, and nothing is sent.
     """
 
-    batch: int | None = None  # messages that its handler takes at once, at most
-    batch_wait: float = 0.0  # seconds that they are gathered for
-
-    def __init__(
-        self,
-        function: Callable[P, R_co],
-        app: App,
-        *,
-        name: str,
-        defaults: wire.EnqueueItem,
-        retry: Retry | None,
-        in_process: bool,
-        time_limit: float | None,
-        memory_limit_mb: float | None,
-        max_run_time: float | None = None,
-        keeps_result: bool,
-        result_ttl: float,
-        unique: Unique | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[P, R_co], app: App, told: TaskOptions[float]) -> None:
         update_wrapper(self, function)
         self.function = function
         self.app = app
-        self.name = name
-        self.defaults = defaults
-        self.retry = retry
+        self.told = told
+        self.name: str = told["name"] or default_name(function)
+        self.defaults = wire.EnqueueItem(**fields(TASK, told))
         self.is_async = inspect.iscoroutinefunction(function)
-        self.executor: Executor = "process" if in_process else "loop" if self.is_async else "thread"
-        self.time_limit = time_limit
-        self.memory_limit_mb = memory_limit_mb
-        self.max_run_time = max_run_time  # seconds
-        self.keeps_result = keeps_result
-        self.result_ttl = result_ttl  # seconds
-        self.shape = codec.Shape(function, returns=keeps_result)
+        self.executor: Executor = told["executor"] or ("loop" if self.is_async else "thread")
+        # What the worker reads at every job. Any other option is `told[...]`.
+        self.retry = told["retry"]
+        self.time_limit = told["time_limit"]  # seconds, like all that lasts
+        self.memory_limit_mb = told["memory_limit_mb"]
+        self.max_run_time = told["max_run_time"]
+        self.keeps_result = told["result"]
+        self.result_ttl = told["result_ttl"] or m.RESULT_TTL_S
+        self.batch = told["batch"]
+        self.batch_wait = told["batch_wait"] or 0.0
+        self.shape = self._shape()
         self.periodic: wire.ScheduleItem | None = None
-        self.unique = unique
-        self._plain: Configured[P, Any] = Configured(self, {}, unique)
+        self._plain: Configured[P, Any] = Configured(self, self.defaults, told["unique"] is not None)
+
+    def _shape(self) -> codec.Shape:
+        return codec.Shape(self.function, returns=self.keeps_result)
 
     @property
     def topic(self) -> str:
@@ -100,8 +87,8 @@ class Task(Generic[P, R_co]):
         return self.defaults.namespace
 
     def check_process(self) -> None:
-        """Raises TypeError where another process, having imported its module, would not find it there, or could not be
-        watched.
+        """Can it run in a process of its own? Raises TypeError where that process, having imported its module, would
+        not find it there, or could not be watched.
         """
         if self.memory_limit_mb is not None and not memory.MEMORY.exists():
             raise TypeError(f"memory_limit_mb needs {memory.MEMORY}, which this system does not have")
@@ -121,7 +108,7 @@ class Task(Generic[P, R_co]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """Queue this call; a handle on its message. Returns once the broker has made it durable."""
+        """Queue this call, and return a handle on its message once the broker has made it durable."""
         return self._plain.enqueue(*args, **kwargs)
 
     @overload
@@ -131,7 +118,7 @@ class Task(Generic[P, R_co]):
     async def enqueue_async(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]: ...
 
     async def enqueue_async(self, /, *args: Any, **kwargs: Any) -> Handle[Any]:
-        """`enqueue`, on an event loop."""
+        """This is `enqueue` on an event loop."""
         return await self._plain.enqueue_async(*args, **kwargs)
 
     @overload
@@ -141,112 +128,48 @@ class Task(Generic[P, R_co]):
     def handle(self, id: int) -> Handle[R_co]: ...
 
     def handle(self, id: int) -> Handle[Any]:
-        """On a call that was queued before, by the id of its message; in another namespace:
+        """Make a handle on a call that was queued before, by the id of its message. For one in another namespace:
         `task.options(namespace=…).handle(id)`.
         """
         return self._plain.handle(id)
 
     def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
-        """This call as an item for `enqueue_many`."""
+        """Make this call an item for `enqueue_many`."""
         return self._plain.message(*args, **kwargs)
 
     @overload
-    def options(
-        self: "Task[P, Coroutine[Any, Any, T]]",
-        *,
-        priority: int | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        ttl: float | timedelta | None = ...,
-        idempotency_key: str | None = ...,
-        max_retries: int | None = ...,
-        lease: float | timedelta | None = ...,
-        metadata: dict[str, Any] | None = ...,
-        namespace: str | None = ...,
-        unique: Unique | None = ...,
-    ) -> "Configured[P, T]": ...
+    def options(self: "Task[P, Coroutine[Any, Any, T]]", **given: Unpack[CallOptions[Seconds]]) -> "Configured[P, T]": ...
 
     @overload
-    def options(
-        self,
-        *,
-        priority: int | None = ...,
-        delay: float | timedelta | None = ...,
-        at: datetime | None = ...,
-        ttl: float | timedelta | None = ...,
-        idempotency_key: str | None = ...,
-        max_retries: int | None = ...,
-        lease: float | timedelta | None = ...,
-        metadata: dict[str, Any] | None = ...,
-        namespace: str | None = ...,
-        unique: Unique | None = ...,
-    ) -> "Configured[P, R_co]": ...
+    def options(self, **given: Unpack[CallOptions[Seconds]]) -> "Configured[P, R_co]": ...
 
-    def options(
-        self,
-        *,
-        priority: int | None = None,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        ttl: float | timedelta | None = None,
-        idempotency_key: str | None = None,
-        max_retries: int | None = None,
-        lease: float | timedelta | None = None,
-        metadata: dict[str, Any] | None = None,
-        namespace: str | None = None,
-        unique: Unique | None = None,
-    ) -> "Configured[P, Any]":
-        """The same task with other options, for one call or many: `send.options(delay=60).enqueue(…)`. None: as the
-        task has it.
+    @documented(CALL)
+    def options(self, **given: Any) -> "Configured[P, Any]":
+        """Choose other options, for one call or many: `send.options(delay=60).enqueue(…)`. None stands for what the
+        task has. What lasts is given in seconds, or as a timedelta.
 
-        `priority`: lower runs first. `delay` in seconds, or `at`, a time with its zone: not before. `ttl`: seconds
-        until it expires unless it began. `idempotency_key`: the same key again is the same message. `lease`: seconds.
-        `metadata`: a JSON object that travels along. `unique="waiting"`: while such a call with the same arguments
-        waits, the handle is on that one, as it stands. Raises ValueError for `delay` beside `at`, for a time without a
-        zone, and for another `unique`.
+        {options}
+
+        Raises ValueError for `delay` beside `at`; ValueError, TypeError for an option that cannot be.
         """
-        if at is not None and delay is not None:
-            raise ValueError("delay= and at= say the same in two ways: give one")
-        if at is not None and not isinstance(at, datetime):
-            raise TypeError(f"at={at!r}: a datetime with a time zone")
-        if at is not None and at.tzinfo is None:
-            raise ValueError(f"at={at!r} has no time zone")
-        given = {
-            "priority": priority,
-            "delay": delay,
-            "deliver_after": at,
-            "ttl": ttl,
-            "idempotency_key": idempotency_key,
-            "max_retries": max_retries,
-            "lease": lease,
-            "metadata": metadata,
-            "namespace": namespace,
-        }
-        check_unique(unique)
-        return Configured(self, options.of_call(given), unique or self.unique)
+        told = check_call(given)
+        unique = (told.get("unique") or self.told["unique"]) is not None
+        return Configured(self, msgspec.structs.replace(self.defaults, **fields(CALL, told)), unique)
 
 
 class BatchTask(Task[[X], R_co], Generic[X, R_co]):
-    """One whose handler takes a list of items. `enqueue` takes one item."""
+    """The handler of such a task takes a list of items; its `enqueue` takes one item."""
 
-    def __init__(self, function: Callable[[list[X]], R_co], app: App, *, batch: int, batch_wait: float, **options: Any) -> None:
-        super().__init__(function, app, **options)  # type: ignore[arg-type]
-        self.batch = batch
-        self.batch_wait = batch_wait
-        self.shape = codec.ItemShape(function)
+    def _shape(self) -> codec.Shape:
+        return codec.ItemShape(self.function)
 
     def __call__(self, items: list[X], /) -> R_co:  # type: ignore[override]
         return self.function(items)  # type: ignore[arg-type]
 
 
-def check_unique(unique: str | None) -> None:
-    if unique not in (None, "waiting"):
-        raise ValueError(f"unique={unique!r}: 'waiting', or nothing")
-
-
 def find(module: str, qualname: str) -> Task[..., Any]:
-    """The task of that name in `module`, which is imported. Raises what the import does, TypeError where there is
-    none.
+    """Import `module` and return its task of that name. Raises what the import raises, and TypeError where there is no
+    such task.
     """
     found = _attribute(import_module(module), qualname)
     if not isinstance(found, Task):
@@ -261,13 +184,12 @@ def _attribute(module: ModuleType | None, qualname: str) -> Any:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Configured(Generic[P, R_co]):
-    """A task and the options its calls are queued with."""
+class Configured(msgspec.Struct, Generic[P, R_co], frozen=True):
+    """This is a task with the options of some calls: `template` is their message without the call itself."""
 
     task: Task[P, Any]
-    chosen: dict[str, Any]
-    unique: Unique | None = None
+    template: wire.EnqueueItem
+    unique: bool = False
 
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R_co]:
         return self.task.app.enqueue_many([self.message(*args, **kwargs)])[0]
@@ -276,13 +198,12 @@ class Configured(Generic[P, R_co]):
         return (await self.task.app.enqueue_many_async([self.message(*args, **kwargs)]))[0]
 
     def handle(self, id: int) -> Handle[R_co]:
-        task = self.task
-        return Handle(task.app.producer, task, id, m.TopicName(self.chosen.get("namespace", task.namespace), task.topic))
+        return Handle(self.task.app.producer, self.task, id, m.TopicName(self.template.namespace, self.template.topic))
 
     def message(self, /, *args: P.args, **kwargs: P.kwargs) -> wire.EnqueueItem:
         task = self.task
         payload = task.shape.pack(task.name, args, kwargs)
         if len(payload) > m.PAYLOAD_MAX:
             raise ValueError(f"task {task.name}: its arguments take {len(payload):,} bytes, {m.PAYLOAD_MAX:,} are allowed")
-        unique_key = task.shape.identity(task.name, args, kwargs) if self.unique is not None else None
-        return msgspec.structs.replace(task.defaults, payload=payload, unique_key=unique_key, **self.chosen)
+        unique_key = task.shape.identity(task.name, args, kwargs) if self.unique else None
+        return msgspec.structs.replace(self.template, payload=payload, unique_key=unique_key)

@@ -1,4 +1,4 @@
-"""Hears which jobs somebody has cancelled: one call a namespace set stays open while jobs run.
+"""It hears which jobs somebody has cancelled: one call a namespace set stays open while jobs run.
 
 A message may be cancelled before its delivery is here, so the last ids heard are remembered. What was asked for while
 no call was open comes with the next one, which goes on where the last one ended.
@@ -27,7 +27,7 @@ class Cancelled(Protocol):
 
 
 class Cancellations:
-    """On the loop that made it. `busy()`: does a job run? `told(ids)` is called with the ids heard of."""
+    """It listens on the loop that made it. `busy()`: does a job run? `told(ids)` is called with the ids heard of."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Cancellations:
                 await self._work.wait()
             try:
                 heard = await self._ask(namespaces, since=since, wait=WAIT_S)
-            except Exception as error:  # whatever it is: without this call nobody could cancel a job
+            except Exception as error:  # no error may end this loop: nobody could cancel a job
                 failed += 1
                 if failed == 1:
                     log.warning("cannot hear of cancelled jobs, trying on", error=summary(error))

@@ -1,4 +1,4 @@
-"""Tells the broker when periodic tasks run, when a worker starts or as soon as the broker is there.
+"""It tells the broker when periodic tasks run, when a worker starts or as soon as the broker is there.
 
 A declaration that is not new changes nothing, so any number of workers may declare the same.
 """
@@ -13,7 +13,7 @@ from mqueue.errors import Forbidden, Invalid, MQueueError, TooLarge
 
 PAUSE_S = 0.5
 PAUSE_MAX_S = 30.0
-REFUSED = (Invalid, Forbidden, TooLarge)  # so for ever
+REFUSED = (Invalid, Forbidden, TooLarge)  # the broker will not take it later either
 
 log = structlog.get_logger("mqueue.worker")
 

@@ -1,4 +1,4 @@
-"""Renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its
+"""It renews the leases of running jobs, from a thread and a client of its own: a handler that blocks the loop keeps its
 lease.
 
 A lease is renewed at a third of its length, by the monotonic clock: the worker's wall clock may be anything. A job that
@@ -27,7 +27,9 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Heartbeat:
-    """`extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and
+    """It renews leases from a thread.
+
+    `extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and
     `overdue(job)`, when it has run for as long as it may.
     """
 
@@ -53,13 +55,13 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Without waiting for a renewal under way: the process may end at once."""
+        """It stops without waiting for a renewal under way: the process may end at once."""
         with self._wake:
             self._stopped = True
             self._wake.notify()
 
     def hold(self, job: Job) -> None:
-        """It begins: renew its lease from now on."""
+        """The job is here: its lease is renewed from now on."""
         job.began = self._clock.monotonic()
         job.renew_at = job.began + job.lease / 3
         with self._wake:
@@ -93,7 +95,7 @@ class Heartbeat:
                 now = self._clock.monotonic()
                 over = [job for job in self._held if job.over_at <= now]
                 for job in over:
-                    if job.ended:  # in time: its settle is on its way, and needs the lease
+                    if job.ended:  # it ended in time: its settle is on its way, and needs the lease
                         job.over_at = math.inf
                     else:
                         del self._held[job]
@@ -104,14 +106,14 @@ class Heartbeat:
             pause = 0.0 if self._renew(due[: m.BATCH_MAX]) else RETRY_S
 
     def _renew(self, jobs: list[Job]) -> bool:
-        """False when the broker could not be asked; the next try comes soon."""
+        """Renews their leases. False when the broker could not be asked; the next try comes soon."""
         if not jobs:
             return True
         try:
             verdicts = self._extend([extension(job) for job in jobs])
             if len(verdicts) != len(jobs):
                 raise Unavailable(f"{len(verdicts)} verdicts for {len(jobs)} leases")
-        except Exception as error:  # whatever it is: without this thread every lease would end
+        except Exception as error:  # no error may end this thread: every lease would end
             if not self._failing:
                 log.warning("leases not renewed, trying on", jobs=len(jobs), error=summary(error))
             self._failing = True
@@ -127,6 +129,7 @@ class Heartbeat:
 
 
 def extension(job: Job) -> wire.ExtendItem:
+    """Asks for its lease again, as long as it was."""
     message = job.message
     return wire.ExtendItem(
         id=message.id, namespace=message.namespace, topic=message.topic, receipt=message.receipt, lease=job.lease

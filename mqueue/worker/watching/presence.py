@@ -1,4 +1,4 @@
-"""Tells the broker who works here, and at what: from a thread and a client of its own, so that nothing waits for it.
+"""It tells the broker who works here, and at what: from a thread and a client of its own, so that nothing waits for it.
 
 A report goes out every BEAT_S, and sooner (LOOK_S) where a handler has told how far it is. Nothing depends on it: a
 broker that does not take it is told of once, in the log.
@@ -32,13 +32,13 @@ log = structlog.get_logger("mqueue.worker")
 
 
 def new_name() -> str:
-    """Host, process, and something that no other process has."""
+    """Makes a name of host, process, and something that no other process has."""
     host = re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:64]
     return f"{host or 'worker'}-{os.getpid()}-{token_hex(3)}"
 
 
 class Presence:
-    """`tell` is blocking. `jobs`, `counts`: the worker's own, read from the thread while they change."""
+    """It reports from a thread. `tell` is blocking. `jobs`, `counts`: the worker's own, read while they change."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Presence:
         self._thread.start()
 
     def stopping(self) -> None:
+        """The next report says that the worker stops."""
         self._state = "stopping"
 
     def stop(self) -> None:
@@ -86,9 +87,11 @@ class Presence:
             self._thread.join(GOODBYE_S)
 
     def report(self) -> wire.Worker:
-        """As it is now. Of very many jobs those that have told how far they are, and those that have run longest."""
+        """Describes the worker as it is now. Of very many jobs it names those that have told how far they are, and
+        those that have run longest.
+        """
         now = self._clock.monotonic()
-        there = tuple(self._jobs)  # at once: the loop changes it
+        there = tuple(self._jobs)  # copied at once, since the loop changes it
         jobs = sorted(there, key=lambda job: (job.progress is None, job.began))
         about = self._about
         return wire.Worker(
@@ -121,6 +124,7 @@ class Presence:
 
 
 def running(job: Job, now: float) -> wire.Running:
+    """Describes a running job."""
     message, told = job.message, job.progress
     progress, note = (told.fraction, told.note) if told is not None else (None, None)
     return wire.Running(

@@ -1,4 +1,4 @@
-"""Tells when the event loop is blocked, and by what: a handler that blocks it holds up every other one, and the
+"""It tells when the event loop is blocked, and by what: a handler that blocks it holds up every other one, and the
 settles.
 """
 
@@ -19,7 +19,9 @@ log = structlog.get_logger("mqueue.worker")
 
 
 class Watchdog:
-    """Made on the loop's thread. Leases do not depend on it, nor on the loop."""
+    """It looks from a thread whether the loop turns on whose thread it was made. Leases do not depend on it, nor on the
+    loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

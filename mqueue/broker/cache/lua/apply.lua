@@ -1,5 +1,8 @@
 -- apply: one batch of one broker: enqueues and settles, one number, one dirty entry.
 -- uses: unit settle
+-- moves: UNPLACED -enqueue-> READY DELAYED SPILL, LEASED -ack-> ACKED, LEASED -bury-> DEAD CANCELLED, READY -spill-> SPILL UNPLACED
+-- moves: LEASED -nack-> READY DELAYED SPILL DEAD CANCELLED, LEASED -release-> READY DELAYED SPILL UNPLACED CANCELLED
+-- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
 --       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before):

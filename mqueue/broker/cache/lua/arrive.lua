@@ -1,5 +1,6 @@
 -- arrive: rows that came another way than through this epoch's scripts are placed as if they had.
 -- uses: unit
+-- moves: UNPLACED -arrive-> READY DELAYED, DEAD -arrive-> READY DELAYED UNPLACED, READY -spill-> SPILL UNPLACED
 -- keys  prefix
 -- args  epoch, term, then per row: record (clean, in_pg), body
 -- returns {'ok', placed, ids that must come again later} | {'epoch' | 'term', …}

@@ -1,5 +1,6 @@
 -- clear: a slice of this shard's keys goes, all but the shard hash, whose epoch goes first.
 -- uses: unit
+-- moves: READY -clear-> UNPLACED, DELAYED -clear-> UNPLACED, SPILL -clear-> UNPLACED, LEASED -clear-> UNPLACED
 -- keys  prefix
 -- args  epoch (unused), term, cursor, pattern, how many to look at
 -- returns {'ok', next cursor ('0': that was all)} | {'term', a later one}

@@ -1,5 +1,6 @@
 -- evict: a slice of an idle topic's ready goes back; the frontier drops to its least key.
 -- uses: unit
+-- moves: READY -evict-> SPILL UNPLACED, READY -spill-> SPILL UNPLACED
 -- keys  prefix
 -- args  epoch, term, topic, how many at most
 -- returns {'ok', ready left} | {'epoch' | 'term', …}

@@ -1,5 +1,6 @@
 -- extend: renew leases.
 -- uses: unit settle
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, then per lease: id, topic, receipt ('' any), lease ms (0: the message's own)
 -- returns {'ok', verdicts} with one letter each: o ok, s stale, g no record | {'epoch', epoch}

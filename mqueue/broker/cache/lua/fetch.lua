@@ -1,5 +1,7 @@
 -- fetch: lease the least keys of the named topics.
 -- uses: unit settle
+-- moves: READY -fetch-> LEASED, READY -ttl-> EXPIRED, READY -spill-> SPILL UNPLACED
+-- moves: DELAYED -promote-> READY SPILL UNPLACED, LEASED -lease_expiry-> READY SPILL DEAD CANCELLED
 -- keys  prefix
 -- args  epoch, node, limit, lease ms (0: each message's own), waiting (1: register as a waiter where nothing is left), bytes max, topic...
 -- returns {'ok', clock, records, bodies, left}   least key first; left: ready messages that remain

@@ -1,5 +1,6 @@
 -- flush_done: PostgreSQL has committed: note the versions it has, drop what is clean and not needed here, trim the dirty list.
 -- uses: unit
+-- moves: SPILL -flush-> UNPLACED, DELAYED -flush-> UNPLACED
 -- keys  prefix
 -- args  epoch, term, number flushed, trim up to it (1) or not yet (0), versions, key hashes, then per version: id, version (>I4);  then the hashes:
 --       of a unique key with the id that it stood for: a row tells of that now

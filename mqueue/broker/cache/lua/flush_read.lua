@@ -1,5 +1,6 @@
 -- flush_read: the next dirty entries and the latest versions of what they touched; marks each record in_pg before anything is written.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, term, entries to skip, ids at most, bytes at most, newest entry wanted (clock µs; 0: all)
 -- returns {'ok', entries, ids, records, in_pg flags before (string of 0/1), bodies, errors, key hashes, key records} | {'epoch' | 'term', …}

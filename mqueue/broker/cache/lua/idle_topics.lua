@@ -1,5 +1,6 @@
 -- idle_topics: topics with ready messages, or with nothing at all, that nobody fetched from for long; what holds nothing is forgotten.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, term, idle (µs), topics at most
 -- returns {'ok', topics} | {'epoch' | 'term', …}

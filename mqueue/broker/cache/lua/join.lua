@@ -1,5 +1,6 @@
 -- join: a broker enters the epoch: its first batch will name this sequence as its predecessor.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, node, sequence (8 bytes; '' only asks), applied as it was asked before (a call that was given up may come late, after others)
 -- returns {'ok', applied (8 bytes; '' none), due clock, clock} | {'epoch', epoch} | {'behind', applied}

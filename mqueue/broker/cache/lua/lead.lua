@@ -1,5 +1,6 @@
 -- lead: a new leader raises the term in Redis and brings its limits, before it reads anything.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch it expects, term, ready cap, ready hard cap, delayed max, buffer max (bytes)
 -- returns {'ok', epoch ('' when Redis knows none)} | {'term', a later one}

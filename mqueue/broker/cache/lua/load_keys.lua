@@ -1,5 +1,6 @@
 -- load_keys: keys of whole requests that outlived their epoch, before the next one is opened.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  '', term, then per key: hash, key record with its ids
 -- returns {'ok'} | {'term', a later one}

@@ -1,5 +1,6 @@
 -- load_leases: leases that outlived their epoch, before the next one is opened.
 -- uses: unit
+-- moves: UNPLACED -load-> LEASED
 -- keys  prefix
 -- args  '', term, then per lease: record (leased, clean, in_pg), body
 -- returns {'ok', how many} | {'term', a later one}

@@ -1,5 +1,6 @@
 -- open_epoch: a new life of the shard. The old keys are unlinked already. The epoch is written last.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, term, clock at least, clock at most (µs; between them Redis' TIME decides), ready cap, ready hard cap, delayed max, buffer max,
 --       then per broker: node, position (8 bytes)

@@ -1,5 +1,6 @@
 -- pass_wake: a broker was woken for nobody: another may have somebody.
 -- uses: unit
+-- moves: nothing
 -- keys  prefix
 -- args  epoch, topic
 -- returns {'ok'} | {'epoch', epoch}

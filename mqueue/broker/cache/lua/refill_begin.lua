@@ -1,5 +1,6 @@
 -- refill_begin: before the leader's SELECT. What is dropped from here on may be missing from the page: `low` remembers the least of it.
 -- uses: unit
+-- moves: READY -spill-> SPILL UNPLACED
 -- keys  prefix
 -- args  epoch, term, topic
 -- returns {'ok', frontier ('' unknown topic), due clock, T id, T due, ready, cap, hard cap} | {'epoch' | 'term', …}

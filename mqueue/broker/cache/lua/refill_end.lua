@@ -1,5 +1,6 @@
 -- refill_end: after the leader's SELECT: the rows without a record become ready, the spill below the new frontier comes along, the frontier rises.
 -- uses: unit
+-- moves: UNPLACED -refill-> READY, SPILL -refill-> READY, DEAD -refill-> READY, READY -spill-> SPILL UNPLACED
 -- keys  prefix
 -- args  epoch, term, topic, first key left out (24 bytes; all FF: none), then per row: record (clean, in_pg), body
 -- returns {'ok', rows loaded, spill brought along, frontier, ready} | {'epoch' | 'term', …}

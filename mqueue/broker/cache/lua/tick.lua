@@ -1,5 +1,6 @@
 -- tick: the leader's heartbeat in Redis: the clock, what has become due, leases that ended, idempotency keys whose time is over.
 -- uses: unit settle
+-- moves: DELAYED -promote-> READY SPILL UNPLACED, LEASED -lease_expiry-> READY SPILL DEAD CANCELLED, READY -spill-> SPILL UNPLACED
 -- keys  prefix
 -- args  epoch, term, the leader's wall clock (µs)
 -- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}

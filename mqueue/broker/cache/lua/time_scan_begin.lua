@@ -1,6 +1,7 @@
 -- time_scan_begin: how far the time scan has come, and how much room `delayed` has. What PostgreSQL has and lies beyond T goes back first:
 -- T may have fallen over it, and would never rise again while it fills `delayed`.
 -- uses: unit
+-- moves: DELAYED -scan-> UNPLACED
 -- keys  prefix
 -- args  epoch, term
 -- returns {'ok', clock, T due, T id, room} | {'epoch' | 'term', …}

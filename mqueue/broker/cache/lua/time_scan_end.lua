@@ -1,5 +1,6 @@
 -- time_scan_end: the rows due up to the new time frontier that have no record go into `delayed`; T rises.
 -- uses: unit
+-- moves: UNPLACED -scan-> DELAYED, DEAD -scan-> DELAYED
 -- keys  prefix
 -- args  epoch, term, new T due, new T id, then per row: record (clean, in_pg), body
 -- returns {'ok', rows loaded} | {'epoch' | 'term', …}

@@ -1,4 +1,5 @@
 -- bury: staged rows become dead letters; returns per topic how many died, and how many of them never had a row. Index: message_pkey, dead_letter_pkey.
+-- moves: nothing
 WITH gone AS (
   DELETE FROM message m USING staging s WHERE m.id = s.id RETURNING m.id, m.error),
 buried AS (

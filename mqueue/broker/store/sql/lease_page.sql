@@ -1,5 +1,6 @@
 -- lease_page: leases the least due messages of these topics that nobody has, in key order; a row past the byte budget stays. Of two brokers
 -- that pick the same one the insert into `lease` lets one have it. Index: message_key, lease_pkey.
+-- moves: UNPLACED -fetch-> LEASED
 WITH picked AS (
   SELECT m.* FROM topic t CROSS JOIN LATERAL (
     SELECT * FROM message m

@@ -1,4 +1,5 @@
 -- upsert_message: state by version, never by delta; says which rows are new. Index: message_pkey.
+-- moves: nothing
 WITH written AS (
   INSERT INTO message AS m SELECT * FROM staging ORDER BY id
   ON CONFLICT (id) DO UPDATE SET

@@ -1,4 +1,5 @@
 -- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
+-- Which moves of a message these functions make is said by the scripts that call them, in their lines `-- moves:`.
 --
 -- A record (mqueue/broker/format/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
 --   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
@@ -95,7 +96,7 @@ local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(byte(r, 2) 
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
 local function has_expired(expires) return expires ~= 0 and expires <= now end
-local GONE = { [97] = true, [99] = true, [101] = true, [112] = true } -- a c e p
+local GONE = { [97] = true, [99] = true, [101] = true } -- a c e
 local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
 
 local function is_due(r)

@@ -1,0 +1,107 @@
+"""A flush of the leader writes one batch, in one transaction that may be repeated."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from mqueue.broker import failpoints
+from mqueue.broker.faults import RowExists
+from mqueue.broker.format.record import Record
+from mqueue.broker.store import write
+from mqueue.broker.store.leader.session import LeaderSession
+from mqueue.broker.store.queries import sql
+from mqueue.broker.store.rows import Key
+from mqueue.broker.store.write import END_OF_STATE, Ledger
+
+
+@dataclass(slots=True)
+class Gone:
+    """A message that ended while PostgreSQL may have its row. `first`: the least dirty number that touched it;
+    `had_row`: for certain.
+    """
+
+    id: int
+    version: int
+    state: bytes
+    topic: str
+    first: int
+    had_row: bool = False
+
+
+@dataclass(slots=True)
+class FlushBatch:
+    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
+    row.
+    """
+
+    number: int = 0
+    clock: int = 0
+    positions: dict[int, int] = field(default_factory=dict)
+    fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    again: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    dead: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list)
+    tallies: list[tuple[int, str, bytes, int]] = field(default_factory=list)
+    mirrors: bool = False  # may PostgreSQL know leases of these messages?
+    keys: list[Key] = field(default_factory=list)
+
+    def topics(self) -> set[str]:
+        named = {r.topic for rows in (self.fresh, self.again, self.dead) for r, _, _ in rows}
+        return named | {gone.topic for gone in self.gone} | {topic for _, topic, _, _ in self.tallies}
+
+
+class FlushStore:
+    def __init__(self, session: LeaderSession) -> None:
+        self._session = session
+
+    async def write(self, epoch: int, term: int, batch: FlushBatch) -> None:
+        """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable."""
+        named = batch.topics()
+        ids = await self._session.store.topic_ids(named) if named else {}
+        try:
+            await self._write(epoch, term, batch, ids)
+        except RowExists:  # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then
+            batch.again += batch.fresh
+            batch.fresh = []
+            await self._write(epoch, term, batch, ids)
+
+    async def _write(self, epoch: int, term: int, batch: FlushBatch, ids: dict[str, int]) -> None:
+        connection, ledger = self._session.connection, Ledger()
+        async with self._session.fenced(epoch, term, moves=True) as flushed:
+            await failpoints.ahit("flush.before_copy")
+            if batch.fresh:
+                await write.copy(connection, "copy_message", batch.fresh, ids)
+                for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
+                    ledger.add(ids[topic], "enqueued", count)
+            await write.write_again(connection, batch.again, ids, ledger)
+            await write.bury(connection, batch.dead, ids, ledger, batch.clock)
+            await _end(connection, batch.gone, flushed, ids, ledger)
+            if batch.mirrors:
+                ended = [r.id for rows in (batch.again, batch.dead) for r, _, _ in rows] + [gone.id for gone in batch.gone]
+                await connection.execute(sql("delete_leases"), {"ids": ended})
+            for number, topic, state, count in batch.tallies:
+                if number > flushed:
+                    ledger.add(ids[topic], "enqueued", count)
+                    ledger.add(ids[topic], END_OF_STATE[state], count)
+            if batch.keys:
+                await write.keep_keys(connection, batch.keys)
+            await write.write_ledger(connection, ledger)
+            await write.move_positions(connection, batch.positions)
+            await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})
+            await failpoints.ahit("flush.before_commit")
+        await failpoints.ahit("flush.after_commit")
+
+
+async def _end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
+    if not gone:
+        return
+    deleted = await write.delete_messages(connection, [(g.id, g.version) for g in gone])
+    for g in gone:
+        if g.id in deleted:
+            ledger.add(ids[g.topic], END_OF_STATE[g.state])
+        elif g.first > flushed and not g.had_row:  # it never had one
+            ledger.add(ids[g.topic], "enqueued")
+            ledger.add(ids[g.topic], END_OF_STATE[g.state])
