@@ -3,30 +3,27 @@
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from examples.loopback import Loopback
 
 RATE = 20  # requests in WINDOW_S
 WINDOW_S = 0.5
 
 
-class Directory:
+class Directory(Loopback):
     """It serves at `url` within a `with`. `answered` and `refused` count its requests."""
 
     def __init__(self) -> None:
         self.answered = self.refused = 0
         self._lock = threading.Lock()
-        self._window = 0
+        self._window = self._used = 0
 
         class Page(_Page):
             directory = self
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._used = 0
+        super().__init__(Page)
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def admit(self) -> bool:
         """Is there room for one more request in this window of WINDOW_S?"""
@@ -39,15 +36,6 @@ class Directory:
             self.answered += admitted
             self.refused += not admitted
             return admitted
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 class _Page(BaseHTTPRequestHandler):

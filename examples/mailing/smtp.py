@@ -6,8 +6,8 @@ import socketserver
 import threading
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from types import TracebackType
-from typing import Self
+
+from examples.loopback import Loopback
 
 
 class Mailbox:
@@ -40,26 +40,14 @@ class Mailbox:
             self.accepted[mail["Message-ID"]] = mail
 
 
-class Server:
+class Server(Loopback):
     """It serves `mailbox` at `port` within a `with`."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         class Session(_Session):
             box = mailbox
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session)
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Session)
 
 
 class _Session(socketserver.StreamRequestHandler):

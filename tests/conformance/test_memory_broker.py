@@ -15,6 +15,7 @@ from mqueue import wire
 from mqueue.client import Client
 from mqueue.errors import Invalid, JobFailed, KeyReused, NotFound, Pending
 from mqueue.testing import ManualClock, MemoryBroker, TestBroker
+from tests.waiting import wait_until
 
 LATER = ("delayed", "waiting")  # the latter where the real one has it in PostgreSQL alone
 LONG_S = 20.0  # what the real one may take to bring what is due
@@ -162,10 +163,11 @@ def test_a_delay_is_waited_for(world: World) -> None:
     world.later(1)
     if got == [b"now"]:
         assert world.await_one().payload == b"late"
-    deadline = time.monotonic() + LONG_S  # the real one counts a little later
-    while [(each.topic, each.leased) for each in world.broker.topics(world.namespace)] != [("t", 2)]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def leased() -> list[tuple[str, int]]:
+        return [(each.topic, each.leased) for each in world.broker.topics(world.namespace)]
+
+    wait_until(leased, "the real broker counts a little later", LONG_S, enough=lambda seen: seen == [("t", 2)])
 
 
 def test_a_lease_that_ends_costs_an_attempt_and_the_receipt(world: World) -> None:
@@ -179,10 +181,12 @@ def test_a_lease_that_ends_costs_an_attempt_and_the_receipt(world: World) -> Non
     third = world.get(lease=0.3)[0]
     assert third.attempt == 2
     world.later(0.3)
-    deadline = time.monotonic() + LONG_S
-    while not world.dead() and time.monotonic() < deadline:
+
+    def dead_letters() -> list[wire.DeadItem]:
         assert world.get(wait=0.1) == []
-    [dead] = world.dead()
+        return world.dead()
+
+    [dead] = wait_until(dead_letters, "it is dead", LONG_S)
     assert (dead.attempts, (dead.error or "").partition(":")[0]) == (2, "the lease expired")
 
 
@@ -233,9 +237,7 @@ def test_results(world: World) -> None:
         world.broker.result(none, **here)
     assert world.settle(s, "ack", result=b"[3]", result_ttl=0.2) == "ok"
     world.later(0.2)
-    deadline = time.monotonic() + LONG_S
-    while world.broker.message(short) is not None:
-        assert time.monotonic() < deadline
+    wait_until(lambda: world.broker.message(short), "its result has expired", LONG_S, enough=lambda status: status is None)
     with pytest.raises(NotFound):
         world.broker.result(short, **here)
 
@@ -289,10 +291,7 @@ def test_workers_that_tell_of_themselves_are_shown(world: World) -> None:
 
     for state, expected in (("running", [world.namespace]), ("stopped", [])):
         world.broker.tell(told(state))
-        deadline = time.monotonic() + LONG_S  # the real one writes it a little later
-        while names() != expected:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(names, "the real broker writes it a little later", LONG_S, enough=lambda seen, expected=expected: seen == expected)
     assert world.broker.health() and world.broker.ready().status == "ready"
 
 

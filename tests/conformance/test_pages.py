@@ -11,9 +11,10 @@ from fastapi.testclient import TestClient
 
 from mqueue.paths import Endpoint
 from mqueue.testing import TestBroker
+from tests import ROOT
 
 pytest_plugins = ["pytester"]
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def write(page: str, folder: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ from mqueue.paths import Endpoint
 from mqueue.testing import TestBroker
 from mqueue.testing.real import embedded
 from mqueue.worker.sources import WorkerError
+from tests.waiting import wait_until
 
 seen: list[object] = []
 app = MQueue("http://127.0.0.1:9", namespace="not-this-one")
@@ -154,11 +154,11 @@ def test_nothing_of_a_test_is_left_at_the_broker(mqueue_endpoint: Endpoint) -> N
         with TestBroker(mqueue_endpoint.url, mqueue_endpoint.token, client).connected() as test:
             ids = [fails.enqueue().id, off.enqueue(1000).id, off.options(delay=1000).enqueue(1).id]
             test.run_until_idle()
-            await_that(lambda: client.schedules(test.namespace))
+            wait_until(lambda: client.schedules(test.namespace), "the schedules are known", 40)
             ids += [off.enqueue(1).id, client.enqueue("ticks", b"by hand", namespace=test.namespace)]
             assert all(map(client.message, ids)) and len(test.dead_letters("bad")) == 1
         assert (client.schedules(test.namespace), test.dead_letters("bad")) == ([], [])
-        await_that(lambda: not any(map(client.message, ids)))
+        wait_until(lambda: not any(map(client.message, ids)), "nothing of it is left", 40)
 
 
 def test_a_broker_that_is_gone_fails_no_test(mqueue_endpoint: Endpoint) -> None:
@@ -184,7 +184,7 @@ def test_the_broker_of_a_run_that_is_killed_ends_too(data_dir: Path, tmp_path: P
     try:
         done = subprocess.run(command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
         assert (done.returncode, (tmp_path / "it-ran").exists()) == (-signal.SIGKILL, True), done.stdout
-        await_that(lambda: not processes(data_dir) and not list(data_dir.iterdir()))
+        wait_until(lambda: not processes(data_dir) and not list(data_dir.iterdir()), "neither a process nor a file is left", 40)
     finally:
         for process in processes(data_dir):
             with suppress(psutil.NoSuchProcess):
@@ -193,10 +193,3 @@ def test_the_broker_of_a_run_that_is_killed_ends_too(data_dir: Path, tmp_path: P
 
 def processes(folder: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["cmdline"]) if any(str(folder) in word for word in process.info["cmdline"] or ())]
-
-
-def await_that(it_is_so) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 40
-    while not it_is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -1,5 +1,5 @@
 """A Django project of one app, on SQLite. Django 6 needs Python 3.12: where the tests run on an older one,
-`tests/end_to_end/test_django.py` runs these with a newer Python that `make test` has found.
+`tests/end_to_end/documented/test_django.py` runs these with a newer Python that `make test` has found.
 """
 
 import os

@@ -2,13 +2,13 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from mqueue.testing import Drained, Manual
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -65,10 +65,7 @@ def test_a_job_on_the_loop_leaves_nothing_open(
     asyncio.run(mqueue_manual.drain_async())
     assert len(opened) == 3
     assert [each.connection for each in opened] == [None] * 3
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before:
-        assert time.monotonic() < deadline, threading.enumerate()
-        time.sleep(0.01)
+    wait_until(threading.enumerate, "no thread is left", 10, enough=lambda threads: len(threads) <= before)
 
 
 async def test_a_job_that_is_cancelled_leaves_nothing_open(

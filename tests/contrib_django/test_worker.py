@@ -6,15 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mqueue.paths import Endpoint
+from tests import ROOT
+from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 LOOK = """
 import django
 
@@ -51,14 +51,14 @@ def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: En
     command = [sys.executable, "-m", "mqueue.cli", "worker", "mqueue.contrib.django.worker", "--concurrency", "4"]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        until(sent, "SUCCESSFUL", worker)
-        until(sent_async, "SUCCESSFUL", worker)
-        until(held, "RUNNING", worker)
+        comes_to(sent, "SUCCESSFUL", worker)
+        comes_to(sent_async, "SUCCESSFUL", worker)
+        comes_to(held, "RUNNING", worker)
         assert (held.attempts, held.worker_ids) == (1, ["unknown"])
         Note.objects.create(text="let go")
-        until(held, "SUCCESSFUL", worker)
-        until(failing, "FAILED", worker)
-        until(low, "SUCCESSFUL", worker)
+        comes_to(held, "SUCCESSFUL", worker)
+        comes_to(failing, "FAILED", worker)
+        comes_to(low, "SUCCESSFUL", worker)
         assert (sent.return_value, sent_async.return_value, held.return_value) == ("ada", None, None)
         assert sent.worker_ids == sent_async.worker_ids == held.worker_ids
         assert (failing.attempts, failing.errors[0].exception_class) == (2, ValueError)
@@ -77,10 +77,12 @@ def test_mqueue_worker_runs_what_a_site_enqueues(tasks: Any, mqueue_endpoint: En
         assert worker.wait(40) == 0
 
 
-def until(result: Any, status: str, worker: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 40
-    while result.status.name != status:
+def comes_to(result: Any, status: str, worker: "subprocess.Popen[bytes]") -> None:
+    """Returns when the result has that status; the worker must go on meanwhile."""
+
+    def look() -> str:
         assert worker.poll() is None
-        assert time.monotonic() < deadline, (result.status, status)
-        time.sleep(0.02)
         result.refresh()
+        return str(result.status.name)
+
+    wait_until(look, f"it is {status}", 40, enough=lambda seen: seen == status)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .broker import Broker
-from .stores import Stores
+from tests.processes.broker import Broker
+from tests.processes.stores import Stores
 
 
 @pytest.fixture(scope="module")

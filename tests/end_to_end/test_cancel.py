@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from mqueue.client import Client
-
-from .broker import Broker, until
-from .place import Place
+from tests.processes.broker import Broker
+from tests.processes.place import Place
+from tests.waiting import wait_until
 
 WITHIN_S = 1.0
 TASKS = """
@@ -16,6 +16,7 @@ import time
 import e2e_notes
 
 from mqueue import MQueue, current
+from tests.waiting import wait_until
 
 app = MQueue()
 
@@ -28,7 +29,7 @@ def note(text: str) -> None:
 async def on_loop() -> None:
     note("on_loop begins")
     try:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     except asyncio.CancelledError:
         note("on_loop ends")
         raise
@@ -37,8 +38,7 @@ async def on_loop() -> None:
 @app.task(topic="jobs")
 def in_thread() -> None:
     note("in_thread begins")
-    while not current().cancelled:
-        time.sleep(0.01)
+    wait_until(lambda: current().cancelled)
     note("in_thread ends")
     raise InterruptedError
 
@@ -47,7 +47,7 @@ def in_thread() -> None:
 def in_process() -> None:
     note("in_process begins")
     try:
-        time.sleep(60)
+        time.sleep(60)  # it is interrupted
     finally:
         note("in_process ends")
 
@@ -63,20 +63,20 @@ def test_running_jobs_are_cancelled_within_a_second(broker: Broker, tmp_path: Pa
     names = ("on_loop", "in_thread", "in_process")
     with place.worker() as worker:
         place.python(f"import e2e_tasks as t; [getattr(t, name).enqueue() for name in {names}]; t.waits.options(delay=3600).enqueue()")
-        until(lambda: sum("begins" in line for line in place.lines()) == 3, 30, "all three run")
+        wait_until(lambda: sum("begins" in line for line in place.lines()) == 3, "all three run", 30)
         with Client(broker.url, broker.token) as client:
             waiting, *running = (id for (id,) in broker.sql("SELECT id FROM message ORDER BY deliver_after_us DESC"))
-            assert len(until(lambda: broker.sql("SELECT id FROM message"), 10, "all are flushed")) == 4
+            assert len(wait_until(lambda: broker.sql("SELECT id FROM message"), "all are flushed", 10)) == 4
             assert client.cancel(waiting).status == "cancelled"
             asked_at = time.time()
             assert [client.cancel(id).status for id in running] == ["cancelling"] * 3
-            until(lambda: sum("ends" in line for line in place.lines()) == 3, 10, "all three have ended")
+            wait_until(lambda: sum("ends" in line for line in place.lines()) == 3, "all three have ended", 10)
             took = {line.split()[0]: float(line.split()[2]) - asked_at for line in place.lines() if "ends" in line}
             print(f"cancelled after {took}")
             assert max(took.values()) < WITHIN_S, took
-            until(lambda: all(client.message(id) is None for id in running), 10, "they are settled")
+            wait_until(lambda: all(client.message(id) is None for id in running), "they are settled", 10)
             counters = client.topics()[0].counters
-            until(lambda: client.topics()[0].counters.get("cancelled") == 4, 10, f"the ledger has them: {counters}")
+            wait_until(lambda: client.topics()[0].counters.get("cancelled") == 4, f"the ledger has them: {counters}", 10)
             assert client.dead_letters("jobs") == []
         assert worker.stop() == 0
         assert not any("waits" in line for line in place.lines())

@@ -4,8 +4,8 @@ import asyncio
 
 from mqueue import wire
 from mqueue.client import AsyncClient
-
-from .broker import Broker, until
+from tests.processes.broker import Broker
+from tests.waiting import wait_until
 
 COUNT = 2_000
 INSERTED = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'message'"
@@ -34,20 +34,20 @@ async def _work(url: str, token: str, topic: str) -> None:
 def test_what_is_acked_in_time_is_never_written() -> None:
     with Broker(env={"MQUEUE_FLUSH_AGE_MS": "3000"}) as broker:
         asyncio.run(_work(broker.url, broker.token, "quick"))
-        until(lambda: broker.metric("mqueue_elided_total") >= COUNT, 20, "all are elided")
+        wait_until(lambda: broker.metric("mqueue_elided_total") >= COUNT, "all are elided", 20)
         assert broker.metric("mqueue_flush_rows_total") == 0
         assert broker.sql("SELECT count(*) FROM message") == [(0,)]
         ledger = "SELECT enqueued, acked, pending FROM topic_stats WHERE topic = 'quick'"
-        assert until(lambda: broker.sql(ledger), 10, "the ledger") == [(COUNT, COUNT, 0)]
+        assert wait_until(lambda: broker.sql(ledger), "the ledger", 10) == [(COUNT, COUNT, 0)]
         asyncio.run(_enqueue(broker, "slow", 1))  # this one is: when PostgreSQL's counter shows it, it shows all before it
-        assert until(lambda: _inserted(broker), 30, "PostgreSQL has counted it") == 1
+        assert wait_until(lambda: _inserted(broker), "PostgreSQL has counted it", 30) == 1
 
 
 def test_what_stays_is_written_once() -> None:
     with Broker(env={"MQUEUE_FLUSH_AGE_MS": "100"}) as broker:
         asyncio.run(_enqueue(broker, "slow", COUNT))
-        until(lambda: broker.sql("SELECT count(*) FROM message") == [(COUNT,)], 20, "all are flushed")
-        until(lambda: _inserted(broker) == COUNT, 30, "PostgreSQL has counted them")
+        wait_until(lambda: broker.sql("SELECT count(*) FROM message") == [(COUNT,)], "all are flushed", 20)
+        wait_until(lambda: _inserted(broker) == COUNT, "PostgreSQL has counted them", 30)
         assert broker.metric("mqueue_flush_rows_total") == COUNT
         assert broker.metric("mqueue_elided_total") == 0
 

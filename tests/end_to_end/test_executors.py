@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from mqueue.client import Client
-
-from .broker import Broker, until
-from .place import Place
+from tests.processes.broker import Broker
+from tests.processes.place import Place
+from tests.waiting import wait_until
 
 TASKS = """
 import os
@@ -59,7 +59,7 @@ def chain() -> None:
 @app.task(topic="jobs", executor="process", lease=1)
 def long() -> None:
     note(f"long {current().attempt}")
-    time.sleep(60)
+    time.sleep(60)  # it is killed
 """
 
 
@@ -69,8 +69,8 @@ def test_a_process_that_ends_ends_alone_and_says_why(broker: Broker, tmp_path: P
         place.python("import e2e_tasks as t; t.endless.enqueue(), t.hungry.enqueue(), t.crash.enqueue(), t.chain.enqueue()")
         place.python("import e2e_tasks as t; t.app.enqueue_many(t.crunch.message(1000) for _ in range(20))")
         with Client(broker.url, broker.token) as client:
-            dead = until(lambda: len(found := client.dead_letters("jobs")) == 3 and found, 30, "three are dead")
-        until(lambda: len(place.lines()) == 21, 30, "the others have run")
+            dead = wait_until(lambda: len(found := client.dead_letters("jobs")) == 3 and found, "three are dead", 30)
+        wait_until(lambda: len(place.lines()) == 21, "the others have run", 30)
         errors = sorted((each.error or "").rpartition("outcome.")[2] for each in dead)
         assert errors == [
             "MemoryLimit: the job held more than its memory_limit_mb=200: its process was killed",
@@ -85,8 +85,8 @@ def test_a_blocked_loop_keeps_its_leases_and_is_told_of(broker: Broker, tmp_path
     place = Place(tmp_path, broker, TASKS)
     with place.worker() as worker:
         place.python("import e2e_tasks as t; t.blocks.enqueue()")
-        until(lambda: "blocked" in place.lines(), 30, "it has run")
-        until(lambda: "no longer blocked" in place.log(), 10, "the log has it")
+        wait_until(lambda: "blocked" in place.lines(), "it has run", 30)
+        wait_until(lambda: "no longer blocked" in place.log(), "the log has it", 10)
         [told] = [line for line in map(json.loads, place.log().splitlines()) if line["event"] == "event loop blocked"]
         assert "in blocks" in told["stack"] and "time.sleep(5)" in told["stack"]
         assert worker.stop() == 0
@@ -97,7 +97,7 @@ def test_a_process_that_outlives_the_grace_is_ended_and_its_job_goes_back_unharm
     place = Place(tmp_path, broker, TASKS)
     with place.worker("--grace", "1s") as first:
         place.python("import e2e_tasks as t; t.long.enqueue()")
-        until(lambda: place.lines() == ["long 1"], 20, "it runs")
+        wait_until(lambda: place.lines() == ["long 1"], "it runs", 20)
         assert first.stop() == 0
     with place.worker("--grace", "1s"):
-        until(lambda: place.lines() == ["long 1", "long 1"], 20, "it runs again, and no attempt was counted")
+        wait_until(lambda: place.lines() == ["long 1", "long 1"], "it runs again, and no attempt was counted", 20)

@@ -14,9 +14,9 @@ import pytest
 
 from mqueue import wire
 from mqueue.client import AsyncClient
-
-from .api import Http
-from .broker import Broker, until
+from tests.processes.api import Http
+from tests.processes.broker import Broker
+from tests.waiting import until, wait_until
 
 QUOTA = 5
 
@@ -55,7 +55,7 @@ def test_a_delayed_message_is_not_there_yet(http: Http) -> None:
     assert http.get() == []
     assert http.get(wait=0.3) == []
     assert http.status(id).body["state"] == "delayed"
-    assert until(lambda: http.stats()["counters"].get("enqueued"), what="flushed") == 1
+    assert wait_until(lambda: http.stats()["counters"].get("enqueued"), "flushed") == 1
     assert http.get() == []  # nor from PostgreSQL
     assert http.status(id).body["state"] == "delayed"
 
@@ -67,8 +67,8 @@ def test_a_message_past_its_ttl_is_gone(http: Http) -> None:
     assert (lost["state"], kept["state"]) == ("ready", "ready")
     time.sleep(0.35)  # time itself is the condition
     assert [m["id"] for m in http.get()] == [forever]
-    until(lambda: http.status(short).status == 404, what="it is gone")
-    until(lambda: http.stats()["counters"].get("expired") == 1, what="it is counted")
+    wait_until(lambda: http.status(short).status == 404, "it is gone")
+    wait_until(lambda: http.stats()["counters"].get("expired") == 1, "it is counted")
 
 
 def test_ttl_does_not_end_a_leased_message(http: Http) -> None:
@@ -127,7 +127,7 @@ def test_the_metrics_show_the_engine_at_work(broker: Broker, http: Http) -> None
     http.put(*[b"x"] * 5)
     [message] = http.get(limit=1)
     http.put(delay=20)
-    until(lambda: broker.metric("mqueue_leased") >= 1 and broker.metric("mqueue_delayed_depth") >= 1, what="the leader has looked")
+    wait_until(lambda: broker.metric("mqueue_leased") >= 1 and broker.metric("mqueue_delayed_depth") >= 1, "the leader has looked")
     assert broker.metric("mqueue_ready_queue_depth") >= 4
     assert broker.metric("mqueue_batch_size_count") >= 2
     assert broker.metric("mqueue_script_seconds_count") >= 4
@@ -141,7 +141,7 @@ def test_an_idempotency_key_gives_the_first_id(http: Http) -> None:
     (first,) = http.put(b"pay", idempotency_key="k")
     assert http.put(b"pay", idempotency_key="k") == [first]
     _refuses_another_body(http)
-    until(lambda: http.stats()["counters"].get("enqueued") == 1, what="flushed")
+    wait_until(lambda: http.stats()["counters"].get("enqueued") == 1, "flushed")
     assert http.put(b"pay", idempotency_key="k") == [first]
     (message,) = http.get()
     http.ack(message)
@@ -222,7 +222,7 @@ def test_a_worker_that_dies_each_time_ends_in_the_dead_letters(http: Http) -> No
     (id,) = http.put(max_retries=1)
     for attempt in (1, 2):
         assert [m["attempt"] for m in http.get(wait=5, lease=0.1)] == [attempt]
-    (dead,) = until(http.dead, what="dead")
+    (dead,) = wait_until(http.dead, "dead")
     assert dead["id"] == id
     assert "lease" in dead["error"]
 
@@ -235,7 +235,7 @@ def test_deleting_dead_letters(http: Http, broker: Broker, flushed: bool) -> Non
     assert [d["id"] for d in http.dead()] == ids
     if flushed:
         count = "SELECT count(*) FROM dead_letters WHERE topic = %s"
-        until(lambda: broker.sql(count, [http.name["topic"]]) == [(3,)], what="flushed")
+        wait_until(lambda: broker.sql(count, [http.name["topic"]]) == [(3,)], "flushed")
         assert [d["id"] for d in http.dead()] == ids
     assert http.call("POST", "/dlq/delete", {**http.name, "id": ids[0]}).body == {"id": ids[0], "status": "ok"}
     several = http.call("POST", "/dlq/delete", [{**http.name, "id": id} for id in ids[:2]])
@@ -258,7 +258,7 @@ def test_a_waiting_fetch_wakes_at_once(http: Http, broker: Broker) -> None:
 
         waiter = threading.Thread(target=wait)
         waiter.start()
-        until(lambda: broker.metric("mqueue_waiting_fetches") == 1, what="it waits")
+        wait_until(lambda: broker.metric("mqueue_waiting_fetches") == 1, "it waits")
         (id,) = http.put()
         put_at = time.monotonic()
         waiter.join(20)
@@ -276,7 +276,7 @@ def test_each_waiter_gets_its_message_at_once(http: Http, broker: Broker) -> Non
     waiters = [threading.Thread(target=wait) for _ in range(5)]
     for waiter in waiters:
         waiter.start()
-    until(lambda: broker.metric("mqueue_waiting_fetches") == len(waiters), what="all wait")
+    wait_until(lambda: broker.metric("mqueue_waiting_fetches") == len(waiters), "all wait")
     ids = [http.put()[0] for _ in waiters]
     put_at = time.monotonic()
     for waiter in waiters:
@@ -295,7 +295,7 @@ def test_the_numbers_of_a_topic(http: Http) -> None:
     http.ack(leased[0])
     http.nack(leased[1], retry_after=20)
     ledger = {"enqueued": 6, "acked": 1, "dead": 0, "expired": 0, "purged": 0, "cancelled": 0}
-    until(lambda: http.stats()["counters"] == ledger, what="ledger")
+    wait_until(lambda: http.stats()["counters"] == ledger, "ledger")
     stats = http.stats()
     assert (stats["ready"], stats["delayed"], stats["leased"], stats["waiting"]) == (3, 2, 0, 5)
 
@@ -326,7 +326,7 @@ def test_the_views_for_people(http: Http, broker: Broker) -> None:
     alive, dying = http.put(b"alive", priority=1) + http.put(b"dying", max_retries=0)
     (message,) = http.get(limit=1)
     http.nack(message, error="too old")
-    until(lambda: broker.sql("SELECT pending, dead_letters FROM topic_stats WHERE topic = %s", [topic]) == [(1, 1)], what="flushed")
+    wait_until(lambda: broker.sql("SELECT pending, dead_letters FROM topic_stats WHERE topic = %s", [topic]) == [(1, 1)], "flushed")
     assert broker.sql("SELECT id, priority, payload FROM pending_messages WHERE topic = %s", [topic]) == [(alive, 1, "alive")]
     assert broker.sql("SELECT id, error, payload FROM dead_letters WHERE topic = %s", [topic]) == [(dying, "too old", "dying")]
 
@@ -338,7 +338,7 @@ async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> 
     topic, chance = f"t-{uuid.uuid4().hex}", random.Random(7)
     async with AsyncClient(broker.url, broker.token) as client:
         idle = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name="idle")))
-        await asyncio.sleep(0.1)
+        await until(lambda: asyncio.to_thread(broker.metric, "mqueue_waiting_fetches"), "it waits", enough=lambda count: count == 1)
         await client.poll(wire.Poll(namespace="another", end=["idle"]))
         await client.poll(wire.Poll(end=["nobody"]))
         assert not idle.done()
@@ -350,9 +350,9 @@ async def test_a_poll_ended_amid_an_enqueue_costs_no_attempt(broker: Broker) -> 
         for _ in range(60):
             name = uuid.uuid4().hex
             waiting = asyncio.create_task(client.poll(wire.Poll(topics=[topic], limit=1, wait=30, name=name)))
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # long enough for it to wait, mostly
             ids = asyncio.create_task(client.enqueue(topic, b""))
-            await asyncio.sleep(chance.random() * 0.004)
+            await asyncio.sleep(chance.random() * 0.004)  # the two should meet at any moment
             while not waiting.done():
                 await client.poll(wire.Poll(end=[name]))
             messages = waiting.result().messages

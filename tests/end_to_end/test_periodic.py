@@ -11,10 +11,10 @@ import pytest
 
 from mqueue import wire
 from mqueue.client import Client
-
-from .broker import Broker, until
-from .place import Place
-from .stores import Stores
+from tests.processes.broker import Broker
+from tests.processes.place import Place
+from tests.processes.stores import Stores
+from tests.waiting import wait_until
 
 TASKS = """
 import os
@@ -52,12 +52,12 @@ def ids_of_ticks(place: Place) -> dict[datetime, set[str]]:
 
 def until_more(place: Place, count: int, what: str) -> None:
     seen = len(ids_of_ticks(place))
-    until(lambda: len(ids_of_ticks(place)) >= seen + count, 40, what)
+    wait_until(lambda: len(ids_of_ticks(place)) >= seen + count, what, 40)
 
 
 def test_each_tick_runs_once_whoever_leads(stores: Stores, tmp_path: Path) -> None:
     with Broker(env=stores.environment()) as first:
-        until(lambda: first.metric("mqueue_leader") == 1, what="the first leads")
+        wait_until(lambda: first.metric("mqueue_leader") == 1, "the first leads")
         with Broker(env=stores.environment()) as second, Client(second.url, second.token) as client:
             place = Place(tmp_path, second, TASKS)
             workers = [place.worker(), place.worker()]  # each declares the same
@@ -68,14 +68,14 @@ def test_each_tick_runs_once_whoever_leads(stores: Stores, tmp_path: Path) -> No
                 assert second.metric("mqueue_leader") == 1
                 first.start()  # nobody waits for it then, when Redis goes
                 with stores.without("valkey"):
-                    until(lambda: second.metric("mqueue_cold") == 1, 40, "cold")
+                    wait_until(lambda: second.metric("mqueue_cold") == 1, "cold", 40)
                     until_more(place, 2, "it beats without Redis")
-                until(lambda: second.metric("mqueue_cold") == 0, 40, "hot again")
+                wait_until(lambda: second.metric("mqueue_cold") == 0, "hot again", 40)
                 until_more(place, 1, "it beats again")
                 _, nightly = client.schedules()
                 assert (nightly.cron, nightly.timezone, nightly.last_at) == ("0 4 * * *", "Europe/Berlin", None)
                 client.pause_schedule("beat")
-                until(lambda: client.schedule("beat").last_at in ids_of_ticks(place), 20, "the last one has run")  # type: ignore[union-attr]
+                wait_until(lambda: client.schedule("beat").last_at in ids_of_ticks(place), "the last one has run", 20)  # type: ignore[union-attr]
             finally:
                 for worker in workers:
                     worker.kill()
@@ -110,7 +110,7 @@ def test_other_arguments_in_the_code_change_the_schedule_and_not_its_ticks(tmp_p
             before = len(place.lines())
             worker = place.worker()
             try:
-                until(lambda: sum(line.startswith(said) for line in place.lines()[before:]) >= 2, 40, "it greets")
+                wait_until(lambda: sum(line.startswith(said) for line in place.lines()[before:]) >= 2, "it greets", 40)
                 return [line.removeprefix(said) for line in place.lines() if line.startswith(said)]
             finally:
                 worker.terminate()

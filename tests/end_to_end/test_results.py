@@ -14,10 +14,11 @@ import pytest
 from mqueue import JobFailed, MQueue
 from mqueue.client import Client
 from mqueue.errors import NotFound, Pending
-
-from .api import Http, Reply
-from .broker import ROOT, Broker, until
-from .place import Place
+from tests import ROOT
+from tests.processes.api import Http, Reply
+from tests.processes.broker import Broker
+from tests.processes.place import Place
+from tests.waiting import wait_until
 
 TASKS = """
 import os
@@ -146,7 +147,7 @@ def test_a_result_expires(broker: Broker) -> None:
     [id] = http.put(b"x")
     http.ack(http.get()[0], result="eA==", result_ttl=0.3)
     assert result_of(http, id).status == 200
-    until(lambda: result_of(http, id).status == 404, 10, "it has expired")
+    wait_until(lambda: result_of(http, id).status == 404, "it has expired", 10)
 
 
 def test_namespaces_do_not_see_each_others_results(broker: Broker) -> None:
@@ -192,17 +193,17 @@ def test_a_result_outlives_its_broker_and_redis(tmp_path: Path) -> None:
 
 
 PROGRESS = """
-import os, time
+import os
 from pathlib import Path
 from mqueue import MQueue, current
+from tests.waiting import wait_until
 
 app = MQueue()
 
 
 def run() -> None:
     current().progress(0.4, "rows 1-40")
-    while not Path(os.environ["OUT"]).exists():
-        time.sleep(0.01)
+    wait_until(Path(os.environ["OUT"]).exists, seconds=60)
 
 
 @app.task(topic="rows")
@@ -225,7 +226,9 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
     place = Place(tmp_path, broker, PROGRESS)
     place.python("import e2e_tasks as t; t.threaded.enqueue(), t.process.enqueue()")
     with place.worker("--name", "rows-1", "--concurrency", "5") as worker, Client(broker.url, broker.token) as client:
-        running = until(lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, 20)
+        running = wait_until(
+            lambda: found if len(found := [r for w in client.workers() for r in w.running if r.progress]) == 2 else None, seconds=20
+        )
         for run in running:
             status = client.message(run.id)
             assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
@@ -235,6 +238,6 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
         ]  # fmt: skip
         assert client.workers("other") == []
         (tmp_path / "out").touch()
-        until(lambda: all(client.message(run.id) is None for run in running), 20, "both are done")
+        wait_until(lambda: all(client.message(run.id) is None for run in running), "both are done", 20)
         assert worker.stop() == 0
-        until(lambda: client.workers() == [], 5, "it has said goodbye")
+        wait_until(lambda: client.workers() == [], "it has said goodbye", 5)

@@ -9,9 +9,9 @@ from typing import Any
 import jwt
 import pytest
 
-from .broker import Broker
+from tests.processes.broker import Broker
+from tests.processes.stores import SECRET
 
-SECRET = "only for this test, and longer than thirty-two bytes"
 NAME = {"namespace": "default", "topic": "leads"}
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -16,8 +16,9 @@ from mqueue import wire
 from mqueue.client import AsyncClient
 from mqueue.errors import MQueueError
 from mqueue.torture.stage import Stage
+from tests.processes.stores import SECRET
+from tests.waiting import until
 
-SECRET = "only for this test, and longer than thirty-two bytes"
 TOPICS = ("a", "b", "c", "d")
 KEY = "the same in each topic"
 PRODUCERS, WORKERS = 8, 4
@@ -138,13 +139,6 @@ async def ack(client: AsyncClient, history: History, message: wire.Message) -> N
         history.acked.add(message.id)
 
 
-async def until(what: Callable[[], Awaitable[bool]], told: str) -> None:
-    began = time.monotonic()
-    while not await what():
-        assert time.monotonic() - began < TURN_S, f"not within {TURN_S:g} s: {told}"
-        await asyncio.sleep(0.05)
-
-
 async def all_cold(stage: Stage) -> bool:
     return [await stage.metric(broker, "mqueue_cold") for broker in stage.brokers] == [1] * len(stage.brokers)
 
@@ -162,7 +156,7 @@ async def drain(client: AsyncClient, history: History) -> None:
             await ack(client, history, message)
         return not history.open()
 
-    await until(over, f"all that was told comes, of {len(history.open())}")
+    await until(over, f"all that was told comes, of {len(history.open())}", TURN_S)
 
 
 async def test_one_waits_per_key_and_nothing_is_lost(data_dir: Path) -> None:
@@ -176,8 +170,8 @@ async def test_one_waits_per_key_and_nothing_is_lost(data_dir: Path) -> None:
         ]
         calm = History()
         async with Load(clients, calm, nacks=0.0)():
-            await asyncio.sleep(1.0)
-            await until(calm.tells, "ids that were told again, of several messages a key")
+            await asyncio.sleep(1.0)  # the load goes on
+            await until(calm.tells, "ids that were told again, of several messages a key", TURN_S)
         assert {topic: calm.doubles(topic) for topic in TOPICS} == {topic: [] for topic in TOPICS}
         assert {topic: calm.told_while_running(topic) for topic in TOPICS} == {topic: [] for topic in TOPICS}
         await drain(clients[1], calm)
@@ -189,15 +183,15 @@ async def test_one_waits_per_key_and_nothing_is_lost(data_dir: Path) -> None:
             await stage.settled()
             for broker in stage.brokers:
                 broker.redis.cut()
-            await until(lambda: all_cold(stage), "cold")
+            await until(lambda: all_cold(stage), "cold", TURN_S)
             before = sum(map(len, history.told.values()))
-            await until(lambda: asyncio.sleep(0, sum(map(len, history.told.values())) > before + 20), "enqueues past Redis")
+            await until(lambda: sum(map(len, history.told.values())) > before + 20, "enqueues past Redis", TURN_S)
             for broker in stage.brokers:
                 broker.redis.heal()
             await stage.settled()
 
         a, b = clients[:2]
-        await until(lambda: none(live(a, "leased")), "no lease is left")
+        await until(lambda: none(live(a, "leased")), "no lease is left", TURN_S)
         waited = await steady(a)
         for topic in TOPICS:
             [first] = await a.enqueue_many([item := wire.EnqueueItem(topic=topic, unique_key=KEY)])
@@ -219,7 +213,7 @@ async def steady(client: AsyncClient) -> dict[str, int]:
         await asyncio.sleep(2 * FLUSH_S)  # time itself is the condition
         return last == before
 
-    await until(alike, "two counts alike")
+    await until(alike, "two counts alike", TURN_S)
     return before
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .broker import Broker, free_ports, until
-from .place import Place
+from tests.processes.broker import Broker, free_ports
+from tests.processes.place import Place
+from tests.waiting import wait_until
 
 TASKS = """
 import asyncio
@@ -32,7 +33,7 @@ def plain(n: int) -> None:
 
 @task(topic="jobs")
 async def coroutine(n: int) -> None:
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     note(f"coroutine {n}")
 
 
@@ -79,13 +80,13 @@ def slow() -> None:
 @task(topic="jobs")
 async def stuck() -> None:
     note(f"stuck {current().attempt}")
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 @task(topic="jobs", lease=1)
 async def sleeper() -> None:
     note(f"sleeper {os.getpid()} {current().attempt}")
     try:
-        await asyncio.sleep(6)
+        await asyncio.sleep(6)  # six leases long
     except asyncio.CancelledError:
         note(f"cancelled {os.getpid()}")
         raise
@@ -115,7 +116,7 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
     place.python(CALLS)
     with place.worker() as worker:
         with Client(broker.url, broker.token) as client:
-            until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 4, 30, "all has run")
+            wait_until(lambda: "slow ends" in place.lines() and len(client.dead_letters("jobs")) == 4, "all has run", 30)
             lines = place.lines()
             for n in range(20):
                 assert lines.count(f"plain {n}") == lines.count(f"coroutine {n}") == 1
@@ -127,7 +128,7 @@ def test_outcomes_of_tasks(broker: Broker, tmp_path: Path) -> None:
             errors = sorted((dead.error or "").splitlines()[0] for dead in client.dead_letters("jobs"))
             assert errors[:3] == ["KeyError: 'missing'", "OSError: busy", "ValueError: never works"]
             assert errors[3].endswith("Bury: cannot ever work")
-            numbers = until(lambda: [t for t in client.topics() if t.counters.get("acked") == 43], what="all acks counted")[0]
+            numbers = wait_until(lambda: [t for t in client.topics() if t.counters.get("acked") == 43], "all acks counted")[0]
             assert (numbers.leased, numbers.delayed, numbers.dead) == (0, 0, 4)
         assert worker.stop() == 0
 
@@ -136,22 +137,22 @@ def test_a_stopped_worker_gives_back_what_it_could_not_end(broker: Broker, tmp_p
     place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.stuck.enqueue()")
     with place.worker("--grace", "1s") as first:
-        until(lambda: place.lines() == ["stuck 1"], 60, "it runs")
+        wait_until(lambda: place.lines() == ["stuck 1"], "it runs", 60)
         assert first.stop(60) == 0, f"its last settle was not taken: {place.log()}"
     with place.worker("--grace", "1s"):
-        until(lambda: place.lines() == ["stuck 1", "stuck 1"], 60, "it runs again, at once, and no attempt was counted")
+        wait_until(lambda: place.lines() == ["stuck 1", "stuck 1"], "it runs again, at once, and no attempt was counted", 60)
 
 
 def test_a_worker_that_slept_past_its_lease_cancels_what_runs_elsewhere_by_now(broker: Broker, tmp_path: Path) -> None:
     place = Place(tmp_path, broker, TASKS)
     place.python("import e2e_tasks as t; t.sleeper.enqueue()")
     with place.worker("--concurrency", "1") as first:  # with another slot it would ask for jobs while it sleeps
-        until(place.lines, 20, "it runs")
+        wait_until(place.lines, "it runs", 20)
         first.send_signal(signal.SIGSTOP)
         with place.worker() as second:
-            until(lambda: len(place.lines()) == 2, 20, "it runs elsewhere, an attempt later")
+            wait_until(lambda: len(place.lines()) == 2, "it runs elsewhere, an attempt later", 20)
             first.send_signal(signal.SIGCONT)
-            until(lambda: len(place.lines()) == 4, 20, "one was cancelled, the other is done")
+            wait_until(lambda: len(place.lines()) == 4, "one was cancelled, the other is done", 20)
         assert place.lines() == [f"sleeper {first.pid} 1", f"sleeper {second.pid} 2", f"cancelled {first.pid}", f"done {second.pid}"]
 
 
@@ -171,12 +172,12 @@ def test_a_worker_outlives_a_restart_of_its_broker(tmp_path: Path) -> None:
         place = Place(tmp_path, broker, TASKS)
         with place.worker("--probe-port", "0", "--probe-host", "127.0.0.1") as worker:
             place.python("import e2e_tasks as t; t.plain.enqueue(1)")
-            until(lambda: place.lines() == ["plain 1"], 20, "it works")
-            until(lambda: ready(place) == 200, 20, "it is ready")
+            wait_until(lambda: place.lines() == ["plain 1"], "it works", 20)
+            wait_until(lambda: ready(place) == 200, "it is ready", 20)
             broker.kill()
-            until(lambda: ready(place) == 503, 10, "it cannot claim work")
+            wait_until(lambda: ready(place) == 503, "it cannot claim work", 10)
             broker.start()
-            until(lambda: ready(place) == 200, 20, "it is ready again")
+            wait_until(lambda: ready(place) == 200, "it is ready again", 20)
             place.python("import e2e_tasks as t; t.plain.enqueue(2)")
-            until(lambda: place.lines() == ["plain 1", "plain 2"], 30, "it works again")
+            wait_until(lambda: place.lines() == ["plain 1", "plain 2"], "it works again", 30)
             assert worker.poll() is None

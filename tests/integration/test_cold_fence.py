@@ -13,6 +13,7 @@ from stores import SECOND, World, message
 
 from mqueue.broker.store.cold import ColdStore, Fresh
 from mqueue.broker.store.queries import sql
+from tests.waiting import until
 
 SOON_S = 2.0
 
@@ -79,9 +80,9 @@ def test_who_moves_the_shard_row_is_not_passed_by(world: World, cold: ColdStore)
         async with holding(world) as first:
             assert first
             moving = asyncio.create_task(world.lead.store.raise_epoch(lead.term, 0))
-            await asyncio.sleep(0.2)
+            await until(lambda: blocked(world), "it waits to move the row", SOON_S, enough=lambda count: count == 1)
             second = asyncio.create_task(_look(world))
-            await asyncio.sleep(0.2)
+            await until(lambda: blocked(world), "the other waits behind it", SOON_S, enough=lambda count: count == 2)
             assert not moving.done()
             assert not second.done()
         async with asyncio.timeout(SOON_S):
@@ -89,6 +90,14 @@ def test_who_moves_the_shard_row_is_not_passed_by(world: World, cold: ColdStore)
             return await second
 
     assert world.run(overlap()) == []
+
+
+async def blocked(world: World) -> int:
+    """How many connections wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with connected(world) as connection:  # the leader's own may be one of them
+        [(count,)] = await (await connection.execute(query)).fetchall()
+    return int(count)
 
 
 async def _look(world: World) -> Sequence[Any]:

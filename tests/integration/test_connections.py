@@ -50,7 +50,7 @@ async def test_the_server_closes_them_and_nobody_notices(pool: Any, stores: Stor
     await echo(connections, HELD_MAX)
     async with aioredis.from_url(stores.redis_addrs[0], password=stores.redis_password) as other:
         assert await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") >= HELD_MAX
-    await asyncio.sleep(0.05)  # until the ends have come
+    await asyncio.sleep(0.05)  # the ends come meanwhile, and nobody is told
     await echo(connections, CONNECTIONS)
 
 

@@ -1,11 +1,9 @@
 """The embedded stores: started, found again, brought back, refused."""
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,8 +20,9 @@ from mqueue.broker.embedded.ground import Account, require_way
 from mqueue.broker.embedded.process import LOG_MAX, trim
 from mqueue.broker.embedded.stores import DELAY_MAX_S, restart_delay
 from mqueue.paths import PathError
+from tests.waiting import until
 
-DEADLINE_S = 20.0
+AWAY = (psycopg.Error, redis.exceptions.RedisError, OSError)  # what a client meets while a store is down
 
 
 @asynccontextmanager
@@ -62,20 +61,6 @@ def postmaster_pid(data_dir: Path) -> int:
 
 async def all_ended(processes: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
-
-
-async def eventually(ask_it):
-    """The first answer that comes without an error and is true."""
-    end = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            if answer := await ask_it():
-                return answer
-        except (psycopg.Error, redis.exceptions.RedisError, OSError) as error:
-            if time.monotonic() > end:
-                raise AssertionError(f"no answer in {DEADLINE_S} s") from error
-        assert time.monotonic() < end, f"not true within {DEADLINE_S} s"
-        await asyncio.sleep(0.05)
 
 
 async def test_one_database_per_shard_and_a_cache_that_never_evicts(data_dir):
@@ -135,8 +120,8 @@ async def test_a_store_that_dies_comes_back(data_dir):
         first = postmaster_pid(data_dir), await valkey_pid(urls)
         for pid in first:
             os.kill(pid, signal.SIGKILL)
-        assert await eventually(lambda: ask(urls.database_urls[0], "SELECT n FROM kept")) == 42
-        assert await eventually(lambda: valkey_pid(urls)) != first[1]
+        assert await until(lambda: ask(urls.database_urls[0], "SELECT n FROM kept"), despite=AWAY) == 42
+        assert await until(lambda: valkey_pid(urls), despite=AWAY) != first[1]
         assert postmaster_pid(data_dir) != first[0]
 
 
@@ -178,7 +163,7 @@ async def test_stores_of_a_killed_broker_are_taken_over(killed_broker):
     async with running(killed_broker) as urls:
         assert (postmaster_pid(killed_broker), await valkey_pid(urls)) == before
         os.kill(before[1], signal.SIGKILL)  # watched as before
-        assert await eventually(lambda: valkey_pid(urls)) != before[1]
+        assert await until(lambda: valkey_pid(urls), despite=AWAY) != before[1]
         assert await ask(urls.database_urls[0], "SELECT 1") == 1
         postmaster = psutil.Process(before[0])
     assert await all_ended([postmaster])
@@ -190,7 +175,7 @@ async def test_a_pid_file_that_names_another_program(killed_broker):
     backends = postmaster.children()
     for pid in (postmaster.pid, int((killed_broker / "valkey/pid").read_text())):
         os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: all_ended([postmaster, *backends]))
+    await until(lambda: all_ended([postmaster, *backends]))
     pidfile = killed_broker / "pg/data/postmaster.pid"
     lines = pidfile.read_text().splitlines()
     pidfile.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")

@@ -15,6 +15,7 @@ from mqueue.broker.store.leader.store import LEADER_LOCK
 from mqueue.broker.wal.ids import IdSource
 from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
+from tests.waiting import until
 
 TOPIC = "n/a"
 SOON_S = 10.0
@@ -86,9 +87,7 @@ async def until_leads(world: World, leader: Leader) -> None:
     run_id = await world.cache.run_id_of_server()
     timeline = (await world.store.row()).timeline_now
     await world.connection.execute("UPDATE shard SET run_id = %s, timeline = %s", (run_id, timeline))
-    async with asyncio.timeout(SOON_S):
-        while not leader.leads:
-            await asyncio.sleep(0.05)
+    await until(lambda: leader.leads, "it leads", SOON_S)
 
 
 def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> None:
@@ -100,10 +99,8 @@ def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> N
             await until_leads(world, leader)
             before = (await world.store.row()).term
             cache.silent = True
-            async with asyncio.timeout(SOON_S):
-                while (await world.store.row()).term == before:
-                    await asyncio.sleep(0.05)
-            return before, (await world.store.row()).term
+            row = await until(world.store.row, "another term", SOON_S, enough=lambda row: row.term != before)
+            return before, row.term
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from stores import NODES, SECOND, Stages, World, hashed, keyed, message
-from watching import Watch
 
 from mqueue.broker.cache.calls import Applied, SettleArgs
 from mqueue.broker.faults import Deposed, EpochEnded
 from mqueue.broker.format import record
+from tests.observed_moves import Watch
 
 EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "200"))
 STEPS = int(os.environ.get("MQUEUE_MACHINE_STEPS", "60"))

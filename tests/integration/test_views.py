@@ -63,7 +63,7 @@ def test_a_message_that_is_about_to_leave_its_result_is_not_unknown(world: World
 
     async def look_between() -> MessageStatus | None:
         looking = asyncio.create_task(Views([world.lead.shard], no_progress, lambda id: id == 5).message(5))
-        await asyncio.sleep(GAP_S / 3)
+        await asyncio.sleep(GAP_S / 3)  # it has looked, and found neither
         await world.lead.shard.store.keep_results([Result(5, "n", "t", bytes(12), b"1", 60.0)])
         return await looking
 

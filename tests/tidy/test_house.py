@@ -5,16 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
-from moves import lines, moves, moves_of
 
 from mqueue.broker import failpoints
 from mqueue.lifecycle import GONE, TRANSITIONS, State
+from tests.moves import LUA, SQL, lines, moves, moves_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mqueue"
 SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
-SQL = sorted((PACKAGE / "broker/store/sql").glob("*.sql"))
-LUA = sorted((PACKAGE / "broker/cache/lua").glob("*.lua"))
 
 
 def users(pattern: str) -> set[str]:

@@ -23,13 +23,14 @@ NAMES = {path.name for path in TREE}
 
 
 def diagram() -> str:
-    """The states of a message and what moves it, as docs/design.md shows them."""
+    """The states of a message and what moves it, as docs/design.md shows them: one arrow between two states."""
+    events: dict[tuple[State, State], list[str]] = {}
+    for (state, event), targets in TRANSITIONS.items():
+        for target in targets:
+            events.setdefault((state, target), []).append(event)
     order = list(State)
-    lines = [
-        f"    {state.name} --> {target.name}: {event}"
-        for (state, event), targets in TRANSITIONS.items()
-        for target in sorted(targets, key=order.index)
-    ]
+    arrows = sorted(events, key=lambda arrow: (order.index(arrow[0]), order.index(arrow[1])))
+    lines = [f"    {state.name} --> {target.name}: {', '.join(events[state, target])}" for state, target in arrows]
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 

@@ -1,13 +1,14 @@
 """Tasks for the process that a job has to itself; imported there."""
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from contextvars import ContextVar
 from pathlib import Path
 
 from mqueue import MQueue
+from tests.waiting import wait_until
 
 app = MQueue()
 tenant: ContextVar[str] = ContextVar("tenant")
@@ -45,8 +46,7 @@ def speak(file: str, stdout: str) -> None:
 @app.task(topic="child", executor="process", max_retries=0)
 def wait(file: str, gate: str) -> None:
     note(file, "began")
-    while not Path(gate).exists():
-        time.sleep(0.01)
+    wait_until(Path(gate).exists)
 
 
 @app.task(topic="child", executor="process", max_retries=0)
@@ -54,7 +54,7 @@ def start_others(file: str) -> None:
     """Both end by SIGTERM: what is forked, and what is another program."""
     forked = os.fork()
     if forked == 0:
-        time.sleep(30)
+        signal.pause()
         os._exit(0)
     os.kill(forked, 15)
     note(file, os.waitpid(forked, 0)[1])

@@ -118,7 +118,7 @@ class Api:
             return problem(refusal.status, refusal.code, "refused on demand", refusal.retry_after)
         await self._wait(float("inf"), lambda: broker.held != request.path)
         if broker.late_s:
-            await asyncio.sleep(broker.late_s)
+            await asyncio.sleep(broker.late_s)  # on demand
         try:
             answer = await handler(request)
         except MQueueError as error:

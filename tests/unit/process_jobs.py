@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from mqueue import Bury, MQueue, Retry, Snooze, current
+from tests.waiting import wait_until
 
 app = MQueue()
 TOPIC = "processes"
@@ -39,8 +40,7 @@ def steps(gate: str) -> None:
     for n in range(5000):
         current().progress(n / 10_000, f"step {n}")
     current().progress(0.5, "last of many")
-    while not Path(gate).exists():
-        time.sleep(0.01)
+    wait_until(Path(gate).exists)
 
 
 @app.task(topic=TOPIC, executor="process", result=True)
@@ -54,7 +54,7 @@ def end(how: str) -> None:
         os._exit(3)
     if how == "fork":
         if os.fork() == 0:
-            time.sleep(3)
+            time.sleep(3)  # it holds the pipe open meanwhile
         os._exit(4)
     if how == "segfault":
         ctypes.string_at(0)
@@ -88,13 +88,13 @@ def too_much() -> None:
     held = []
     while True:
         held.append(b"x" * (5 << 20))
-        time.sleep(0.01)
+        time.sleep(0.01)  # slowly enough to be seen
 
 
 @app.task(topic=TOPIC, executor="process", memory_limit_mb=150)
 def modest(file: str) -> None:
     note(file, "modest")
-    time.sleep(0.15)
+    time.sleep(0.15)  # long enough to be looked at
 
 
 @app.task(topic=TOPIC, executor="process")
@@ -107,7 +107,7 @@ def greedy(file: str) -> None:
 @app.task(topic=TOPIC, executor="process", lease=0.3)
 def hold(file: str) -> None:
     note(file, "hold")
-    time.sleep(60)
+    time.sleep(60)  # it is killed
 
 
 @app.task(topic=TOPIC, name="context", executor="process")
@@ -121,7 +121,7 @@ def until_interrupted(file: str, stubborn: bool) -> None:
         out.write("begun\n")
         while True:
             try:
-                time.sleep(60)
+                time.sleep(60)  # it is interrupted
             except KeyboardInterrupt:
                 if not stubborn:
                     out.write("cleaned up\n")

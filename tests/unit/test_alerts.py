@@ -1,5 +1,5 @@
 """The files of contrib/prometheus and contrib/grafana, as far as no broker is needed:
-`tests/end_to_end/test_dashboards.py` holds their metrics to a real one.
+`tests/end_to_end/documented/test_dashboards.py` holds their metrics to a real one.
 """
 
 import itertools
@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from mqueue.broker.config import Settings
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "contrib" / "prometheus"
 RULES = {rule["alert"]: rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]}
 DASHBOARD = json.loads((ROOT / "contrib/grafana/mqueue.json").read_text())

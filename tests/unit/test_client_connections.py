@@ -19,6 +19,7 @@ from test_client_calls import Either
 from mqueue import wire
 from mqueue.client import AsyncClient, Client
 from mqueue.errors import Unavailable
+from tests.waiting import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]"
 BOTH = pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -115,7 +116,7 @@ async def test_time_that_a_try_has_taken_is_gone_for_the_next(kind: type) -> Non
     answers = iter([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"])
 
     def late(count: int) -> bytes | None:
-        time.sleep(0.8 if count == 1 else 5)
+        time.sleep(0.8 if count == 1 else 5)  # most of the time, then more than is left
         return next(answers, None)
 
     with peer(late) as there:
@@ -153,8 +154,7 @@ def test_many_threads_keep_their_connections(broker: FakeBroker, caplog: pytest.
         threads = [threading.Thread(target=client.enqueue, args=("t", b"")) for _ in range(40)]
         for thread in threads:
             thread.start()
-        while broker.requests["/enqueue"] < len(threads):
-            time.sleep(0.005)
+        wait_until(lambda: broker.requests["/enqueue"], "all are under way", enough=lambda count: count == len(threads))
         broker.hold(None)
         for thread in threads:
             thread.join(10)

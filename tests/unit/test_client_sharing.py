@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from fake_broker import FakeBroker
-from working import until_true as until
 
 from mqueue import message as m
 from mqueue import wire
@@ -18,6 +17,7 @@ from mqueue.client import AsyncClient, Client, protocol, sharing
 from mqueue.client.sharing import Caller, Lane, answered, divided
 from mqueue.client.sharing_sync import Sharing
 from mqueue.errors import InFlight, Invalid, KeyReused, MQueueError, QuotaExceeded, Unavailable
+from tests.waiting import until, wait_until
 
 THREADS = 16
 
@@ -49,11 +49,11 @@ def together(
     broker.hold("/enqueue")
     before = broker.requests["/enqueue"]
     first = in_thread(lambda: client.enqueue("first", b""))
-    until(lambda: broker.requests["/enqueue"] == before + 1)
+    wait_until(lambda: broker.requests["/enqueue"] == before + 1)
     futures = []
     for count, item in enumerate(items, 1):
         futures.append(in_thread(lambda item=item: client.enqueue_many([item])[0]))
-        until(lambda: waiting(client._shared()) == count)
+        wait_until(lambda: waiting(client._shared()) == count)
     amid()
     broker.hold(None)
     first.result(10)
@@ -230,7 +230,7 @@ def test_a_thread_that_is_interrupted_as_it_sends_leaves_nobody_behind() -> None
     company = []
     for count in range(1, 4):
         company.append(in_thread(lambda: shared.enqueue(wire.EnqueueItem(topic="t"))))
-        until(lambda count=count: waiting(shared) == count)
+        wait_until(lambda count=count: waiting(shared) == count)
     sending.clear()
     go_on.set()
     assert first.result(10) == 0
@@ -249,7 +249,7 @@ def test_one_interrupted_as_it_is_to_lead_hands_on() -> None:
     lane.leader = leader
     lane.waiting.append(leader)
     following = in_thread(lambda: shared.enqueue(item))
-    until(lambda: waiting(shared) == 2)
+    wait_until(lambda: waiting(shared) == 2)
     shared._leave(lane, leader)
     assert following.result(10) == 7
     assert lane.leader is None and not lane.waiting
@@ -259,8 +259,7 @@ async def test_a_coroutine_that_is_cancelled_takes_nobody_with_it(broker: FakeBr
     async with AsyncClient(broker.url, broker.token, batch=True) as client:
         broker.hold("/enqueue")
         first = asyncio.create_task(client.enqueue("t", b"1"))
-        while broker.requests["/enqueue"] < 1:
-            await asyncio.sleep(0.002)
+        await until(lambda: broker.requests["/enqueue"] == 1)
         rest = [asyncio.create_task(client.enqueue("t", b"2")) for _ in range(3)]
         await asyncio.sleep(0)
         first.cancel()
@@ -275,9 +274,9 @@ def test_close_waits_for_the_answers(broker: FakeBroker) -> None:
     client = Client(broker.url, broker.token, batch=True)
     broker.hold("/enqueue")
     calls = [in_thread(lambda: client.enqueue("t", b"")) for _ in range(4)]
-    until(lambda: broker.requests["/enqueue"] == 1 and waiting(client._shared()) == 3)
+    wait_until(lambda: broker.requests["/enqueue"] == 1 and waiting(client._shared()) == 3)
     closing = in_thread(client.close)
-    until(lambda: client._shared()._closed)
+    wait_until(lambda: client._shared()._closed)
     with pytest.raises(Unavailable, match="closed"):
         client.enqueue("t", b"")
     assert not closing.done()
@@ -292,7 +291,7 @@ def test_a_forked_child_waits_for_nobody_of_its_parent(broker: FakeBroker) -> No
     client = Client(broker.url, broker.token, batch=True)
     broker.hold("/enqueue")
     parents = in_thread(lambda: client.enqueue("parent", b""))
-    until(lambda: broker.requests["/enqueue"] == 1)
+    wait_until(lambda: broker.requests["/enqueue"] == 1)
     if (child := os.fork()) == 0:
         code = 1
         try:
@@ -300,7 +299,7 @@ def test_a_forked_child_waits_for_nobody_of_its_parent(broker: FakeBroker) -> No
             code = 0
         finally:
             os._exit(code)
-    until(lambda: broker.requests["/enqueue"] == 2)
+    wait_until(lambda: broker.requests["/enqueue"] == 2)
     broker.hold(None)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     parents.result(10)

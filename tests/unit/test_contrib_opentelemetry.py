@@ -12,11 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from working import until, working
+from working import working
 
 from mqueue import Bury, LogContext, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.contrib.opentelemetry import OpenTelemetry
 from mqueue.testing import Drained, Inline, Manual
+from tests.waiting import until
 
 
 class Traces:

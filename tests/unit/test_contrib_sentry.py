@@ -9,11 +9,12 @@ import sentry_sdk
 from fake_broker import FakeBroker, start
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
-from working import until, working
+from working import working
 
 from mqueue import Bury, LogContext, MQueue, RateLimited, Retry, Snooze
 from mqueue.contrib.sentry import Sentry
 from mqueue.testing import Drained, Manual
+from tests.waiting import until
 
 
 class Caught(Transport):

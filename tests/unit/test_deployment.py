@@ -23,8 +23,8 @@ from mqueue.broker.wal.errors import WalBroken, WalCorrupt, WalFull, WalLocked
 from mqueue.cli.main import DURATION, main
 from mqueue.worker import runtime
 from mqueue.worker.program import fleet, program
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONTRIB = ROOT / "contrib"
 README = (CONTRIB / "README.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -38,7 +38,7 @@ async def test_a_hang_up_that_meets_a_wake_is_not_lost(turns: int) -> None:
     slots: Any = SimpleNamespace(shard=lambda name: 0)
     fetcher = Fetcher([shard], slots, waiters, Metrics(), SystemClock())
     waiting = asyncio.create_task(Waits().run(lambda: fetcher.fetch("n", ["t"], 1, WAIT_S), receive, waits=True))
-    await asyncio.sleep(3 * WATCH_AFTER_S)
+    await asyncio.sleep(3 * WATCH_AFTER_S)  # it is watched by now
     first, second = (gone.set, waiters.look) if turns >= 0 else (waiters.look, gone.set)
     first()
     for _ in range(abs(turns)):

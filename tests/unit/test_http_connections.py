@@ -10,6 +10,7 @@ import pytest
 from http_fake import DEADLINE_S, Broker, answer, bearer, broker, connect, ends, head
 
 from mqueue.broker.http import descriptors, protocol
+from tests.waiting import until
 
 BODY = b'[{"topic":"t","payload":"eA=="}]'
 CHUNKED = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
@@ -65,14 +66,14 @@ async def test_trailers_without_end_are_cut_off(b: Broker, trailer: bytes) -> No
     assert sent < 16 * 2**20  # most of it in the buffers of the two sockets
     writer.transport.abort()
     assert (await b.get("/health"))[0] == 200
-    await wait_until(b, connections=1)
+    await left(b, connections=1)
 
 
-async def wait_until(b: Broker, connections: int) -> None:
+async def left(b: Broker, connections: int) -> None:
+    """Returns when no more connections are left."""
     assert b.server._server is not None
-    async with asyncio.timeout(DEADLINE_S):
-        while len(b.server._server.server_state.connections) > connections:
-            await asyncio.sleep(0.01)
+    state = b.server._server.server_state
+    await until(lambda: len(state.connections), f"{connections} connections", DEADLINE_S, enough=lambda count: count <= connections)
 
 
 @pytest.mark.parametrize("size", [32 * 1024 - 600, 33 * 1024])
@@ -100,7 +101,7 @@ async def test_an_offered_upgrade_is_declined_and_the_body_read(b: Broker, chunk
     request = head("/enqueue", "POST", **UPGRADE, **framing) + (CHUNKED + b"\r\n" if chunked else BODY)
     for piece in (request[:cut], request[cut:] + head("/health")):
         writer.write(piece)
-        await asyncio.sleep(0.02)
+        assert (await b.get("/health"))[0] == 200  # the server has had its turn: the next piece is a read of its own
     status, _, body = await answer(reader)
     assert (status, json.loads(body)) == (200, [2**62])
     assert (await answer(reader))[0] == 200
@@ -135,10 +136,10 @@ async def test_hanging_up_behind_a_pipelined_request_cancels_the_fetch(b: Broker
     if late:
         await asyncio.sleep(0.2)  # the watcher of the wait reads by now
         writer.write(behind)
-        await asyncio.sleep(0.05)
+        assert (await b.get("/health"))[0] == 200  # the server has had its turn
     writer.close()
     await asyncio.wait_for(b.engine.cancelled.wait(), DEADLINE_S)
-    await wait_until(b, connections=0)
+    await left(b, connections=0)
     assert len(b.engine.calls) == 1  # what waited behind it never began
 
 
@@ -166,7 +167,7 @@ async def test_surplus_connections_are_closed_unread() -> None:
             writer.write(head("/health"))
             assert (await answer(reader))[0] == 200
             writer.close()
-        await wait_until(b, connections=0)
+        await left(b, connections=0)
         assert (await b.get("/health"))[0] == 200
 
 

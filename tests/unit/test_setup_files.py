@@ -3,15 +3,14 @@
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from dotenv import dotenv_values
 
 from mqueue.broker.config import NAMES, load, reference
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES = COMPOSE["services"]

@@ -12,7 +12,7 @@ async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
         nonlocal swallowed
         while True:
             try:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 if swallowed:
                     raise

@@ -10,8 +10,9 @@ import pytest
 from mqueue.broker.wal import ENQUEUE, OUTCOME, VOID, LogRecord, ShardLog, WalCorrupt
 from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.segment import VERSION, Header
+from tests import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "wal-format.md"
+PAGE = ROOT / "docs" / "wal-format.md"
 GOLDEN = Path(__file__).parent / "golden" / "v2.wal"
 OLDER = GOLDEN.with_name("v1.wal")
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -113,9 +112,7 @@ def test_of_two_reservations_at_once_the_higher_stays(tmp_path: Path) -> None:
     threads[0].start()
     assert waiting.wait(10)
     threads[1].start()  # sees the old floor, waits for the first
-    deadline = time.monotonic() + 0.2
-    while threads[1].is_alive() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    threads[1].join(0.2)
     disk.gate.set()
     for thread in threads:
         thread.join(10)

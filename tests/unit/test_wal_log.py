@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from mqueue.broker.wal import LogRecord, ShardLog, WalBroken, WalFull
 from mqueue.broker.wal.disk import OsDisk
+from tests.waiting import until
 
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")
 
@@ -98,19 +98,12 @@ async def test_segments_grow_rotate_and_go(tmp_path: Path) -> None:
 async def test_last_sequence_outlives_its_segment(tmp_path: Path) -> None:
     log = open_log(tmp_path, segment_max=50, keep_s=0)
     log.append(record(9, bytes(100)))
-    await eventually(lambda: log.segments == 2, "appends alone rotate too")
+    await until(lambda: log.segments == 2, "appends alone rotate too")
     assert log.remove_flushed(9, now=1.0) == 1
     log.close()
     log = open_log(tmp_path)
     assert (log.last_sequence, sequences(log)) == (9, [])
     log.close()
-
-
-async def eventually(true, what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.001)
 
 
 async def test_reading_goes_on_while_the_log_grows(tmp_path: Path) -> None:

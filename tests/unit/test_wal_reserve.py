@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from volume import fill, make_read_only, mounted
 
 from mqueue.broker.wal import Identity, LogRecord, ShardLog, WalBroken, WalFull
 from mqueue.broker.wal.disk import OsDisk
 from mqueue.broker.wal.identity import held
 from mqueue.broker.wal.reserve import LEAST, SIZE, Reserve
+from tests.volume import fill, make_read_only, mounted
 
 WHO = uuid.UUID("6d717565-7565-4000-8000-000000000001")
 

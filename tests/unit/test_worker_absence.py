@@ -5,12 +5,13 @@ import time
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import wire
 from mqueue.worker.polling import absence
 from mqueue.worker.polling.absence import TURN_S, Absence
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until
 
 
 async def test_an_absence_counts_for_what_was_under_way_then() -> None:
@@ -47,7 +48,7 @@ async def test_what_comes_while_the_loop_is_blocked_goes_back(broker: FakeBroker
             broker.settle([("ack", wire.SettleItem(id=id, topic="t"))])
         await until(lambda: any(settle.kind == "release" for settle in broker.settled))
         await until(lambda: not broker.live())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # what came twice would have run by now
     assert ran == ([] if settled else [1])
 
 
@@ -76,7 +77,7 @@ async def test_a_batch_that_was_gathered_before_goes_back(broker: FakeBroker, mo
         await until(lambda: broker.waiting)
         broker.enqueue([run.message(1)])
         await until(lambda: any(worker._gatherer._open.values()))
-        time.sleep(0.6)
+        time.sleep(0.6)  # the loop is blocked for longer than half of the lease
         await until(lambda: not broker.live())
     assert ran == [[1]]
     assert [settle.kind for settle in broker.settled] == ["release", "ack"]

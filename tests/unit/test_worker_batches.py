@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Bury, Current, Middleware, MQueue, RateLimited, Retry, Snooze, current
 from mqueue.worker.running.batch import BadVerdicts, verdicts
@@ -17,6 +17,7 @@ from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.stopping import SETTLE_S
 from mqueue.worker.tasks.job import Interrupt
+from tests.waiting import until
 
 FAR_S = 50.0  # a batch_wait that no test waits for
 
@@ -294,17 +295,23 @@ async def test_what_is_lost_as_a_batch_is_gathered_is_not_run_here(app: MQueue, 
         await until(lambda: batches == [[1]] and worker._fetcher.slots.running == 0)
 
 
-async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
+def endless(app: MQueue) -> tuple[Any, asyncio.Event, asyncio.Event]:
+    """A task for batches of two that ends only when it is cancelled; when one has begun, and when it was cancelled."""
     began, cancelled = asyncio.Event(), asyncio.Event()
 
     @app.task(topic="t", batch=2, batch_wait=FAR_S, lease=0.3)
     async def take(items: list[int]) -> None:
         began.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cancelled.set()
 
+    return take, began, cancelled
+
+
+async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: FakeBroker) -> None:
+    take, began, cancelled = endless(app)
     ids = broker.enqueue([take.message(n) for n in range(2)])
     async with working(app, broker) as worker:
         await began.wait()
@@ -319,16 +326,7 @@ async def test_a_batch_all_of_which_is_lost_is_cancelled(app: MQueue, broker: Fa
 @pytest.mark.parametrize("first", ["steal", "cancel"])
 async def test_a_batch_of_which_nothing_is_wanted_here_any_more_is_cancelled(app: MQueue, broker: FakeBroker, first: str) -> None:
     """One item is lost, the other one was cancelled."""
-    began, cancelled = asyncio.Event(), asyncio.Event()
-
-    @app.task(topic="t", batch=2, batch_wait=FAR_S, lease=0.3)
-    async def take(items: list[int]) -> None:
-        began.set()
-        try:
-            await asyncio.sleep(60)
-        finally:
-            cancelled.set()
-
+    take, began, cancelled = endless(app)
     one, other = broker.enqueue([take.message(n) for n in range(2)])
     async with working(app, broker) as worker:
         await began.wait()

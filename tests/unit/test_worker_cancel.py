@@ -5,17 +5,17 @@ was away.
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import process_jobs as jobs
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import MQueue, current
 from mqueue.client import AsyncClient, Client
+from tests.waiting import until, wait_until
 
 LIMIT_S = 5.0  # a loaded machine; the promise is measured end to end
 
@@ -43,7 +43,7 @@ async def test_a_handler_on_the_loop_is_cancelled(app: MQueue, broker: FakeBroke
     async def job() -> None:
         begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cleaned_up.set()
 
@@ -64,7 +64,7 @@ async def test_one_that_returns_all_the_same_is_done(app: MQueue, broker: FakeBr
     async def job() -> None:
         begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
 
@@ -82,15 +82,14 @@ async def test_a_thread_can_see_it(app: MQueue, broker: FakeBroker) -> None:
     @app.task(topic="t")
     def job() -> None:
         begun.set()
-        while not current().cancelled:
-            time.sleep(0.005)
+        wait_until(lambda: current().cancelled)
         raise InterruptedError("half done")
 
     id = (await job.enqueue_async()).id
     async with working(app, broker):
         await until(begun.is_set)
         broker.cancel(id)
-        await until(lambda: not broker.live(), LIMIT_S)
+        await until(lambda: not broker.live(), seconds=LIMIT_S)
     assert kinds(broker) == ["cancel"]
 
 
@@ -108,9 +107,9 @@ async def test_a_process_is_asked_and_then_killed(broker: FakeBroker, tmp_path: 
     out = tmp_path / "out"
     id = (await jobs.until_interrupted.enqueue_async(str(out), stubborn)).id
     async with working(jobs.app, broker):
-        await until(lambda: out.exists() and "begun" in out.read_text(), 30)
+        await until(lambda: out.exists() and "begun" in out.read_text(), seconds=30)
         broker.cancel(id)
-        await until(lambda: not broker.live(), LIMIT_S)
+        await until(lambda: not broker.live(), seconds=LIMIT_S)
     assert kinds(broker) == ["cancel"]
     assert ("cleaned up" in out.read_text()) is not stubborn
 
@@ -127,11 +126,11 @@ async def test_a_process_that_cannot_be_given_time_is_killed(broker: FakeBroker,
         for number in range(2):
             out = tmp_path / f"out{number}"
             id = (await jobs.until_interrupted.enqueue_async(str(out), True)).id
-            await until(lambda out=out: out.exists() and "begun" in out.read_text(), 30)  # type: ignore[misc]
+            await until(lambda out=out: out.exists() and "begun" in out.read_text(), seconds=30)  # type: ignore[misc]
             with monkeypatch.context() as patch:
                 patch.setattr(threading, "Timer", None_)
                 broker.cancel(id)
-                await until(lambda: not broker.live(), LIMIT_S)
+                await until(lambda: not broker.live(), seconds=LIMIT_S)
     assert kinds(broker) == ["cancel", "cancel"]
 
 
@@ -180,7 +179,7 @@ async def test_a_batch_of_which_all_are_cancelled_is_cancelled(app: MQueue, brok
     @app.task(topic="t", batch=2, batch_wait=5)
     async def job(items: list[int]) -> None:
         begun.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     ids = [(await job.enqueue_async(n)).id for n in range(2)]
     async with working(app, broker):
@@ -223,7 +222,7 @@ async def test_it_asks_again_when_the_broker_was_away(app: MQueue, broker: FakeB
     @app.task(topic="t")
     async def job() -> None:
         begun.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     broker.refuse("/cancelled", times=3)
     id = (await job.enqueue_async()).id

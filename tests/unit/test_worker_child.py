@@ -8,7 +8,9 @@ from typing import Any
 import child_jobs as jobs
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
+
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from contextvars import ContextVar
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 

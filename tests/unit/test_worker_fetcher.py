@@ -14,6 +14,7 @@ from mqueue.worker.polling.lane import lanes
 from mqueue.worker.polling.settles import RESULT_BYTES, End, Settles
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
+from tests.waiting import until
 
 BAD = 7
 
@@ -69,9 +70,7 @@ async def test_only_the_settle_that_cannot_be_sent_is_given_up(error: Callable[[
     fetcher.slots.running = len(ids)  # as if they had come
     for id in ids:
         fetcher.finish(end(id), None)
-    async with asyncio.timeout(5):
-        while len(settled) < len(ids):
-            await asyncio.sleep(0.001)
+    await until(lambda: len(settled) == len(ids))
     fetcher.close()
     assert await fetcher.drain(5) == 0
     assert sorted(broker.taken) == [id for id in ids if id != BAD]
@@ -113,11 +112,9 @@ async def test_a_poll_that_waits_as_the_worker_stops_is_ended_by_name_and_what_i
 
     fetcher = Fetcher(poll, lanes(registry.topics()), 4, arrived=arrived, settled=lambda job, status: None, refused=refused, jitter=lambda: 0.0)
     fetcher.start()
-    async with asyncio.timeout(5):
-        while not waits:
-            await asyncio.sleep(0.001)
-        fetcher.close()
-        assert await fetcher.drain(5) == 0
+    await until(lambda: waits)
+    fetcher.close()
+    assert await fetcher.drain(5) == 0
     assert set(names) == set(waits)
     assert taken == ([(1, "release")] if heard else [])
 
@@ -141,9 +138,7 @@ async def test_large_results_go_in_several_polls_and_one_is_always_sent() -> Non
     fetcher.slots.running = 7
     for id, size in enumerate((half, half, 1, half, 2 * half + 1, 0, half)):
         fetcher.finish(structs.replace(end(id), result=bytes(size)), None)
-    async with asyncio.timeout(5):
-        while len(ended) < 7:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(ended) == 7)
     await fetcher.drain(5)
     assert sizes == [[half, half], [1, half], [2 * half + 1], [0, half]]
 
@@ -158,7 +153,7 @@ class Apart:
         self.polls = 0
 
     async def poll(self, request: wire.Poll) -> wire.Polled:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         self.polls += 1
         settles, fetches = self.away
         if settles & {settle.topic for settle in request.settle} or (request.limit and fetches & {*request.topics}):
@@ -166,7 +161,7 @@ class Apart:
         self.settled += [settle.id for settle in request.settle]
         self.fetched += request.topics if request.limit else []
         if request.wait:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # a short wait, so that polls do not spin
         return wire.Polled([wire.Verdict(settle.id, "ok") for settle in request.settle], [])
 
 
@@ -193,19 +188,15 @@ async def test_a_shard_that_takes_no_settles_holds_up_neither_the_others_nor_the
     for id in range(10):
         fetcher.finish(structs.replace(end(id), topic="away"), None)
         fetcher.finish(structs.replace(end(100 + id), topic="here"), None)
-    async with asyncio.timeout(5):
-        while len(broker.settled) < 10:
-            await asyncio.sleep(0.001)
-        broker.fetched.clear()
-        while len(broker.fetched) < 3:
-            await asyncio.sleep(0.001)
-        assert sorted(broker.settled) == [*range(100, 110)]
-        broker.polls = 0
-        await asyncio.sleep(0.5)
-        assert broker.polls < 30, "the pauses grow"
-        broker.away[0].clear()
-        while len(broker.settled) < 20:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(broker.settled) == 10)
+    broker.fetched.clear()
+    await until(lambda: len(broker.fetched) >= 3)
+    assert sorted(broker.settled) == [*range(100, 110)]
+    broker.polls = 0
+    await asyncio.sleep(0.5)  # time itself is the condition
+    assert broker.polls < 30, "the pauses grow"
+    broker.away[0].clear()
+    await until(lambda: len(broker.settled) == 20)
     fetcher.close()
     assert await fetcher.drain(5) == 0
 
@@ -236,13 +227,11 @@ async def test_a_lane_that_is_not_answered_waits_alone() -> None:
     broker = Apart(fetches=["t-away"])
     fetcher = fetching(broker, "away", "here")
     fetcher.start()
-    await asyncio.sleep(0.5)
-    assert len(broker.fetched) >= 4 and set(broker.fetched) == {"t-here"}
+    await until(lambda: len(broker.fetched) >= 4)
+    assert set(broker.fetched) == {"t-here"}
     broker.away[1].clear()
     fetcher.resume()
-    async with asyncio.timeout(5):
-        while "t-away" not in broker.fetched:
-            await asyncio.sleep(0.001)
+    await until(lambda: "t-away" in broker.fetched)
     fetcher.close()
     assert await fetcher.drain(5) == 0
 
@@ -255,7 +244,7 @@ async def test_a_drain_that_is_hurried_ends_soon() -> None:
     fetcher.finish(end(1), None)
     began = asyncio.get_running_loop().time()
     draining = asyncio.create_task(fetcher.drain(60))
-    await asyncio.sleep(0.05)
+    await until(lambda: broker.polls)
     fetcher.hurry(0.05)
     async with asyncio.timeout(5):
         assert await draining == 1
@@ -268,9 +257,7 @@ async def test_a_poll_that_is_given_up_before_it_begins_gives_back_its_slots() -
     fetcher = fetching(broker, "n")
     fetcher._look()
     fetcher.doubt()
-    async with asyncio.timeout(5):
-        while len(broker.fetched) < 2:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(broker.fetched) >= 2)
     fetcher.close()
     assert await fetcher.drain(5) == 0
     assert fetcher.slots.asked == 0

@@ -20,7 +20,6 @@ import pytest
 from fake_broker import FakeBroker, start
 from structlog.testing import capture_logs
 from working import ask
-from working import until_true as until
 
 from mqueue import MQueue
 from mqueue.client import Client
@@ -31,11 +30,14 @@ from mqueue.worker.program.options import Options
 from mqueue.worker.recycling import Recycling
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
+from tests import ROOT
+from tests.waiting import until, wait_until
 
 JOBS = """
-    import os, time
+    import os
     from pathlib import Path
     from mqueue import task
+    from tests.waiting import until, wait_until
 
     def note(text):
         with Path(os.environ["OUT"]).open("a") as file:
@@ -48,17 +50,16 @@ JOBS = """
     @task(topic="fleet")
     def hold() -> None:
         note(f"begun {os.getpid()}")
-        while not Path(os.environ["OUT"] + ".end").exists():
-            time.sleep(0.01)
+        wait_until(Path(os.environ["OUT"] + ".end").exists, seconds=60)
         note("ended")
 
     @task(topic="fleet")
     def leave() -> None:
         if os.fork() == 0:
-            until = time.monotonic() + 30
-            while not Path(os.environ["OUT"] + ".end").exists() and time.monotonic() < until:
-                time.sleep(0.01)
-            os._exit(0)
+            try:
+                wait_until(Path(os.environ["OUT"] + ".end").exists)
+            finally:
+                os._exit(0)
         os._exit(9)
 """
 
@@ -69,7 +70,7 @@ class Place:
         self.out = folder / "out.txt"
         self.log = folder / "log.txt"
         self.client = Client(broker.url, broker.token)
-        self.environ = {**os.environ, "MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self.out)}
+        self.environ = {**os.environ, "MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "OUT": str(self.out), "PYTHONPATH": str(ROOT)}
         self.write(JOBS)
 
     def write(self, code: str) -> None:
@@ -116,19 +117,19 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_one_that_falls_is_started_again_and_a_signal_stops_all(place: Place) -> None:
     with place.worker("--processes", "2", "--concurrency", "1") as parent:
-        until(place.ready, "both are ready")
+        wait_until(place.ready, "both are ready")
         assert "mqueue_worker_processes 2\n" in place.ask("/metrics")[1] and "mqueue_worker_slots 2\n" in place.ask("/metrics")[1]
         place.enqueue("hold", "hold")
-        pids = [int(line.split()[1]) for line in until(lambda: len(place.lines("begun")) == 2 and place.lines("begun"), "each has a job")]
+        pids = [int(line.split()[1]) for line in wait_until(lambda: len(place.lines("begun")) == 2 and place.lines("begun"), "each has a job")]
         assert len(set(pids)) == 2 and parent.pid not in pids
         os.kill(pids[0], signal.SIGKILL)
-        until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
+        wait_until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
         assert place.ask("/ready")[0] == 503
-        until(place.ready, "another is there")
+        wait_until(place.ready, "another is there")
         [fall] = place.logged("worker process fell, is started again")
         assert "killed by SIGKILL" in fall["error"] and fall["pause"] <= 0.5
         parent.send_signal(signal.SIGTERM)
-        until(lambda: place.ask("/ready")[1].startswith("not ready: the worker stops"), "it says so")
+        wait_until(lambda: place.ask("/ready")[1].startswith("not ready: the worker stops"), "it says so")
         Path(f"{place.out}.end").touch()
         assert parent.wait(20) == 0
         assert place.lines("ended") == ["ended"]
@@ -138,12 +139,12 @@ def test_one_that_falls_is_started_again_and_a_signal_stops_all(place: Place) ->
 def test_one_that_falls_and_leaves_a_process_behind_is_started_again(place: Place) -> None:
     """What it has forked holds its channel open."""
     with place.worker("--processes", "1") as parent:
-        until(place.ready, "it is ready")
+        wait_until(place.ready, "it is ready")
         place.enqueue("leave")
-        [fall] = until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
+        [fall] = wait_until(lambda: place.logged("worker process fell, is started again"), "the parent saw it")
         assert "exited with code 9" in fall["error"]
         Path(f"{place.out}.end").touch()
-        until(place.ready, "another is there")
+        wait_until(place.ready, "another is there")
         parent.terminate()
         assert parent.wait(20) == 0
 
@@ -164,10 +165,9 @@ async def test_a_machine_without_a_process_to_spare_is_tried_again(monkeypatch: 
     worked = fleet.Fleet(Options(modules=("m",)), 1)
     worked._worked, tries = True, 0
     run = asyncio.create_task(worked.run())
+    await until(lambda: tries >= 3)
+    worked.stop()
     async with asyncio.timeout(10):
-        while tries < 3:
-            await asyncio.sleep(0.01)
-        worked.stop()
         assert await run == 0
 
 
@@ -185,9 +185,9 @@ async def test_an_end_of_the_watch_on_the_code_is_told() -> None:
 def test_a_second_signal_is_passed_on_too(place: Place) -> None:
     with place.worker("--processes", "2", "--grace", "60") as parent:
         place.enqueue("hold")
-        until(lambda: place.lines("begun"), "it runs")
+        wait_until(lambda: place.lines("begun"), "it runs")
         parent.send_signal(signal.SIGINT)
-        until(lambda: "the worker stops" in place.ask("/ready")[1], "it has the first")
+        wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "it has the first")
         time.sleep(0.2)  # two signals at once may be delivered as one
         parent.send_signal(signal.SIGINT)
         assert parent.wait(20) == 0
@@ -198,14 +198,14 @@ def test_a_signal_to_all_processes_leaves_the_grace(place: Place) -> None:
     """As process managers send it: each worker gets it twice, from them and from its parent."""
     with place.worker("--processes", "2", "--grace", "60") as parent:
         place.enqueue("hold")
-        pid = int(until(lambda: place.lines("begun"), "it runs")[0].split()[1])
+        pid = int(wait_until(lambda: place.lines("begun"), "it runs")[0].split()[1])
         for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(pid, sign)
-            time.sleep(0.1)
+            time.sleep(0.1)  # two signals at once may be delivered as one
         parent.send_signal(signal.SIGTERM)
-        until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
-        time.sleep(0.5)
-        assert parent.poll() is None
+        wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(0.5)
         Path(f"{place.out}.end").touch()
         assert parent.wait(20) == 0
         assert place.lines("ended") == ["ended"]
@@ -214,14 +214,14 @@ def test_a_signal_to_all_processes_leaves_the_grace(place: Place) -> None:
 def test_a_parent_that_dies_after_its_signal_leaves_the_grace(place: Place) -> None:
     with place.worker("--processes", "1", "--grace", "60") as parent:
         place.enqueue("hold")
-        until(lambda: place.lines("begun"), "it runs")
+        wait_until(lambda: place.lines("begun"), "it runs")
         parent.send_signal(signal.SIGTERM)
-        until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
+        wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "the parent has it")
         parent.kill()
         parent.wait(20)
-        time.sleep(0.5)
+        time.sleep(0.5)  # one that took this for a second signal would end
         Path(f"{place.out}.end").touch()
-        until(lambda: place.logged("stopped"), "it ends by itself")
+        wait_until(lambda: place.logged("stopped"), "it ends by itself")
     [last] = place.logged("stopped")
     assert last.get("ack") == 1 and "release" not in last
 
@@ -246,10 +246,10 @@ def test_a_refused_token_ends_the_parent(place: Place) -> None:
 def test_one_that_has_done_its_share_is_replaced_at_once(place: Place) -> None:
     with place.worker("--processes", "1", "--max-jobs", "2", "--concurrency", "1") as parent:
         place.enqueue(*["tell"] * 5)
-        until(lambda: len(place.lines("one")) == 5, "all have run")
+        wait_until(lambda: len(place.lines("one")) == 5, "all have run")
         runs = [line.split()[1] for line in place.lines("one")]
         assert runs[0] == runs[1] != runs[2] == runs[3] != runs[4]
-        until(lambda: re.search(r'outcome="ack"} 5\n', place.ask("/metrics")[1]), "those of past processes count")
+        wait_until(lambda: re.search(r'outcome="ack"} 5\n', place.ask("/metrics")[1]), "those of past processes count")
         parent.terminate()
         assert parent.wait(20) == 0
     assert not place.logged("worker process fell, is started again")
@@ -259,12 +259,12 @@ def test_one_that_has_done_its_share_is_replaced_at_once(place: Place) -> None:
 def test_workers_stop_by_themselves_when_their_parent_is_gone(place: Place) -> None:
     with place.worker("--processes", "1") as parent:
         place.enqueue("hold")
-        [line] = until(lambda: place.lines("begun"), "it runs")
+        [line] = wait_until(lambda: place.lines("begun"), "it runs")
         parent.kill()
         parent.wait()
-        until(lambda: not _listens(place), "nobody answers for it")
+        wait_until(lambda: not _listens(place), "nobody answers for it")
         Path(f"{place.out}.end").touch()
-        until(lambda: not Path(f"/proc/{line.split()[1]}").exists(), "it has ended")
+        wait_until(lambda: not Path(f"/proc/{line.split()[1]}").exists(), "it has ended")
     assert place.lines("ended") == ["ended"] and place.client.topics() == []
 
 
@@ -274,12 +274,12 @@ def _listens(place: Place) -> bool:
 
 def test_a_change_of_the_code_starts_workers_anew(place: Place) -> None:
     with place.worker("--reload") as parent:
-        until(place.ready, "it is ready")
+        wait_until(place.ready, "it is ready")
         place.write("1 / 0")
-        until(lambda: place.logged("worker process fell, waits for a change"), "what is wrong is told")
+        wait_until(lambda: place.logged("worker process fell, waits for a change"), "what is wrong is told")
         place.write(JOBS.replace("one ", "two "))
         place.enqueue("tell")
-        until(lambda: place.lines("two"), "the new code runs")
+        wait_until(lambda: place.lines("two"), "the new code runs")
         parent.terminate()
         assert parent.wait(20) == 0
 
@@ -305,22 +305,36 @@ async def test_changes_of_python_files_are_seen(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "env" / "pyvenv.cfg").touch()
     for path in ("a.py", "pkg/b.py", "a.txt", ".git/c.py", "env/d.py", "node_modules/e.py"):
         (tmp_path / path).write_text("")
-    assert sorted(Path(path).name for path in changes.state(tmp_path)) == ["a.py", "b.py"]
+    looks, state = 0, changes.state
+    assert sorted(Path(path).name for path in state(tmp_path)) == ["a.py", "b.py"]
+
+    def counted(folder: Path) -> changes.State:
+        nonlocal looks
+        found = state(folder)
+        looks += 1
+        return found
+
+    async def looked() -> None:
+        """Returns after a look that began later than now."""
+        before = looks
+        await until(lambda: looks > before + 1)
+
+    monkeypatch.setattr(changes, "state", counted)
     seen = changes.looked(tmp_path)
     change = asyncio.ensure_future(anext(seen))
-    await asyncio.sleep(0.05)
+    await looked()
     (tmp_path / "a.txt").write_text("x")
-    await asyncio.sleep(0.05)
+    await looked()
     assert not change.done()
     for step in (lambda: (tmp_path / "pkg/b.py").write_text("x"), lambda: (tmp_path / "a.py").unlink(), lambda: (tmp_path / "n.py").touch()):
-        await asyncio.sleep(0.05)
+        await looked()
         step()
         async with asyncio.timeout(5):
             await change
         change = asyncio.ensure_future(anext(seen))
     change.cancel()
     monkeypatch.setattr(changes, "FILES_MAX", 1)
-    assert len(changes.state(tmp_path)) == 1
+    assert len(state(tmp_path)) == 1
 
 
 def test_limits_of_a_worker() -> None:
@@ -358,11 +372,10 @@ async def test_a_worker_that_holds_too_much_stops_by_itself(place: Place, monkey
     monkeypatch.setattr(recycling, "held_by", memory)
     monkeypatch.setattr(runtime, "LOOK_S", 0.01)
     run = asyncio.create_task(Worker(app, max_memory_mb=20).run())
+    await until(lambda: looks >= 5)
+    assert not run.done()
+    held = 21.0
     async with asyncio.timeout(10):
-        while looks < 5:
-            await asyncio.sleep(0.01)
-        assert not run.done()
-        held = 21.0
         assert await run == 0
 
 

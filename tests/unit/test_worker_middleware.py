@@ -11,9 +11,10 @@ import process_jobs
 import pytest
 import structlog
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Bury, Current, LogContext, Middleware, MQueue, wire
+from tests.waiting import until
 
 
 class Noting(Middleware):

@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 from fake_broker import FakeBroker, Stored
-from working import until, working
+from working import working
 
 from mqueue import RateLimited, wire
 from mqueue.worker.running import executor
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until
 
 TOPIC = "mishaps"
 

@@ -160,7 +160,7 @@ def test_the_page_has_the_options_as_they_are_declared() -> None:
 def test_help_has_every_option(app: MQueue) -> None:
     for function, declared in ((app.task, options.TASK), (app.task(work).options, options.CALL)):
         named = {name for name, each in inspect.signature(function).parameters.items() if each.kind is each.KEYWORD_ONLY}
-        assert named == set(declared.options) == set(re.findall(r"(?m)^    +`(\w+)`: ", function.__doc__ or ""))
+        assert named == set(declared.options) == set(re.findall(r"(?m)^`(\w+)`: ", function.__doc__ or ""))
 
 
 def test_what_a_task_keeps_does_not_change(app: MQueue) -> None:

@@ -6,13 +6,14 @@ import time
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Retry, current
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
 from mqueue.worker.tasks.signals import TimeLimit
 from mqueue.worker.watching.heartbeat import Heartbeat
+from tests.waiting import until, wait_until
 
 LEASE_S = 1.0
 
@@ -28,7 +29,7 @@ async def test_a_handler_on_the_loop_is_cancelled_and_the_job_has_failed(app: MQ
     @app.task(topic="t", max_run_time=0.2, max_retries=1, retry=Retry(base=0.05))
     async def hang() -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cleaned.append(current().attempt)
 
@@ -45,7 +46,7 @@ async def test_a_handler_on_the_loop_is_cancelled_and_the_job_has_failed(app: MQ
 async def test_a_policy_may_name_it(app: MQueue, broker: FakeBroker) -> None:
     @app.task(topic="t", max_run_time=0.1, retry=Retry(never=(TimeLimit,)))
     async def hang() -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     broker.enqueue([hang.message()])
     async with working(app, broker):
@@ -60,9 +61,8 @@ async def test_a_thread_may_look_and_loses_its_lease_if_it_does_not(app: MQueue,
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S, max_retries=5)
     def look() -> None:
         begun.append(current().attempt)
-        while not current().cancelled and len(begun) == 1:
-            time.sleep(0.01)
         if len(begun) == 1:
+            wait_until(lambda: current().cancelled)
             raise ValueError("gave up")
 
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S, max_retries=5)
@@ -89,21 +89,18 @@ async def test_one_that_blocks_the_loop_loses_its_lease(app: MQueue, broker: Fak
 
     @app.task(topic="t", max_run_time=0.2, lease=LEASE_S)
     async def block() -> None:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and not free:
-            time.sleep(0.05)
-            if all(stored.until_us < broker.clock.wall_us() for stored in broker.live()):
-                free.append(True)
+        wait_until(lambda: all(stored.until_us < broker.clock.wall_us() for stored in broker.live()))
+        free.append(True)
 
     broker.enqueue([block.message()])
     async with working(app, broker):
-        await until(lambda: free, 20)
+        await until(lambda: free, seconds=20)
 
 
 async def test_one_that_ends_in_time_is_let_be(app: MQueue, broker: FakeBroker) -> None:
     @app.task(topic="t", max_run_time=5)
     async def quick() -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
     broker.enqueue([quick.message() for _ in range(5)])
     async with working(app, broker):
@@ -117,7 +114,7 @@ async def test_a_batch_is_cancelled_once(app: MQueue, broker: FakeBroker) -> Non
     @app.task(topic="b", batch=3, batch_wait=1, max_run_time=0.2, max_retries=0)
     async def hang(items: list[int]) -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             await asyncio.sleep(0.2)  # a second cancellation would end this
             cleaned.append("up")
@@ -143,7 +140,7 @@ async def test_all_of_a_batch_ran_for_too_long_though_one_was_told_first(
 
     @app.task(topic="b", batch=3, batch_wait=1, max_run_time=0.2, retry=Retry(never=(TimeLimit,)))
     async def hang(items: list[int]) -> None:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     broker.enqueue([hang.message(n) for n in range(3)])
     async with working(app, broker):

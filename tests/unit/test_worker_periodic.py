@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 from fake_broker import FakeBroker, start
-from working import until, working
+from working import working
 
 from mqueue import Retry
 from mqueue.testing import Drained, Manual, ManualClock
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until
 
 
 @pytest.fixture

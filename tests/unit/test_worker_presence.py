@@ -9,7 +9,7 @@ from typing import Any
 import process_jobs as jobs
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import MQueue, Worker, current, wire
 from mqueue import message as m
@@ -17,6 +17,7 @@ from mqueue.clock import SystemClock
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.tasks.job import Job, Progress
 from mqueue.worker.watching.presence import Presence, new_name
+from tests.waiting import until
 
 
 def of(broker: FakeBroker, note: str) -> list[wire.Running]:
@@ -78,7 +79,7 @@ async def test_a_process_tells_how_far_it_is(broker: FakeBroker, tmp_path: Path)
     gate = tmp_path / "gate"
     broker.enqueue([jobs.steps.message(str(gate))])
     async with working(jobs.app, broker, concurrency=1) as worker:
-        await until(lambda: of(broker, "last of many"), 20)
+        await until(lambda: of(broker, "last of many"), seconds=20)
         gate.touch()
         await until(lambda: worker.counts["ack"] == 1)
         broker.enqueue([jobs.steps.message(str(gate))])  # the next job in that process has told nothing yet

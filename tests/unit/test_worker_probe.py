@@ -3,14 +3,13 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from fake_broker import FakeBroker
-from working import ask, until, working
+from working import ask, working
 
 from mqueue import wire
 from mqueue.errors import Invalid, Unavailable
@@ -23,13 +22,13 @@ from mqueue.worker.runtime import Worker
 from mqueue.worker.status import Status
 from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.watching import watchdog
+from tests.waiting import until, wait_until
 
 
-async def until_answer(port: int, status: int, seconds: float = 10) -> str:
-    async with asyncio.timeout(seconds):
-        while (answer := await asyncio.to_thread(ask, port, "/ready"))[0] != status:
-            await asyncio.sleep(0.02)
-    return answer[1]
+async def until_answer(port: int, status: int) -> str:
+    """Waits until `/ready` answers so; returns the text."""
+    _, text = await until(lambda: asyncio.to_thread(ask, port, "/ready"), f"/ready answers {status}", enough=lambda answer: answer[0] == status)
+    return text
 
 
 @asynccontextmanager
@@ -208,7 +207,7 @@ async def test_a_full_worker_is_ready_until_its_broker_is_not(app: MQueue, broke
     async with probed(app, broker, concurrency=1) as (worker, port):
         await began.wait()
         polls = broker.requests["/poll"]
-        await asyncio.sleep(1.5 * reach.SILENT_S)
+        await asyncio.sleep(1.5 * reach.SILENT_S)  # time itself is the condition
         await until_answer(port, 200)  # at once, but for a check that a busy machine answers late
         assert broker.requests["/poll"] > polls
         assert not [poll for poll in broker.polls[polls:] if poll.limit]  # it took nothing that it cannot run
@@ -286,16 +285,15 @@ async def test_a_blocked_loop_does_not_keep_the_probe_from_saying_so(
     async with probed(app, broker) as (_, port):
 
         def look() -> None:
-            deadline = time.monotonic() + 9
-            while time.monotonic() < deadline and not (seen and "loop is blocked" in seen[-1][1]):
-                seen.append(ask(port, "/ready"))
-                time.sleep(0.01)
-            seen.append(ask(port, "/live"))
-            free.set()
+            try:
+                blocked = wait_until(lambda: ask(port, "/ready"), "it says so", 9, enough=lambda answer: "loop is blocked" in answer[1])
+                seen.extend([blocked, ask(port, "/live")])
+            finally:
+                free.set()
 
         looking = threading.Thread(target=look)
         looking.start()
         broker.enqueue([blocks.message()])
         await asyncio.to_thread(looking.join)
         await until_answer(port, 200)
-    assert "loop is blocked" in seen[-2][1] and seen[-2][0] == 503 and seen[-1][0] == 200
+    assert [status for status, _ in seen] == [503, 200]

@@ -16,7 +16,7 @@ import process_jobs as jobs
 import psutil
 import pytest
 from fake_broker import FakeBroker, Stored
-from working import until, working
+from working import working
 
 from mqueue import MQueue
 from mqueue.worker.channel import PROGRAM
@@ -25,6 +25,8 @@ from mqueue.worker.running.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.tasks.job import Current, Job
+from tests import ROOT
+from tests.waiting import until, wait_until
 
 
 @pytest.fixture
@@ -265,15 +267,10 @@ WORKER = """
 
 def test_the_processes_of_a_killed_worker_end(broker: FakeBroker, out: Path) -> None:
     broker.enqueue([jobs.hold.message(str(out)), jobs.note.message(str(out), "idle")])
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    here = [str(Path(__file__).parent), str(ROOT)]
     command = [sys.executable, "-c", textwrap.dedent(WORKER), broker.url, broker.token]
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(here)}) as worker:
-        deadline = time.monotonic() + 20
-        while len(noted(out)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        pids = [int(pid) for pid, *_ in noted(out)]
+        pids = [int(pid) for pid, *_ in wait_until(lambda: noted(out), "both have begun", enough=lambda notes: len(notes) == 2)]
         assert len(set(pids)) == 2
         worker.kill()
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids))

@@ -19,6 +19,7 @@ from mqueue.worker.program import program, work
 from mqueue.worker.program.work import gather, load, union
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
+from tests import ROOT
 
 PROGRAM = """
     import sys
@@ -34,7 +35,7 @@ JOBS = """
     @task(topic="signalled")
     def work(seconds: float) -> None:
         print("working", flush=True)
-        time.sleep(seconds)
+        time.sleep(seconds)  # the job takes so long
         print("worked", flush=True)
 """
 
@@ -42,7 +43,7 @@ JOBS = """
 @pytest.mark.parametrize(("seconds", "signals", "left"), [(0.5, 1, 0), (60, 2, 1)])
 def test_signals_end_the_process(broker: FakeBroker, tmp_path: Path, seconds: float, signals: int, left: int) -> None:
     (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
-    here = str(Path(__file__).parents[2])
+    here = str(ROOT)
     environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": here}
     with Client(broker.url, broker.token) as client:
         id = client.enqueue("signalled", b'{"task":"jobs.work","args":[%f]}' % seconds)

@@ -16,7 +16,7 @@ from uuid import UUID
 import process_jobs as jobs
 import pytest
 from fake_broker import FakeBroker, start
-from working import until, working
+from working import working
 
 from mqueue import Handle, JobFailed, MQueue, NoResult, wire
 from mqueue.client import Client
@@ -24,6 +24,7 @@ from mqueue.errors import NotFound, Pending, Unavailable
 from mqueue.worker.arguments.codec import BadResult, Shape
 from mqueue.worker.running.outcome import Outcome
 from mqueue.worker.tasks.handle import ANSWER_S, AWAY_S, Wait
+from tests.waiting import until
 
 
 @dataclass

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, working
+from working import working
 
 from mqueue import Bury, RateLimited, Retry, Snooze, current
 from mqueue.client import AsyncClient
@@ -21,6 +21,7 @@ from mqueue.worker.polling.pause import pause_s
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError, sources
 from mqueue.worker.tasks.app import MQueue
+from tests.waiting import until, wait_until
 
 
 @pytest.fixture
@@ -40,10 +41,22 @@ def topic() -> str:
 
 
 async def until_gone(client: AsyncClient, *ids: int) -> None:
-    async with asyncio.timeout(10):
-        for id in ids:
-            while await client.message(id) is not None:
-                await asyncio.sleep(0.005)
+    """Waits until the broker knows none of them any more."""
+    for id in ids:
+        await until(lambda id=id: client.message(id), f"message {id} is gone", enough=lambda status: status is None)  # type: ignore[misc]
+
+
+def held(registry: MQueue, broker: FakeBroker, topic: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """Enqueues a job that waits for the first event, and sets the second one when it has begun."""
+    gate, started = asyncio.Event(), asyncio.Event()
+
+    @registry.task(topic=topic)
+    async def hold() -> None:
+        started.set()
+        await gate.wait()
+
+    broker.enqueue([hold.message()])
+    return gate, started
 
 
 # ── how jobs end ──
@@ -82,9 +95,7 @@ async def test_a_failing_job_is_tried_again_then_dead_with_its_error(
 
     id = await client.enqueue_many([fails.message()])
     async with working(registry, broker):
-        async with asyncio.timeout(10):
-            while not (dead := await client.dead_letters(topic)):
-                await asyncio.sleep(0.01)
+        dead = await until(lambda: client.dead_letters(topic))
     assert attempts == [1, 2, 3]
     assert [d.id for d in dead] == id
     assert dead[0].error is not None and "RateLimited: not good" in dead[0].error and "in fails" in dead[0].error
@@ -117,9 +128,7 @@ async def test_a_policy_says_what_is_tried_again(registry: MQueue, broker: FakeB
 
     await client.enqueue_many([fails.message(kind) for kind in ("busy", "gone", "wrong")])
     async with working(registry, broker, jitter=lambda: 0.5):
-        async with asyncio.timeout(10):
-            while len(await client.dead_letters(topic)) < 3:
-                await asyncio.sleep(0.01)
+        await until(lambda: client.dead_letters(topic), "three are dead", enough=lambda dead: len(dead) == 3)
     assert sorted(attempts) == ["busy", "busy", "busy", "gone", "wrong"]
     assert {settle.retry_after for settle in broker.settled if settle.kind == "nack"} == {0.0075}
     assert sum(settle.kind == "bury" for settle in broker.settled) == 2
@@ -139,9 +148,7 @@ async def test_what_cannot_be_run_is_buried_at_once(registry: MQueue, broker: Fa
     payloads = [b"not a call", b'{"task":"number","args":["x"]}', b'{"task":"number"}', b'{"task":"hopeless"}']
     ids = [await client.enqueue(topic, payload) for payload in payloads]
     async with working(registry, broker):
-        async with asyncio.timeout(10):
-            while len(dead := await client.dead_letters(topic)) < 4:
-                await asyncio.sleep(0.01)
+        dead = await until(lambda: client.dead_letters(topic), "all are dead", enough=lambda dead: len(dead) == 4)
     errors = {d.id: d.error or "" for d in dead}
     reasons = ("not a call of a task", "argument 'n' does not fit", "missing", "no use")
     assert all(reason in errors[id] for id, reason in zip(ids, reasons, strict=True)), errors
@@ -152,10 +159,8 @@ async def test_an_unknown_task_goes_back_for_a_newer_worker(registry: MQueue, br
     registry.task(topic=topic)(lambda: None)
     id = await client.enqueue(topic, b'{"task": "newer.thing"}', max_retries=100)
     async with working(registry, broker):
-        async with asyncio.timeout(10):
-            while (status := await client.message(id)) is None or status.attempts < 1:
-                await asyncio.sleep(0.01)
-    assert status.state != "dead"
+        status = await until(lambda: client.message(id), "an attempt is spent", enough=lambda status: status and status.attempts)
+    assert status is not None and status.state != "dead"
 
 
 async def test_current_tells_of_the_job_in_both_kinds(registry: MQueue, broker: FakeBroker, client: AsyncClient, topic: str) -> None:
@@ -259,7 +264,7 @@ async def test_a_lease_is_renewed_even_while_the_loop_is_blocked(registry: MQueu
     @registry.task(topic=topic, lease=0.3)
     async def blocks() -> None:
         runs.append(current().attempt)
-        time.sleep(1.0)
+        time.sleep(1.0)  # the loop is blocked for three leases
 
     broker.enqueue([blocks.message()])
     async with working(registry, broker):
@@ -291,7 +296,7 @@ async def test_a_lost_lease_cancels_the_handler_and_settles_nothing(registry: MQ
     async def hold() -> None:
         started.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             cancelled.set()
 
@@ -312,10 +317,7 @@ async def test_a_thread_can_see_that_its_lease_is_lost(registry: MQueue, broker:
     def look() -> None:
         job = current()
         seen.append(job.cancelled)
-        deadline = time.monotonic() + 10
-        while not job.cancelled and time.monotonic() < deadline:
-            time.sleep(0.01)
-        seen.append(job.cancelled)
+        seen.append(wait_until(lambda: job.cancelled))
 
     [id] = broker.enqueue([look.message()])
     async with working(registry, broker) as worker:
@@ -349,14 +351,7 @@ async def test_results_wait_for_a_broker_that_comes_back(registry: MQueue, broke
 
 
 async def test_a_poll_answered_503_is_repeated_with_its_settles(registry: MQueue, broker: FakeBroker, topic: str) -> None:
-    gate, started = asyncio.Event(), asyncio.Event()
-
-    @registry.task(topic=topic)
-    async def hold() -> None:
-        started.set()
-        await gate.wait()
-
-    broker.enqueue([hold.message()])
+    gate, started = held(registry, broker, topic)
     async with working(registry, broker) as worker:
         await until(lambda: broker.waiting == 1 and started.is_set())
         broker.refuse("/poll", times=2)
@@ -410,7 +405,7 @@ async def test_what_outlives_the_grace_goes_back_unharmed(registry: MQueue, brok
     @registry.task(topic=topic)
     async def looped() -> None:
         started.release()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     @registry.task(topic=topic)
     def threaded() -> None:
@@ -437,14 +432,7 @@ async def test_an_unreachable_broker_does_not_keep_the_worker(
     registry: MQueue, broker: FakeBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqueue.worker.stopping.SETTLE_S", 0.2)
-    gate, started = asyncio.Event(), asyncio.Event()
-
-    @registry.task(topic=topic)
-    async def hold() -> None:
-        started.set()
-        await gate.wait()
-
-    broker.enqueue([hold.message()])
+    gate, started = held(registry, broker, topic)
     worker = Worker(registry, url=broker.url, token=broker.token)
     run = asyncio.create_task(worker.run())
     await started.wait()

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from fake_broker import FakeBroker
-from working import until, until_true
 
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
-
-HERE = str(Path(__file__).parents[2])
+from tests import ROOT
+from tests.waiting import until, wait_until
 
 
 def recycled(app: MQueue, broker: FakeBroker, grace: float) -> tuple[Worker, "asyncio.Task[int]"]:
@@ -56,7 +55,7 @@ def app(broker: FakeBroker, begun: asyncio.Event, gate: asyncio.Event) -> MQueue
 async def test_one_that_has_run_for_long_enough_waits_for_its_jobs(app: MQueue, broker: FakeBroker, gate: asyncio.Event) -> None:
     worker, run = recycled(app, broker, grace=0.01)
     await until(lambda: worker.counts["ack"] == 1)
-    await asyncio.sleep(0.2)
+    await asyncio.wait([run], timeout=0.2)
     assert not run.done() and worker.status().problem == "the worker stops"
     gate.set()
     async with asyncio.timeout(10):
@@ -68,10 +67,10 @@ async def test_its_jobs_have_their_grace_from_the_first_signal_on(app: MQueue, b
     worker, run = recycled(app, broker, grace=60)
     await until(lambda: worker.counts["ack"] == 1)
     worker.stop()
-    await asyncio.sleep(0.2)
+    await asyncio.wait([run], timeout=0.2)
     assert not run.done()
     worker.retire()
-    await asyncio.sleep(0.1)
+    await asyncio.wait([run], timeout=0.1)
     assert not run.done(), "that is no second word"
     worker.stop()
     async with asyncio.timeout(10):
@@ -112,7 +111,7 @@ def heed() -> None:
 @contextmanager
 def program(broker: FakeBroker, folder: Path, code: str, *under: str) -> Iterator["subprocess.Popen[str]"]:
     (folder / "jobs.py").write_text(textwrap.dedent(code))
-    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": HERE}
+    environ = os.environ | {"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token, "PYTHONPATH": str(ROOT)}
     command = [*under, sys.executable, "-c", textwrap.dedent(PROGRAM)]
     with subprocess.Popen(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
@@ -141,7 +140,7 @@ def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker,
         async def block() -> None:
             print("blocked", flush=True)
             while True:
-                time.sleep(1)
+                time.sleep(1)  # the loop is blocked for ever
     """
     app = MQueue(broker.url, broker.token)
     app.task(topic="t", name="jobs.block")(lambda: None).enqueue()
@@ -151,8 +150,8 @@ def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker,
         while late and "event loop blocked" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
 
@@ -210,7 +209,7 @@ def test_what_waits_for_the_end_of_the_process_runs_though_a_job_was_cut_off(bro
         @task(topic="t")
         {kind} run() -> None:
             print("running", flush=True)
-            {"await asyncio.sleep(60)" if kind == "async def" else "time.sleep(60)"}
+            {"await asyncio.Event().wait()" if kind == "async def" else "time.sleep(60)"}  # the job is cut off
     """
     app = MQueue(broker.url, broker.token)
     app.task(topic="t", name="jobs.run")(lambda: None).enqueue()
@@ -218,4 +217,4 @@ def test_what_waits_for_the_end_of_the_process_runs_though_a_job_was_cut_off(bro
         assert process.stdout is not None and process.stdout.readline() == "running\n"
         end_at_once(process)
         assert process.stdout.read() == "flushed\n"
-    until_true(lambda: [(s.leased, s.attempts) for s in broker.live()] == [(False, 0)])
+    wait_until(lambda: [(s.leased, s.attempts) for s in broker.live()] == [(False, 0)])

@@ -8,6 +8,7 @@ import pytest
 
 from mqueue.worker.watching import watchdog
 from mqueue.worker.watching.watchdog import Watchdog
+from tests.waiting import until
 
 
 class Log:
@@ -28,17 +29,15 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 def block_it(seconds: float) -> None:
-    time.sleep(seconds)
+    time.sleep(seconds)  # the loop is blocked
 
 
 async def test_a_blocked_loop_is_told_of_once_with_its_stack(log: Log) -> None:
     dog = Watchdog(asyncio.get_running_loop())
     dog.start()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # it has looked before
     block_it(0.8)
-    async with asyncio.timeout(5):
-        while len(log.lines) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(log.lines) >= 2)
     dog.stop()
     (first, told), (second, after) = log.lines
     assert (first, second) == ("event loop blocked", "event loop no longer blocked")
@@ -49,7 +48,7 @@ async def test_a_blocked_loop_is_told_of_once_with_its_stack(log: Log) -> None:
 async def test_a_loop_that_turns_is_no_news(log: Log) -> None:
     dog = Watchdog(asyncio.get_running_loop())
     dog.start()
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # longer than BLOCKED_S, and the loop turns
     dog.stop()
     assert log.lines == []
 

@@ -1,9 +1,8 @@
-"""A worker that runs in a test, and waiting for what it does."""
+"""A worker that runs in a test, and its probe."""
 
 import asyncio
 import http.client
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,21 +10,6 @@ from fake_broker import FakeBroker
 
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
-
-
-async def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
-def until_true(true: Callable[[], Any], what: str = "", seconds: float = 20) -> Any:
-    """`until` for a test without a loop; what it was."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return found
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:

@@ -23,8 +23,7 @@ def documented(declared: Declared) -> Callable[[F], F]:
 
     def document(function: F) -> F:
         lines = [f"`{name}`: {option.help}" for name, option in declared.options.items()]
-        indent = "\n" + " " * 8
-        function.__doc__ = (function.__doc__ or "").replace("{options}", indent.join(lines))
+        function.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("{options}", "\n".join(lines))
         keyword = inspect.Parameter.KEYWORD_ONLY
         named = [inspect.Parameter(name, keyword, default=option.default) for name, option in declared.options.items()]
         signature = inspect.signature(function)

@@ -1,12 +1,12 @@
 """Tasks as Django has them."""
 
 import asyncio
-import time
 
 from django.tasks import task
+from shop.models import Note
 
 from mqueue import RateLimited, Snooze
-from shop.models import Note
+from tests.waiting import wait_until
 
 in_the_middle, go_on = asyncio.Event(), asyncio.Event()  # of `count` and `wait`
 
@@ -48,9 +48,8 @@ def returns(what: str) -> object:
 
 @task
 def hold(name: str) -> None:
-    """Until there is a note of that name."""
-    while not Note.objects.filter(text=name).exists():
-        time.sleep(0.02)
+    """Returns when there is a note of that name."""
+    wait_until(Note.objects.filter(text=name).exists, f"a note {name}")
 
 
 @task

@@ -1,4 +1,4 @@
--- bury_rows: replayed deaths of rows that are there. Index: message_pkey.
+-- bury_rows: rows whose delivery was their last become dead letters, past Redis or in a replay. Index: message_pkey.
 -- moves: LEASED -nack-> DEAD, LEASED -bury-> DEAD, LEASED -lease_expiry-> DEAD
 WITH gone AS (
   DELETE FROM message m USING unnest(%(ids)s::bigint[], %(versions)s::int[], %(attempts)s::int[], %(errors)s::text[]) AS s (id, version, attempts, error)

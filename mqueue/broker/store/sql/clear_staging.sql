@@ -1,2 +1,2 @@
--- clear_staging: between two uses in one transaction.
+-- clear_staging: empties the staging table between two uses in one transaction.
 DELETE FROM staging

@@ -1,2 +1,2 @@
--- create_staging: once per connection: where rows wait that PostgreSQL may have already.
+-- create_staging: makes a table, once per connection, for rows that PostgreSQL may have already.
 CREATE TEMP TABLE IF NOT EXISTS staging (LIKE message INCLUDING DEFAULTS) ON COMMIT DELETE ROWS

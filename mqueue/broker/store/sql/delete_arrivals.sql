@@ -1,2 +1,2 @@
--- delete_arrivals: they are placed. Index: arrival_pkey.
+-- delete_arrivals: deletes the announcements of rows that the leader has placed. Index: arrival_pkey.
 DELETE FROM arrival WHERE id = ANY(%(ids)s)

@@ -1,4 +1,4 @@
--- move_position: the last sequence flushed, per broker. Index: broker_pkey.
+-- move_position: notes the last sequence flushed, per broker. Index: broker_pkey.
 UPDATE broker SET position = greatest(broker.position, moved.position)
 FROM unnest(%(nodes)s::int[], %(positions)s::bigint[]) AS moved (node, position)
 WHERE broker.node = moved.node

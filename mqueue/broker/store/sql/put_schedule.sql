@@ -1,4 +1,4 @@
--- put_schedule: made, or replaced. Index: schedule_pkey.
+-- put_schedule: makes a schedule, or replaces it. Index: schedule_pkey.
 INSERT INTO schedule (namespace, name, topic, cron, timezone, every_us, anchor_us, catch_up, payload, metadata, priority, max_retries, lease_ms,
                       ttl_us, paused, next_at_us, last_at_us, declared)
 VALUES (%(namespace)s, %(name)s, %(topic)s, %(cron)s, %(timezone)s, %(every_us)s, %(anchor_us)s, %(catch_up)s, %(payload)s, %(metadata)s::json,

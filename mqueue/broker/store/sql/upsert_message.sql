@@ -1,4 +1,4 @@
--- upsert_message: state by version, never by delta; says which rows are new. Index: message_pkey.
+-- upsert_message: writes staged rows: the greater version stays, nothing is added up; says which rows are new. Index: message_pkey.
 -- moves: nothing
 WITH written AS (
   INSERT INTO message AS m SELECT * FROM staging ORDER BY id

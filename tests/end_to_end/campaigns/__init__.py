@@ -1,0 +1,1 @@
+"""The short form of each campaign; the long ones are `tests/campaigns`."""

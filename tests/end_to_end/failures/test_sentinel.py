@@ -1,0 +1,153 @@
+"""Redis behind Sentinel: the master dies, a replica takes its place, and nothing is lost or out of order."""
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from mqueue.broker.cache.ready import CALL_TIMEOUT_S, ReadyCache
+from mqueue.broker.cache.sentinel import ASK_TIMEOUT_S, Master, Service, parse
+from mqueue.broker.daemons.epoch import REACH_S
+from mqueue.broker.embedded import StoreUrls
+from mqueue.broker.embedded.binaries import find_valkey
+from mqueue.broker.recovery.membership import PING_S
+from tests.processes.api import Http
+from tests.processes.broker import Broker, free_ports
+from tests.processes.stores import Stores, environment
+from tests.waiting import wait_until
+
+FAILOVER_S = 30.0
+SENTINEL = """
+port {port}
+bind 127.0.0.1
+dir {folder}
+sentinel monitor main 127.0.0.1 {master} 1
+sentinel down-after-milliseconds main 500
+sentinel failover-timeout main 5000
+"""
+
+
+class Servers:
+    """A master, a replica, a sentinel that watches them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self.master_port, self.replica_port, self.sentinel_port = free_ports(3)
+        self.master = self._start("master", "--port", str(self.master_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        replica = ("--port", str(self.replica_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
+        self._start("replica", *replica, "--replicaof", "127.0.0.1", str(self.master_port))
+        wait_until(lambda: self._role(self.replica_port, "master_link_status") == "up", "the replica follows")
+        settings = folder / "sentinel.conf"
+        settings.write_text(SENTINEL.format(port=self.sentinel_port, folder=folder, master=self.master_port))
+        self._start("sentinel", str(settings), "--sentinel")
+        wait_until(lambda: self._knows_replica(), "the sentinel knows the replica", 20)
+
+    def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        with (self._folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen([find_valkey(), *arguments], stdout=log, stderr=log)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+    def _role(self, port: int, field: str) -> object:
+        try:
+            with redis.Redis(port=port) as client:
+                return client.info("replication").get(field)
+        except redis.RedisError:
+            return None
+
+    def _knows_replica(self) -> bool:
+        try:
+            with redis.Redis(port=self.sentinel_port) as client:
+                return bool(client.sentinel_slaves("main"))
+        except redis.RedisError:
+            return False
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel_port}/main"
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(tmp_path, stack)
+
+
+def test_a_failover_loses_nothing(servers: Servers, data_dir: Path) -> None:
+    stores = Stores(data_dir)
+    try:
+        env = environment(StoreUrls(stores.urls.database_urls, (servers.url,), ""))
+        with Broker(env=env) as first, Broker(env=env) as second:
+            a, b = Http(first.url, first.token), Http(second.url, second.token)
+            ids = a.put(*[b"x"] * 40) + b.put(*[b"y"] * 40)
+            done = a.get(limit=10)
+            assert [b.ack(m).body["status"] for m in done] == ["ok"] * 10
+            servers.master.kill()
+
+            def hot() -> bool:
+                ready = [http.call("GET", "/ready") for http in (a, b)]
+                return all(r.status == 200 and r.body["shards"][0]["mode"] == "hot" for r in ready) and first.metric("mqueue_epoch") > 1
+
+            wait_until(hot, "hot on the new master", FAILOVER_S)
+            assert servers._role(servers.replica_port, "role") == "master"
+
+            def fetched() -> list[dict[str, Any]]:
+                """A new epoch's topics are opened by its leader: on a slow machine a 503 may say so first."""
+                reply = a.call("GET", "/dequeue", query={**a.name, "limit": 100})
+                assert reply.status in (200, 503), reply
+                return reply.body if reply.status == 200 else []
+
+            assert [m["id"] for m in wait_until(fetched, "fetched", FAILOVER_S)] == ids[10:]
+            assert b.put(b"z")
+            assert len(b.get()) == 1
+    finally:
+        stores.close()
+
+
+async def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        master = Master(Service([silent.getsockname(), ("127.0.0.1", servers.sentinel_port)], "main"))
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            assert await master.find() == ("127.0.0.1", servers.master_port)
+        await master.close()
+
+
+async def test_who_gives_up_on_a_silent_sentinel_begins_with_the_next(servers: Servers) -> None:
+    """The one that died with the master may be the first, and no caller may have the patience that it takes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        master = Master(Service([silent.getsockname(), ("127.0.0.1", servers.sentinel_port)], "main"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(ASK_TIMEOUT_S / 4):
+                await master.find()
+        async with asyncio.timeout(ASK_TIMEOUT_S / 2):
+            assert await master.find() == ("127.0.0.1", servers.master_port)
+        await master.close()
+    assert min(REACH_S, PING_S) > 2 * ASK_TIMEOUT_S
+
+
+async def test_without_a_sentinel_the_master_goes_on() -> None:
+    [closed] = free_ports(1)
+    cache = ReadyCache(0, f"redis+sentinel://127.0.0.1:{closed}/main")
+    assert cache._master is not None
+    cache._master.used = ("127.0.0.1", 1)
+    assert not await cache.has_moved()
+    await cache.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        ("redis+sentinel://a:1,b/main", Service([("a", 1), ("b", 26379)], "main")),
+        ("redis://a:1", None),
+        ("redis+sentinel://a:1", None),
+    ],
+)
+def test_the_url_names_sentinels_and_service(url: str, service: Service | None) -> None:
+    assert parse(url) == service
