@@ -1,7 +1,7 @@
-"""How fast it is here: `python -m benchmarks [NAME...]`, or `make bench`.
+"""The benchmarks measure how fast mqueue is on this machine: `python -m benchmarks [NAME...]`, or `make bench`.
 
 Every number is of the whole: clients, broker, worker, Valkey and PostgreSQL share this machine, every enqueue is
-fsynced before it is answered, every message passes HTTP. Each benchmark has a fresh broker with stores of its own.
+fsynced before it is answered, every message goes over HTTP. Each benchmark has a fresh broker with stores of its own.
 
     enqueue.py  one call at a time, batches, many producers
     share.py    threads that enqueue one by one, sharing requests or not
@@ -9,5 +9,5 @@ fsynced before it is answered, every message passes HTTP. Each benchmark has a f
     cores.py    tasks that keep a processor busy, in one process and in several
     latency.py  from enqueue to the start of the job, idle
     backlog.py  a deep queue: the speed of fetches, the memory
-    setting.py  what they run in; row.py what they give; tasks.py what the worker runs
+    setting.py  the broker, client and worker of each; row.py a line of the result; tasks.py what the worker runs
 """

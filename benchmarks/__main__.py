@@ -1,4 +1,4 @@
-"""Choose, run, print."""
+"""The command chooses benchmarks, runs them and prints their results."""
 
 import asyncio
 import json

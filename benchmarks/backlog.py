@@ -1,4 +1,4 @@
-"""A deep queue: do fetches take longer, does memory grow?"""
+"""This benchmark shows whether fetches slow down and memory grows with a deep queue."""
 
 import asyncio
 import random
@@ -41,7 +41,7 @@ async def run(place: Setting, messages: int = MESSAGES, runs: int = RUNS) -> lis
 
 
 class Peaks:
-    """The most memory seen, in bytes."""
+    """It keeps the most memory seen, in bytes."""
 
     def __init__(self, place: Setting) -> None:
         self._place = place
@@ -66,8 +66,8 @@ async def _fill(place: Setting, topic: str, messages: int) -> None:
 
 
 async def _fetch(place: Setting, topic: str) -> float:
-    """Messages a second of FETCHED messages, in pages. What came before is flushed; the acks come outside of the
-    measurement.
+    """Returns the messages fetched a second, of FETCHED messages in pages. It waits until what came before is flushed;
+    the acks are not measured.
     """
     await asyncio.to_thread(until, lambda: place.metric("mqueue_buffer_queue_depth") == 0, "what came before is flushed")
     fetched: list[wire.Message] = []

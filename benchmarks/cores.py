@@ -1,7 +1,8 @@
-"""Jobs a second of tasks that keep a processor busy (`executor="process"`): with one slot, and with one for each core.
+"""This benchmark counts jobs a second of tasks that keep a processor busy (`executor="process"`), with one slot and
+with one slot for each core.
 
-What a further core brings is the machine's affair (two may be threads of one): bare processes that do the same say how
-much that is.
+How much a further core can bring depends on the machine (two may be threads of one core): bare processes that do the
+same work show it.
 """
 
 import os
@@ -21,7 +22,7 @@ BARE = "import sys, time; from benchmarks.tasks import CRUNCH_S, crunch; [crunch
 
 
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
-    """All in turn, so that what else the machine does meets each."""
+    """The measurements take turns, so that other work on the machine affects all of them alike."""
     cores = os.cpu_count() or 1
     rates: dict[int, list[float]] = {1: [], cores: []}
     bare: list[float] = []
@@ -38,7 +39,7 @@ async def run(place: Setting, runs: int = RUNS) -> list[Row]:
 
 
 def _bare_s(processes: int) -> float:
-    """Seconds in which so many processes do the same work each, side by side."""
+    """Returns the seconds in which so many processes, side by side, do the same work each."""
     command = [sys.executable, "-c", BARE, str(SECONDS / 2)]
     began = time.perf_counter()
     for process in [subprocess.Popen(command) for _ in range(processes)]:
@@ -48,7 +49,7 @@ def _bare_s(processes: int) -> float:
 
 
 async def _rate(place: Setting, slots: int) -> float:
-    """From the end of the first jobs, when the processes are started, to the last."""
+    """Returns jobs a second, from the end of the first jobs, when the processes are started, to that of the last."""
     before = place.metric("mqueue_ack_total")
     jobs = int(SECONDS / tasks.CRUNCH_S)
     await place.client.enqueue_many([tasks.crunch.message() for _ in range(jobs)])

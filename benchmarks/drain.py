@@ -1,4 +1,6 @@
-"""Jobs a second: one worker process empties a queue of jobs that do nothing, with 100 slots and with 500."""
+"""This benchmark counts jobs a second: one worker process empties a queue of jobs that do nothing, with 100 slots and
+with 500.
+"""
 
 import time
 
@@ -14,7 +16,7 @@ CONCURRENCIES = (100, 500)
 
 
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
-    """In turn, so that what else the machine does meets both."""
+    """The measurements take turns, so that other work on the machine affects both alike."""
     rates: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
     for _ in range(runs):
         for concurrency, of_it in rates.items():
@@ -23,7 +25,9 @@ async def run(place: Setting, runs: int = RUNS) -> list[Row]:
 
 
 async def _rate(place: Setting, concurrency: int) -> float:
-    """From the first ack seen to the last: the worker's start is not counted, its fetches and acks are."""
+    """Returns jobs a second, from the first ack seen to the last: the worker's start is not counted, its fetches and
+    acks are.
+    """
     before = place.metric("mqueue_ack_total")
     for _ in range(JOBS // BATCH):
         await place.client.enqueue_many([tasks.nothing.message() for _ in range(BATCH)])

@@ -1,5 +1,5 @@
-"""Enqueues a second: by one caller, in batches, by many producers; and so long that the flush to PostgreSQL sets the
-pace.
+"""This benchmark counts enqueues a second: by one caller, in batches, by many producers, and for so long that the flush
+to PostgreSQL sets the pace.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""Milliseconds from the call of enqueue to the start of the job, nothing else to do: HTTP, fsync, wake, fetch, all of
-it.
+"""This benchmark measures milliseconds from the call of enqueue to the start of the job when there is nothing else to
+do. HTTP, fsync, wake and fetch are included.
 """
 
 import asyncio

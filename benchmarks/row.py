@@ -1,4 +1,4 @@
-"""One line of the result."""
+"""A row is one line of the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`runs`: the same measurement again and again, of which the median counts. `target`: None where there is none."""
+    """`runs` repeat the same measurement, and their median counts. `target` is None where there is none."""
 
     benchmark: str
     what: str
@@ -28,7 +28,7 @@ class Row:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of them does not exceed."""
+    """Returns the value that `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 

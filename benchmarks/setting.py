@@ -1,11 +1,12 @@
-"""What a benchmark runs in: a broker, a client, a worker; and what the broker and the system tell of them."""
+"""A benchmark runs with a broker, a client and a worker. This module starts them, and reads what the broker and the
+system tell of them.
+"""
 
 import json
 import os
 import platform
 import re
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Setting:
 
     @contextmanager
     def worker(self, concurrency: int = 100) -> Iterator[Worker]:
-        """A running `mqueue worker benchmarks.tasks`; it may still be starting."""
+        """Yields a running `mqueue worker benchmarks.tasks`; it may still be starting."""
         worker = Worker(self.broker, self.folder, "benchmarks.tasks", concurrency=concurrency, path=[ROOT])
         try:
             yield worker
@@ -38,10 +39,7 @@ class Setting:
             worker.stop()
 
     def metric(self, name: str) -> float:
-        """The sum over all labels."""
-        with urllib.request.urlopen(self.broker.metrics_url, timeout=10) as reply:
-            text = reply.read().decode()
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+        return self.broker.metric(name)
 
     def redis_bytes(self) -> int:
         data_dir = self.broker.data_dir
@@ -55,7 +53,7 @@ class Setting:
 
 @asynccontextmanager
 async def setting(base: Path | None = None) -> AsyncIterator[Setting]:
-    """`base`: where the data is kept while it runs; else a temporary folder."""
+    """`base` is the folder of the data while it runs; None takes a temporary one."""
     with home(base) as folder:
         broker = Broker(folder, folder / "data")
         try:
@@ -74,7 +72,9 @@ def until(condition: Callable[[], bool], what: str, pause_s: float = 0.05) -> No
 
 
 def machine(base: Path) -> dict[str, str | int | float]:
-    """What the numbers depend on. `load`: of the minute before, when others were at work here too."""
+    """Returns what the numbers depend on. `load` is that of the minute before: it shows whether others were at work,
+    too.
+    """
     return {
         "cores": os.cpu_count() or 0,
         "cpu": _cpu(),
@@ -87,7 +87,7 @@ def machine(base: Path) -> dict[str, str | int | float]:
 
 
 def file_system(path: Path) -> str:
-    """The type of the one that `path` lies on."""
+    """Returns the type of the file system that `path` lies on."""
     mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
     resolved = path.resolve()
     return next((mounts[str(step)] for step in (resolved, *resolved.parents) if str(step) in mounts), "unknown")

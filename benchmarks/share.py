@@ -1,5 +1,5 @@
-"""Enqueues a second of threads in one process, one message a call: each by itself, and sharing requests
-(`Client(batch=True)`).
+"""This benchmark counts enqueues a second of threads in one process that send one message a call: each with requests of
+its own, and sharing them (`Client(batch=True)`).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ TIMES = 5.0
 
 
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
-    """The two in turn, so that what else the machine does meets both."""
+    """The two take turns, so that other work on the machine affects both alike."""
     return await asyncio.to_thread(_run, place, runs)
 
 

@@ -1,4 +1,4 @@
-"""What the worker runs."""
+"""The worker runs these tasks."""
 
 import os
 import time
@@ -23,7 +23,7 @@ def crunch() -> None:
 
 @task(topic=LATENCY)
 async def stamp(sent_ns: int) -> None:
-    """Notes how long ago it was sent; the clock is the same in all processes."""
+    """It notes how long ago it was sent, in nanoseconds; the clock is the same in all processes."""
     os.write(_stamps(), f"{time.monotonic_ns() - sent_ns}\n".encode())
 
 

@@ -1,1 +1,1 @@
-"""Programs to read and to run, each by one command: `python -m examples.mailing`, say."""
+"""These programs are to be read and run, each by one command: `python -m examples.mailing`, for example."""

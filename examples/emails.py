@@ -1,4 +1,4 @@
-"""Three tasks.
+"""This module defines three tasks.
 
 Start a broker and a worker, then run this file to queue some jobs:
 
@@ -32,7 +32,7 @@ async def send_code(to: str, code: int) -> None:
 
 @task(topic="emails", priority=9, max_retries=5)
 def fetch_replies(mailbox: str) -> None:
-    """Fails half the time: the job is tried again a little later, and after five retries it becomes a dead letter."""
+    """It fails half the time: the job is tried again a little later, and after five retries it is a dead letter."""
     job = current()
     if random.random() < 0.5:
         raise ConnectionError(f"{mailbox}: no answer at attempt {job.attempt}")

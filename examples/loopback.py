@@ -1,4 +1,4 @@
-"""A server of an example's own, on loopback."""
+"""Some examples need a server of their own, on loopback."""
 
 import socketserver
 import threading
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Loopback:
-    """Serves at `port`, from threads of its own, within a `with`."""
+    """It serves at `port`, from threads of its own, within a `with`."""
 
     def __init__(self, handler: type[socketserver.BaseRequestHandler]) -> None:
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)

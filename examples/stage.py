@@ -1,4 +1,4 @@
-"""What each example stands on: a broker with its own stores and a worker, in a temporary folder, gone when it ends."""
+"""Each example runs on a stage: a broker with its own stores and a worker, in a temporary folder, gone when it ends."""
 
 # ruff: noqa: T201
 
@@ -26,8 +26,8 @@ class Stage:
         self._check = check
 
     def until(self, done: Callable[[], bool], *topics: str) -> bool:
-        """Shows how far it is until `done`, or False after a minute. Raises DemoError if the broker or the worker has
-        ended.
+        """Shows how far it is until `done`, and returns True; returns False after END_S. Raises DemoError if the broker
+        or the worker has ended.
         """
         progress, began = Progress(), time.monotonic()
         while not (ended := done()) and time.monotonic() - began < END_S:
@@ -45,14 +45,14 @@ class Stage:
 
 
 def first_line(letter: DeadItem) -> str:
-    """Of its error; a traceback follows."""
+    """Returns the first line of its error; a traceback follows."""
     return (letter.error or "no error").splitlines()[0]
 
 
 @contextmanager
 def stage(module: str, *, concurrency: int, **settings: str) -> Iterator[Stage]:
-    """A worker that runs the tasks of `module` with `settings` in its environment, and in ours, so that our enqueues go
-    there.
+    """Yields a stage whose worker runs the tasks of `module`. `settings` go into the worker's environment, and into
+    ours; our enqueues go to this broker.
     """
     os.environ.update(settings)
     with home() as folder:

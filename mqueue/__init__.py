@@ -7,11 +7,11 @@
 
     send.enqueue("ada@example.org", subject="Hello")
 
-What users import is `mqueue`, `mqueue.client`, `mqueue.testing` and `mqueue.contrib`; all else is ours, and may move.
+Users import `mqueue`, `mqueue.client`, `mqueue.testing` and `mqueue.contrib`; everything else is ours, and may move.
 What is heavy is imported when it is first used.
 
-Who is authoritative. The vocabulary at the root does no I/O and knows nobody; broker and client share `wire.py`, and
-neither adds fields of its own. The worker and the client know the wire, never the broker.
+Who is authoritative. The vocabulary at the root does no I/O and imports none of the folders; broker and client share
+`wire.py`, and neither adds fields of its own. The worker and the client know the wire, never the broker.
 
 What failure does. Every error that is raised on purpose is in `errors.py`, with a code that is part of the API.
 

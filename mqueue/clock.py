@@ -1,5 +1,5 @@
-"""The only reader of time. Wall time is for people and tokens; what is due is decided by the shard clock
-(docs/design.md).
+"""This is the only reader of time. Wall time is for people and tokens; the shard clock decides what is
+due (docs/design.md).
 """
 
 import time
@@ -8,11 +8,11 @@ from typing import Protocol
 
 class Clock(Protocol):
     def wall_us(self) -> int:
-        """Microseconds since 1970, UTC. May jump."""
+        """Returns microseconds since 1970, UTC. They may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some fixed moment. Never goes back."""
+        """Returns seconds since some fixed moment. They never go back."""
         ...
 
 
@@ -28,5 +28,7 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def elapsed_s() -> float:
-    """Seconds since some fixed moment, with those in which the machine slept, where the system counts them."""
+    """Returns seconds since some fixed moment, those included in which the machine slept, where
+    the system counts them.
+    """
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

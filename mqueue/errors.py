@@ -1,4 +1,4 @@
-"""Every error mqueue raises on purpose.
+"""mqueue raises these errors on purpose.
 
     MQueueError
     ├── Invalid              400  invalid            a field is wrong; nothing was changed
@@ -23,8 +23,8 @@ from typing import ClassVar
 
 
 class MQueueError(Exception):
-    """Base of all. `retry_after`: seconds a caller should wait, or None. `item`, `field`: what in a request was
-    wrong.
+    """All errors derive from this one. `retry_after`: seconds a caller should wait, or None. `item`, `field`: what
+    in a request was wrong.
     """
 
     code: ClassVar[str] = "error"

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: for people on a terminal, as JSON lines elsewhere."""
+"""Structured logs go to stderr: for people on a terminal, as JSON lines elsewhere."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What a message is: frozen types, field limits, ids. No I/O."""
+"""This module says what a message is: frozen types, field limits, ids. It does no I/O."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ WAIT_MAX_S = 60.0
 LEASE_MAX_S = 24 * 3600.0
 RETRIES_MAX = 1_000
 TOPICS_MAX = 64  # topics in one fetch
-SINCE_MAX = 4_096  # letters of where a `POST /cancelled` goes on
+SINCE_MAX = 4_096  # letters of the `since` of a `POST /cancelled`
 TIME_MAX_US = 253_402_300_800_000_000 // 32  # year 2220: µs stay exact in Lua's doubles
 
 DEFAULT_NAMESPACE = "default"
@@ -41,7 +41,9 @@ class TopicName(NamedTuple):
 
 
 class NewMessage(Struct, frozen=True):
-    """A validated message to enqueue. Times: µs since 1970; durations: seconds, or None for the broker's default."""
+    """It is a validated message to enqueue. Times: µs since 1970; durations: seconds, or None for
+    the broker's default.
+    """
 
     namespace: str
     topic: str
@@ -54,13 +56,13 @@ class NewMessage(Struct, frozen=True):
     idempotency_key: str | None = None
     max_retries: int | None = None
     lease: float | None = None
-    unique_key: str | None = None  # while a message of the topic waits under the same one, that is this message
+    unique_key: str | None = None  # while a message of the topic waits under the same one, its id is the answer
 
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """The idempotency key of a whole enqueue: the same request again gives the same ids. `body_hash`: 16 bytes, of the
-    request as it came.
+    """It is the idempotency key of a whole enqueue: the same request again gives the same ids. `body_hash`: 16 bytes,
+    of the request as it came.
     """
 
     key: str
@@ -68,7 +70,7 @@ class RequestKey:
 
 
 class Delivery(Struct, frozen=True):
-    """A leased message. `attempt` counts from 1; `receipt` fences every settle and extend of this delivery."""
+    """It is a leased message. `attempt` counts from 1; `receipt` fences every settle and extend of this delivery."""
 
     id: int
     namespace: str
@@ -82,19 +84,19 @@ class Delivery(Struct, frozen=True):
     max_retries: int
     receipt: str
     lease_expires_at_us: int
-    lease_us: int  # how long that was when it was leased
+    lease_us: int  # the length of the lease when it began
 
 
 class Settle(Struct, frozen=True):
-    """The end of one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or
-    cancel (no more of it).
+    """It ends one delivery: ack, nack (retry later), release (as if never delivered), bury (dead letter now) or
+    cancel (the message ends).
     """
 
     id: int
     namespace: str
     topic: str
     kind: Kind
-    receipt: str | None = None  # None: whatever lease is current
+    receipt: str | None = None  # None: of whatever lease is current
     error: str | None = None
     retry_after: float | None = None  # seconds; overrides the backoff
     result: bytes | None = None  # of an ack: to be kept
@@ -102,7 +104,7 @@ class Settle(Struct, frozen=True):
 
 
 class Extend(Struct, frozen=True):
-    """Renewal of a lease: it ends `lease` seconds from now (None: the message's own lease)."""
+    """It renews a lease, which then ends `lease` seconds from now (None: the message's own lease)."""
 
     id: int
     namespace: str
@@ -127,7 +129,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class MessageStatus:
-    """What `GET /messages/{id}` shows."""
+    """`GET /messages/{id}` shows this."""
 
     id: int
     namespace: str
@@ -148,8 +150,8 @@ class MessageStatus:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an acked message left. `receipt`: of its delivery, 12 bytes; of two results that of the later delivery
-    stands.
+    """It is what an acked message left. `receipt`: of its delivery, 12 bytes; of two results, that of the
+    later delivery stands.
 
     `ttl`: seconds from when PostgreSQL has it.
     """
@@ -164,16 +166,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ResultLook:
-    """What there is of a result now: a `value` where the message is done, else how far it is; `error` of one that is
-    dead.
-    """
+    """A look finds a `value` where the message is done, else the state it is in; `error` is that of a dead letter."""
 
     state: Literal["ready", "delayed", "leased", "waiting", "dead", "done"]
     value: bytes = b""
     error: str | None = None
 
 
-WORKER_UNHEARD_S = 10.0  # after which a worker is gone
+WORKER_UNHEARD_S = 10.0  # a worker that was silent for so long is gone
 WORKERS_MAX = 1_000  # of one broker, and in one answer
 WORKERS_BYTES_MAX = 32 * 1024 * 1024  # of their reports in one answer
 REPORT_MAX = 256 * 1024  # bytes of what one worker tells
@@ -182,7 +182,7 @@ NOTE_MAX = 200  # characters of a job's note
 
 
 class WorkerKey(NamedTuple):
-    """`namespaces`: of its topics, sorted."""
+    """`namespaces` are those of its topics, sorted."""
 
     name: str
     namespaces: tuple[str, ...]
@@ -190,8 +190,8 @@ class WorkerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker tells of itself. `progressing`: messages whose progress is in `text`, which is JSON
-    (`wire.Worker`).
+    """A worker tells this of itself. `progressing`: messages whose progress is in `text`, which is
+    JSON (`wire.Worker`).
     """
 
     key: WorkerKey
@@ -203,7 +203,9 @@ Durability = Literal["wal", "postgres"]
 
 
 class Accepted(NamedTuple):
-    """Ids in order, and where the messages are: in a broker's log and in Redis (`wal`), or committed in PostgreSQL."""
+    """It has the ids in order, and where the messages are: in a broker's log and in Redis (`wal`), or
+    committed in PostgreSQL.
+    """
 
     ids: list[int]
     durability: Durability
@@ -211,7 +213,7 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Of one shard. `serves`: would an enqueue and a fetch be served? `wal`: ok, full, broken."""
+    """It is that of one shard. `serves`: would an enqueue and a fetch be served? `wal`: ok, full, broken."""
 
     shard: int
     serves: bool

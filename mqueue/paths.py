@@ -1,4 +1,4 @@
-"""Where a broker keeps its things on this machine, and what it leaves there for workers and clients beside it.
+"""A broker keeps its things in a data dir, and leaves something there for workers and clients on the same machine.
 
     <data dir>/            0700; as root 0711, so that PostgreSQL's account can reach its own folder
       broker.json   0600   where the running broker answers, and a token for it
@@ -39,7 +39,7 @@ class Endpoint:
 
 
 def default_data_dir() -> Path:
-    """`MQUEUE_DATA_DIR`, else /var/lib/mqueue as root, else the user's own data folder."""
+    """Returns `MQUEUE_DATA_DIR`, else /var/lib/mqueue as root, else the user's own data folder."""
     if named := os.environ.get("MQUEUE_DATA_DIR"):
         return Path(named).expanduser().absolute()
     return ROOT_DATA_DIR if os.geteuid() == 0 else Path(platformdirs.user_data_dir("mqueue"))
@@ -96,7 +96,7 @@ def write_endpoint(data_dir: Path, url: str, token: str | None = None) -> None:
 
 
 def read_endpoint(data_dir: Path | None = None) -> Endpoint | None:
-    """What a broker with this data dir (None: the default one) left; None where there is nothing to read."""
+    """Returns what a broker with this data dir (None: the default one) left; None where there is nothing to read."""
     try:
         content = json.loads(((data_dir or default_data_dir()) / ENDPOINT_FILE).read_text())
         return Endpoint(content["url"], content.get("token"))
@@ -110,7 +110,7 @@ def remove_endpoint(data_dir: Path) -> None:
 
 
 def read_jwt_secret(data_dir: Path) -> str | None:
-    """The secret kept in the data dir, or None. Raises PathError where it is there but cannot be read."""
+    """Returns the secret kept in the data dir, or None. Raises PathError where it is there but cannot be read."""
     path = data_dir / SECRET_FILE
     try:
         return path.read_text().strip() or None
@@ -121,7 +121,7 @@ def read_jwt_secret(data_dir: Path) -> str | None:
 
 
 def keep_jwt_secret(data_dir: Path) -> str:
-    """The secret kept in the data dir, made at the first call."""
+    """Returns the secret kept in the data dir, and makes it at the first call."""
     data_dir = make_data_dir(data_dir)
     if (kept := read_jwt_secret(data_dir)) is None:
         kept = secrets.token_urlsafe(48)

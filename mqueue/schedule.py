@@ -1,13 +1,12 @@
-"""When a schedule is due: cron by the wall clock of a time zone, or every so many seconds. Pure: the time is passed in,
-µs since 1970.
+"""A schedule is due by cron, on the wall clock of a time zone, or every so many seconds. The functions are pure: the
+time is passed in, in µs since 1970.
 
 A schedule has a *next* tick, the first that nobody has decided on. A tick is *missed* when it is more than MISSED_US
-late: until then it counts whatever the policy says, so that a change of leaders drops none. What becomes of those
-missed is the catch-up policy: *skip* drops them, *one* keeps the latest unless a later one is on time, *all* keeps
-each.
+late: until then it counts whatever the policy says, so that a change of leaders drops none. The catch-up policy decides
+on those missed: *skip* drops them, *one* keeps the latest unless a later one is on time, *all* keeps each.
 
 Daylight saving is cronsim's, which follows Debian's cron: a fixed time that the clock leaps over runs right after the
-gap, one that it shows twice runs the first time; what begins with a star goes by elapsed time.
+gap, one that it shows twice runs the first time; a rule that begins with a star goes by elapsed time.
 """
 
 import json
@@ -26,18 +25,18 @@ EVERY_MIN_S = 1.0
 EVERY_MAX_S = 366 * 86_400.0
 PAYLOAD_MAX = 64 * 1024  # bytes
 SCHEDULES_MAX = 1_000  # of a namespace, in one shard
-OWN_METADATA = frozenset({"schedule", "tick"})  # what a tick adds to it
+OWN_METADATA = frozenset({"schedule", "tick"})  # what a tick adds to the metadata
 CRON_MAX = 256  # letters
 ZONE_MAX = 64
 FIELDS = 5
-TRIES_MAX = 2_000  # ticks of an hour that the clock shows twice: they are over
+TRIES_MAX = 2_000  # ticks to skip: in an hour that the clock shows twice many are over already
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ZONE = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
 
 
 class BadSchedule(ValueError):
-    """`field`: cron, timezone or every."""
+    """`field` is cron, timezone or every."""
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(detail)
@@ -45,7 +44,7 @@ class BadSchedule(ValueError):
 
 
 class Spec(NamedTuple):
-    """`cron` in a `timezone`, or `every_us` from `anchor_us` on (the first one interval later)."""
+    """It is a `cron` in a `timezone`, or `every_us` from `anchor_us` on (the first one interval later)."""
 
     cron: str | None = None
     timezone: str = "UTC"
@@ -54,8 +53,8 @@ class Spec(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """A periodic task as it is kept. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None: the
-    broker's defaults.
+    """It is a periodic task as it is kept. Times: µs of wall clock. `metadata`: JSON; `max_retries`, `lease_ms` None:
+    the broker's defaults.
 
     `next_at_us`: its next tick; None: there is no other. `declared`: hash of what code declared last.
     """
@@ -85,15 +84,15 @@ class Schedule(NamedTuple):
 
 
 class Due(NamedTuple):
-    """`ticks`: to be enqueued now, oldest first. `next_us`: the first that is left; None: there is no other."""
+    """`ticks` are to be enqueued now, oldest first. `next_us` is the first that is left; None: there is no other."""
 
     ticks: list[int]
     next_us: int | None
 
 
 def check(cron: str | None, timezone: str, every: float | None) -> None:
-    """Raises BadSchedule. Without cronsim, or a database of time zones, what needs it is left for the broker to
-    check.
+    """Raises BadSchedule for a rule that cannot be. Without cronsim, or a database of time zones, the broker has to
+    check what needs them.
     """
     if (cron is None) == (every is None):
         raise BadSchedule("cron" if cron is not None else "every", "give either cron or every")
@@ -117,7 +116,7 @@ def check(cron: str | None, timezone: str, every: float | None) -> None:
 
 
 def _check_zone(timezone: str) -> bool:
-    """False where no time zone is known here."""
+    """Could it be checked? False where no time zone is known here. Raises BadSchedule."""
     try:
         if len(timezone) > ZONE_MAX or not _ZONE.fullmatch(timezone):
             raise ValueError
@@ -130,7 +129,7 @@ def _check_zone(timezone: str) -> bool:
 
 
 def next_after(spec: Spec, after_us: int) -> int | None:
-    """The first tick past `after_us`; None: there is none within 50 years."""
+    """Returns the first tick past `after_us`; None: there is none within 50 years."""
     if spec.every_us:
         count = max(0, (after_us - spec.anchor_us) // spec.every_us)
         return spec.anchor_us + (count + 1) * spec.every_us
@@ -145,7 +144,7 @@ def next_after(spec: Spec, after_us: int) -> int | None:
 
 
 def due(spec: Spec, catch_up: CatchUp, next_us: int, now_us: int, limit: int) -> Due:
-    """What is to be enqueued at `now_us`, at most `limit` (≥ 1) ticks; the rest is decided at the next look."""
+    """Returns what is to be enqueued at `now_us`, at most `limit` (≥ 1) ticks; the rest is decided at the next look."""
     first: int | None = next_us
     on_time_us = now_us - MISSED_US
     if next_us < on_time_us and catch_up != "all":
@@ -160,8 +159,10 @@ def due(spec: Spec, catch_up: CatchUp, next_us: int, now_us: int, limit: int) ->
 
 
 def _latest(spec: Spec, tick_us: int, until_us: int) -> int:
-    """The last tick up to `until_us`, from one that is known: by halves, since there may be a million between them."""
-    high = until_us  # there is none past it
+    """Returns the last tick up to `until_us`, from one that is known. It searches by halves, since there may be a
+    million between them.
+    """
+    high = until_us  # the one we look for is not past it
     while (later := next_after(spec, tick_us)) is not None and later <= until_us:
         tick_us, middle = later, (later + high) // 2
         found = next_after(spec, middle)
@@ -173,8 +174,8 @@ def _latest(spec: Spec, tick_us: int, until_us: int) -> int:
 
 
 def tagged(metadata: str | None, name: str, tick_us: int | None) -> bytes:
-    """Of a message, as JSON: what its schedule gives, the schedule's name, and which tick it is; None: somebody asked
-    for it.
+    """Returns a message's metadata as JSON: what its schedule gives, the schedule's name, and which tick it is; None:
+    somebody asked for it.
     """
     own = {"schedule": name} | ({} if tick_us is None else {"tick": moment(tick_us).isoformat().replace("+00:00", "Z")})
     rest = (metadata or "{}").strip().removeprefix("{").lstrip()

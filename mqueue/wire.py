@@ -1,8 +1,8 @@
-"""The HTTP API's bodies, both directions, JSON or msgpack (no base64 there). Broker and clients share it; neither adds
-fields of its own.
+"""These are the HTTP API's bodies, in both directions, as JSON or msgpack. Broker and clients share them; neither
+adds fields of its own.
 
-Times travel as RFC 3339 in UTC. Durations are seconds. Ids are integers. A payload is base64 in JSON and raw bytes in
-msgpack.
+Times travel as RFC 3339 in UTC. Durations are seconds. Ids are integers. A payload is base64 in JSON and
+raw bytes in msgpack.
 """
 
 from datetime import datetime
@@ -35,11 +35,11 @@ class EnqueueItem(Struct, forbid_unknown_fields=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None
     max_retries: Annotated[int, Meta(ge=0, le=m.RETRIES_MAX)] | None = None
     lease: Lease | None = None
-    unique_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None  # while one waits under it, that is this message
+    unique_key: Annotated[str, Meta(min_length=1, max_length=m.KEY_MAX)] | None = None  # while one waits under it, its id is the answer
 
 
 class Message(Struct, omit_defaults=True, kw_only=True):
-    """One element of `GET /dequeue` and of `messages` in `POST /poll`."""
+    """This is one element of `GET /dequeue` and of `messages` in `POST /poll`."""
 
     id: int
     namespace: str
@@ -52,13 +52,13 @@ class Message(Struct, omit_defaults=True, kw_only=True):
     max_retries: int
     receipt: str
     lease_expires_at: datetime
-    lease: float  # seconds, from when it was fetched: whoever has a wrong clock needs no other
+    lease: float  # seconds from the fetch: it is right for a client whose clock is wrong, too
     metadata: msgspec.Raw | dict[str, Any] | None = None
 
 
 class SettleItem(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and `result_ttl`
-    for ack.
+    """This is the body of `/ack` and `/nack`: one, or an array. `error` and `retry_after` are for nack, `result` and
+    `result_ttl` for ack.
     """
 
     id: Id
@@ -76,7 +76,7 @@ class PollSettle(SettleItem, kw_only=True):
 
 
 class ExtendItem(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/extend`: one, or an array."""
+    """This is the body of `/extend`: one, or an array."""
 
     id: Id
     topic: Name
@@ -86,17 +86,18 @@ class ExtendItem(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Verdict(Struct):
-    """One element of the answer to an array of settles or extends."""
+    """This is one element of the answer to an array of settles or extends."""
 
     id: int
     status: Literal["ok", "stale", "gone"]
 
 
 class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/poll`: settle what ended, then fetch for the free slots. `limit` 0 only settles.
+    """This is the body of `/poll`: it settles what ended, then fetches for the free slots. `limit` 0 only settles.
 
-    `name`: by which a later poll, of the same namespace and broker, may `end` its wait: it is answered at once with
-    what it has. Hung up on instead, it may have leased a message that nobody gets, and that costs an attempt.
+    `name`: a later poll, of the same namespace and to the same broker, may `end` the wait of this one by it: this one
+    is answered at once with what it has. If the client hangs up instead, it may have been leased a message that nobody
+    gets, and that costs an attempt.
     """
 
     namespace: Name = m.DEFAULT_NAMESPACE
@@ -110,14 +111,14 @@ class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Polled(Struct):
-    """Answer of `/poll`. `verdicts` in the order of `settle`."""
+    """This is the answer of `/poll`, with `verdicts` in the order of `settle`."""
 
     verdicts: list[Verdict]
     messages: list[Message]
 
 
 class DeadItem(Struct, omit_defaults=True, kw_only=True):
-    """One element of `GET /dlq`."""
+    """This is one element of `GET /dlq`."""
 
     id: int
     namespace: str
@@ -132,7 +133,7 @@ class DeadItem(Struct, omit_defaults=True, kw_only=True):
 
 
 class DeadId(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `/dlq/delete`: one, or an array."""
+    """This is the body of `/dlq/delete`: one, or an array."""
 
     id: Id
     topic: Name
@@ -140,10 +141,11 @@ class DeadId(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ScheduleItem(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `PUT /schedules/{name}`: `cron` in its `timezone`, or `every` (seconds); and the messages it makes.
+    """This is the body of `PUT /schedules/{name}`: `cron` in its `timezone`, or `every` (seconds); and
+    the messages it makes.
 
-    `declared`: by code. It changes something only where it differs from what code declared last: what was edited
-    meanwhile stays.
+    `declared`: it comes from code. It changes something only where it differs from what code declared last, so that
+    what was edited meanwhile stays.
     """
 
     topic: Name
@@ -162,7 +164,9 @@ class ScheduleItem(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Schedule(Struct, omit_defaults=True, kw_only=True):
-    """One schedule. In a list they come without their payloads. `next_at` is left out where it never comes again."""
+    """This is one schedule. In a list they come without their payloads. `next_at` is left out where
+    it never comes again.
+    """
 
     name: str
     namespace: str
@@ -183,19 +187,19 @@ class Schedule(Struct, omit_defaults=True, kw_only=True):
 
 
 class Ran(Struct):
-    """Answer of `POST /schedules/{name}/run`: the id of its message."""
+    """This is the answer of `POST /schedules/{name}/run`: the id of its message."""
 
     id: int
 
 
 class Deleted(Struct):
-    """Answer of `DELETE /schedules/{name}`."""
+    """This is the answer of `DELETE /schedules/{name}`."""
 
     deleted: bool
 
 
 class Topic(Struct, kw_only=True):
-    """One element of `GET /topics`."""
+    """This is one element of `GET /topics`."""
 
     namespace: str
     topic: str
@@ -209,7 +213,7 @@ class Topic(Struct, kw_only=True):
 
 
 class ShardReady(Struct, kw_only=True):
-    """One shard in the answer of `GET /ready`."""
+    """This is one shard in the answer of `GET /ready`."""
 
     shard: int
     mode: Literal["hot", "cold", "apart", "recovering"]
@@ -219,14 +223,14 @@ class ShardReady(Struct, kw_only=True):
 
 
 class Ready(Struct, kw_only=True):
-    """Answer of `GET /ready`: 200 where every shard would serve an enqueue and a fetch, else 503."""
+    """This is the answer of `GET /ready`: 200 where every shard would serve an enqueue and a fetch, else 503."""
 
     status: Literal["ready", "not-ready"]
     shards: list[ShardReady]
 
 
 class Status(Struct, omit_defaults=True, kw_only=True):
-    """Answer of `GET /messages/{id}`."""
+    """This is the answer of `GET /messages/{id}`."""
 
     id: int
     namespace: str
@@ -246,8 +250,8 @@ class Status(Struct, omit_defaults=True, kw_only=True):
 
 
 class Cancel(Struct):
-    """Answer of `POST /messages/{id}/cancel`. `cancelled`: it waited, and is no more; `cancelling`: it runs, and its
-    worker is told; `gone`.
+    """This is the answer of `POST /messages/{id}/cancel`. `cancelled`: it waited, and is no more; `cancelling`: it
+    runs, and its worker is told; `gone`: it has ended, or never was.
     """
 
     id: int
@@ -255,7 +259,9 @@ class Cancel(Struct):
 
 
 class WaitCancelled(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /cancelled`. `since`: as the last answer had it; without it all that is remembered comes."""
+    """This is the body of `POST /cancelled`. `since`: as the last answer had it; without it all
+    that is remembered comes.
+    """
 
     namespaces: Annotated[list[Name], Meta(min_length=1, max_length=m.TOPICS_MAX)]
     since: Annotated[str, Meta(max_length=m.SINCE_MAX)] | None = None
@@ -263,21 +269,23 @@ class WaitCancelled(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Cancelled(Struct):
-    """Answer of `POST /cancelled`: ids of running messages that are to be cancelled, at most 1,000 of a shard."""
+    """This is the answer of `POST /cancelled`: ids of running messages that are to be cancelled, at
+    most 1,000 of a shard.
+    """
 
     since: str
     ids: list[int]
 
 
 class Result(Struct, kw_only=True):
-    """Answer of `GET /messages/{id}/result` once there is one."""
+    """This is the answer of `GET /messages/{id}/result` once there is one."""
 
     id: int
     value: bytes
 
 
 class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What a slot of a worker runs."""
+    """A slot of a worker runs this."""
 
     id: Id
     namespace: Name
@@ -290,7 +298,7 @@ class Running(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tr
 
 
 class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Body of `POST /workers`, and one element of `GET /workers`. `topics`: as `namespace/topic`.
+    """This is the body of `POST /workers`, and one element of `GET /workers`. `topics`: as `namespace/topic`.
 
     `busy`: slots taken; `running`: what they run, those with a progress and then the longest-running first. A worker
     that is `stopped` is forgotten. `seen_at`: in the answer alone, when the broker last heard of it.
@@ -312,8 +320,8 @@ class Worker(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
 
 
 class Problem(Struct, omit_defaults=True, kw_only=True):
-    """RFC 9457 problem document, `application/problem+json`. `item` (index in the array) and `field` where one is to
-    blame.
+    """This is an RFC 9457 problem document, `application/problem+json`. `item` (index in the array) and `field`
+    where one is to blame.
     """
 
     type: str = "about:blank"

@@ -1,1 +1,3 @@
-"""Lead enrichment: an API with a rate limit, batches, priorities, idempotency. `python -m examples.leads` runs it."""
+"""Lead enrichment shows an API with a rate limit, batches, priorities, idempotency. `python -m
+examples.leads` runs it.
+"""

@@ -1,5 +1,5 @@
-"""Enriches 60 leads, ten of which come twice and two of which nobody knows, from a directory that takes so many
-requests a second.
+"""The program enriches 60 leads from a directory that takes only so many requests a second. Ten of the leads come
+twice, and nobody knows two of them.
 """
 
 # ruff: noqa: T201
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def leads() -> list[Lead]:
-    """Those from a bought list first: they are not the first to be looked up."""
+    """Leads from a bought list are enqueued first, and yet are not the first to be looked up."""
     found = [Lead(f"buyer{n}@company{n}.example", "list" if n < 30 else "trial" if n < 45 else "paid") for n in range(KNOWN)]
     return [*found, *(Lead(f"buyer@unknown{n}.example", "list") for n in range(UNKNOWN)), *found[:TWICE]]
 

@@ -1,4 +1,4 @@
-"""A directory of companies to try things on: HTTP on loopback, so many requests in a second, 429 beyond."""
+"""The directory of companies is a server to try things on: HTTP on loopback, so many requests a second, 429 beyond."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ WINDOW_S = 0.5
 
 
 class Directory(Loopback):
-    """Serves at `url` within a `with`. `answered`, `refused`: how often."""
+    """It serves at `url` within a `with`. `answered` and `refused` count its requests."""
 
     def __init__(self) -> None:
         self.answered = self.refused = 0
@@ -26,7 +26,7 @@ class Directory(Loopback):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def admit(self) -> bool:
-        """By windows of WINDOW_S."""
+        """Is there room for one more request in this window of WINDOW_S?"""
         with self._lock:
             window = int(time.monotonic() / WINDOW_S)
             if window != self._window:
@@ -51,7 +51,7 @@ class _Page(BaseHTTPRequestHandler):
             self._answer(200, {"company": domain.partition(".")[0].title(), "employees": sum(domain.encode()) % 500})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Not to the terminal."""
+        """The terminal is left alone."""
 
     def _answer(self, status: int, body: dict[str, object]) -> None:
         data = json.dumps(body).encode()

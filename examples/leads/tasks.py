@@ -1,6 +1,7 @@
-"""From a lead to a row of the table: look its company up, then store what was found, many at once.
+"""A lead becomes a row of the table in two steps: one task looks its company up, the other stores what was found, many
+at once.
 
-DIRECTORY: the URL of the directory of companies. LEADS: the SQLite file.
+DIRECTORY is the URL of the directory of companies, LEADS the SQLite file.
 """
 
 import os
@@ -33,7 +34,9 @@ class Found:
 
 @app.task(topic=LOOKUP, retry=Retry(max=20, base=0.2, cap=5))
 async def enrich(lead: Lead) -> None:
-    """Asks the directory; where that wants us to wait, waits as long as it says, in the queue and not in the worker."""
+    """It asks the directory. If that wants us to wait, the job waits as long as it says, in the queue and not in the
+    worker.
+    """
     domain = lead.email.rpartition("@")[2]
     async with aiohttp.ClientSession() as session, session.get(f"{os.environ['DIRECTORY']}/companies/{domain}") as answer:
         body = await answer.json(content_type=None)
@@ -48,7 +51,7 @@ async def enrich(lead: Lead) -> None:
 
 @app.task(topic=STORE, batch=20, batch_wait=0.3)
 def store(items: list[Found]) -> None:
-    """One transaction for many. A lead that comes twice is one row: a job may run twice, and does no harm."""
+    """It stores many in one transaction. A job may run twice and does no harm: a lead that comes twice is one row."""
     rows = [(found.lead.email, found.lead.source, found.company, found.employees) for found in items]
     with closing(sqlite3.connect(os.environ["LEADS"], timeout=10)) as table, table:
         table.executemany("INSERT INTO leads VALUES (?, ?, ?, ?) ON CONFLICT (email) DO UPDATE SET company = excluded.company", rows)
@@ -56,6 +59,6 @@ def store(items: list[Found]) -> None:
 
 
 def submit(leads: list[Lead]) -> list[int]:
-    """Ids of their jobs: of two leads with one address there is one job, and whoever pays comes first."""
+    """Returns the ids of their jobs. A lead that comes twice is one job, and whoever pays comes first."""
     calls = [enrich.options(priority=PRIORITIES[lead.source], idempotency_key=f"{lead.source} {lead.email}").message(lead) for lead in leads]
     return [handle.id for handle in app.enqueue_many(calls)]

@@ -1,1 +1,1 @@
-"""An e-mail pipeline: fan-out, retries, dead letters, a periodic digest. `python -m examples.mailing` runs it."""
+"""The e-mail pipeline has fan-out, retries, dead letters, a periodic digest. `python -m examples.mailing` runs it."""

@@ -1,5 +1,5 @@
-"""Sends a newsletter to 40 readers and a nobody, codes that pass it, and digests, to a mail server that is busy at
-times.
+"""The program sends a newsletter to 40 readers and to an address that does not exist, codes that overtake it, and
+digests. The mail server is busy at times.
 """
 
 # ruff: noqa: T201

@@ -1,5 +1,5 @@
-"""A mail server to try things on: it listens on loopback, turns some away for a while, and keeps what it accepted in
-memory.
+"""The mail server is one to try things on: it listens on loopback, turns some mails away for a while, and keeps what it
+accepted in memory.
 """
 
 import socketserver
@@ -11,7 +11,9 @@ from examples.loopback import Loopback
 
 
 class Mailbox:
-    """`accepted`: by Message-ID, so that a mail that is sent twice is there once. `busy`: how often it said "later"."""
+    """`accepted` has the mails by Message-ID, so that one that is sent twice is there once. `busy` counts how often the
+    server said "later".
+    """
 
     def __init__(self) -> None:
         self.accepted: dict[str, EmailMessage] = {}
@@ -20,7 +22,7 @@ class Mailbox:
         self._lock = threading.Lock()
 
     def answer(self, recipient: str) -> str:
-        """To RCPT: nobody@ does not exist, every third reader's server is busy the first time."""
+        """Returns the reply to RCPT: nobody@ does not exist, and every third reader's server is busy the first time."""
         name = recipient.partition("@")[0]
         with self._lock:
             if name == "nobody":
@@ -39,7 +41,7 @@ class Mailbox:
 
 
 class Server(Loopback):
-    """Serves `mailbox` at `port` within a `with`."""
+    """It serves `mailbox` at `port` within a `with`."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         class Session(_Session):

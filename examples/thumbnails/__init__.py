@@ -1,1 +1,1 @@
-"""Thumbnails in a pool of processes, with limits of time and memory. `python -m examples.thumbnails` runs it."""
+"""A pool of processes makes thumbnails, with limits of time and memory. `python -m examples.thumbnails` runs it."""

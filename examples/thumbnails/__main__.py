@@ -1,4 +1,4 @@
-"""Makes thumbnails of 24 pictures, and of three that are trouble: these fail alone, and say why."""
+"""The program makes thumbnails of 24 pictures, and fails at three bad ones: these fail alone, and say why."""
 
 # ruff: noqa: T201
 

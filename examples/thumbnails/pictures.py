@@ -1,4 +1,4 @@
-"""A folder of pictures to work on, among them three that are trouble."""
+"""This module paints a folder of pictures to work on, three of them bad."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ HUGE = 10_000  # pixels a side: 300 MB once it is decoded, 300 kB in its file
 
 
 def paint(folder: Path, count: int) -> list[Path]:
-    """`count` good ones, and one that is none, one that is huge, one that never comes to its end."""
+    """Returns `count` good pictures, and before them one that never ends, one that is huge and one that is none."""
     good = [folder / f"picture{n:02d}.png" for n in range(count)]
     for n, path in enumerate(good):
         Image.radial_gradient("L").resize((640 + 16 * n, 480)).save(path)
@@ -27,6 +27,6 @@ def _huge(path: Path) -> Path:
 
 
 def _endless(path: Path) -> Path:
-    """A pipe that nobody writes into."""
+    """It is a pipe that nobody writes into."""
     os.mkfifo(path)
     return path

@@ -1,4 +1,4 @@
-"""The task: one image in, one thumbnail out."""
+"""The task makes one thumbnail of one image."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ lasting = (FileNotFoundError, UnidentifiedImageError, TimeLimit, MemoryLimit)  #
 
 @app.task(topic=TOPIC, executor="process", time_limit=4, memory_limit_mb=256, retry=Retry(max=2, base=0.2, never=lasting), result=True)
 def thumbnail(source: str, target: str) -> tuple[int, int]:
-    """Its size. Written beside and moved into place, so that a process that is killed leaves no half of it, and a
-    second run does no harm.
+    """Returns the thumbnail's size. The file is written beside its place and then moved there, so that a killed process
+    leaves no half of it, and a second run does no harm.
     """
     with Image.open(source) as image:
         image.thumbnail((SIDE, SIDE))

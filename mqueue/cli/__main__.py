@@ -1,4 +1,4 @@
-"""`python -m mqueue.cli`: the same as `mqueue`."""
+"""`python -m mqueue.cli` does the same as `mqueue`."""
 
 from mqueue.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What the commands that talk to a broker share: which one, how to reach it, how to print what it says."""
+"""The commands that talk to a broker share how they choose it, reach it, and print what it says."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ namespace_option = click.option("--namespace", default="default", show_default=T
 
 
 def broker_options(command: Command) -> Command:
-    """Which broker to talk to."""
+    """Adds the options that say which broker to talk to."""
     for option in (
         click.option("--token", help="Token for it. [env: MQUEUE_TOKEN; else what the broker on this machine left]"),
         click.option("--url", help="The broker's URL. [env: MQUEUE_URL; else the broker on this machine]"),
@@ -35,7 +35,9 @@ def connected(url: str | None, token: str | None) -> "Iterator[Client]":
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A row each, below the names of the columns. None is left empty; what stands in a row steers no terminal."""
+    """Prints a row a line, below the names of the columns. None is left empty; no cell can send control
+    codes to the terminal.
+    """
     lines = [columns, *(["" if cell is None else harmless(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -43,7 +45,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def harmless(text: str) -> str:
-    """What somebody else has written, for a terminal: control characters, and all else that has no shape, are
-    escaped.
+    """Makes a text that somebody else has written safe for a terminal: control characters, and all others that have
+    no shape, are escaped.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

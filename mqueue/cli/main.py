@@ -1,4 +1,4 @@
-"""The commands: parse, call, print. What a command needs is imported when it runs, so that `mqueue --help` is quick.
+"""The commands parse, call and print. What a command needs is imported when it runs, so that `mqueue --help` is quick.
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 78 wrong configuration.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqueue.cli.client import broker_options, connected, harmless, namespace_option, table
+from mqueue.cli.extras import needed
 from mqueue.cli.schedules import schedules
 from mqueue.cli.types import DURATION, NAME, Number
 from mqueue.cli.wal import wal
@@ -101,10 +102,8 @@ def migrate() -> None:
 @main.command()
 def settings() -> None:
     """Print every setting of a broker at its default: a file for .env, or for systemd's EnvironmentFile."""
-    try:
+    with needed():
         from mqueue.broker.config import example
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from error
     click.echo(example(), nl=False)
 
 
@@ -221,8 +220,8 @@ def verify(data_dir: Path | None) -> None:
 @click.option("--faults", help="Only these, comma-separated. [default: all]")
 @click.pass_context
 def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: str | None) -> None:
-    """Brokers and stores of its own under load and faults; exit code 1 if anything was lost, doubled or out of
-    order.
+    """Put brokers and stores of its own under load and faults; exit code 1 if anything was lost,
+    doubled or out of order.
     """
     import asyncio
     import random
@@ -249,19 +248,13 @@ main.add_command(schedules)
 
 
 def _settings(flags: dict[str, Any]) -> "Settings":
-    try:
+    with needed():
         from mqueue.broker.config import load
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from error
     return load(flags)
 
 
-def _not_installed(error: ModuleNotFoundError) -> click.ClickException:
-    return click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'")
-
-
 def _json(text: str) -> bytes:
-    """`text`, once it is known to be JSON (NaN is not) in UTF-8."""
+    """Returns `text`, once it is known to be JSON (NaN is not) in UTF-8."""
     import json
 
     def refuse(name: str) -> None:

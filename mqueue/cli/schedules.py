@@ -1,4 +1,6 @@
-"""`mqueue schedules ...`: periodic tasks, as the broker keeps them. Like `cli.py`: parse, call, print."""
+"""`mqueue schedules ...` shows and changes periodic tasks, as the broker keeps them. Like `main.py`, it
+parses, calls and prints.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +11,7 @@ from mqueue.cli.client import Command, broker_options, connected, namespace_opti
 
 
 def names_argument(command: Command) -> Command:
-    """Of which schedules."""
+    """Adds the argument that names the schedules."""
     return click.argument("names", nargs=-1, required=True, metavar="NAME...")(namespace_option(broker_options(command)))
 
 

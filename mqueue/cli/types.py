@@ -1,4 +1,4 @@
-"""What the options of several commands take: a duration, a number that is one, a name."""
+"""The options of several commands take these types: a duration, a finite number, a name."""
 
 import math
 import re
@@ -11,7 +11,7 @@ UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """`10s`, `5m`, `1h`, `2d`, `250ms` or plain seconds → seconds."""
+    """It turns `10s`, `5m`, `1h`, `2d`, `250ms` or plain seconds into seconds."""
 
     name = "duration"
 
@@ -28,7 +28,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
 
 
 class Number(click.FloatRange):
-    """A range without `nan` and `inf`, which click's own lets through."""
+    """It is a range without `nan` and `inf`, which click's own lets through."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -38,7 +38,7 @@ class Number(click.FloatRange):
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]
-    """Of a namespace, a topic, a worker."""
+    """It names a namespace, a topic or a worker."""
 
     name = "text"
 

@@ -1,7 +1,7 @@
-"""`mqueue wal ...`: look at a broker's log, and help where it, or its host, is damaged. Like `cli.py`: parse, call,
-print.
+"""`mqueue wal ...` looks at a broker's log, and helps where it, or its host, is damaged. Like `main.py`, it
+parses, calls and prints.
 
-Exit codes as there, and 65: the log is damaged, 75: a broker uses it.
+Its exit codes are those of `main.py`, and 65: the log is damaged, 75: a broker uses it.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli.extras import needed
 from mqueue.cli.types import Number
 
 if TYPE_CHECKING:
@@ -24,13 +25,11 @@ data_dir_option: Callable[..., Any] = click.option(
 
 
 class WalCommands(click.Group):
-    """Turns what a log refuses into one line and its exit code."""
+    """Turns the errors of a log into one line and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with needed():
             from mqueue.broker.wal.errors import WalError
-        except ModuleNotFoundError as error:
-            raise click.ClickException(f"{error.name} is not installed: pip install 'mqueue[broker,embedded]'") from error
         try:
             return super().invoke(ctx)
         except WalError as error:

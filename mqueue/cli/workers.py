@@ -1,4 +1,4 @@
-"""`mqueue workers`: who works, and at what."""
+"""`mqueue workers` shows who works, and at what."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

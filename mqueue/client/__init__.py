@@ -1,9 +1,9 @@
-"""Talk to a broker: `Client` for threads, `AsyncClient` for an event loop.
+"""`Client` for threads, and `AsyncClient` for an event loop, talk to a broker.
 
 What happens here. `protocol.py` builds requests and reads replies without I/O; the two clients only carry them. With
 `batch=True` callers that enqueue at the same time share a request.
 
-Who is authoritative. The broker is. A client keeps nothing: what was not answered is unknown, and may exist.
+Who is authoritative. The broker is. A client keeps nothing: a call without an answer may have taken effect, or not.
 
 What failure does. A call that may be repeated (it reads, or has a key) is sent again with growing delays until its
 `timeout` is over; then the broker's own error is raised, or Unavailable.

@@ -1,4 +1,4 @@
-"""`AsyncClient`: the API for asyncio, over aiohttp. It belongs to the event loop that first uses it."""
+"""`AsyncClient` is the API for asyncio, over aiohttp. It belongs to the event loop that first uses it."""
 
 import asyncio
 import math
@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A broker's API for asyncio; arguments and methods are those of `Client`, awaited. Close it, or use it as `async
-    with`.
+    """It is a broker's API for asyncio; arguments and methods are those of `Client`, awaited. Close it, or
+    use it as `async with`.
 
     `connections`: no more are open at a time; further calls wait for one.
     """
@@ -169,11 +169,11 @@ class AsyncClient:
             self._session = None
 
     async def drop_old(self) -> None:
-        """Close the connections of before `renew`: calls that are under way there raise Unavailable."""
+        """Close the connections from before `renew`: calls that are under way there raise Unavailable."""
         while self._old:
             session = self._old[0]
             await session.close()
-            if session in self._old:  # cancelled here, the next call closes it
+            if session in self._old:  # not before it is closed: if this is cancelled, the next call closes it
                 self._old.remove(session)
 
     async def close(self) -> None:

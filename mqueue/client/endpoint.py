@@ -1,5 +1,5 @@
-"""Which broker, with what token: arguments, else the environment, else what a broker on this machine left in its data
-dir.
+"""This module finds the broker and the token: in arguments, else in the environment, else in what a broker on this
+machine left in its data dir.
 """
 
 import os
@@ -27,9 +27,9 @@ def discover(
     environ: Mapping[str, str] | None = None,
     left: Callable[[], Endpoint | None] = read_endpoint,
 ) -> Endpoint:
-    """The endpoint to use. A token kept in the data dir goes only to the broker that left it there.
+    """Returns the endpoint to use. A token kept in the data dir goes only to the broker that left it there.
 
-    White space around either is dropped. Raises NoEndpoint, also for what is no URL or token; it shows no secret.
+    White space around either is dropped. Raises NoEndpoint, also for what is no URL or no token; it shows no secret.
     """
     environ = os.environ if environ is None else environ
     url = (url or environ.get("MQUEUE_URL") or "").strip() or None
@@ -50,7 +50,7 @@ def discover(
 
 
 def is_url(url: str) -> bool:
-    """Scheme, host, perhaps port and path; nothing else, and nothing that an HTTP library would stumble over."""
+    """Is it scheme, host, perhaps port and path, and nothing else that an HTTP library would stumble over?"""
     try:
         return _URL.fullmatch(url) is not None and urlsplit(url).port != 0  # it raises for a wrong address or port
     except ValueError:
@@ -58,5 +58,5 @@ def is_url(url: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """Without user, password and query."""
+    """Returns the URL without user, password and query."""
     return re.sub(r"^(\w+://)?.*@", r"\1…@", url, flags=re.DOTALL).partition("?")[0]

@@ -1,6 +1,7 @@
-"""The HTTP API without I/O: each function builds a `Call`; `answer` reads its reply or raises the broker's error.
+"""This is the HTTP API without I/O: each function builds a `Call`; `answer` reads its reply or
+raises the broker's error.
 
-Enqueue and poll speak msgpack (payloads travel as they are), the rest JSON.
+Enqueues, polls and results travel as msgpack (payloads as they are), the rest as JSON.
 """
 
 import math
@@ -45,7 +46,9 @@ _KINDS: dict[str, type[MQueueError]] = {**BY_CODE, RequestTimeout.code: RequestT
 
 
 class EnqueueOptions(TypedDict, total=False):
-    """What a message may have beside topic and payload. Durations are seconds; `delay` or `deliver_after`, not both."""
+    """A message may have these beside topic and payload. Durations are seconds; `delay` or
+    `deliver_after`, not both.
+    """
 
     namespace: str
     priority: int
@@ -61,8 +64,8 @@ class EnqueueOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on purpose.
-    `within`: seconds that it may take in all, with what is sent again.
+    """It is one request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on
+    purpose. `within`: seconds that it may take in all, with what is sent again.
     """
 
     method: str
@@ -77,7 +80,7 @@ class Call(Generic[T]):
 
 
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
-    """Cut into lists that each fit one request."""
+    """Cuts the items into lists that each fit one request."""
     batch: list[wire.EnqueueItem] = []
     size = 0
     for item in items:
@@ -117,7 +120,7 @@ _json = msgspec.json.Encoder().encode
 
 
 def check_limits(timeout: float, connections: int) -> None:
-    """Of a client. Raises ValueError."""
+    """Raises ValueError for limits that no client can have."""
     if not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_S:
         raise ValueError(f"timeout={timeout!r}: seconds for a call with all its tries, above 0, at most {TIMEOUT_MAX_S:,.0f}")
     if not isinstance(connections, int) or connections < 1:
@@ -125,13 +128,13 @@ def check_limits(timeout: float, connections: int) -> None:
 
 
 def within_s(call: Call[Any], timeout: float) -> float:
-    """For all tries of a call and the pauses between. `timeout`: of the client."""
+    """Returns the seconds for all tries of a call and the pauses between. `timeout` is the client's."""
     return min(timeout + call.wait, call.within)
 
 
 def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, durability: m.Durability = "wal") -> Call[list[int]]:
-    """1 to 1,000 items → their ids. With `safe_retries` the request gets a key; where some items have their own, every
-    other item does.
+    """This takes 1 to 1,000 items, and is answered with their ids. With `safe_retries` the request gets a key; where
+    some items have keys of their own, every other item gets one instead.
     """
     keyed = sum(1 for i in items if i.idempotency_key)
     if safe_retries and 0 < keyed < len(items):
@@ -141,12 +144,12 @@ def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, du
 
 
 def packed(item: wire.EnqueueItem) -> bytes:
-    """An item of `enqueue_packed`. Raises TypeError for metadata that has no MessagePack form."""
+    """Returns an item for `enqueue_packed`. Raises TypeError for metadata that has no MessagePack form."""
     return _pack(item)
 
 
 def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -> Call[list[int]]:
-    """`enqueue` for items of which all have a key of their own, or none has."""
+    """This is `enqueue` for items of which all have a key of their own, or none has."""
     return _enqueue([msgspec.Raw(item) for item in items], keyed=keyed, safe_retries=safe_retries)
 
 
@@ -173,8 +176,8 @@ def fetch(topics: str | Sequence[str], namespace: str, limit: int, wait: float, 
 
 
 def settle(path: str, items: Sequence[wire.SettleItem]) -> Call[list[wire.Verdict]]:
-    """`/ack` or `/nack`. Repeatable when every item has its receipt: a second nack is then stale and changes
-    nothing.
+    """`path` is `/ack` or `/nack`. It is repeatable when every item has its receipt: a second nack is then stale
+    and changes nothing.
     """
     return Call("POST", path, _read_verdicts, _json(items), repeatable=path == "/ack" or all(i.receipt for i in items))
 
@@ -219,7 +222,7 @@ def cancelled(namespaces: Sequence[str], since: str | None, wait: float) -> Call
 
 
 def result(id: int, topic: str | None, namespace: str, wait: float, within: float) -> Call[bytes]:
-    """`topic`: tells the broker where to look."""
+    """`topic` tells the broker where to look."""
     query = {**({"topic": topic, "namespace": namespace} if topic is not None else {}), **({"wait": wait} if wait else {})}
     path = f"/messages/{id:d}/result" + (f"?{urlencode(query)}" if query else "")
     return Call("GET", path, lambda body: _read_result(body).value, headers=MSGPACK, wait=wait, within=within, repeatable=True)
@@ -274,7 +277,7 @@ def ack_items(items: Iterable[Settled]) -> list[wire.SettleItem]:
 
 
 def nack_items(items: Iterable[Settled], error: str | None, retry_after: float | None) -> list[wire.SettleItem]:
-    """Messages become items with their receipt; `error` and `retry_after` go to those."""
+    """Messages become items with their receipt; `error` and `retry_after` are put into those."""
     return [
         wire.SettleItem(
             id=i.id, namespace=i.namespace, topic=i.topic, receipt=i.receipt, error=error, retry_after=retry_after
@@ -293,8 +296,8 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
 
 
 def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
-    """The result of `call`. Raises what the broker said, Unavailable when none spoke. `headers` finds names in any
-    case.
+    """Returns the result of `call`. Raises what the broker said, Unavailable where no broker answered. `headers`
+    finds names in any case.
     """
     if status not in call.answers:
         raise error(status, headers, body)
@@ -307,7 +310,7 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
 
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
-    """The exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
+    """Returns the exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
     try:
         problem = _read_problem(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -317,7 +320,7 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
     retry_after = problem.retry_after if problem.retry_after is not None else _seconds(headers.get("Retry-After"))
     raised = kind(problem.detail, retry_after=retry_after, item=problem.item, field=problem.field)
     if problem.code:
-        vars(raised)["code"] = problem.code  # it may have no class of its own here
+        vars(raised)["code"] = problem.code  # the code may have no class of its own here
     return raised
 
 

@@ -1,14 +1,14 @@
-"""When a failed call is sent again, and after how long. Pure; the jitter is passed in."""
+"""This decides when a failed call is sent again, and after how long. It is pure; the jitter is passed in."""
 
 from mqueue.errors import InFlight, MQueueError, Unavailable
 
 RETRIES = 3  # after the first attempt
 PAUSE_S = 0.2  # before the first retry; doubles
-PAUSE_MAX_S = 30.0  # a broker that asks for more is answered with the error
+PAUSE_MAX_S = 30.0  # if a broker asks for more, the caller gets the error
 
 
 def pause_s(failed: int, error: MQueueError, jitter: float) -> float | None:
-    """Seconds to wait after `failed` attempts (≥ 1) the last of which raised `error`; None: give up.
+    """Returns the seconds to wait after `failed` attempts (≥ 1) the last of which raised `error`; None: give up.
 
     `jitter` in [0, 1) spreads the pause between once and twice its length, never below what the broker asked for.
     """

@@ -1,13 +1,13 @@
-"""Callers that enqueue at once share a request: who goes together, and what a refusal means for each. No I/O, no
-threads.
+"""Callers that enqueue at once share a request. This module decides who goes together, and what a refusal means for
+each; it has no I/O and no threads.
 
-A *lane* holds the callers that may go together: of one namespace, so that no quota or missing right is another's; and
-with an idempotency key of their own, or without. While one request of a lane is under way the next gathers: a lone
-caller never waits.
+A *lane* holds the callers that may go together. All are of one namespace, so that nobody is refused for the quota or
+the missing right of another; and all have an idempotency key of their own, or none has. While one request of a lane is
+under way the next gathers: a lone caller never waits.
 
 A request without keys of its own gets one (`Idempotency-Key`), which belongs to exactly these messages: it is repeated
-as it is. Other company means another request with another key, so a batch is only divided after a refusal that changed
-nothing, or where each message has its key.
+as it is. The same messages in another combination would need another key, so a batch is only divided after a refusal
+that changed nothing, or where each message has its own key.
 """
 
 from collections import deque
@@ -21,15 +21,15 @@ from mqueue.client import protocol
 from mqueue.errors import InFlight, Invalid, KeyReused, MQueueError, TooLarge, Unavailable
 
 LINGER_S = 0.001  # for callers that shared the last request and are not back yet
-LANES_KEPT = 64  # idle ones
+LANES_KEPT = 64  # beyond that, idle ones are forgotten
 OF_AN_ITEM = (Invalid, KeyReused, TooLarge)  # refusals that changed nothing
 
-LaneKey = tuple[str, bool]  # namespace, with keys of their own?
+LaneKey = tuple[str, bool]  # namespace; have its callers keys of their own?
 
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """One item on its way. `wake` is called once `id` or `error` is there."""
+    """It is one item on its way. `wake` is called once `id` or `error` is there."""
 
     item: bytes
     wake: Callable[[], object]
@@ -49,8 +49,8 @@ class Caller:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """`leader`: who sends for all, or is about to; there is one while anybody waits. `expected`: how many shared of
-    late.
+    """`leader` sends for all, or is about to; there is one while anybody waits. `expected`: how many
+    shared the last request.
     """
 
     keyed: bool
@@ -59,7 +59,7 @@ class Lane:
     expected: int = 1
 
     def take(self) -> list[Caller]:
-        """The next request's callers: those who came first, at least one."""
+        """Returns the next request's callers: those who came first, at least one."""
         callers: list[Caller] = []
         size = 0
         while self.waiting and len(callers) < m.BATCH_MAX:
@@ -76,7 +76,7 @@ def lane_key(item: wire.EnqueueItem) -> LaneKey:
 
 
 def find_lane(lanes: dict[LaneKey, Lane], key: LaneKey) -> Lane:
-    """The lane of that key, made if need be; idle ones are forgotten when they are many."""
+    """Returns the lane of that key, made if need be; idle ones are forgotten when there are many."""
     lane = lanes.get(key)
     if lane is None:
         if len(lanes) >= LANES_KEPT:
@@ -101,11 +101,11 @@ def refused(callers: Sequence[Caller], error: MQueueError) -> None:
 
 
 def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:
-    """What is sent again after `error`, in this order: the one to blame by itself, so that the error it gets is its
-    own, and the others.
+    """Returns what is sent again after `error`, the last part first: the one to blame by itself, so that the error it
+    gets is its own, then the others.
 
-    Where nobody is named, halves. Nothing: the error is everybody's. InFlight without keys of their own (`keyed`) is
-    about this very request: it may be there already, and would be there twice under other keys.
+    Where nobody is named, they are halves. If it is empty, the error is everybody's. InFlight without keys of their own
+    (`keyed`) is about this very request: its messages may exist already, and would exist twice under other keys.
     """
     if len(callers) == 1 or not isinstance(error, (*OF_AN_ITEM, InFlight) if keyed else OF_AN_ITEM):
         return []
@@ -114,3 +114,11 @@ def divided(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> li
         return [part for part in ([*callers[:blamed], *callers[blamed + 1 :]], callers[blamed : blamed + 1]) if part]
     half = len(callers) // 2
     return [callers[:half], callers[half:]]
+
+
+def again(callers: Sequence[Caller], error: MQueueError, *, keyed: bool) -> list[Sequence[Caller]]:
+    """Returns the parts of `divided`. Where there are none, the callers are refused."""
+    parts = divided(callers, error, keyed=keyed)
+    if not parts:
+        refused(callers, error)
+    return parts

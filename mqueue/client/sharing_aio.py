@@ -1,7 +1,7 @@
-"""Coroutines that share requests. A task of each lane sends: a caller that is cancelled takes nobody with it."""
+"""Coroutines share requests. Each lane has a task that sends: a caller that is cancelled takes nobody with it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from mqueue import wire
 from mqueue.client import protocol, sharing
@@ -11,7 +11,9 @@ from mqueue.errors import MQueueError, Unavailable
 
 
 class AsyncSharing:
-    """`call` sends a request, repeating it as its client would, and gives the ids. Belongs to one event loop."""
+    """`call` sends a request, repeating it as its client would, and gives the ids. An AsyncSharing
+    belongs to one event loop.
+    """
 
     def __init__(self, call: Callable[[Call[list[int]]], Awaitable[list[int]]], *, safe_retries: bool) -> None:
         self._call = call
@@ -21,7 +23,7 @@ class AsyncSharing:
         self._closed = False
 
     async def enqueue(self, item: wire.EnqueueItem) -> int:
-        """Its id. Raises what the broker says of it, or of the request that it went with."""
+        """Returns its id. Raises what the broker says of it, or of the request that it went with."""
         if self._closed:
             raise Unavailable(protocol.CLOSED)
         answer = asyncio.Event()
@@ -54,7 +56,7 @@ class AsyncSharing:
             lane.waiting.clear()
 
     async def _send(self, lane: Lane, callers: list[Caller]) -> None:
-        todo = [callers]
+        todo: list[Sequence[Caller]] = [callers]
         try:
             while todo:
                 part = todo.pop()
@@ -62,10 +64,7 @@ class AsyncSharing:
                     call = protocol.enqueue_packed([c.item for c in part], keyed=lane.keyed, safe_retries=self._safe_retries)
                     ids = await self._call(call)
                 except MQueueError as error:
-                    again = sharing.divided(part, error, keyed=lane.keyed)
-                    todo += map(list, again)
-                    if not again:
-                        sharing.refused(part, error)
+                    todo += sharing.again(part, error, keyed=lane.keyed)
                 else:
                     sharing.answered(part, ids)
         finally:
@@ -74,7 +73,7 @@ class AsyncSharing:
                 caller.wake()
 
     def _give_up(self, callers: list[Caller]) -> None:
-        """The loop is ending."""
+        """These callers get no answer, since the task that sends is ending."""
         sharing.refused(callers, Unavailable("the task that sent it was cancelled: unknown whether it was enqueued"))
         for caller in callers:
             caller.wake()

@@ -1,11 +1,10 @@
-"""Threads that share requests. One of those that wait leads: it sends for all, and then hands on to who came first
-meanwhile.
+"""Threads share requests. One of those that wait leads: it sends for all, then hands on to who came first meanwhile.
 
-No thread of its own: a lone caller sends by itself, and what ends a leader ends nobody else.
+There is no extra thread: a lone caller sends by itself, and what ends a leader ends nobody else.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mqueue import wire
@@ -17,7 +16,7 @@ from mqueue.errors import MQueueError, Unavailable
 
 @dataclass(slots=True, eq=False)
 class Gate:
-    """`wait` returns once `open` was called. A bare lock: many pass every millisecond."""
+    """`wait` returns once `open` was called. It is a bare lock, since callers pass every millisecond."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -25,7 +24,7 @@ class Gate:
         self._lock.acquire()
 
     def open(self) -> None:
-        """Once for each `wait`."""
+        """Call it once for each `wait`."""
         self._lock.release()
 
     def wait(self, timeout: float = -1) -> bool:
@@ -33,7 +32,7 @@ class Gate:
 
 
 class Sharing:
-    """`call` sends a request, repeating it as its client would, and gives the ids. Belongs to one process."""
+    """`call` sends a request, repeating it as its client would, and gives the ids. A Sharing belongs to one process."""
 
     def __init__(self, call: Callable[[Call[list[int]]], list[int]], *, safe_retries: bool) -> None:
         self._call = call
@@ -45,7 +44,7 @@ class Sharing:
         self._closed = False
 
     def enqueue(self, item: wire.EnqueueItem) -> int:
-        """Its id. Raises what the broker says of it, or of the request that it went with."""
+        """Returns its id. Raises what the broker says of it, or of the request that it went with."""
         gate = Gate()
         caller = Caller(protocol.packed(item), gate.open)
         lane: Lane | None = None
@@ -78,17 +77,14 @@ class Sharing:
         self._linger(lane)
         with self._lock:
             callers = lane.take()
-        todo = [callers]
+        todo: list[Sequence[Caller]] = [callers]
         try:
             while todo:
                 part = todo.pop()
                 try:
                     ids = self._call(protocol.enqueue_packed([c.item for c in part], keyed=lane.keyed, safe_retries=self._safe_retries))
                 except MQueueError as error:
-                    again = sharing.divided(part, error, keyed=lane.keyed)
-                    todo += map(list, again)
-                    if not again:
-                        sharing.refused(part, error)
+                    todo += sharing.again(part, error, keyed=lane.keyed)
                 else:
                     sharing.answered(part, ids)
         finally:  # whatever ended this thread: the others go on
@@ -99,7 +95,7 @@ class Sharing:
                     caller.wake()
 
     def _linger(self, lane: Lane) -> None:
-        """Until as many are back as shared the last request, or LINGER_S."""
+        """Waits until as many are back as shared the last request, or for LINGER_S."""
         full = Gate()
         with self._lock:
             if len(lane.waiting) >= lane.expected:

@@ -1,4 +1,6 @@
-"""`Client`: the API for threads. urllib3 with a keep-alive pool; safe to share between threads, and over a fork."""
+"""`Client` is the API for threads, over urllib3 with a keep-alive pool. It may be shared by
+threads, and over a fork.
+"""
 
 import math
 import os
@@ -23,17 +25,23 @@ T = TypeVar("T")
 
 
 class Client:
-    """A broker's API, blocking. Without arguments it finds the broker as `mqueue.client.endpoint` says.
+    """It is a broker's API whose calls block. Without arguments it finds the broker as `mqueue.client.endpoint` says.
 
     `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait`
     that it names itself. Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second
-    address of that name (5 s), an answer that comes in small pieces. What takes several requests (more than 1,000
-    items) has it for each. `retries`: False sends everything once. `safe_retries`: enqueues without an idempotency key
-    get one, and are sent again when a connection breaks or the broker answers 503; without it, only calls that do no
-    harm twice are. `connections`: kept open between calls. `batch`: threads that enqueue one message each at the same
-    time share a request; each gets its own id, or its own error. It may have to wait for the request that is under way,
-    so for twice the `timeout`, and longer only where the broker refuses others of its request. Every method raises the
-    errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached, or the client is closed.
+    address of that name (5 s), an answer that comes in small pieces. A call that takes several requests (more than
+    1,000 items) has it for each.
+
+    `retries`: False sends everything once. `safe_retries`: enqueues without an idempotency key get one, and are sent
+    again when a connection breaks or the broker answers 503; without it, only calls that do no harm twice are.
+    `connections`: kept open between calls.
+
+    `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own
+    error. A call may have to wait for the request that is under way, so it may take twice the `timeout`, and longer
+    only where the broker refuses others of its request.
+
+    Every method raises the errors of `mqueue.errors`; `Unavailable` also when the broker cannot be reached, or
+    the client is closed.
     """
 
     def __init__(
@@ -67,14 +75,15 @@ class Client:
         self._sharing: dict[int, Sharing] = {}  # by process: a fork takes no caller along
 
     def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
-        """Enqueue one message; its id. Returns once the broker has made it durable."""
+        """Enqueue one message and return its id, once the broker has made it durable."""
         return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
-        """Ids in order. Sent 1,000 items or 7 MiB at a time: when a later request is refused, the earlier ones stand.
+        """Enqueue the items and return their ids in order. They are sent 1,000 or 7 MiB at a time: when a later request
+        is refused, the earlier ones stand.
 
         `durability`: `wal` waits until they are on the broker's disk and in Redis, `postgres` until they are committed
-        in PostgreSQL; a request for that is not shared.
+        in PostgreSQL; such a request is not shared.
         """
         if self._batch and len(items) == 1 and durability == "wal":
             return [self._shared().enqueue(items[0])]
@@ -94,15 +103,17 @@ class Client:
         return self._call(protocol.fetch(topics, namespace, limit, wait, lease))
 
     def poll(self, request: wire.Poll) -> wire.Polled:
-        """Settle and fetch in one round trip. Never sent twice."""
+        """Settle and fetch in one round trip. It is never sent twice."""
         return self._call(protocol.poll(request))
 
     def ack(self, items: Sequence[Settled]) -> list[wire.Verdict]:
-        """Done. Takes messages as fetched, or `wire.SettleItem`s."""
+        """Say that these are done. It takes messages as fetched, or `wire.SettleItem`s."""
         return self._chunked(protocol.ack_items(items), lambda part: protocol.settle("/ack", part))
 
     def nack(self, items: Sequence[Settled], *, error: str | None = None, retry_after: float | None = None) -> list[wire.Verdict]:
-        """Failed: retried after the backoff or `retry_after` seconds, dead after its last retry."""
+        """Say that these have failed: they are retried after the backoff or `retry_after` seconds, dead
+        after the last retry.
+        """
         return self._chunked(protocol.nack_items(items, error, retry_after), lambda part: protocol.settle("/nack", part))
 
     def extend(self, items: Sequence[Extended], *, lease: float | None = None) -> list[wire.Verdict]:
@@ -110,7 +121,7 @@ class Client:
         return self._chunked(protocol.extend_items(items, lease), protocol.extend)
 
     def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
-        """By id, from the first above `after`."""
+        """Returns the dead letters by id, from the first above `after`."""
         return self._call(protocol.dead_letters(topic, namespace, limit, after))
 
     def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
@@ -120,45 +131,45 @@ class Client:
         return self._call(protocol.topics(namespace))
 
     def workers(self, namespace: str | None = None) -> list[wire.Worker]:
-        """Those heard of in the last 10 s, and what each runs."""
+        """Returns the workers heard of in the last 10 s, and what each runs."""
         return self._call(protocol.workers(namespace))
 
     def tell(self, worker: wire.Worker) -> None:
-        """A worker's word of itself, to be repeated every few seconds."""
+        """Tell the broker of a worker; to be repeated every few seconds."""
         self._call(protocol.tell(worker))
 
     def message(self, id: int) -> wire.Status | None:
-        """What the broker knows of it; None when it is gone (acked, say) or never was."""
+        """Returns what the broker knows of it; None when it is gone (acked, for example) or never was."""
         try:
             return self._call(protocol.message(id))
         except NotFound:
             return None
 
     def cancel(self, id: int) -> wire.Cancel:
-        """Take away what waits (`cancelled`), have its worker stop what runs (`cancelling`); `gone`: it has ended, or
-        never was.
+        """Take away what waits (`cancelled`), have its worker stop what runs (`cancelling`); `gone`: it has
+        ended, or never was.
         """
         return self._call(protocol.cancel(id))
 
     def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
-        """Ids of running messages whose cancellation was asked for after `since` (of the last answer); wait up to
-        `wait` seconds for one.
+        """Returns ids of running messages whose cancellation was asked for after `since` (of the last answer); waits up
+        to `wait` seconds for one.
         """
         return self._call(protocol.cancelled(namespaces, since, wait))
 
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """What the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the broker a
-        search. `within`: seconds for all of it, where the broker does not answer.
+        """Returns what the message left when it was done; waits for it up to `wait` seconds (60). `topic`: spares the
+        broker a search. `within`: seconds for all of it, where the broker does not answer.
 
-        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none or that has
-        expired.
+        Raises Pending while there is none, JobFailed for a dead letter, NotFound where it left none
+        or that has expired.
         """
         return self._call(protocol.result(id, topic, namespace, wait, within))
 
     def schedules(self, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Schedule]:
-        """By name, without their payloads."""
+        """Returns the schedules by name, without their payloads."""
         found: list[wire.Schedule] = []
         while page := self._call(protocol.schedules(namespace, found[-1].name if found else "", m.BATCH_MAX)):
             found += page
@@ -167,30 +178,30 @@ class Client:
         return found
 
     def schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule | None:
-        """None where there is none of that name."""
+        """Returns the schedule; None where there is none of that name."""
         try:
             return self._call(protocol.schedule(name, namespace))
         except NotFound:
             return None
 
     def put_schedule(self, name: str, item: wire.ScheduleItem) -> wire.Schedule:
-        """Make or replace it."""
+        """Make or replace the schedule."""
         return self._call(protocol.put_schedule(name, item))
 
     def pause_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
-        """Raises NotFound, as the next two."""
+        """Pause the schedule. Raises NotFound, as the next two do."""
         return self._call(protocol.pause_schedule(name, namespace))
 
     def resume_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> wire.Schedule:
-        """It goes on with the next tick from now."""
+        """Go on with the next tick from now."""
         return self._call(protocol.resume_schedule(name, namespace))
 
     def run_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> int:
-        """One message now, beside its ticks; its id."""
+        """Enqueue one message now, beside its ticks, and return its id."""
         return self._call(protocol.run_schedule(name, namespace, safe_retries=self._safe_retries))
 
     def delete_schedule(self, name: str, *, namespace: str = m.DEFAULT_NAMESPACE) -> bool:
-        """Was it there?"""
+        """Delete the schedule. Was it there?"""
         return self._call(protocol.delete_schedule(name, namespace))
 
     def health(self) -> bool:
@@ -201,11 +212,11 @@ class Client:
             return False
 
     def ready(self) -> wire.Ready:
-        """Would every shard serve an enqueue and a fetch, and how is each part?"""
+        """Returns whether every shard would serve an enqueue and a fetch, and how each part is."""
         return self._call(protocol.ready())
 
     def close(self) -> None:
-        """With `batch`, once all who are enqueueing have their answers."""
+        """Close the connections; with `batch`, once all who are enqueueing have their answers."""
         if self._batch:
             self._shared().close()
         self._closed = True

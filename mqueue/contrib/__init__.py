@@ -1,9 +1,9 @@
-"""Where mqueue meets other libraries: a module each, which needs that library and says so.
+"""mqueue meets other libraries here: each has a module, which needs that library and says so.
 
 What happens here. Each module turns what its library offers (a lifespan, an extension, a tracer, a task backend) into
 middleware, or into calls of `mqueue.client`. `pip install 'mqueue[opentelemetry]'` brings the library along.
 
-Who is authoritative. The library is for its words, mqueue for the job: an integration never changes how a job ends.
+Who is authoritative. The library decides on its own words, mqueue on the job: an integration never changes how it ends.
 
 What failure does. A library that is missing, or set up wrongly, raises and says what to install or to call.
 

@@ -1,4 +1,4 @@
-"""For FastAPI: a client that lives as long as the app, given to routes as a dependency; a busy broker is a 503.
+"""FastAPI has a client that lives as long as the app, given to routes as a dependency; a busy broker is a 503.
 
 app = FastAPI(lifespan=lifespan())
 
@@ -34,12 +34,12 @@ def lifespan(
     inner: Lifespan | None = None,
     **options: Unpack[ClientOptions],
 ) -> Lifespan:
-    """A lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, within. Mounted apps have
-    the client too.
+    """Returns a lifespan that opens an AsyncClient and closes it at the end. `inner`: the app's own, which runs within
+    it. Mounted apps have the client too.
 
-    `queue`: the app of tasks whose broker it is; `url`, `token`: else that one; else it is found as ever, and
-    NoEndpoint is raised at start where there is none. `options` (`timeout`, `retries`, `connections`, `batch`): of the
-    client; those of `queue` where not given.
+    The broker is that of `url` and `token`, else that of `queue`, the app of tasks; else it is found as usual, and
+    NoEndpoint is raised at start where there is none. `options` (`timeout`, `retries`, `connections`, `batch`) are the
+    client's; what is not given is as in `queue`.
     """
     check_names(options)
 
@@ -61,7 +61,9 @@ def lifespan(
 
 
 def _with_mounted(app: FastAPI) -> Iterator[FastAPI]:
-    """A mounted app has a state of its own, and its own lifespan is never run."""
+    """Yields the app and those mounted in it. A mounted app has a state of its own, and its own
+    lifespan is never run.
+    """
     yield app
     for route in app.routes:
         if isinstance(below := getattr(route, "app", None), FastAPI):
@@ -69,7 +71,7 @@ def _with_mounted(app: FastAPI) -> Iterator[FastAPI]:
 
 
 def client(connection: HTTPConnection) -> AsyncClient:
-    """The app's client. Raises RuntimeError where its lifespan opened none."""
+    """Returns the app's client. Raises RuntimeError where its lifespan opened none."""
     found = getattr(connection.app.state, "mqueue", None)
     if not isinstance(found, AsyncClient):
         raise RuntimeError(
@@ -83,10 +85,10 @@ Client = Annotated[AsyncClient, Depends(client)]
 
 
 async def try_later(request: Request, error: Exception) -> JSONResponse:
-    """`app.add_exception_handler(MQueueError, try_later)`: where the same enqueue may succeed later, a 503 with
-    Retry-After; a 404 with Retry-After where a result is not there yet.
+    """`app.add_exception_handler(MQueueError, try_later)` answers 503 with Retry-After where the same enqueue may
+    succeed later, and 404 with Retry-After where a result is not there yet.
 
-    Anything else is a mistake of this service, not of its caller, and raised again.
+    Any other error is a mistake of this service, not of its caller, and is raised again.
     """
     if not isinstance(error, MQueueError) or not error.retryable:
         raise error

@@ -1,6 +1,6 @@
-"""A Flask extension: `mq = MQueue()`, `@mq.task`, `mq.init_app(app)`. Handlers run in the Flask app's context.
+"""This Flask extension is used by `mq = MQueue()`, `@mq.task`, `mq.init_app(app)`. Handlers run in the app's context.
 
-MQUEUE_URL, MQUEUE_TOKEN   in `app.config`: the broker; without them it is found as ever
+MQUEUE_URL, MQUEUE_TOKEN   in `app.config`: the broker; without them it is found as usual
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ except ImportError as error:
 
 
 class MQueue(mqueue.MQueue):
-    """`app`: the Flask app, or None and `init_app(app)` later. The rest is as for `mqueue.MQueue`; the broker is the
-    app's.
+    """`app` is the Flask app, or None if `init_app(app)` comes later. The rest is as for `mqueue.MQueue`; the
+    broker is the app's.
 
     The context is around all other middleware. A worker needs the Flask app too: name the module that makes it, and
     this object, in `mqueue worker`. A process of `executor="process"` imports the task's module alone: that must import
@@ -42,8 +42,8 @@ class MQueue(mqueue.MQueue):
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Handlers run in its context, enqueues go to its broker. Of several apps the last one counts: an app factory
-        in tests, say.
+        """Handlers run in its context, enqueues go to its broker. Of several apps (an app factory in tests makes some)
+        the last one counts.
         """
         self._flask = app
         app.extensions["mqueue"] = self
@@ -51,7 +51,7 @@ class MQueue(mqueue.MQueue):
 
     @property
     def flask(self) -> Flask:
-        """Raises RuntimeError before `init_app`."""
+        """Returns the Flask app. Raises RuntimeError before `init_app`."""
         if self._flask is None:
             raise RuntimeError(
                 "no Flask app: call init_app(app) in a module that the worker imports. For a task with executor='process' the task's own "

@@ -1,4 +1,4 @@
-"""Adds to the metadata of messages what carries a trace from who enqueues to who runs."""
+"""This adds to the metadata of messages what carries a trace from who enqueues to who runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from mqueue import wire
 
 
 def add(messages: Sequence[wire.EnqueueItem], headers: Mapping[str, str]) -> None:
-    """The first headers, as many as there is room for, unless the message has an idempotency key: a repeat in another
-    trace would be another message, and refused. What the caller has set himself stays.
+    """Adds the first headers, as many as there is room for, unless the message has an idempotency key: a repeat in
+    another trace would be another message, and refused. What the caller has set stays.
     """
     for message in messages:
         if message.idempotency_key is None:
@@ -28,7 +28,7 @@ def _with(metadata: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, 
 
 
 def _size(metadata: Mapping[str, Any]) -> int:
-    """Bytes of JSON; without bound for what has none, which is not for tracing to say."""
+    """Returns the bytes of JSON. What has no such form counts as full: it is not for tracing to refuse it."""
     try:
         return len(msgspec.json.encode(metadata))
     except (TypeError, ValueError, OverflowError):
@@ -36,5 +36,5 @@ def _size(metadata: Mapping[str, Any]) -> int:
 
 
 def text(metadata: Mapping[str, object]) -> dict[str, str]:
-    """Its strings: a propagator knows nothing else."""
+    """Returns the metadata's strings: a propagator knows nothing else."""
     return {key: value for key, value in metadata.items() if isinstance(value, str)}

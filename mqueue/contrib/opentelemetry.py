@@ -1,12 +1,12 @@
-"""Traces of jobs: `MQueue(middleware=[LogContext(), OpenTelemetry()])`.
+"""Jobs are traced by `MQueue(middleware=[LogContext(), OpenTelemetry()])`.
 
-An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, by
-whatever propagator is set globally). Each run of a handler is a `process` span of kind consumer, a child of that span
-and linked to it. Names and attributes follow the semantic conventions for messaging. Only the API is used: without an
-SDK all of it does nothing.
+An enqueue is a `send` span of kind producer; its context goes along in the messages' metadata (`traceparent`, or what
+else the global propagator writes). Each run of a handler is a `process` span of kind consumer, a child of that span and
+linked to it. Names and attributes follow the semantic conventions for messaging. Only the API is used: without an SDK
+all of it does nothing.
 
-A batch is one span, of a trace of its own, linked to the enqueue of each of its messages. It has failed where one of
-its items has.
+A batch is one span, of a trace of its own, linked to the enqueue of each of its messages. It has failed where
+one of its items has.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ Attributes = dict[str, str | int]
 
 
 class OpenTelemetry(Middleware):
-    """`tracer_provider`: None for the global one. `continue_trace=False`: a run begins a trace of its own, only linked
-    to the enqueue.
+    """`tracer_provider` is None for the global one. `continue_trace=False`: a run begins a trace of its own, only
+    linked to the enqueue.
 
     A message with an idempotency key carries no context, since the same key with other metadata is refused.
     """
@@ -81,13 +81,13 @@ class OpenTelemetry(Middleware):
 
 
 def _link(job: Current) -> Link | None:
-    """To the enqueue of its message."""
+    """Returns a link to the enqueue of its message."""
     origin = trace.get_current_span(propagate.extract(metadata.text(job.metadata), Context())).get_span_context()
     return Link(origin, {"messaging.message.id": str(job.id)}) if origin.is_valid else None
 
 
 def _tell_items(job: Current, span: Span) -> None:
-    """Of a batch whose handler has returned: it has failed if one of them has."""
+    """A batch whose handler has returned has failed if one of its items has."""
     failed = [(item, wrong) for item, wrong in failed_items(job) if not isinstance(wrong, PUT_OFF)]
     for item, wrong in failed:
         span.record_exception(wrong, {"messaging.message.id": str(item.id)})

@@ -1,9 +1,9 @@
-"""Errors of handlers in Sentry: `sentry_sdk.init(…)`, then `MQueue(middleware=[LogContext(), Sentry()])`.
+"""Errors of handlers go to Sentry: `sentry_sdk.init(…)`, then `MQueue(middleware=[LogContext(), Sentry()])`.
 
 Each failed run is one event, with the tags `mqueue.task`, `mqueue.message_id` and `mqueue.attempt`, in the trace of
-whoever enqueued it. What only puts a job off (Snooze, RateLimited, a worker that stops) is none. Where tracing is on, a
-run is a transaction. A batch is one run, in the trace of its first message; an item that it says has failed is an event
-of its own.
+whoever enqueued it. What only puts a job off (Snooze, RateLimited, a worker that stops) is no event. Where tracing is
+on, a run is a transaction. A batch is one run, in the trace of its first message; an item that its handler says has
+failed is an event of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ MECHANISM = {"type": "mqueue", "handled": False}
 
 
 class Sentry(Middleware):
-    """`ignore`: errors that are none of Sentry's business, beside Snooze and RateLimited.
+    """`ignore` has further errors, beside Snooze and RateLimited, that Sentry is not told of.
 
     A message with an idempotency key carries no trace, since the same key with other metadata is refused.
     """
@@ -59,7 +59,7 @@ class Sentry(Middleware):
                     if not isinstance(raised, self._ignore):
                         _capture(raised)
                         raise
-                    put_off = raised  # past the transaction, which has not failed
+                    put_off = raised  # raised after the transaction, which has not failed
                 else:
                     self._tell_items(job, span)
             if put_off is not None:

@@ -1,4 +1,4 @@
-"""`make demo`: a broker with its own stores, one worker and 10,000 jobs in one terminal; then all is gone again.
+"""`make demo` runs a broker with its own stores, one worker and 10,000 jobs in one terminal; then all is gone again.
 
 What happens here. `__main__.py` tells the story; broker and worker are processes in a temporary folder
 (`mqueue/launch.py`).

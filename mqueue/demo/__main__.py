@@ -1,10 +1,8 @@
-"""The demo's story: start, queue, watch, count, stop."""
+"""The demo starts broker and worker, queues jobs, watches them, counts what came of them, and stops."""
 
-import re
 import signal
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -65,7 +63,7 @@ def _run(folder: Path, data_dir: Path, jobs: int) -> bool:
 def _play(broker: Broker, worker: Worker, client: Client, results: Path, jobs: int) -> bool:
     stage = Stage(broker, worker)
     singles = min(load.SINGLES, jobs // 10)
-    stage.until(lambda: _metric(broker, "mqueue_waiting_fetches") > 0, START_S, "the worker asks for no jobs")
+    stage.until(lambda: broker.metric("mqueue_waiting_fetches") > 0, START_S, "the worker asks for no jobs")
     began = time.monotonic()
     queued = load.enqueue(client, load.plan(jobs - singles, Random()), stage.show)
     enqueue_s = time.monotonic() - began
@@ -85,7 +83,7 @@ def _play(broker: Broker, worker: Worker, client: Client, results: Path, jobs: i
 
 
 class Stage:
-    """The line that moves while the jobs run, by what the broker counts since it started."""
+    """It shows a line that moves while the jobs run, by what the broker counts since it started."""
 
     def __init__(self, broker: Broker, worker: Worker) -> None:
         self._broker, self._worker = broker, worker
@@ -101,11 +99,11 @@ class Stage:
         self._progress.end(self._line())
 
     def until_ended(self, count: int) -> None:
-        """Until so many are acked or dead, END_S at most: what is missing then, the tally tells."""
+        """Waits until so many are acked or dead, for END_S at most: what is missing then, the tally tells."""
 
         def ended() -> bool:
             self.show(count)
-            return _metric(self._broker, "mqueue_ack_total") + _metric(self._broker, "mqueue_dead_total") >= count
+            return self._broker.metric("mqueue_ack_total") + self._broker.metric("mqueue_dead_total") >= count
 
         self.until(ended, END_S, None)
 
@@ -121,15 +119,8 @@ class Stage:
             time.sleep(LOOK_S)
 
     def _line(self) -> str:
-        acked, dead = _metric(self._broker, "mqueue_ack_total"), _metric(self._broker, "mqueue_dead_total")
-        return f"{self._queued:>7,} queued  {acked:>7,} done  {dead:>4,} dead  {time.monotonic() - self._began:>5.1f} s"
-
-
-def _metric(broker: Broker, name: str) -> int:
-    """The sum over all labels."""
-    with urllib.request.urlopen(broker.metrics_url, timeout=10) as reply:
-        text = reply.read().decode()
-    return int(sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)))
+        acked, dead = self._broker.metric("mqueue_ack_total"), self._broker.metric("mqueue_dead_total")
+        return f"{self._queued:>7,} queued  {acked:>7,.0f} done  {dead:>4,.0f} dead  {time.monotonic() - self._began:>5.1f} s"
 
 
 def _dead(client: Client) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which jobs the demo queues: a pure plan, then queued in batches, some one at a time once the queue is empty."""
+"""The demo queues a pure plan of jobs in batches, and some jobs one at a time once the queue is empty."""
 
 import random
 import time
@@ -23,7 +23,7 @@ SINGLES_APART_S = 0.003
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """One job of ours: what it is, and when it could have started at the earliest (µs since 1970)."""
+    """It is one job of ours: what it is, and when it could have started at the earliest (µs since 1970)."""
 
     kind: str
     priority: int
@@ -32,7 +32,7 @@ class Queued:
 
 
 def plan(jobs: int, chance: random.Random) -> list[tuple[str, wire.EnqueueItem]]:
-    """`jobs` jobs, all mixed: (kind, item). Smaller demos have fewer of each kind."""
+    """Returns `jobs` jobs as (kind, item), all mixed. Smaller demos have fewer of each kind."""
 
     def share(count: int) -> int:
         return max(1, count * jobs // JOBS)
@@ -58,7 +58,7 @@ def _item(kind: str, number: int, chance: random.Random) -> wire.EnqueueItem:
 
 
 def enqueue(client: Client, planned: Sequence[tuple[str, wire.EnqueueItem]], step: Callable[[int], None]) -> dict[int, Queued]:
-    """Queue them in batches: what was queued, by id. `step(how many)` after each batch."""
+    """Queue them in batches, and return what was queued, by id. `step(how many)` is called after each batch."""
     queued: dict[int, Queued] = {}
     for start in range(0, len(planned), BATCH):
         part = planned[start : start + BATCH]

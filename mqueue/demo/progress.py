@@ -1,4 +1,4 @@
-"""A line that says how far it is: in place on a terminal, else one a second."""
+"""A line says how far it is: in place on a terminal, else one a second."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ class Progress:
         self._width = 0
 
     def show(self, line: Callable[[], str]) -> None:
-        """At most as often as one can read it; only then is the line asked for."""
+        """Shows the line at most as often as one can read it; only then is it asked for."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -25,7 +25,7 @@ class Progress:
         self._write(line())
 
     def end(self, line: str) -> None:
-        """The last state, for good."""
+        """Shows the last state, for good."""
         self._write(line)
         if self._in_place:
             self._stream.write("\n")

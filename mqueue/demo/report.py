@@ -1,4 +1,4 @@
-"""What came of the jobs: the worker's own notes and the broker's dead letters, held against what was queued. Pure."""
+"""The report holds the worker's own notes and the broker's dead letters against what was queued. It is pure."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -11,7 +11,7 @@ from mqueue.demo.load import Queued
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a job, as its worker noted it."""
+    """It is one start of a job, as its worker noted it."""
 
     id: int
     attempt: int
@@ -21,8 +21,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """`starts`: the first one by id. `twice`: ids done more than once (which at-least-once allows, after a lease that
-    ended, say).
+    """`starts` has the first one by id. `twice` counts ids done more than once (which at-least-once allows: after a
+    lease that ended, for example).
     """
 
     queued: Mapping[int, Queued]
@@ -38,12 +38,12 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """Each job has exactly one end."""
+        """Has each job exactly one end?"""
         return not self.missing and not self.done & self.dead
 
 
 def parse(lines: Iterable[str]) -> list[Run]:
-    """The worker's notes. A last line cut short is left out."""
+    """Returns the worker's notes. A last line cut short is left out."""
     runs = []
     for line in lines:
         if line.endswith("\n"):
@@ -53,7 +53,9 @@ def parse(lines: Iterable[str]) -> list[Run]:
 
 
 def tally(queued: Mapping[int, Queued], runs: Iterable[Run], dead: Iterable[int]) -> Tally:
-    """Of what was queued; jobs of others, of an earlier demo on the same data dir say, do not count."""
+    """Counts what became of the jobs that were queued; jobs of others, such as those of an earlier demo on the same
+    data dir, do not count.
+    """
     mine = [run for run in runs if run.id in queued]
     done = Counter(run.id for run in mine if run.outcome == "done")
     starts: dict[int, int] = {}
@@ -70,13 +72,13 @@ def tally(queued: Mapping[int, Queued], runs: Iterable[Run], dead: Iterable[int]
 
 
 def busiest_second(runs: Iterable[Run]) -> int:
-    """The most starts within one second."""
+    """Returns the most starts within one second."""
     times = sorted(run.started_us for run in runs)
     return max((bisect_left(times, time + 1_000_000) - at for at, time in enumerate(times)), default=0)
 
 
 def lines(t: Tally, runs: Iterable[Run], enqueue_s: float) -> list[str]:
-    """For a reader. `enqueue_s`: how long it took to queue the bulk."""
+    """Returns the report for a reader. `enqueue_s`: how long it took to queue the bulk."""
     bulk = [id for id, job in t.queued.items() if job.kind != "single"]
     at_once = [id for id in bulk if not t.queued[id].delayed]
     priorities = sorted({t.queued[id].priority for id in bulk})
@@ -101,7 +103,7 @@ def lines(t: Tally, runs: Iterable[Run], enqueue_s: float) -> list[str]:
 
 
 def _waits(t: Tally, ids: Iterable[int]) -> list[int]:
-    """µs from when each could start to when it did, sorted."""
+    """Returns the µs from when each could start to when it did, sorted."""
     return sorted(t.starts[id] - t.queued[id].due_us for id in ids if id in t.starts)
 
 

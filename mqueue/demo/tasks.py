@@ -1,8 +1,8 @@
-"""The demo's tasks. Each run appends a line to RESULTS in the worker's working directory: message id, attempt, start in
-µs, outcome.
+"""The worker of the demo runs these tasks. Each run appends a line to RESULTS in the worker's working directory:
+message id, attempt, start in µs, outcome.
 
-One `write` a line: nothing is lost if the worker is. Where the file is not there (you run these by hand), nothing is
-written.
+A line is one `write`, so nothing is lost if the worker is killed. Where the file is not there (you run these by
+hand), nothing is written.
 """
 
 import os
@@ -17,20 +17,20 @@ RESULTS = "demo-results.txt"
 
 @task(topic=TOPIC)
 async def greet(name: str) -> None:
-    """Runs on the event loop, does nothing else."""
+    """It runs on the event loop, and does nothing else."""
     note("done")
 
 
 @task(topic=TOPIC)
 def resize(width: int, height: int) -> None:
-    """Runs in a thread, where it may block."""
+    """It runs in a thread, where it may block."""
     time.sleep(0.005)
     note("done")
 
 
 @task(topic=TOPIC)
 async def flaky(name: str) -> None:
-    """Fails once, is tried again about a second later, and then works."""
+    """It fails once, is tried again about a second later, and then works."""
     if current().attempt == 1:
         note("failed")
         raise ConnectionError("no answer the first time")
@@ -39,7 +39,7 @@ async def flaky(name: str) -> None:
 
 @task(topic=TOPIC, max_retries=1)
 async def doomed(name: str) -> None:
-    """Fails always: after its one retry it becomes a dead letter."""
+    """It always fails: after its one retry it becomes a dead letter."""
     note("failed")
     raise ValueError(f"{name} cannot be done")
 

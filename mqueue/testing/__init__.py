@@ -1,4 +1,4 @@
-"""For the tests of whoever has tasks: pytest fixtures, and what they are made of.
+"""Whoever has tasks tests them with these pytest fixtures.
 
 What happens here. A test takes one fixture (`plugin.py`), which decides where the enqueues of every app go: they
 run at once, they wait in memory until the test drains them, or they reach a real broker that the test run has
@@ -7,7 +7,7 @@ started.
 Who is authoritative. The real broker is: `memory/` has the methods of `Client`, and `tests/conformance` holds it
 against the real one, story by story. What it does not have it refuses by name.
 
-What failure does. An exception of a handler is the test's (inline), or the job's, as with a worker (manual, real).
+What failure does. An exception of a handler fails the test (inline), or the job, as with a worker (manual, real).
 The broker of a killed test run ends with it.
 
 Which file to open:
@@ -16,7 +16,7 @@ Which file to open:
     clock.py        a clock that tests move
     enqueued.py     what was enqueued, and what a test claims of it
     redirect.py     enqueues of every app go to the test instead of a broker
-    answers.py      what handles ask then
+    answers.py      handles ask the test then
     inline.py       jobs run where they are enqueued
     manual.py       jobs wait in memory until the test drains them
     handlers.py     a job's handler, run by a test

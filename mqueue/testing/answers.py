@@ -1,4 +1,4 @@
-"""What handles ask in a test: of a job's state and result, and its end."""
+"""In a test, handles ask the test for a job's state, result and end."""
 
 import math
 from typing import Protocol
@@ -10,11 +10,11 @@ from mqueue.errors import Pending
 
 class Asked(Protocol):
     def state_of(self, id: int) -> wire.Status | None:
-        """None where nothing is known of it."""
+        """Returns its state; None where nothing is known of it."""
         ...
 
     def result_of(self, id: int) -> bytes:
-        """Raises Pending, JobFailed, NotFound."""
+        """Returns its result. Raises Pending, JobFailed, NotFound."""
         ...
 
     def cancel(self, id: int) -> wire.Cancel: ...
@@ -23,8 +23,8 @@ class Asked(Protocol):
 
 
 class Answers:
-    """In place of a Client, for handles and Django's results. Nobody waits, since nothing would come meanwhile: time is
-    over at once.
+    """It stands in for a Client, for handles and Django's results. Nobody waits, since nothing would come meanwhile:
+    the time is over at once.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -42,7 +42,7 @@ class Answers:
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """Of a job that has not run: Pending for who does not wait, TimeoutError for who would wait for so long,
+        """A job that has not run raises Pending for who does not wait, TimeoutError for who would wait for so long,
         RuntimeError for who would wait for ever. Raises JobFailed, NotFound.
         """
         try:

@@ -1,16 +1,16 @@
-"""A clock that stands still until a test moves it."""
+"""This clock stands still until a test moves it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from mqueue.clock import SystemClock
+from mqueue.schedule import EPOCH, moment
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 class ManualClock:
-    """`mqueue.clock.Clock` for tests. It begins at the present time, or at `start_us` (µs since 1970), and never goes
-    back.
+    """It is `mqueue.clock.Clock` for tests. It begins at the present time, or at `start_us` (µs since 1970),
+    and never goes back.
     """
 
     def __init__(self, start_us: int | None = None) -> None:
@@ -18,16 +18,16 @@ class ManualClock:
 
     @property
     def now(self) -> datetime:
-        return EPOCH + self._us * MICROSECOND
+        return moment(self._us)
 
     def advance(self, seconds: float) -> None:
-        """Raises ValueError below 0."""
+        """Moves the clock on. Raises ValueError below 0."""
         if not seconds >= 0:
             raise ValueError(f"advance({seconds}): this clock never goes back")
         self._us += round(seconds * 1e6)
 
     def move_to(self, moment: datetime) -> None:
-        """Raises ValueError for a time that is over, or has no zone."""
+        """Moves the clock to this time. Raises ValueError for one that is over, or has no zone."""
         if moment.tzinfo is None:
             raise ValueError(f"move_to({moment!r}): it has no time zone")
         target = (moment - EPOCH) // MICROSECOND

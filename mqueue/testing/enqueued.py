@@ -1,4 +1,4 @@
-"""What was enqueued in a test, and what the test claims of it."""
+"""What was enqueued in a test is recorded here, and held against what the test claims of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SHOWN_MAX = 20  # jobs that a failure lists
 
 
 class Options(TypedDict, total=False):
-    """How a job was enqueued. `metadata`: at least these items. `at`: a time with its zone."""
+    """A job was enqueued with these. `metadata`: at least these items. `at`: a time with its zone."""
 
     topic: str
     namespace: str
@@ -31,8 +31,8 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enqueued:
-    """One call of a task that was enqueued; `args`, `kwargs` as the handler gets them. `message`: what went over the
-    wire.
+    """It is one call of a task that was enqueued; `args`, `kwargs` as the handler gets them. `message`:
+    what went over the wire.
     """
 
     id: int
@@ -57,7 +57,7 @@ class Enqueued:
 
 
 class Recorder:
-    """`enqueued`: all so far, in order."""
+    """`enqueued` has all so far, in order."""
 
     def __init__(self) -> None:
         self.enqueued: list[Enqueued] = []
@@ -75,8 +75,8 @@ class Recorder:
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> list[Enqueued]:
-        """Those of the task (or its name) whose arguments and options equal all that is named; what is not named may be
-        anything.
+        """Returns the jobs of the task (or its name) whose arguments and options equal all that is named; what is not
+        named may be anything.
 
         An argument is the same by position or by name. Raises TypeError for arguments that the task does not have.
         """
@@ -95,8 +95,8 @@ class Recorder:
         count: int | None = None,
         **options: Unpack[Options],
     ) -> list[Enqueued]:
-        """`find` has found some, or `count` of them: they are returned. Raises AssertionError, which says what there
-        was instead.
+        """`find` finds some, or `count` of them: they are returned. Otherwise an AssertionError says
+        what there was instead.
         """
         __tracebackhide__ = True
         found = self.find(task, args=args, kwargs=kwargs, **options)
@@ -113,7 +113,7 @@ class Recorder:
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> None:
-        """`find` finds none."""
+        """`find` finds none. Otherwise an AssertionError says what there was."""
         __tracebackhide__ = True
         if found := self.find(task, args=args, kwargs=kwargs, **options):
             raise AssertionError(self._say(f"expected none, found {len(found)}", task, args, kwargs, options))
@@ -145,7 +145,9 @@ def _has_arguments(job: Enqueued, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _agrees(kind: object, expected: Any, actual: Any) -> bool:
-    """Of `**kwargs` those that are named, of `*args` the first ones: the rest may be anything."""
+    """Does it agree? Of `**kwargs` only those count that are named, of `*args` the first ones: the
+    rest may be anything.
+    """
     if kind is Parameter.VAR_KEYWORD:
         return all(name in actual and _same(value, actual[name]) for name, value in expected.items())
     if kind is Parameter.VAR_POSITIONAL:
@@ -165,7 +167,7 @@ def _has_options(message: wire.EnqueueItem, wanted: Mapping[str, Any]) -> bool:
 
 
 def _same(expected: Any, actual: Any) -> bool:
-    """Also where `expected` is what the codec makes `actual` of: a tuple comes back as a list."""
+    """Are they equal, perhaps once `expected` has gone through the codec? A tuple comes back as a list."""
     if expected == actual:
         return True
     try:

@@ -15,8 +15,8 @@ from mqueue.worker.tasks.job import Job
 class Inline(Recorder):
     """What a handler raises, the enqueue raises, whatever its kind: nothing is tried again.
 
-    Options (`delay`, …) and limits change nothing, and are recorded. Handlers run in this process, middleware around
-    them.
+    Options (`delay`, …) and limits change nothing, and are recorded. Handlers run in this process, with
+    middleware around them.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Inline(Recorder):
         return ids
 
     def state_of(self, id: int) -> wire.Status | None:
-        """All that were enqueued are over."""
+        """All jobs that were enqueued are over."""
         return None
 
     def result_of(self, id: int) -> bytes:
@@ -55,7 +55,7 @@ class Inline(Recorder):
         return wire.Cancel(id, "gone")
 
     def dead_letters(self, topic: str, *, namespace: str, limit: int, after: int) -> list[wire.DeadItem]:
-        """What fails, the test hears at once."""
+        """There are none: what fails, the test hears at once."""
         return []
 
     def _keep(self, id: int, job: Job) -> None:
@@ -71,7 +71,7 @@ class Inline(Recorder):
 
 
 def _deliver(item: wire.EnqueueItem, id: int) -> list[wire.Message]:
-    """The message as a worker gets it, due or not."""
+    """Returns the message as a worker gets it, due or not."""
     broker = MemoryBroker(ManualClock(), first_id=id)
     broker.enqueue_many([item])
     return [broker.lease(stored) for stored in broker.live()]

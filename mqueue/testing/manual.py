@@ -7,8 +7,9 @@ from typing import Any
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.schedule import moment
 from mqueue.testing import handlers
-from mqueue.testing.clock import EPOCH, MICROSECOND, ManualClock
+from mqueue.testing.clock import ManualClock
 from mqueue.testing.enqueued import Enqueued, Recorder
 from mqueue.testing.memory.broker import MemoryBroker
 from mqueue.testing.memory.stored import Stored
@@ -20,12 +21,12 @@ from mqueue.worker.tasks.app import MQueue
 from mqueue.worker.tasks.job import Job
 from mqueue.worker.tasks.task import App, Task
 
-JOBS_MAX = 10_000  # that one drain runs
+JOBS_MAX = 10_000  # one drain runs no more
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How the runs of one drain ended: returned, failed and to be tried again, put off by Snooze, dead."""
+    """The runs of one drain ended like this: returned, failed and to be tried again, put off by Snooze, dead."""
 
     done: int = 0
     failed: int = 0
@@ -35,8 +36,8 @@ class Drained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeadJob:
-    """`error`: type, message and traceback, as its dead letter has them; `raised`: the error itself, None where the
-    lease ended.
+    """`error` has type, message and traceback, as in its dead letter; `raised` is the error itself, None
+    where the lease ended.
     """
 
     job: Enqueued
@@ -56,7 +57,7 @@ class DeadJobs(AssertionError):
 
 
 class Manual(Recorder):
-    """`broker`: the messages, with the methods of `Client`; `clock`: its time."""
+    """`broker` has the messages, with the methods of `Client`; `clock` has its time."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class Manual(Recorder):
             self._periodic[task.name] = Periodic(task, task.periodic, self.clock.wall_us())
 
     def _tick(self) -> None:
-        """What the broker's scheduler does; no middleware sees it."""
+        """Does what the broker's scheduler does; no middleware sees it."""
         for periodic in self._periodic.values():
             items = periodic.due(self.clock.wall_us())
             for id, item in zip(self.broker.enqueue_many(items), items, strict=True):
@@ -102,7 +103,7 @@ class Manual(Recorder):
 
     @property
     def waiting(self) -> list[Enqueued]:
-        """Jobs that have not ended: due, delayed or leased."""
+        """These jobs have not ended: they are due, delayed or leased."""
         return [self._by_id[s.id][1] for s in self.broker.live() if s.id in self._by_id]
 
     @property
@@ -124,12 +125,12 @@ class Manual(Recorder):
     # ── run ──
 
     def drain(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:
-        """Run what is due, and what that enqueues or makes due, in the broker's order: least (priority, due time, id)
-        first.
+        """Run what is due, and what that enqueues or makes due, in the broker's order: least (priority,
+        due time, id) first.
 
-        What fails waits its backoff, by its policy and the clock. `to_the_end`: move the clock to whatever comes next,
-        until nothing waits. Raises DeadJobs where jobs became dead letters, unless `dead_ok`; RuntimeError after
-        JOBS_MAX runs.
+        A job that fails waits its backoff, by its policy and the clock. `to_the_end`: move the clock to whatever
+        comes next, until nothing waits. Raises DeadJobs where jobs became dead letters, unless `dead_ok`;
+        RuntimeError after JOBS_MAX runs.
         """
         steps = self._draining(dead_ok, to_the_end)
         error: BaseException | None = None
@@ -142,7 +143,7 @@ class Manual(Recorder):
             return _drained(end)
 
     async def drain_async(self, *, dead_ok: bool = False, to_the_end: bool = False) -> Drained:
-        """`drain`, with `async def` handlers on this event loop."""
+        """This is `drain`, with `async def` handlers on this event loop."""
         steps = self._draining(dead_ok, to_the_end)
         try:
             job = next(steps)
@@ -153,7 +154,7 @@ class Manual(Recorder):
             return _drained(end)
 
     def _draining(self, dead_ok: bool, to_the_end: bool) -> Generator[Job, BaseException | None, Drained]:
-        """Yields jobs, wants what their handlers raised, returns the counts."""
+        """Yields jobs, wants what their handlers raised, and returns the counts."""
         counts: Counter[str] = Counter()
         dead_before = {s.id for s in self.broker.dead()}
         runs = 0
@@ -161,7 +162,7 @@ class Manual(Recorder):
         while (stored := self._next(to_the_end)) is not None:
             if (runs := runs + 1) > JOBS_MAX:
                 raise RuntimeError(f"{JOBS_MAX:,} jobs were run, and more are due: does one always enqueue another, or a schedule tick on?")
-            message = self.broker.lease(stored, m.LEASE_MAX_S)  # a worker renews it: a handler may move the clock
+            message = self.broker.lease(stored, m.LEASE_MAX_S)  # as long as a worker would renew it: a handler may move the clock
             app, enqueued = self._by_id[stored.id]
             try:
                 job = handlers.job_of(message, *task_of(app, enqueued.message))
@@ -182,19 +183,19 @@ class Manual(Recorder):
         return Drained(**counts)
 
     def _next(self, to_the_end: bool) -> Stored | None:
-        """The job to run now. The clock moves where nothing is due: to what waits, or the tick before it."""
+        """Returns the job to run now. Where nothing is due the clock moves: to what waits, or to the tick before it."""
         self._tick()
         while (due := self.broker.first_due(self._by_id)) is None and to_the_end:
             waiting = self.broker.next_us(self._by_id)
             if waiting is None:
                 return None
             ticks = [tick for periodic in self._periodic.values() if (tick := periodic.next_us) is not None]
-            self.clock.move_to(EPOCH + min([waiting, *ticks]) * MICROSECOND)
+            self.clock.move_to(moment(min([waiting, *ticks])))
             self._tick()
         return due
 
     def _settle(self, stored: Stored, message: wire.Message, outcome: Outcome, error: BaseException | None) -> str:
-        """The name of its count."""
+        """Settles the delivery, and returns the name of its count."""
         self.broker.settle(outcome.kind, outcome.settle(message))
         if error is not None:
             self._raised[stored.id] = error

@@ -1,4 +1,4 @@
-"""The ticks of a periodic task on a clock that tests move."""
+"""A periodic task ticks on a clock that tests move."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +11,7 @@ from mqueue.worker.tasks.task import Task
 
 
 class Periodic:
-    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then. `next_us`: its next tick;
+    """Its schedule begins at `start_us` (µs since 1970), as if it had been declared then. `next_us` is its next tick;
     None: there is none.
     """
 
@@ -25,7 +25,7 @@ class Periodic:
         self.next_us = schedule.next_after(self._spec, start_us)
 
     def due(self, now_us: int) -> list[wire.EnqueueItem]:
-        """What is to be enqueued now; those missed by the catch-up policy, at most BATCH_MAX at a look."""
+        """Returns what is to be enqueued now; missed ticks by the catch-up policy, at most BATCH_MAX at a look."""
         if self.next_us is None:
             return []
         due = schedule.due(self._spec, self._item.catch_up, self.next_us, now_us, m.BATCH_MAX)

@@ -1,5 +1,5 @@
-"""The pytest plugin: fixtures, and nothing that a run without them would notice. Each imports what it needs when a test
-asks for it.
+"""The pytest plugin has fixtures, and nothing that a run without them would notice. Each imports what it needs
+when a test asks for it.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def mqueue_inline() -> "Iterator[Inline]":
 
 @pytest.fixture
 def mqueue_clock() -> "ManualClock":
-    """The time of `mqueue_manual`: it stands still until the test moves it."""
+    """This is the time of `mqueue_manual`: it stands still until the test moves it."""
     from mqueue.testing.clock import ManualClock
 
     return ManualClock()
@@ -47,7 +47,7 @@ def mqueue_manual(mqueue_clock: "ManualClock") -> "Iterator[Manual]":
 
 @pytest.fixture(scope="session")
 def mqueue_endpoint() -> "Iterator[Endpoint]":
-    """The broker that the tests of this run share: `url` and `token`."""
+    """The tests of this run share this broker: `url` and `token`."""
     from mqueue.testing.real import embedded
 
     if (known := embedded.given()) is not None:
@@ -61,7 +61,9 @@ def mqueue_endpoint() -> "Iterator[Endpoint]":
 
 @pytest.fixture
 def mqueue_broker(mqueue_endpoint: "Endpoint") -> "Iterator[TestBroker]":
-    """A real broker, with a namespace for this test; every app enqueues there. `run_until_idle()` runs a worker."""
+    """This is a real broker, with a namespace for this test; every app enqueues there.
+    `run_until_idle()` runs a worker.
+    """
     from mqueue.client import Client
     from mqueue.testing.real.embedded import TestBroker
 

@@ -1,4 +1,4 @@
-"""While a test has it so, what any app would send to its broker goes to the test."""
+"""While a test has one of the fixtures, what any app would send to its broker goes to the test."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +14,7 @@ from mqueue.worker.tasks.task import App, Task
 
 
 class Carrier(Protocol):
-    """Takes what `app` sends, once the app's middleware has seen it; gives the ids, in order."""
+    """It takes what `app` sends, once the app's middleware has seen it, and gives the ids, in order."""
 
     def carry(self, app: MQueue, items: Sequence[wire.EnqueueItem]) -> list[int]: ...
 
@@ -25,11 +25,11 @@ _carrier: Carrier | None = None
 
 
 class Local(Carrier, Asked, Protocol):
-    """A carrier that answers what handles ask, too."""
+    """It is a carrier that answers what handles ask, too."""
 
 
 def redirect_all(local: Local) -> AbstractContextManager[None]:
-    """`redirect`, and handles ask `local`."""
+    """This is `redirect`, and handles ask `local`."""
 
     async def async_client(producer: Producer) -> AsyncAnswers:
         return AsyncAnswers(local)
@@ -39,7 +39,9 @@ def redirect_all(local: Local) -> AbstractContextManager[None]:
 
 @contextmanager
 def redirect(carrier: Carrier, **more: Any) -> Iterator[None]:
-    """`more`: other attributes of `Producer` meanwhile. Raises RuntimeError where another carrier has them already."""
+    """`more` are other attributes of `Producer` meanwhile. Raises RuntimeError where another
+    carrier has them already.
+    """
     global _carrier  # noqa: PLW0603
     if _carrier is not None:
         raise RuntimeError("a test has one of the fixtures mqueue_inline, mqueue_manual and mqueue_broker")
@@ -63,8 +65,8 @@ def _app_of(producer: Producer) -> MQueue:
 
 
 def task_of(app: App, item: wire.EnqueueItem) -> tuple[Task[..., Any], list[Any], dict[str, Any]]:
-    """The call that a message is: a task and its arguments, as a worker would have them. Raises LookupError,
-    codec.Misfit.
+    """Returns the call that a message is: a task and its arguments, as a worker would have them. Raises
+    LookupError, codec.Misfit.
     """
     call = codec.decode(item.payload)
     task = app.get(call.task)

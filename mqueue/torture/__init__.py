@@ -1,4 +1,4 @@
-"""`mqueue torture`: real brokers and stores under load, with faults, and a judge at the end.
+"""`mqueue torture` puts real brokers and stores under load, with faults, and has a judge at the end.
 
 What happens here. A stage of stores, brokers and proxies is put under load; one fault after the other is done to it;
 everything that clients see is written down; after a drain the history is judged.

@@ -1,5 +1,5 @@
-"""What is done to a run. Each leaves everything running again, and says what it took: whether Redis forgot, who was
-away.
+"""These faults are done to a run. Each leaves everything running again, and says what it took: whether Redis
+forgot, who was away.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from mqueue.broker.failpoints import NAMES
 from mqueue.torture.proxy import Proxy
 from mqueue.torture.stage import Broker, Stage
 
-OF_LEADERS = ("flush.", "refill.", "recovery.before_open")  # only a leader comes there: the other broker is stopped
-# not reached within seconds, or not at all: nothing is scheduled there
+OF_LEADERS = ("flush.", "refill.", "recovery.before_open")  # only a leader gets there: the other broker is stopped
+# these are not reached within seconds, or not at all, since the load has no schedules
 SELDOM = {"wal.rotate", "wal.before_remove", "schedule.before_insert", "schedule.before_commit", "schedule.after_commit"}
 REACH_S = 6.0
 DOWN_S = 3.0
 
 
 class Damage(NamedTuple):
-    """`reached`: the fault did happen. `note`: which one of several it was."""
+    """`reached`: did the fault happen? `note`: which one of several it was."""
 
     lost: bool = False
     down: frozenset[int] = frozenset()
@@ -57,7 +57,9 @@ async def broker_stop(stage: Stage, chance: random.Random) -> Damage:
 
 
 async def broker_pause(stage: Stage, chance: random.Random) -> Damage:
-    """SIGSTOP: longer than a heartbeat, a lease, and what a broker may trust its last look."""
+    """SIGSTOP holds a broker for longer than a heartbeat, a lease, and the time for which it may
+    trust its last look.
+    """
     broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
     broker.pause()
     try:
@@ -75,14 +77,14 @@ async def redis_flush(stage: Stage, chance: random.Random) -> Damage:
 
 
 async def redis_kill(stage: Stage, chance: random.Random) -> Damage:
-    """It comes back empty."""
+    """Redis comes back empty."""
     stage.kill_redis()
     await asyncio.sleep(1.0)
     return Damage(lost=True)
 
 
 async def redis_away(stage: Stage, chance: random.Random) -> Damage:
-    """No broker reaches it: PostgreSQL serves; it comes back with what it had, and that counts no more."""
+    """No broker reaches Redis, so PostgreSQL serves; Redis comes back with what it had, which counts no more."""
     for broker in stage.brokers:
         broker.redis.cut()
     await asyncio.sleep(3.0 + chance.random() * 4)
@@ -93,7 +95,7 @@ async def redis_away(stage: Stage, chance: random.Random) -> Damage:
 
 
 async def redis_and_broker(stage: Stage, chance: random.Random) -> Damage:
-    """Redis forgets while a broker is away: its log comes late, or just in time."""
+    """Redis forgets while a broker is away, whose log then comes late, or just in time."""
     broker = _any(stage, chance)
     await broker.kill()
     await stage.flush_redis()
@@ -109,7 +111,7 @@ async def postgres_kill(stage: Stage, chance: random.Random) -> Damage:
 
 
 def on_link(link: Callable[[Broker], Proxy], harm: Callable[[Proxy], None], seconds: float) -> Fault:
-    """One broker's connections to a store are harmed for up to so long."""
+    """Returns a fault that harms one broker's connections to a store for up to so long."""
 
     async def fault(stage: Stage, chance: random.Random) -> Damage:
         broker = await stage.leader() if chance.random() < 0.5 else _any(stage, chance)
@@ -122,7 +124,7 @@ def on_link(link: Callable[[Broker], Proxy], harm: Callable[[Proxy], None], seco
 
 
 async def failpoint(stage: Stage, chance: random.Random) -> Damage:
-    """A broker that kills itself at a chosen point: of its recovery too, while Redis forgets."""
+    """A broker kills itself at a chosen point: also of its recovery, while Redis forgets."""
     broker = _any(stage, chance)
     point = chance.choice(sorted(NAMES - SELDOM))
     lost = point.startswith("recovery.")

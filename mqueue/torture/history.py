@@ -1,5 +1,5 @@
-"""What clients saw, as it happened. Times are monotonic seconds of this process, but for what the broker tells (µs
-since 1970).
+"""The history is what clients saw, as it happened. Times are monotonic seconds of this process, but for what the broker
+tells (µs since 1970).
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Key(NamedTuple):
 
 
 class Enqueued(NamedTuple):
-    """`answered`: when its id came. `keyed`: sent under an idempotency key."""
+    """`answered`: when its id came. `keyed`: was it sent under an idempotency key?"""
 
     topic: str
     payload: bytes
@@ -43,8 +43,8 @@ class Fetch(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """`verdict`: ok, stale, gone; None: no answer came, it may have counted. `due`: of a nack, when it may come
-    again.
+    """`verdict` is ok, stale or gone; None: no answer came, so it may have counted. `due`: of a nack,
+    when it may come again.
     """
 
     kind: str
@@ -56,8 +56,8 @@ class Settle(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a broker said to one call. `said`: ok, or what was wrong; NO_ANSWER: nothing came. `messages`: for how many
-    it did something.
+    """A broker said this to one call. `said`: ok, or what was wrong; NO_ANSWER: nothing came. `messages`: for how
+    many it did something.
     """
 
     call: str
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A time of which nothing certain is known. `topics` empty: all."""
+    """Nothing certain is known of this time. `topics` empty: all."""
 
     start: float
     end: float
@@ -77,7 +77,7 @@ class Window(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`lost`: Redis forgot. `down`: brokers that were away meanwhile."""
+    """`lost`: did Redis forget? `down`: brokers that were away meanwhile."""
 
     name: str
     start: float
@@ -88,7 +88,7 @@ class Fault(NamedTuple):
 
 @dataclass
 class History:
-    """`epoch`: what is added to a monotonic time to make it seconds since 1970."""
+    """`epoch` is added to a monotonic time to make it seconds since 1970."""
 
     epoch: float
     sent: set[bytes] = field(default_factory=set)  # payloads of all that was to be enqueued, answered or not
@@ -104,7 +104,7 @@ class History:
     shards: dict[str, int] = field(default_factory=dict)  # topic → shard
 
     def story(self, id: int) -> list[str]:
-        """All that is known of one message, in order of time."""
+        """Returns all that is known of one message, in order of time."""
         lines: list[tuple[float, str]] = []
         if (e := self.enqueued.get(id)) is not None:
             lines.append((e.answered, f"enqueued at broker {e.broker}, topic {e.topic}, keyed {e.keyed}"))

@@ -1,9 +1,9 @@
-"""Whether a queue that keeps its promises could have shown this history. Pure.
+"""The judge says whether a queue that keeps its promises could have shown this history. It is pure.
 
-Order is judged where something certain is known: a message is *certainly deliverable* from the answer that made it so
-(and its due time) until the request that next leased it was sent. Around a fault, and as long as what an unanswered
-fetch leased may be leased, nothing is certain: spans begin after that, and fetches within it are not judged (how many
-were is told).
+Order is judged where something certain is known: a message is *certainly deliverable* from the answer that made it
+so (and its due time) until the request that next leased it was sent. Nothing is certain around a fault, nor while
+messages may be leased by a fetch whose answer never came: spans begin after that, and fetches within it are not
+judged (their number is told).
 """
 
 import heapq
@@ -16,7 +16,7 @@ from mqueue.errors import BY_CODE, BufferFull, InFlight, MQueueError
 from mqueue.torture.history import Answer, Delivery, Enqueued, Fault, Fetch, History, Key, Settle, Window
 
 MARGIN_S = 0.05  # between the broker's clock and ours (one machine)
-EXPIRY_S = 0.5  # after a lease's end its message is there
+EXPIRY_S = 0.5  # so long after its lease has ended a message is there
 CALM_S = 1.0  # after a fault is over: the due clock may lag until the first scan of a new epoch
 UNFLUSHED_S = 10.0  # so long, at most, something waits for its flush, or for what ends a fault
 WRONG = {MQueueError.code, *BY_CODE} - {InFlight.code, BufferFull.code}  # of a 503 the reason was written down, not the code
@@ -43,7 +43,7 @@ class Verdict:
     judged: int = 0  # fetches of which order could be told
 
     def bad(self) -> dict[str, int]:
-        """Every count that must be zero."""
+        """Returns every count that must be zero."""
         free = {"allowed_after_ack", "allowed_doubled", "judged"}
         return {name: len(found) for name, found in vars(self).items() if name not in free}
 
@@ -63,7 +63,8 @@ def judge(history: History) -> Verdict:
         for delivery in fetch.got:
             seen[delivery.key.id].append(Seen(fetch, delivery))
     for several in seen.values():
-        several.sort(key=lambda s: s.delivery.told_until)  # as they were leased: one may have waited before, or its answer after that
+        # in the order of their leases: a request may have waited before its lease, or its answer after it
+        several.sort(key=lambda s: s.delivery.told_until)
     for id, deliveries in seen.items():
         _judge_deliveries(history, id, deliveries, verdict)
     verdict.lost = {id for id in history.enqueued if id not in history.dead and not _ended(history.settles.get(id, []))}
@@ -75,13 +76,13 @@ def judge(history: History) -> Verdict:
 
 
 def _ended(settles: list[Settle]) -> bool:
-    """It was acked, or may have been. `gone` alone tells of no end."""
+    """Was it acked, or may it have been? `gone` alone tells of no end."""
     return any(s.kind == "ack" and s.verdict in ("ok", None) for s in settles)
 
 
 def _undone(history: History, broker: int, sent: float, answered: float, seen: float) -> bool:
-    """May what this broker answered be forgotten when `seen`? Redis lost it before its flush, and the broker was away
-    with its log.
+    """May what this broker answered be forgotten when `seen`? It may where Redis lost it before its flush, and the
+    broker was away with its log.
     """
     return any(f.lost and broker in f.down and answered > f.start - UNFLUSHED_S and sent < f.end and f.start < seen for f in history.faults)
 
@@ -109,8 +110,8 @@ def _judge_deliveries(history: History, id: int, deliveries: list[Seen], verdict
 
 
 def _overlap(history: History, before: Seen, fetch: Fetch, settles: list[Settle]) -> bool:
-    """Leased again although its lease ran: it was not settled, nor did Redis lose the lease. A settle sent before that
-    fetch, which may have waited long, was answered is of a delivery before.
+    """Was it leased again although its lease ran: not settled, nor lost by Redis? A settle that was sent before
+    `fetch`, which may have waited long, was answered is of the delivery before.
     """
     if fetch.answered > before.delivery.lease_until - MARGIN_S:
         return False
@@ -140,7 +141,7 @@ def _forgotten(faults: list[Fault], e: Enqueued) -> bool:
 
 
 class Blind:
-    """When nothing certain is known of a topic."""
+    """It knows when nothing certain is known of a topic."""
 
     def __init__(self, windows: list[Window]) -> None:
         merged: list[list[float]] = []
@@ -153,7 +154,7 @@ class Blind:
         self._ends = [end for _, end in merged]
 
     def last_end(self, before: float) -> float:
-        """End of the last window that began before then."""
+        """Returns the end of the last window that began before then."""
         at = bisect_right(self._starts, before) - 1
         return self._ends[at] if at >= 0 else 0.0
 
@@ -185,7 +186,7 @@ def _judge_order(history: History, seen: dict[int, list[Seen]], verdict: Verdict
 
 
 def _greatest(history: History, fetch: Fetch) -> dict[int, Key]:
-    """By shard: across shards there is no order."""
+    """Returns the greatest key that came, by shard: across shards there is no order."""
     greatest: dict[int, Key] = {}
     for delivery in fetch.got:
         shard = history.shards.get(delivery.topic, 0)
@@ -204,7 +205,7 @@ def _is_unsorted(history: History, fetch: Fetch) -> bool:
 
 
 def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Verdict) -> None:
-    """Within a shard the greatest that came is at most the least that was there."""
+    """Within a shard the greatest key that came is at most the least that was there."""
     if not fetch.got:
         verdict.untrue += [(fetch, key) for key in least.values()]
         return
@@ -216,7 +217,7 @@ def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Ver
 
 
 def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> list[Span]:
-    """When it was certainly deliverable: before each of its deliveries."""
+    """Returns when it was certainly deliverable: before each of its deliveries."""
     known = history.enqueued.get(id)
     settles = history.settles.get(id, [])
     found: list[Span] = []
@@ -235,7 +236,7 @@ def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> l
 
 
 def _free_again(before: Seen, settles: list[Settle]) -> float | None:
-    """When a message that was leased was certainly there again; None: it cannot be told."""
+    """Returns when a message that was leased was certainly there again; None: it cannot be told."""
     if any(s.verdict is None for s in settles):
         return None
     nacked = [s for s in settles if s.kind == "nack" and s.verdict == "ok"]
@@ -247,7 +248,7 @@ def _free_again(before: Seen, settles: list[Settle]) -> float | None:
 
 
 class Sweep:
-    """The open spans of one topic, by key; those that ended before a fetch was sent never matter again."""
+    """It has the open spans of one topic, by key; those that ended before a fetch was sent never matter again."""
 
     def __init__(self, spans: list[Span]) -> None:
         self._coming = sorted(spans)
@@ -255,7 +256,7 @@ class Sweep:
         self._open: list[tuple[Key, float]] = []
 
     def least(self, sent: float, answered: float) -> Key | None:
-        """The least key that was there all the while. Fetches must be asked in the order they were sent."""
+        """Returns the least key that was there all the while. Fetches must be asked in the order they were sent."""
         while self._at < len(self._coming) and self._coming[self._at].start <= sent:
             heapq.heappush(self._open, (self._coming[self._at].key, self._coming[self._at].end))
             self._at += 1

@@ -1,4 +1,4 @@
-"""Producers and workers over HTTP, each at any broker that answers; all they see is written down."""
+"""Producers and workers call any broker that answers, over HTTP; all they see is written down."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ TOPICS = ("alpha", "beta", "gamma", "delta")
 LEASE_S = 2.0
 CALL_S = 4.0  # a call without an answer by then counts as unanswered
 PAUSE_S = 0.02
-AHEAD_MAX = 20_000  # messages, of the workers
+AHEAD_MAX = 20_000  # messages by which producers may be ahead of the workers
 RATE_S = 0.04  # a producer's pause between two requests
 RETRIES = 1_000
 POISONED = 0.01  # messages that every worker nacks
@@ -28,14 +28,14 @@ RETRY_S = 20.0  # a keyed request without an answer is sent again so long
 
 @dataclass
 class _Told:
-    """`said`: until an answer comes."""
+    """`said` stays so until an answer comes."""
 
     said: str = NO_ANSWER
     count: int = 0
 
 
 class Load:
-    """`history`: what came of it. Call `enqueue`, `fetch` and `settle` for a load of another shape."""
+    """`history` is what came of it. Call `enqueue`, `fetch` and `settle` for a load of another shape."""
 
     def __init__(self, history: History, urls: Sequence[str], token: str, seed: int) -> None:
         self.history = history
@@ -65,13 +65,15 @@ class Load:
         until = time.monotonic() + RETRY_S
         while True:
             said = await self.enqueue(chance.randrange(len(self._clients)), items)
-            # one without a key may exist; nobody counts on it
+            # a message without a key may exist all the same; nobody counts on it
             if said == OK or (said != InFlight.code and not keyed) or time.monotonic() > until:
                 return
             await asyncio.sleep(PAUSE_S)
 
     async def enqueue(self, at: int, items: Sequence[wire.EnqueueItem]) -> str:
-        """One call; what was said. Each item names its retries: the judge does not know the broker's default."""
+        """Makes one call, and returns what was said. Each item names its retries: the judge does not know
+        the broker's default.
+        """
         retries = [item.max_retries for item in items if item.max_retries is not None]
         assert len(retries) == len(items), "an item names no retries"
         self.history.sent.update(item.payload for item in items)
@@ -87,8 +89,8 @@ class Load:
 
     @contextmanager
     def _answer(self, call: str, at: int) -> Iterator["_Told"]:
-        """Writes down what is said within; of a refusal its code, of 503 the reason. An error of the broker ends
-        here.
+        """Writes down what is said within: of a refusal its code, of 503 the reason. An error of
+        the broker ends here.
         """
         told = _Told()
         sent = time.monotonic()
@@ -113,7 +115,7 @@ class Load:
     # -- workers -------------------------------------------------------------------------------------------------------
 
     async def work(self, number: int) -> None:
-        """One worker. Cancelled, it vanishes with what it has leased."""
+        """It is one worker. If it is cancelled, it vanishes with what it has leased."""
         chance = random.Random(f"{self._seed} worker {number} {time.monotonic()}")
         while True:
             at = chance.randrange(len(self._clients))
@@ -125,7 +127,7 @@ class Load:
                 await asyncio.sleep(PAUSE_S)
 
     async def fetch(self, at: int, topics: tuple[str, ...], limit: int, wait: float) -> list[wire.Message]:
-        """One call; empty too where it fails."""
+        """Makes one call, and returns its messages; none where it fails."""
         sent = time.monotonic()
         messages: list[wire.Message] = []
         told = _Told()
@@ -142,7 +144,7 @@ class Load:
         return messages
 
     def _delivery(self, m: wire.Message, sent: float) -> Delivery:
-        """The lease's end by our clock: the shard's may be ahead of it."""
+        """The lease's end is told by our clock: the shard's may be ahead of it."""
         told = m.lease_expires_at.timestamp() - self.history.epoch
         return Delivery(
             Key(m.priority, round(m.deliver_after.timestamp() * 1e6), m.id), m.topic, m.attempt, m.payload, min(told, sent + LEASE_S), told
@@ -166,7 +168,7 @@ class Load:
         # else: the lease runs out
 
     async def settle(self, kind: str, at: int, messages: Sequence[wire.Message], retry_after: float = 0.0) -> None:
-        """One call."""
+        """Makes one call."""
         sent = time.monotonic()
         verdicts: dict[int, str] = {}
         try:
@@ -191,7 +193,7 @@ class Load:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def left(self) -> dict[str, int]:
-        """What the broker still counts, by topic; and which shard has it."""
+        """Returns what the broker still counts, by topic; notes which shard has it."""
         found = {}
         for topic in await self._clients[0].topics():
             self.history.shards[topic.topic] = topic.shard

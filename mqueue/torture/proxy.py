@@ -1,4 +1,4 @@
-"""A way to a server that can be cut and stalled: TCP on loopback, to a unix socket or a port."""
+"""A proxy is a way to a server that can be cut and stalled: TCP on loopback, to a unix socket or a port."""
 
 import asyncio
 from contextlib import suppress
@@ -11,12 +11,12 @@ End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Proxy:
-    """`target`: the path of a unix socket, or a port of 127.0.0.1. For one event loop; `port`: where it listens, once
-    started.
+    """`target` is the path of a unix socket, or a port of 127.0.0.1. It is for one event loop; `port`: where it
+    listens, once started.
 
-    `cut` resets connections and refuses new ones. `stall`: they stay, and not a byte passes. `heal`: new ones pass;
-    those that were stalled *flow* on with what was held back, are *reset*, or *forgotten*: they stay open, and never
-    pass a byte again.
+    `cut` resets connections and refuses new ones. `stall` keeps them, and not a byte passes. `heal` lets new ones
+    pass; those that were stalled *flow* on with what was held back, are *reset*, or *forgotten*: they stay open,
+    and never pass a byte again.
     """
 
     def __init__(self, target: Path | int) -> None:
@@ -65,7 +65,7 @@ class Proxy:
             return
         connection = Connection((reader, writer), there, self._flow)
         self._connections.add(connection)
-        if self._refuses:  # since it has connected
+        if self._refuses:  # it was cut while it connected
             connection.reset()
         try:
             await connection.end()
@@ -81,7 +81,7 @@ class Proxy:
 
 
 class Flow:
-    """What becomes of the bytes of the connections that began with it."""
+    """It decides on the bytes of the connections that began with it."""
 
     def __init__(self) -> None:
         self.passes = asyncio.Event()
@@ -90,7 +90,7 @@ class Flow:
 
 
 class Connection:
-    """Both directions of one."""
+    """It carries both directions of one connection."""
 
     def __init__(self, here: End, there: End, flow: Flow) -> None:
         self._writers = here[1], there[1]
@@ -103,7 +103,7 @@ class Connection:
             writer.transport.abort()
 
     async def end(self) -> None:
-        """When one side has closed it, or it was reset."""
+        """Returns when one side has closed it, or it was reset."""
         try:
             await asyncio.wait(self._pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1,4 +1,4 @@
-"""One run: load, faults one after the other with calm between, a drain, the verdict, and its table."""
+"""A run is load, faults one after the other with calm between, a drain, the verdict, and its table."""
 
 import asyncio
 import random
@@ -25,8 +25,8 @@ NAMES = (*FAULTS, WORKER_KILL)
 
 @dataclass
 class Result:
-    """`reached`: how often each fault happened; `each`: how often it must. `error`: why the run could not go on, if
-    so.
+    """`reached` counts how often each fault happened; `each` is how often it must. `error`: why the run
+    could not go on, if so.
     """
 
     seed: int
@@ -49,7 +49,7 @@ class Result:
 
 
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
-    """Raises nothing: what goes wrong is in the result."""
+    """It raises nothing: what goes wrong is in the result."""
     result = Result(seed, each=max(1, int(minutes)), reached=Counter(dict.fromkeys(names, 0)))
     history = result.history = new_history()
     began = time.monotonic()
@@ -68,7 +68,7 @@ async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
 
 
 async def _run(stage: Stage, load: Load, history: History, result: Result, until: float, last: float) -> None:
-    """Faults until then; those not reached often enough, still, but not past `last`."""
+    """It does faults until then; those not reached often enough, still, but not past `last`."""
     chance = random.Random(result.seed)
     async with under_load(stage, load) as workers:
         await asyncio.sleep(1.0)
@@ -100,7 +100,7 @@ async def _one(
 
 
 async def _kill_worker(load: Load, workers: list[asyncio.Task[None]], chance: random.Random) -> None:
-    """In the midst of a call, with what it has leased."""
+    """It kills a worker in the midst of a call, with what it has leased."""
     at = chance.randrange(len(workers))
     workers[at].cancel()
     await asyncio.gather(workers[at], return_exceptions=True)
@@ -108,7 +108,7 @@ async def _kill_worker(load: Load, workers: list[asyncio.Task[None]], chance: ra
 
 
 def table(result: Result) -> list[str]:
-    """What is printed at the end, and stands in docs/reliability.md."""
+    """Returns what is printed at the end, and stands in docs/reliability.md."""
     verdict = result.verdict
     lines = [f"seed {result.seed}, {result.seconds:.0f} s, {result.produced:,} enqueued, {result.acked:,} acked", ""]
     lines += ["| fault | times reached |", "|---|---|"]
@@ -126,7 +126,7 @@ def table(result: Result) -> list[str]:
 
 
 def details(verdict: Verdict, history: History) -> list[str]:
-    """The first few of each violation, and the stories of those that have an id."""
+    """Returns the first few of each violation, and the stories of those that have an id."""
     lines: list[str] = []
     for name, count in verdict.bad().items():
         if count:
@@ -138,7 +138,7 @@ def details(verdict: Verdict, history: History) -> list[str]:
 
 
 def _ids(found: object) -> list[int]:
-    """Of the messages that one violation is about."""
+    """Returns the ids of the messages that one violation is about."""
     if isinstance(found, int):
         return [found]
     parts = (found, *found) if isinstance(found, tuple) else ()

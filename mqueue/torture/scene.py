@@ -1,4 +1,4 @@
-"""A stage under load: what goes on while something is done to it, and how it ends."""
+"""A scene is a stage under load: what goes on while something is done to it, and how it ends."""
 
 import asyncio
 import secrets
@@ -23,7 +23,7 @@ L = TypeVar("L", bound=Load)
 
 
 class Audited(Protocol):
-    """Topics whose ledger does not add up, and by how much."""
+    """It knows the topics whose ledger does not add up, and by how much."""
 
     async def drift(self) -> dict[str, int]: ...
 
@@ -36,8 +36,8 @@ def new_history() -> History:
 async def staged(
     make_load: Callable[[Sequence[str], str], L], shards: int = SHARDS, brokers: int = BROKERS, settings: Mapping[str, str] = SETTINGS
 ) -> AsyncIterator[tuple[Stage, L]]:
-    """Stores and brokers in a temporary folder, and a load on them that has not begun. `make_load`: from the brokers'
-    URLs and a token.
+    """Yields stores and brokers in a temporary folder, and a load on them that has not begun. `make_load` makes it from
+    the brokers' URLs and a token.
     """
     with home() as folder:
         async with (
@@ -49,8 +49,8 @@ async def staged(
 
 @asynccontextmanager
 async def under_load(stage: Audited, load: Load, producers: int = PRODUCERS, workers: int = WORKERS) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Yields the workers' tasks. Afterwards all is drained, and the history has what is left, the dead letters and the
-    ledgers' drift.
+    """Yields the workers' tasks. Afterwards all is drained, and the history has what is left, the dead letters
+    and the ledgers' drift.
     """
     producing = [asyncio.create_task(load.produce(n)) for n in range(producers)]
     working = [asyncio.create_task(load.work(n)) for n in range(workers)]
@@ -71,7 +71,7 @@ async def under_load(stage: Audited, load: Load, producers: int = PRODUCERS, wor
 
 
 async def _drain(load: Load) -> None:
-    """Until nothing is left, or nothing has been acked for STUCK_S."""
+    """Waits until nothing is left, or nothing has been acked for STUCK_S."""
     acked, since = load.acked, time.monotonic()
     while time.monotonic() < since + STUCK_S:
         try:

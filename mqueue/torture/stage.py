@@ -1,4 +1,6 @@
-"""What a run happens on: stores of its own, brokers as processes, and between them proxies that can cut and stall."""
+"""A run happens on a stage: stores of its own, brokers as processes, and between them proxies
+that can cut and stall.
+"""
 
 import asyncio
 import os
@@ -20,12 +22,9 @@ from mqueue.broker.embedded import EmbeddedStores, StoreUrls
 from mqueue.broker.store.verify import ledgers
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
-from mqueue.launch import SETTINGS
+from mqueue.launch import BROKER_STOP_S, READY, SETTINGS, START_S
 from mqueue.torture.proxy import Proxy
 
-READY = re.compile(rb"mqueue broker ready url=(\S+) metrics=(\S+)\n")
-START_S = 60.0
-STOP_S = 35.0
 SETTLE_S = 60.0  # after a fault everything must serve again within it
 
 
@@ -36,7 +35,7 @@ class TortureError(MQueueError):
 
 
 class Broker:
-    """One `mqueue broker` on the stage's stores, at the same URL whenever it runs."""
+    """It is one `mqueue broker` on the stage's stores, at the same URL whenever it runs."""
 
     def __init__(self, number: int, folder: Path, settings: dict[str, str], postgres: Proxy, redis: Proxy) -> None:
         self.number = number
@@ -76,24 +75,24 @@ class Broker:
                         return
         except TimeoutError:
             await self.kill()
-            raise TortureError(f"broker {self.number} was not ready after {START_S:g} s: see {self._folder / 'broker.log'}") from None
+            raise TortureError(f"broker {self.number} was not ready after {START_S:g} s: see {self.log}") from None
         code = await self._process.wait()
         if not failpoints:
-            raise TortureError(f"broker {self.number} ended with exit code {code}: see {self._folder / 'broker.log'}")
+            raise TortureError(f"broker {self.number} ended with exit code {code}: see {self.log}")
 
     async def kill(self) -> None:
         self._signal(signal.SIGKILL)
         await self._wait()
 
     async def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Sends SIGTERM, and returns the exit code."""
         self._signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(BROKER_STOP_S):
                 return await self._wait()
         except TimeoutError:
             await self.kill()
-            raise TortureError(f"broker {self.number} did not stop within {STOP_S:g} s") from None
+            raise TortureError(f"broker {self.number} did not stop within {BROKER_STOP_S:g} s") from None
 
     async def ended(self, seconds: float) -> bool:
         """Does it end by itself within this time?"""
@@ -120,7 +119,7 @@ class Broker:
 
 
 class Stage:
-    """`shards` databases, one Valkey, `count` brokers. `settings`: of the brokers."""
+    """It has `shards` databases, one Valkey and `count` brokers. `settings` are those of the brokers."""
 
     def __init__(self, home: Path, shards: int, count: int, secret: str, settings: dict[str, str]) -> None:
         self._home = home
@@ -187,11 +186,11 @@ class Stage:
         os.kill(self.pid("valkey"), signal.SIGKILL)
 
     def kill_postgres(self) -> None:
-        """As `pg_ctl -m immediate stop`."""
+        """Stops it as `pg_ctl -m immediate stop` does."""
         os.kill(self.pid("postgresql"), signal.SIGQUIT)
 
     def without_postgres(self) -> AbstractAsyncContextManager[None]:
-        """It is stopped meanwhile, and ready again afterwards."""
+        """PostgreSQL is stopped meanwhile, and ready again afterwards."""
         return self._stores.without("postgresql")
 
     def pid(self, store: str) -> int:
@@ -225,14 +224,14 @@ class Stage:
         return sum(one or 0 for one in led) == len(self.urls.database_urls)
 
     async def leader(self) -> Broker:
-        """Of the first shard; any broker where none leads just now."""
+        """Returns the leader of the first shard; any broker where none leads just now."""
         for broker in self.brokers:
             if await self.metric(broker, "mqueue_leader") == 1:
                 return broker
         return self.brokers[0]
 
     async def metric(self, broker: Broker, name: str, shard: int = 0) -> float | None:
-        """None where the broker does not answer."""
+        """Returns None where the broker does not answer."""
         assert self._http is not None
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._http.get(broker.metrics_url) as reply:
@@ -241,7 +240,7 @@ class Stage:
         return None
 
     async def drift(self) -> dict[str, int]:
-        """Topics whose ledger does not add up, and by how much."""
+        """Returns the topics whose ledger does not add up, and by how much."""
         return {line.topic: line.drift for line in await ledgers(self.urls.database_urls) if line.drift}
 
 

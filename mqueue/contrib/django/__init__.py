@@ -1,14 +1,14 @@
-"""Django's own tasks (`django.tasks`, Django 6) on mqueue.
+"""This backend runs Django's own tasks (`django.tasks`, Django 6) on mqueue.
 
     TASKS = {"default": {"BACKEND": "mqueue.contrib.django.MQueueBackend"}}
 
 What happens here. An enqueue is a message, sent when its transaction has committed. `mqueue worker
 mqueue.contrib.django.worker` runs the tasks of the installed apps.
 
-Who is authoritative. Django's settings are for the options, the broker for the state of a task. A message names a task;
-only what the worker's own modules define is run, and nothing is imported on a message's word.
+Who is authoritative. Django's settings are, for the options; the broker is, for the state of a task. A message names a
+task; only what the worker's own modules define is run, and no message makes a worker import anything.
 
-What failure does. Options that cannot be raise when the backend is made. An exception of a task is a nack, as ever.
+What failure does. Wrong options raise when the backend is made. An exception of a task is a nack, as everywhere.
 
 Which file to open:
 

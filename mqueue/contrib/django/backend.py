@@ -1,4 +1,4 @@
-"""The backend: what Django says, in our words. Its `OPTIONS`: options.py."""
+"""The backend turns what Django says into our words. Its `OPTIONS` are in options.py."""
 
 import re
 import threading
@@ -32,7 +32,7 @@ _lock = threading.Lock()
 
 
 class Made(NamedTuple):
-    """What all threads share: Django makes a backend for each. `params`: of which it is made."""
+    """All threads share it, since Django makes a backend for each. `params`: what it was made of."""
 
     params: dict[str, Any]
     options: o.Options
@@ -44,7 +44,7 @@ _made: dict[str, Made] = {}  # by alias
 
 
 class MQueueBackend(BaseTaskBackend):
-    """`queue_name` is the topic. Django's larger priority is more urgent, ours is the lesser: −priority.
+    """`queue_name` is the topic. In Django a larger priority is more urgent, here a smaller one: −priority.
 
     A result's id is that of its message; inside a transaction it is made up until the commit.
     """
@@ -69,8 +69,8 @@ class MQueueBackend(BaseTaskBackend):
     def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
         """Raises InvalidTask for a call that cannot be sent, before any transaction ends.
 
-        What else keeps a transaction's tasks from being sent (the broker is away, say) `atomic()` raises, when it has
-        committed.
+        If the tasks of a transaction cannot be sent for another reason (the broker is away, for example), `atomic()`
+        raises, after it has committed.
         """
         self.validate_task(task)
         result = results.made(task, f"uncommitted-{get_random_string(32)}", self.alias, args, kwargs, TaskResultStatus.READY)
@@ -86,9 +86,10 @@ class MQueueBackend(BaseTaskBackend):
         return result
 
     def get_result(self, result_id: str) -> TaskResult:
-        """As far as mqueue knows it: see `results.py`. Raises TaskResultDoesNotExist, mqueue.errors.Unavailable.
+        """Returns the result as far as mqueue knows it: see `results.py`. Raises TaskResultDoesNotExist,
+        mqueue.errors.Unavailable.
 
-        What has neither message nor result does not exist: it was cancelled, has expired, or its result has.
+        A task with neither message nor result does not exist: it was cancelled, or it has expired, or its result has.
         """
         if not self.supports_get_result:
             return super().get_result(result_id)
@@ -101,7 +102,7 @@ class MQueueBackend(BaseTaskBackend):
                 return self._of_kept(id, client.result(id))
             except NotFound as error:
                 raise TaskResultDoesNotExist(result_id) from error
-            except (Pending, JobFailed):  # since the look before
+            except (Pending, JobFailed):  # its state has changed since the look before
                 continue
         raise Unavailable(f"message {id} has neither state nor result that stays: ask again", retry_after=1)
 
@@ -126,12 +127,12 @@ class MQueueBackend(BaseTaskBackend):
 
     @property
     def _there(self) -> str:
-        """The namespace in which its messages are: under `mqueue_broker` that of the test, which its client knows."""
+        """Its messages are in this namespace: under `mqueue_broker` in that of the test, which its client knows."""
         there: str = getattr(self.app.producer.client(), "namespace", self._namespace)
         return there
 
     def _task(self, path: str) -> Task:
-        """A message's word imports nothing but what the worker imports, too."""
+        """Returns the task of that path. A message makes nothing be imported but what the worker imports, too."""
         if known.find(path) is None:
             autodiscover_modules("tasks")
         if (task := known.find(path)) is None:
@@ -154,8 +155,10 @@ class MQueueBackend(BaseTaskBackend):
         return runner.message(task.module_path, result.args, result.kwargs)
 
     def _send(self, due: list[Due]) -> None:
-        """What a request before one that fails has sent is told, too."""
-        from mqueue.client import protocol  # with both clients: whoever enqueues nothing does without
+        """Sends what is due. If a request fails, the signals for what the requests before it have sent
+        are sent all the same.
+        """
+        from mqueue.client import protocol  # it brings both clients, which nobody needs who enqueues nothing
 
         sent: list[TaskResult] = []
         try:
@@ -186,7 +189,9 @@ def _message_id(result_id: str) -> int:
 
 
 def _shared(alias: str, params: dict[str, Any], queues: list[str], options: dict[str, Any], sender: type) -> Made:
-    """Made anew where the settings are others (in tests). Raises ImproperlyConfigured."""
+    """Returns what all threads share, made anew where the settings have changed (in tests). Raises
+    ImproperlyConfigured.
+    """
     with _lock:
         made = _made.get(alias)
         if made is None or made.params != params:

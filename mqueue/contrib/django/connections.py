@@ -1,8 +1,8 @@
-"""Whose database connections a job uses. Django keeps them by thread.
+"""This decides whose database connections a job uses. Django keeps them by thread.
 
-A `def` task has the thread of the worker that runs it, which keeps its connections as long as CONN_MAX_AGE says, as
-with requests. An `async def` task asks the database through one thread of asgiref's, which all code of the loop shares,
-and its connection with it: so that no job ends or changes the connection of another, each gets a thread of its own, as
+A `def` task has a thread of the worker, which keeps its connections as long as CONN_MAX_AGE says, as with requests.
+An `async def` task asks the database through one thread of asgiref's, which all code of the loop shares together
+with its connection. So that no job ends or changes the connection of another, each gets a thread of its own, as
 each request under ASGI does.
 
 In a test jobs may run in the test's own thread: the connections that it uses stay as they are.
@@ -18,7 +18,7 @@ from django.db import connections
 
 @contextmanager
 def renewed() -> Iterator[None]:
-    """Around a job in a thread: as around a request."""
+    """It surrounds a job in a thread as Django surrounds a request."""
     lent = [connection for connection in _all_but([]) if connection.in_atomic_block]
     for connection in _all_but(lent):
         connection.queries_log.clear()
@@ -32,7 +32,7 @@ def renewed() -> Iterator[None]:
 
 @asynccontextmanager
 async def own() -> AsyncIterator[None]:
-    """Around a job on the loop. Its connections end with it, since its thread does."""
+    """It surrounds a job on the loop. Its connections end with it, since its thread does."""
     async with ThreadSensitiveContext():
         lent = await sync_to_async(_all_but)([])  # none, unless an `async_to_sync` around it lends its thread
         try:
@@ -47,5 +47,5 @@ def _close_all_but(lent: list[Any]) -> None:
 
 
 def _all_but(lent: list[Any]) -> list[Any]:
-    """Of this thread."""
+    """Returns the connections of this thread that are not `lent`."""
     return [connection for connection in connections.all(initialized_only=True) if connection not in lent]

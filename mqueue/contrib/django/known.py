@@ -1,7 +1,7 @@
-"""The tasks of this process, by their paths: those of all backends, since `using(backend=…)` sends any of them through
-any backend.
+"""These are the tasks of this process, by their paths: those of all backends, since `using(backend=…)` sends any of
+them through any backend.
 
-Nothing is imported on a message's word.
+A message never makes anything be imported.
 """
 
 import sys
@@ -22,10 +22,10 @@ def find(path: str) -> Task | None:
 
 
 def _elsewhere(path: str) -> Task | None:
-    """Declared for a backend that is none of ours, in a module that is imported."""
+    """Finds a task that is declared for a backend that is none of ours, in a module that is imported."""
     module, _, name = path.rpartition(".")
     there = sys.modules.get(module)
-    if type(there) is not ModuleType:  # one of a lazy kind might be imported by the look itself
+    if type(there) is not ModuleType:  # a lazy module might be imported by the look itself
         return None
     found: Any = vars(there).get(name)
     return found if issubclass(type(found), Task) and found.module_path == path else None

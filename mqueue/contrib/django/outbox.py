@@ -1,5 +1,5 @@
-"""What a transaction enqueues is sent when it has committed, in one go: all but what was enqueued in a savepoint that
-was rolled back.
+"""What a transaction enqueues is sent in one go when it has committed, except what was enqueued in a savepoint
+that was rolled back.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,12 @@ Send = Callable[[list[Due]], None]
 
 
 class Outbox:
-    """Of one transaction and one backend. It is nowhere but among the transaction's hooks, and goes where they go.
+    """It belongs to one transaction and one backend. It is nowhere but among the transaction's hooks,
+    and goes where they go.
 
-    Which tasks were rolled back shows only when Django runs the hooks. So each task has a hook that gathers it, which
-    the rollback of a savepoint around it takes away, and behind it one that sends, which none takes away; only the last
-    of those does.
+    Which tasks were rolled back shows only when Django runs the hooks. So each task has two hooks. The first gathers
+    it; the rollback of a savepoint around it takes that hook away. The second sends; no rollback takes it away, and
+    only the last one of all does send.
     """
 
     def __init__(self, alias: str, send: Send) -> None:
@@ -48,7 +49,7 @@ class Outbox:
 
 
 class _Turn:
-    """A hook of its own for each, so that an outbox knows which one it is."""
+    """Each task has a hook of its own, so that an outbox knows which one it is."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
@@ -58,7 +59,7 @@ class _Turn:
 
 
 def of(connection: Any, alias: str, send: Send) -> Outbox:
-    """That of the transaction in which `connection` is."""
+    """Returns the outbox of the transaction that `connection` is in."""
     for _, hook, *_ in reversed(connection.run_on_commit):
         if isinstance(hook, _Turn) and hook.outbox.alias == alias:
             return hook.outbox

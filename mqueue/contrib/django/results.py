@@ -1,7 +1,8 @@
-"""Django's results: from the state of a message, from its dead letter, from what a task that is done has left (`Kept`).
+"""Django's results are made from the state of a message, from its dead letter, or from what a task that is
+done has left (`Kept`).
 
-Of what has not succeeded a broker knows less than Django asks: not who ran it and when, and of its errors the last.
-There times are None, and workers UNKNOWN, as many as there were attempts.
+Of what has not succeeded a broker knows less than Django asks: not who ran it and when, and of its errors only the
+last. In such a result the times are None, and the workers UNKNOWN, as many as there were attempts.
 """
 
 import builtins
@@ -27,7 +28,7 @@ _TRACE = re.compile(r"\n\n(?=Traceback \(most recent call last\):\n|…\n)")
 
 
 class Kept(msgspec.Struct):
-    """All of a result that is done, as it is kept for its message. `priority`: Django's."""
+    """It is all of a result that is done, as it is kept for its message. `priority`: Django's."""
 
     task: str  # its path
     namespace: str
@@ -43,7 +44,7 @@ class Kept(msgspec.Struct):
 
 
 class Call(NamedTuple):
-    """What a message asks for: the task by its path."""
+    """A message asks for this: the task by its path."""
 
     path: str
     args: list[Any]
@@ -51,7 +52,7 @@ class Call(NamedTuple):
 
 
 def made(task: Task, id: str, alias: str, args: Sequence[Any], kwargs: dict[str, Any], status: TaskResultStatus, **known: Any) -> TaskResult:
-    """`known`: of the times, errors and workers."""
+    """`known` has what is known of the times, errors and workers."""
     times = dict.fromkeys(("enqueued_at", "started_at", "finished_at", "last_attempted_at"))
     return TaskResult(
         task=task, id=id, status=status, args=list(args), kwargs=kwargs, backend=alias,
@@ -60,7 +61,7 @@ def made(task: Task, id: str, alias: str, args: Sequence[Any], kwargs: dict[str,
 
 
 def kept(result: TaskResult, namespace: str, value: Any) -> Kept:
-    """`result`: of a task that has returned `value`."""
+    """`result` is of a task that has returned `value`."""
     task = result.task
     return Kept(
         task.module_path, namespace, task.queue_name, task.priority, result.args, result.kwargs, value,
@@ -79,7 +80,7 @@ def of_kept(left: Kept, task: Task, id: int, alias: str) -> TaskResult:
 
 
 def of_status(status: wire.Status, call: Call, task: Task, alias: str, died_at: datetime | None) -> TaskResult:
-    """Of a message that waits, runs, or is a dead letter since `died_at`."""
+    """Returns the result of a message that waits, runs, or has been a dead letter since `died_at`."""
     fresh = status.state == "delayed" and not status.attempts  # else it waits for its next attempt
     queued = as_queued(task, alias, status.topic, -status.priority, local(status.deliver_after) if fresh else None)
     return made(
@@ -92,15 +93,15 @@ def of_status(status: wire.Status, call: Call, task: Task, alias: str, died_at: 
 
 
 def as_queued(task: Task, alias: str, queue: str, priority: int, run_after: datetime | None = None) -> Task:
-    """The task with what it was enqueued with. (Another producer's priority may be beyond Django's.)"""
+    """Returns the task with what it was enqueued with. (Another producer's priority may be beyond Django's.)"""
     return replace(
         task, backend=alias, queue_name=queue, priority=max(TASK_MIN_PRIORITY, min(TASK_MAX_PRIORITY, priority)), run_after=run_after
     )
 
 
 def error_of(text: str) -> TaskError:
-    """Of a message's error: class and text, an empty line, the traceback. What no exception was (a lease that ended) is
-    JobFailed.
+    """Makes Django's error of a message's: class and text, an empty line, the traceback. What was no exception (a lease
+    that ended) is JobFailed.
     """
     found = _CLASS.match(text)
     path = _class_path(found[1]) if found is not None else None
@@ -110,7 +111,7 @@ def error_of(text: str) -> TaskError:
 
 
 def _class_path(name: str) -> str | None:
-    """A traceback names the built-in ones without their module."""
+    """Returns the path of an exception's class. A traceback names the built-in ones without their module."""
     if "." in name:
         return name
     known = getattr(builtins, name, None)
@@ -118,5 +119,5 @@ def _class_path(name: str) -> str | None:
 
 
 def local(at: datetime) -> datetime:
-    """As Django has times: without a zone where USE_TZ is off."""
+    """Returns the time as Django has it: without a zone where USE_TZ is off."""
     return at if settings.USE_TZ else timezone.make_naive(at)

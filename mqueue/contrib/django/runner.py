@@ -1,5 +1,5 @@
-"""Runs Django's tasks. A message names one; only those that the worker's modules define are run, none is imported on a
-message's word.
+"""This runs Django's tasks. A message names one; only those that the worker's modules define are run, and no message
+makes anything be imported.
 """
 
 import os
@@ -31,8 +31,8 @@ class UnknownTask(LookupError):
 
 
 class Runners:
-    """For each queue two tasks of `app`: for a `def`, in a thread, and for an `async def`, on the loop. `sender`: of
-    Django's signals.
+    """Each queue has two tasks of `app`: one for a `def`, in a thread, and one for an `async def`, on the loop.
+    `sender` is that of Django's signals.
     """
 
     def __init__(self, app: MQueue, alias: str, queues: Sequence[str], sender: type, options: Options) -> None:
@@ -56,7 +56,7 @@ class Runners:
         return self._runners[task.queue_name, iscoroutinefunction(task.func)]
 
     def call_of(self, payload: bytes) -> results.Call | None:
-        """What one of these tasks was asked for; None for a message of anybody else."""
+        """Returns what one of these tasks was asked for; None for a message of anybody else."""
         try:
             call = codec.decode(payload)
             if call.task in {runner.name for runner in self._runners.values()}:
@@ -103,7 +103,7 @@ class Runners:
         )  # fmt: skip
 
     def _succeeded(self, result: TaskResult, value: Any) -> Kept:
-        """Raises BadResult for a value that cannot be kept."""
+        """Returns what is kept. Raises BadResult for a value that cannot be."""
         kept = results.kept(result, current().namespace, value)
         if self._keeps:
             try:
@@ -133,6 +133,6 @@ def _failed(result: TaskResult, error: Exception) -> bool:
 
 
 def _set(result: TaskResult, **values: Any) -> None:
-    """As Django's own backends do it: results are frozen."""
+    """Sets fields of a result as Django's own backends do it, since results are frozen."""
     for name, value in values.items():
         object.__setattr__(result, name, value)

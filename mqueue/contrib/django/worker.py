@@ -1,4 +1,4 @@
-"""The module for `DJANGO_SETTINGS_MODULE=… mqueue worker mqueue.contrib.django.worker`: it sets Django up.
+"""This module is for `DJANGO_SETTINGS_MODULE=… mqueue worker mqueue.contrib.django.worker`: it sets Django up.
 
 Tasks are found in `tasks.py` of the installed apps, and in what those import; name further modules after this one.
 """

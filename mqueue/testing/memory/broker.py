@@ -1,4 +1,4 @@
-"""A broker in memory, with the methods of `Client`, on a clock that is passed in.
+"""The broker in memory has the methods of `Client`, and goes by a clock that is passed in.
 
 It keeps what users of the API can see: strict key order, delays, leases and receipts, attempts and backoff, dead
 letters, TTL, idempotency keys, results. It keeps nothing for long, and knows no durability, quotas, schedules or
@@ -17,7 +17,8 @@ from mqueue.client import protocol
 from mqueue.client.protocol import EnqueueOptions, Extended, Settled
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, Invalid, JobFailed, NotFound, Pending
-from mqueue.testing.clock import EPOCH, MICROSECOND
+from mqueue.schedule import EPOCH
+from mqueue.testing.clock import MICROSECOND
 from mqueue.testing.memory.keys import Keys
 from mqueue.testing.memory.order import Order
 from mqueue.testing.memory.results import Results
@@ -33,8 +34,8 @@ _unpack = msgspec.msgpack.Decoder(wire.EnqueueItem).decode
 
 
 class MemoryBroker(Unscheduled):
-    """Not for several threads. Everything happens at the time that `clock` shows; backoff is not shortened by
-    chance.
+    """It is not for several threads. Everything happens at the time that `clock` shows; backoff is not
+    shortened by chance.
     """
 
     def __init__(self, clock: Clock, *, first_id: int = 1) -> None:
@@ -53,7 +54,7 @@ class MemoryBroker(Unscheduled):
         return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
-        """All or none; nothing is durable here. Raises Invalid, KeyReused, BufferFull."""
+        """Enqueue all or none; nothing is durable here. Raises Invalid, KeyReused, BufferFull."""
         checked = [_checked(item, index) for index, item in enumerate(items)]
         if len(self._stored) + len(checked) > MESSAGES_MAX:
             raise BufferFull(f"more than {MESSAGES_MAX:,} messages in memory")
@@ -69,7 +70,7 @@ class MemoryBroker(Unscheduled):
         wait: float = 0.0,
         lease: float | None = None,
     ) -> list[wire.Message]:
-        """`wait` counts for nothing: nobody else could bring a message meanwhile."""
+        """`wait` changes nothing: nobody else could bring a message meanwhile."""
         names = {topics} if isinstance(topics, str) else set(topics)
         due = [s for s in self.due() if s.item.namespace == namespace and s.item.topic in names]
         return [self.lease(s, lease) for s in due[:limit]]
@@ -113,7 +114,7 @@ class MemoryBroker(Unscheduled):
         ]  # fmt: skip
 
     def workers(self, namespace: str | None = None) -> list[wire.Worker]:
-        """Those that `tell` was told of in the last 10 s."""
+        """Returns those that `tell` was told of in the last 10 s."""
         return self._told.workers(namespace)
 
     def tell(self, worker: wire.Worker) -> None:
@@ -127,7 +128,7 @@ class MemoryBroker(Unscheduled):
     def result(
         self, id: int, *, topic: str | None = None, namespace: str = m.DEFAULT_NAMESPACE, wait: float = 0.0, within: float = math.inf
     ) -> bytes:
-        """`wait` and `within` count for nothing, as in `fetch`. Raises Pending, JobFailed, NotFound."""
+        """`wait` and `within` change nothing, as in `fetch`. Raises Pending, JobFailed, NotFound."""
         name = None if topic is None else m.TopicName(namespace, topic)
         kept, found = self._results.find(id), self._find(id)
         if kept is not None and name in (None, kept.name):
@@ -139,7 +140,7 @@ class MemoryBroker(Unscheduled):
         raise Pending(f"the message is {found.state(self._clock.wall_us())}")
 
     def cancel(self, id: int) -> wire.Cancel:
-        """What is leased ends as its worker settles it, or its lease ends."""
+        """A message that is leased ends as its worker settles it, or its lease ends."""
         found = self._find(id)
         if found is None or found.dead:
             return wire.Cancel(id, "gone")
@@ -151,7 +152,7 @@ class MemoryBroker(Unscheduled):
         return wire.Cancel(id, "cancelled")
 
     def cancelled(self, namespaces: Sequence[str], *, since: str | None = None, wait: float = 0.0) -> wire.Cancelled:
-        """`wait` counts for nothing, as in `fetch`."""
+        """`wait` changes nothing, as in `fetch`."""
         return self._told.cancelled(namespaces, since)
 
     def health(self) -> bool:
@@ -166,20 +167,20 @@ class MemoryBroker(Unscheduled):
     # ── what tests ask beside ──
 
     def due(self) -> list[Stored]:
-        """What a fetch of all topics of all namespaces would bring, in key order."""
+        """Returns what a fetch of all topics of all namespaces would bring, in key order."""
         now = self._clock.wall_us()
         return sorted((s for s in self._look() if s.state(now) == "ready"), key=lambda s: s.key)
 
     def first_due(self, among: Container[int]) -> Stored | None:
-        """The first of `due` that has one of these ids, without a look at all of them."""
+        """Returns the first of `due` that has one of these ids, without a look at all of them."""
         return self._order.first(self._clock.wall_us(), among)
 
     def next_us(self, among: Container[int]) -> int | None:
-        """When the next of these ids comes (µs since 1970), where none is due."""
+        """Returns when the next of these ids comes (µs since 1970), where none is due."""
         return self._order.next_us(among)
 
     def live(self) -> list[Stored]:
-        """What has not ended, by id."""
+        """Returns what has not ended, by id."""
         return [s for s in self._look() if not s.dead]
 
     def dead(self) -> list[Stored]:
@@ -216,7 +217,7 @@ class MemoryBroker(Unscheduled):
     # ── inside ──
 
     def _put(self, item: wire.EnqueueItem) -> int:
-        """A message, unless its idempotency key has one, or one waits under its unique key."""
+        """Makes a message, unless its idempotency key has one, or one waits under its unique key. Returns its id."""
         if (known := self._keys.find(item)) is not None:
             return known
         if item.unique_key is not None and (waiting := self._waiting(item)) is not None:
@@ -231,12 +232,12 @@ class MemoryBroker(Unscheduled):
         return self._last_id
 
     def _waiting(self, item: wire.EnqueueItem) -> Stored | None:
-        """Who waits under its unique key."""
+        """Returns the message that waits under the same unique key."""
         of_key = (s for s in self._look() if s.item.unique_key == item.unique_key and s.name == (item.namespace, item.topic))
         return next((s for s in of_key if not s.leased and not s.dead), None)
 
     def _look(self) -> list[Stored]:
-        """All there is, by id, once leases and TTLs that are over have ended."""
+        """Returns all there is, by id, once leases and TTLs that are over have ended."""
         return [s for s in list(self._stored.values()) if self._stays(s)]
 
     def _find(self, id: int) -> Stored | None:
@@ -244,7 +245,7 @@ class MemoryBroker(Unscheduled):
         return s if s is not None and self._stays(s) else None
 
     def _stays(self, s: Stored) -> bool:
-        """Ends its lease and its TTL where they are over: is it there still?"""
+        """Is it there still, once its lease and its TTL have ended where they are over?"""
         now = self._clock.wall_us()
         if s.leased and s.until_us <= now:
             s.receipt = None
@@ -265,7 +266,7 @@ class MemoryBroker(Unscheduled):
             s.died_us = self._clock.wall_us()
 
     def _held(self, id: int, namespace: str, topic: str, receipt: str | None) -> tuple[Stored | None, wire.Verdict]:
-        """The message, if it is leased under that receipt."""
+        """Returns the message, if it is leased under that receipt, and the verdict."""
         found = self._find(id)
         if found is None or found.name != (namespace, topic):
             return None, wire.Verdict(id, "gone")
@@ -282,7 +283,7 @@ class MemoryBroker(Unscheduled):
 
 
 def _checked(item: wire.EnqueueItem, index: int) -> wire.EnqueueItem:
-    """A copy that went over the wire: as strict as the broker, and out of the caller's reach."""
+    """Returns a copy that went over the wire: as strict as the broker, and out of the caller's reach."""
     try:
         copy = _unpack(_pack(item))
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""What idempotency keys promise in the broker in memory: one key, one message, for a day."""
+"""Idempotency keys promise this in the broker in memory: one key is one message, for a day."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _pack = msgspec.msgpack.encode
 
 
 class Keys:
-    """Each is of its topic. Past its time it is free again, whatever has become of the message."""
+    """Each key belongs to its topic. Past its time it is free again, whatever has become of the message."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -36,7 +36,7 @@ class Keys:
                 raise KeyReused("this idempotency key was used with another message", item=index, field="idempotency_key")
 
     def find(self, item: wire.EnqueueItem) -> int | None:
-        """The message that has its key."""
+        """Returns the message that has its key."""
         key = _key(item)
         known = None if key is None else self._find(key)
         return None if known is None else known[0]
@@ -55,6 +55,6 @@ def _key(item: wire.EnqueueItem) -> Key | None:
 
 
 def _digest(item: wire.EnqueueItem) -> bytes:
-    """What is left out is the same as its default, said."""
+    """Returns the message's hash. A field that is left out is the same as one with the default."""
     max_retries, lease = RETRIES if item.max_retries is None else item.max_retries, LEASE_S if item.lease is None else item.lease
     return hashlib.blake2b(_pack(msgspec.structs.replace(item, max_retries=max_retries, lease=int(lease * 1000) / 1000))).digest()

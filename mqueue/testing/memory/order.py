@@ -1,7 +1,7 @@
-"""Who comes next in the broker in memory, without a look at all there is.
+"""This finds who comes next in the broker in memory, without a look at all there is.
 
-Two heaps of hints: who is due, by key, and who comes later, by time. Whatever changes a message leaves a new hint (a
-lease that ends has one since it began); an old one that is no longer true is dropped when it comes up.
+It has two heaps of hints: who is due, by key, and who comes later, by time. Whatever changes a message leaves a new
+hint (a lease leaves the one of its end when it begins); an old one that is no longer true is dropped when it comes up.
 """
 
 from collections.abc import Callable, Container
@@ -11,7 +11,7 @@ from mqueue.testing.memory.stored import Stored
 
 
 class Order:
-    """`find`: a message by its id, None where it is gone."""
+    """`find` gives a message by its id, None where it is gone."""
 
     def __init__(self, find: Callable[[int], Stored | None]) -> None:
         self._find = find
@@ -19,7 +19,7 @@ class Order:
         self._later: list[tuple[int, int]] = []  # µs since 1970, id
 
     def put(self, s: Stored, now_us: int) -> None:
-        """It has just been made, or changed."""
+        """This message has just been made, or changed."""
         if s.dead:
             return
         if s.state(now_us) == "ready":
@@ -28,7 +28,7 @@ class Order:
             heappush(self._later, (s.comes_us, s.id))
 
     def first(self, now_us: int, among: Container[int]) -> Stored | None:
-        """The due one with the least key, of these ids."""
+        """Returns the due message with the least key, of these ids."""
         while self._later and self._later[0][0] <= now_us:
             _, id = heappop(self._later)
             if (s := self._find(id)) is not None and s.state(now_us) == "ready":
@@ -45,7 +45,7 @@ class Order:
         return found
 
     def next_us(self, among: Container[int]) -> int | None:
-        """When the next of these ids that is delayed or leased comes, if nothing becomes of it before."""
+        """Returns when the next of these ids that is delayed or leased comes, if nothing becomes of it before."""
         kept, found = [], None
         while self._later and found is None:
             hint = us, id = heappop(self._later)

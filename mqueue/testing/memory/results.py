@@ -1,4 +1,4 @@
-"""What acks have left in the broker in memory, each until its time is over."""
+"""The broker in memory keeps what acks have left, each until its time is over."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from mqueue.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A result, and whose it is. Times: µs since 1970."""
+    """It is a result, and whose it is. Times: µs since 1970."""
 
     name: m.TopicName
     value: bytes
@@ -18,14 +18,16 @@ class Kept:
 
 
 class Results:
-    """By id: in memory nobody else makes up ids."""
+    """They are kept by id alone: in memory nobody else makes up ids."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: dict[int, Kept] = {}
 
     def keep(self, item: wire.SettleItem, verdict: wire.Verdict) -> None:
-        """Of an ack. One that is `gone` may repeat an ack whose answer got lost: what is there stands."""
+        """Keeps the result of an ack. One that is `gone` may repeat an ack whose answer got lost:
+        what is there stands.
+        """
         if item.result is None or verdict.status == "stale":
             return
         now = self._clock.wall_us()

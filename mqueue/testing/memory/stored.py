@@ -1,12 +1,11 @@
-"""A message of the broker in memory, and how the wire shows it."""
+"""This is a message of the broker in memory, and how the wire shows it."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.testing.clock import EPOCH, MICROSECOND
+from mqueue.schedule import moment
 from mqueue.testing.memory.results import Kept
 
 LEASE_S = 30.0  # as `mqueue broker` has them by default
@@ -16,7 +15,7 @@ State = Literal["ready", "delayed", "leased", "dead"]
 
 @dataclass(slots=True)
 class Stored:
-    """A message that waits, is leased (`receipt`, `until_us`) or is dead (`died_us`). Times: µs since 1970."""
+    """It waits, is leased (`receipt`, `until_us`) or is dead (`died_us`). Times: µs since 1970."""
 
     id: int
     item: wire.EnqueueItem
@@ -32,7 +31,7 @@ class Stored:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """Least first is the order of delivery."""
+        """Messages are delivered in the order of their keys, least first."""
         return self.item.priority, self.due_us, self.id
 
     @property
@@ -45,7 +44,7 @@ class Stored:
 
     @property
     def comes_us(self) -> int:
-        """When it is there to be fetched, unless its lease is renewed."""
+        """From then on it can be fetched, unless its lease is renewed."""
         return max(self.due_us, self.until_us) if self.leased else self.due_us
 
     @property
@@ -68,7 +67,7 @@ class Stored:
         return "delayed" if self.due_us > now_us else "ready"
 
     def message(self, receipt: str, lease_s: float) -> wire.Message:
-        """As it goes to a worker, leased."""
+        """Returns it as it goes to a worker, leased."""
         return wire.Message(
             id=self.id,
             namespace=self.item.namespace,
@@ -118,7 +117,7 @@ class Stored:
 
 
 def done(id: int, kept: Kept) -> wire.Status:
-    """Of the message there is nothing left but its result. The times are when that came."""
+    """Returns the status of a message of which only the result is left. The times are those of the result."""
     at = moment(kept.stored_us)
     return wire.Status(
         id=id,
@@ -132,7 +131,3 @@ def done(id: int, kept: Kept) -> wire.Status:
         deliver_after=at,
         created_at=at,
     )
-
-
-def moment(us: int) -> datetime:
-    return EPOCH + us * MICROSECOND

@@ -1,4 +1,4 @@
-"""What workers tell the broker in memory, and what it tells them."""
+"""Workers tell this to the broker in memory, and it tells them who is cancelled."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from mqueue import message as m
 from mqueue import wire
 from mqueue.clock import Clock
 from mqueue.errors import Invalid
-from mqueue.testing.memory.stored import moment
+from mqueue.schedule import moment
 
 
 class Told:
@@ -35,7 +35,7 @@ class Told:
         self._cancels.append((id, namespace))
 
     def cancelled(self, namespaces: Sequence[str], since: str | None) -> wire.Cancelled:
-        """Raises Invalid."""
+        """Returns the ids cancelled after `since`. Raises Invalid for a `since` that no answer had."""
         if since is not None and not since.isdecimal():
             raise Invalid("since: give what the last answer had", field="since")
         new = self._cancels[int(since or 0) :]

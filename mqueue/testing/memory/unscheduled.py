@@ -1,4 +1,4 @@
-"""What `Client` has for schedules and the broker in memory has not: nobody ticks there."""
+"""The broker in memory refuses what `Client` has for schedules: nobody ticks there."""
 
 from typing import NoReturn
 

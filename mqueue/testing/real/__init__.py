@@ -1,4 +1,4 @@
-"""A real broker for a test run, with its own PostgreSQL and Valkey, and a namespace for each test.
+"""A test run has a real broker with its own PostgreSQL and Valkey, and each test a namespace.
 
 What happens here. The first test that asks for it starts the broker; each test gets a namespace of its own, and workers
 that run in this process.

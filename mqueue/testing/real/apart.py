@@ -1,7 +1,8 @@
-"""Jobs in processes of their own: what they enqueue goes to the test's namespace too, and the test hears of it.
+"""Some jobs run in processes of their own: what they enqueue goes to the test's namespace too, and
+the test hears of it.
 
-The worker starts them with `main` in place of `child.main`; what that needs to know is in their environment. They write
-the ids of what they have enqueued to a file before their job ends.
+The worker starts them with `main` in place of `child.main`; what `main` needs to know is in their environment. They
+write the ids of what they have enqueued to a file before their job ends.
 """
 
 import os
@@ -25,7 +26,7 @@ VARIABLE = "MQUEUE_TEST_APART"
 
 
 class Place(Struct, frozen=True):
-    """`file`: of the ids."""
+    """`file` takes the ids."""
 
     url: str
     token: str | None
@@ -34,7 +35,7 @@ class Place(Struct, frozen=True):
 
 
 class Ids:
-    """Those that processes have written; each is told once."""
+    """It has the ids that processes have written, and gives each once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -50,7 +51,7 @@ class Ids:
 
 @contextmanager
 def surrounding(url: str, token: str | None, namespace: str) -> Iterator[Ids]:
-    """Processes of jobs that are started meanwhile."""
+    """Processes of jobs that are started within it run `main`."""
     with tempfile.NamedTemporaryFile(prefix="mq-ids-") as file:
         os.environ[VARIABLE] = msgspec.json.encode(Place(url, token, namespace, file.name)).decode()
         try:
@@ -65,7 +66,7 @@ def _command(module: str, fd: int) -> list[str]:
 
 
 def main(fd: int, with_logs: bool) -> None:
-    """In such a process. It has no other use, so what is changed stays so."""
+    """Runs in such a process. It has no other use, so what is changed stays changed."""
     place = msgspec.json.decode(os.environ[VARIABLE], type=Place)
     here, here_async = Here(Client(place.url, place.token), place.namespace), AsyncHere(place.url, place.token, place.namespace)
 

@@ -1,4 +1,6 @@
-"""What a test leaves at a broker that outlives it: its schedules would tick on, and what waits would wait for ever."""
+"""What a test leaves at a broker that outlives it is taken away: its schedules would tick on, and what waits
+would wait for ever.
+"""
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -9,7 +11,7 @@ from mqueue.errors import MQueueError
 
 
 def clear(client: Client, namespace: str, topics: Iterable[str], ids: Collection[int]) -> None:
-    """End all of a namespace. `topics`, `ids`: known to have been used there.
+    """Ends everything in a namespace. `topics` and `ids` are known to have been used there.
 
     What the broker refuses stays: a test that has stopped it, or has a token that may less, does not fail for that.
     """
@@ -20,7 +22,7 @@ def clear(client: Client, namespace: str, topics: Iterable[str], ids: Collection
             client.delete_schedule(schedule.name, namespace=namespace)
         known |= {topic.topic for topic in client.topics(namespace)}
         ended = _end_due(client, namespace, sorted(known))
-        for id in ids:  # delayed, or leased by who has vanished
+        for id in ids:  # delayed, or leased by a worker that has vanished
             if id not in ended:
                 client.cancel(id)
         for topic in known:
@@ -28,7 +30,7 @@ def clear(client: Client, namespace: str, topics: Iterable[str], ids: Collection
 
 
 def _end_due(client: Client, namespace: str, topics: list[str]) -> set[int]:
-    """The ids of what was there to be fetched, and is no more."""
+    """Acks all that can be fetched, and returns its ids."""
     ended = set[int]()
     for first in range(0, len(topics), m.TOPICS_MAX):
         some = topics[first : first + m.TOPICS_MAX]

@@ -1,4 +1,4 @@
-"""A real broker for a test run, with its own PostgreSQL and Valkey, and a namespace of its own for each test."""
+"""A test run has a real broker with its own PostgreSQL and Valkey, and each test a namespace of its own."""
 
 import asyncio
 import os
@@ -34,20 +34,20 @@ STOP_S = 30.0
 
 
 def missing() -> str | None:
-    """Why no broker can be started here; None where it can."""
+    """Returns why no broker can be started here; None where it can."""
     absent = [name for name in NEEDED if find_spec(name) is None]
     return f"needs pip install 'mqueue[broker,embedded]' ({', '.join(absent)} missing)" if absent else None
 
 
 def given() -> Endpoint | None:
-    """A broker that runs already: MQUEUE_TEST_URL, MQUEUE_TEST_TOKEN."""
+    """Returns a broker that runs already: MQUEUE_TEST_URL, MQUEUE_TEST_TOKEN."""
     url = os.environ.get("MQUEUE_TEST_URL")
     return Endpoint(url, os.environ.get("MQUEUE_TEST_TOKEN")) if url else None
 
 
 @contextmanager
 def running() -> Iterator[Endpoint]:
-    """A broker as a process of its own, in a temporary folder, on free ports of this machine."""
+    """Yields a broker that is a process of its own, in a temporary folder, on free ports of this machine."""
     from mqueue.launch import Broker, home
 
     with home() as folder, leash(folder):
@@ -59,10 +59,10 @@ def running() -> Iterator[Endpoint]:
 
 
 class TestBroker:
-    """What a test sees of it: `url`, `token`, `client`, and the `namespace` that all its enqueues go to, whatever the
-    tasks say.
+    """A test sees this of the broker: `url`, `token`, `client`, and the `namespace` that all its enqueues go to,
+    whatever the tasks say.
 
-    `enqueued`: ids, in order.
+    `enqueued` has their ids, in order.
     """
 
     __test__ = False  # for pytest: not a class of tests
@@ -110,20 +110,20 @@ class TestBroker:
         return self.client.dead_letters(topic, namespace=self.namespace)
 
     def run_until_idle(self, *apps: MQueue, timeout: float = 30.0, horizon: float = 5.0, **options: Any) -> Worker:
-        """Run a worker until all that was enqueued in this test has ended, also what jobs enqueue and what is tried
-        again.
+        """Run a worker until all that was enqueued in this test has ended, also what jobs enqueue and
+        what is tried again.
 
-        It has the tasks of `apps`, by default of those that have enqueued; without any there is nothing to run. What is
-        delayed by more than `horizon` seconds is left. `options`: of `Worker`. The worker runs in a thread, on a loop
-        of its own, and is returned for its `counts`. Raises TimeoutError, which says what was left, and what `Worker`
-        does.
+        It has the tasks of `apps`, by default of those that have enqueued; without any there is nothing to run.
+        What is delayed by more than `horizon` seconds is left. `options` are those of `Worker`. The worker runs in
+        a thread, on a loop of its own, and is returned for its `counts`. Raises TimeoutError, which says what was
+        left, and what `Worker` raises.
         """
         with ThreadPoolExecutor(1, "mqueue-test") as beside:
             work = self.run_until_idle_async(*apps, timeout=timeout, horizon=horizon, **options)
             return beside.submit(asyncio.run, work).result()
 
     async def run_until_idle_async(self, *apps: MQueue, timeout: float = 30.0, horizon: float = 5.0, **options: Any) -> Worker:
-        """`run_until_idle` on this event loop."""
+        """This is `run_until_idle` on this event loop."""
         if not (apps or self._apps):
             return self._unneeded()
         worker = Worker(union(apps or list(self._apps)), url=self.url, token=self.token, namespace=self.namespace, **options)
@@ -132,7 +132,7 @@ class TestBroker:
             async with AsyncClient(self.url, self.token) as client:
                 idle = asyncio.create_task(self._idle(client, timeout, horizon))
                 await asyncio.wait((run, idle), return_when=asyncio.FIRST_COMPLETED)
-                if run.done():  # by itself: it says why
+                if run.done():  # it has ended by itself: the result says why
                     idle.cancel()
                     run.result()
                 else:
@@ -162,7 +162,7 @@ class TestBroker:
             raise TimeoutError(f"not all jobs ended within {timeout:g} s: {left}") from None
 
     def _unneeded(self) -> Worker:
-        """A worker that has not run: nothing was enqueued."""
+        """Returns a worker that has not run: nothing was enqueued."""
         app = MQueue()
         app.task(name="none")(_nothing)
         return Worker(app, url=self.url, token=self.token, namespace=self.namespace)
@@ -173,7 +173,7 @@ class TestBroker:
         return index < len(self.enqueued)
 
     def _hear(self) -> None:
-        """What processes have enqueued."""
+        """Notes what processes have enqueued."""
         if self._apart is not None:
             self._note(self._apart.new())
 

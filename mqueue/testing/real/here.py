@@ -1,4 +1,4 @@
-"""In place of a Client while a test has a namespace: whatever namespace is named to it, it takes the test's.
+"""This stands in for a Client while a test has a namespace: whatever namespace it is told, it takes the test's.
 
 So what asks a broker on behalf of a task (a handle, Django's results) finds what the test has enqueued.
 """
@@ -14,7 +14,7 @@ from mqueue.client import AsyncClient, Client
 
 
 class Here:
-    """Has the methods of `Client`. `namespace`: which it takes."""
+    """It has the methods of `Client`, and takes this `namespace`."""
 
     def __init__(self, client: Client, namespace: str) -> None:
         self.url = client.url
@@ -22,7 +22,7 @@ class Here:
         self.namespace = namespace
 
     def close(self) -> None:
-        """The test's own is open for as long as the test."""
+        """The test's own client is open for as long as the test."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -31,7 +31,7 @@ class Here:
 
 
 class AsyncHere:
-    """Has those of `AsyncClient`. A connection for each call: a test may have several event loops."""
+    """It has the methods of `AsyncClient`, each with a connection of its own: a test may have several event loops."""
 
     def __init__(self, url: str, token: str | None, namespace: str) -> None:
         self.url = url
@@ -53,7 +53,7 @@ class AsyncHere:
 
 
 def moved(method: Callable[..., Any], namespace: str) -> Callable[..., Any]:
-    """A method of a client that takes this namespace for any other."""
+    """Returns a method of a client that takes this namespace for any other."""
     signature = inspect.signature(method)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def moved(method: Callable[..., Any], namespace: str) -> Callable[..., Any]:
 
 
 def _moved(value: Any, namespace: str) -> Any:
-    """What a request says of its messages."""
+    """Returns a request that says this namespace of its messages."""
     if isinstance(value, list | tuple):
         return [_moved(each, namespace) for each in value]
     if isinstance(value, wire.Poll):

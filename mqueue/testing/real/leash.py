@@ -1,8 +1,8 @@
-"""The broker of a test run ends with the run, also where that is killed and can end nothing: else broker, PostgreSQL
-and Valkey lived on.
+"""The broker of a test run ends with the run, also where that is killed and can end nothing: otherwise broker,
+PostgreSQL and Valkey would live on.
 
-A process of its own holds one end of a pipe. When nobody holds the other any more, the run is over: it has the broker
-stop, as far as there is one still, and removes its folder. This file runs by itself, with nothing but the standard
+A process of its own holds one end of a pipe. When nobody holds the other end any more, the run is over: the process
+stops the broker, if there still is one, and removes its folder. This file runs by itself, with nothing but the standard
 library. It needs /proc.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-STOP_S = 35.0  # a little above what a broker allows itself
+STOP_S = 35.0  # a little more than a broker allows itself
 LOOK_S = 0.1
 
 
 @contextmanager
 def leash(folder: Path) -> Iterator[None]:
-    """On brokers whose data is below `folder`, from before they are started."""
+    """It is on brokers whose data is below `folder`, from before they are started."""
     # A session of its own: a Ctrl-C is for the run, which then stops its broker itself.
     command = [sys.executable, "-I", __file__, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True):
@@ -30,7 +30,7 @@ def leash(folder: Path) -> Iterator[None]:
 
 
 def brokers(folder: str) -> list[int]:
-    """Pids of those that run with their data below it."""
+    """Returns the pids of brokers that run with their data below it."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):

@@ -1,5 +1,5 @@
-"""What a worker in a test logs is the standard library's to show or to keep: pytest does so, and `capsys` is left to
-the handlers.
+"""What a worker in a test logs goes to the standard library's logging: pytest shows it, and `capsys` is
+left to the handlers.
 """
 
 import logging
@@ -12,7 +12,7 @@ import structlog
 
 @contextmanager
 def to_logging() -> Iterator[None]:
-    """Loggers of mqueue write there meanwhile, and only they; none where structlog has been set up by whoever tests."""
+    """Loggers of mqueue write there meanwhile, and only they; none do where whoever tests has set structlog up."""
     if structlog.is_configured():
         yield
         return
