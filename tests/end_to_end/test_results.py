@@ -6,6 +6,7 @@ import base64
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,7 @@ def test_a_result_outlives_its_broker_and_redis(tmp_path: Path) -> None:
 
 PROGRESS = """
 import os
+from importlib.metadata import version
 from pathlib import Path
 from mqueue import MQueue, current
 from tests.waiting import wait_until
@@ -232,7 +234,7 @@ def test_workers_are_listed_and_tell_how_far_their_jobs_are(broker: Broker, tmp_
         for run in running:
             status = client.message(run.id)
             assert status is not None and (status.state, status.progress, status.note) == ("leased", 0.4, "rows 1-40")
-        assert table("--namespace", "default") == [["rows-1", "running", "0.1.0", "5", "2", "0", "0", "default/rows"]]
+        assert table("--namespace", "default") == [["rows-1", "running", version("mqueue"), "5", "2", "0", "0", "default/rows"]]
         assert sorted(line[3:5] + line[6:] for line in table("--jobs")) == [
             ["e2e_tasks.process", "1", "40%", "rows", "1-40"], ["e2e_tasks.threaded", "1", "40%", "rows", "1-40"]
         ]  # fmt: skip

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_every_block_has_a_language_this_test_knows() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in FENCE.findall(page.read_text())}
-    assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex"}, kinds
+    assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex", "mermaid"}, kinds
     assert {page for page, kind in kinds if kind == "bash"} == {
         "README.md",
         "http-api.md",
@@ -228,7 +229,7 @@ def test_the_worker_pages_shop_runs(broker: Broker, environment: dict[str, str],
     try:
         sh(f"cd {tmp_path}\n{jobs}", environment, broker)
         wait_until(lambda: _same_lines(out.read_text(), says), "the worker prints what the page shows", 90)
-        assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", "0.1.0"]]
+        assert [line.split()[1:3] for line in sh(workers, environment, broker).splitlines()[1:]] == [["running", version("mqueue")]]
         wait_until(lambda: len(sh(dead, environment, broker).splitlines()) == 4, "three dead letters below their head", 30)
         wait_until(
             lambda: "shop.sweep" in sh(".venv/bin/mqueue schedules list", environment, broker), "the worker has declared what is periodic", 10

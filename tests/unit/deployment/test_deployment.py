@@ -21,7 +21,7 @@ from mqueue.broker.embedded import postgres, valkey
 from mqueue.broker.http import app as api
 from mqueue.broker.wal.errors import WalBroken, WalCorrupt, WalFull, WalLocked
 from mqueue.cli.main import DURATION, main
-from mqueue.worker import runtime
+from mqueue.worker import stopping
 from mqueue.worker.program import fleet, program
 from tests import ROOT
 
@@ -47,7 +47,7 @@ def seconds(duration: str) -> float:
 
 def takes_to_stop(grace: float, *, processes: bool = False) -> float:
     """A worker, at the longest."""
-    return grace + runtime.CANCEL_S + runtime.SETTLE_S + (fleet.KILL_S if processes else 0)
+    return grace + stopping.CANCEL_S + stopping.SETTLE_S + (fleet.KILL_S if processes else 0)
 
 
 # ── the settings ──
@@ -196,10 +196,11 @@ def test_the_pods_are_the_images(pod: dict[str, Any]) -> None:
     assert "/tmp" in {each["mountPath"] for each in container["volumeMounts"]}
 
 
-def test_the_image_is_of_this_version() -> None:
+def test_the_image_has_the_tag_that_the_page_builds() -> None:
     [image] = yaml.safe_load((CONTRIB / "kubernetes/kustomization.yaml").read_text())["images"]
-    [version] = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert image == {"name": COMPOSE["broker"]["image"], "newTag": version}
+    assert image["name"] == COMPOSE["broker"]["image"]
+    assert f"--build-arg VERSION={image['newTag']} --tag {image['name']}:{image['newTag']} ." in README
+    assert "ARG VERSION" in DOCKERFILE
 
 
 def test_each_broker_gets_its_own_log_back() -> None:
