@@ -49,6 +49,7 @@ class Checker:
         self.epoch = 0
         self.mode = ""
         self.looks = 0
+        self._lost_power: set[SimBroker] = set()
 
     # -- the logs ------------------------------------------------------------------------------------------------------
 
@@ -85,6 +86,7 @@ class Checker:
 
     def lost_power(self, broker: "SimBroker") -> None:
         """Settles it was told of, and its disk was not."""
+        self._lost_power.add(broker)
         outcomes = [(id, state) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
         ended = {ord("a"): "ack", ord("c"): "cancel"}
         logged = {(id, ended[state]) for id, state in outcomes if state in ended}
@@ -143,9 +145,19 @@ class Checker:
                     told.excused = True
         if absent:  # whoever comes late may bring them
             world.history.cancelling.clear()
+        unlogged = self._unlogged()
         for job in world.history.jobs.values():
-            if job.key is not None and (job.whole or absent):
+            if job.key is not None and (job.whole or absent or not unlogged.isdisjoint(job.delivered)):
                 job.key_excused = True
+
+    def _unlogged(self) -> set[int]:
+        """Ids that were delivered, though their enqueue was never answered and is in no log: Redis had applied it, the
+        power went before the disk had it. When Redis is lost, too, nobody knows of them, nor of their keys.
+        """
+        durable = {id for broker in self._lost_power for e in self._entries(broker) if e.kind == log_record.ENQUEUE for id in e.told}
+        nodes = {broker.node for broker in self._lost_power}
+        answered = {id for job in self._world.history.jobs.values() for id in job.ids}
+        return {id for id in self._world.history.held if id >> 12 & 1023 in nodes} - durable - answered
 
 
 def _entry(sequence: int, kind: int, payload: bytes) -> Entry:
