@@ -8,7 +8,8 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
@@ -150,69 +151,78 @@ class Worker:
         prepare(self._app)
         if (reason := self._recycling.now()) is not None:  # another worker in its place would be no better
             raise WorkerError(f"{reason}, before its first job")
-        loop = asyncio.get_running_loop()
         url, token = self._endpoint.url, self._endpoint.token
-        renewer = Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S)
+        with (
+            Client(url, token, retries=False, timeout=RENEW_TIMEOUT_S) as renewer,
+            Client(url, token, retries=False, timeout=TELL_TIMEOUT_S) as teller,
+        ):
+            async with AsyncClient(url, token, retries=False) as client:
+                self._make_threads(asyncio.get_running_loop(), renewer, teller)
+                self._make_polls(client)
+                unsettled = await self._serve(client)
+        log.info("stopped", **self.counts, unsettled=unsettled)
+        if self._refusal is not None:
+            raise self._refusal
+        return 1 if unsettled else 0
+
+    def _make_threads(self, loop: asyncio.AbstractEventLoop, renewer: Client, teller: Client) -> None:
+        """Makes the parts that have threads of their own."""
         self._heartbeat = Heartbeat(
             renewer.extend,
             lambda job: _from_thread(loop, self._interrupts.lost, job),
             self._clock,
             lambda job: _from_thread(loop, self._interrupts.overdue, job),
         )
-        teller = Client(url, token, retries=False, timeout=TELL_TIMEOUT_S)
         names = sorted(task.name for task in self._app)
         self._presence = Presence(teller.tell, self.name, self._sources, names, self._concurrency, self._jobs, self.counts, self._clock)
         self._executor = Executor(loop, self._concurrency, self._ended, self._jitter)
-        async with AsyncClient(url, token, retries=False) as client:
-            self._fetcher = Fetcher(
-                self._reach.watched(client.poll),
-                lanes(self._sources, self._batches),
-                self._concurrency,
-                arrived=self._arrived,
-                settled=self._settled,
-                refused=self._refused,
-                jitter=self._jitter,
-                gathered=self._gathered,
-                complete=self._gatherer.begin,
-            )
-            namespaces = sorted({source.namespace for source in self._sources})
-            self._cancellations = Cancellations(
-                client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.cancelled, self._jitter
-            )
-            self._watchdog = watchdog = Watchdog(loop)
-            declaring = asyncio.create_task(declarer.declare(self._schedules, client.put_schedule, self._jitter))
-            self._heartbeat.start()
-            watchdog.start()
-            keeping = [
-                loop.create_task(
-                    self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client), self._fetcher.resume)
-                ),
-                *([loop.create_task(self._look_at_memory())] if self._recycling.looks else []),
-            ]
-            self._presence.start()
-            try:
-                self._fetcher.start()
-                self.started = True
-                self._log_start(url)
-                await self._stopping.began.wait()
-                unsettled = await self._wind_down()
-            finally:
-                for task in keeping:
-                    task.cancel()
-                declaring.cancel()
-                self._fetcher.abort()
-                self._cancellations.stop()
-                self._heartbeat.stop()
-                watchdog.stop()
-                self._executor.stop()
-                self._presence.stop()
-                renewer.close()
-                teller.close()
-                self._winding_down.cancel()  # jobs still run where this run() is itself cancelled
-        log.info("stopped", **self.counts, unsettled=unsettled)
-        if self._refusal is not None:
-            raise self._refusal
-        return 1 if unsettled else 0
+        self._watchdog = Watchdog(loop)
+
+    def _make_polls(self, client: AsyncClient) -> None:
+        """Makes the parts that ask the broker on the loop."""
+        self._fetcher = Fetcher(
+            self._reach.watched(client.poll),
+            lanes(self._sources, self._batches),
+            self._concurrency,
+            arrived=self._arrived,
+            settled=self._settled,
+            refused=self._refused,
+            jitter=self._jitter,
+            gathered=self._gathered,
+            complete=self._gatherer.begin,
+        )
+        namespaces = sorted({source.namespace for source in self._sources})
+        self._cancellations = Cancellations(client.cancelled, namespaces, lambda: bool(self._jobs), self._interrupts.cancelled, self._jitter)
+
+    def _beside(self, client: AsyncClient) -> list[asyncio.Task[None]]:
+        """Starts what runs on the loop beside the polls."""
+        work: list[Coroutine[Any, Any, None]] = [
+            declarer.declare(self._schedules, client.put_schedule, self._jitter),
+            self._reach.keep(lambda: self._check(client), client.renew, lambda: self._doubt(client), self._fetcher.resume),
+        ]
+        if self._recycling.looks:
+            work.append(self._look_at_memory())
+        return [asyncio.create_task(each) for each in work]
+
+    async def _serve(self, client: AsyncClient) -> int:
+        """Serves until it is to stop, and winds down. Returns how many settles the broker did not take."""
+        assert self._watchdog is not None
+        for thread in (self._heartbeat, self._watchdog, self._presence):
+            thread.start()
+        beside = self._beside(client)
+        try:
+            self._fetcher.start()
+            self.started = True
+            self._log_start()
+            await self._stopping.began.wait()
+            return await self._wind_down()
+        finally:
+            for task in beside:
+                task.cancel()
+            self._fetcher.abort()
+            for part in (self._cancellations, self._heartbeat, self._watchdog, self._executor, self._presence):
+                part.stop()
+            self._winding_down.cancel()  # jobs still run where this run() is itself cancelled
 
     async def _check(self, client: AsyncClient) -> str | None:
         """Could a fetch be served now? What is wrong, or None. Raises what the broker says of the token."""
@@ -339,9 +349,9 @@ class Worker:
         self._presence.stopping()
         return await self._winding_down.run(self._fetcher)
 
-    def _log_start(self, url: str) -> None:
-        names = sorted(task.name for task in self._app)
-        log.info("started", worker=self.name, broker=url, topics=[str(s) for s in self._sources], tasks=names, concurrency=self._concurrency)
+    def _log_start(self) -> None:
+        names, topics = sorted(task.name for task in self._app), [str(s) for s in self._sources]
+        log.info("started", worker=self.name, broker=self._endpoint.url, topics=topics, tasks=names, concurrency=self._concurrency)
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], job: Job) -> None:
