@@ -1,9 +1,8 @@
 """Redis: the hot state of a shard. Only this package knows the client library, the keys and the scripts.
 
-What happens here. Each operation is one Lua script (`lua/`), and one method of `ReadyCache`. A script reads first,
-decides, and writes all at its end, so it happens wholly or not at all. It begins by comparing the epoch, and a leader's
-script the term, too. Its header is its contract: keys, arguments, answers, and which moves of a message's state it
-performs.
+What happens here. Each operation is one Lua script (`lua/`), and one method of `ReadyCache`. A script compares the
+epoch before it writes anything, and a leader's script the term, too; nothing else comes between its steps. Its header
+is its contract: keys, arguments, answers, and which moves of a message's state it performs.
 
 Who is authoritative. The scripts are the only writers of the hot state, and decide alone what a fetch or a settle gets.
 Nothing in Redis must last: all of it may vanish at any instant, and comes back from PostgreSQL and the logs.
@@ -15,6 +14,7 @@ one that was restarted, has another run id: the epoch ends.
 Which file to open:
 
     ready.py         ReadyCache: one method for each script, and the plain reads
+    server.py        connections to it, and how a script is run there
     calls.py         what goes into the scripts, and what comes out of them
     keys.py          every key of Redis, a function each
     scripts.py       loads the scripts

@@ -4,151 +4,27 @@ Authoritative for nothing: all of it may vanish at any instant. A method raises 
 refused and changed nothing, CacheLost where no answer came.
 """
 
-import asyncio
 import struct
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-import redis.asyncio as aioredis
-import structlog
-from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
-
-from mqueue.broker.cache import keys, scripts, sentinel
+from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
-from mqueue.broker.cache.connections import HELD_MAX, Connections
-from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
+from mqueue.broker.cache.server import Server
 from mqueue.message import BODY_MAX
-
-T = TypeVar("T")
-logger = structlog.get_logger(__name__)
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
 REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
-CALL_TIMEOUT_S = 5.0
-CALLS_MAX = 64  # connections for calls
-BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked, and the pings
 SCAN_PAGE = 500
-NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
-class ReadyCache:
-    """The hot state of one shard. `timed`: gives, by the name of a script, what takes the seconds of a call."""
-
-    def __init__(
-        self, shard: int, url: str, password: str | None = None, timed: Callable[[str], Callable[[float], None]] | None = None
-    ) -> None:
-        self.shard = shard
-        self.run_id = ""  # of the server that holds the epoch; a connection to another one is refused
-        self._prefix = keys.prefix(shard)
-        self._url = url if "://" in url else f"redis://{url}"
-        self._password = password
-        service = sentinel.parse(self._url)
-        self._master = sentinel.Master(service) if service is not None else None
-        # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has
-        # others.
-        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
-        self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
-        self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
-        self._scripts = scripts.load()
-        self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
-
-    def _pool(self, kind: type[ConnectionPool], connections: int, **more: Any) -> ConnectionPool:
-        more |= {
-            "password": self._password,
-            "max_connections": connections,
-            "socket_timeout": None,  # a call has one for all its steps: the library's makes a task for each send
-            "socket_connect_timeout": CALL_TIMEOUT_S,
-            "retry": Retry(NoBackoff(), 0),
-            "redis_connect_func": self._connected,
-        }
-        if self._master is not None:
-            return kind(connection_class=sentinel.MasterConnection, master=self._master, **more)
-        return kind.from_url(self._url, **more)
-
-    async def _connected(self, connection: Any) -> None:
-        await connection.on_connect()
-        await connection.send_command("INFO", "server")
-        run_id = _run_id(await connection.read_response())
-        if self.run_id and run_id != self.run_id:
-            await connection.disconnect()
-            raise EpochEnded(None)
-
-    async def forget_connections(self) -> None:
-        """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
-        await self._connections.release()
-        for redis in (self._redis, self._blocking):
-            await redis.connection_pool.disconnect(inuse_connections=False)
-
-    async def has_moved(self) -> bool:
-        """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
-        try:
-            return self._master is not None and await self._io(self._master.has_moved)
-        except CacheLost:
-            return False
-
-    async def close(self) -> None:
-        for redis in (self._redis, self._blocking):
-            await redis.aclose()
-            await redis.connection_pool.disconnect()
-        if self._master is not None:
-            await self._master.close()
-
-    async def _io(self, call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await call()
-        except (TimeoutError, RedisError, OSError) as error:
-            raise CacheLost(f"Redis of shard {self.shard}: {error or type(error).__name__}") from error
-
-    async def _run(self, name: str, *args: Any) -> list[Any]:
-        script = self._scripts[name]
-        call = ("EVALSHA", script.sha, 1, self._prefix, *args)
-        began = time.perf_counter()
-        try:
-            try:
-                answer = await self._execute(call)
-            except NoScriptError:
-                await self._execute(("SCRIPT", "LOAD", script.text))
-                answer = await self._execute(call)
-        except ResponseError as error:
-            if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
-                await self.forget_connections()
-            if isinstance(error, ReadOnlyError) or str(error).startswith(NOT_THE_SCRIPT):
-                raise CacheLost(f"Redis of shard {self.shard}, {name}: {error}") from error
-            await self._end_epoch(name, error)
-            raise EpochEnded(None) from error
-        except (TimeoutError, RedisError, OSError) as error:
-            raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
-        if observe := self._timed.get(name):
-            observe(time.perf_counter() - began)
-        status = answer[0]
-        if status == b"epoch":
-            raise EpochEnded(int(answer[1]) if answer[1] else None)
-        if status == b"term":
-            raise Deposed(f"term {answer[1].decode()} stands")
-        if status == b"behind":
-            raise Behind(f"Redis of shard {self.shard} has applied {answer[1].hex() or 'nothing'}")
-        found: list[Any] = answer
-        return found
-
-    async def _end_epoch(self, name: str, error: Exception) -> None:
-        """Ends the epoch where a script failed: the state is not what it should be (something evicted or deleted keys).
-        The leader opens a new epoch.
-        """
-        logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
-        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
-
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
-        return await self._connections.execute(command)
+class ReadyCache(Server):
+    """It is the hot state of one shard."""
 
     # -- any broker ----------------------------------------------------------------------------------------------------
 
@@ -388,17 +264,3 @@ class ReadyCache:
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
         limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
         await self._run("open_epoch", epoch, term, *clock, *limit, *flat)
-
-    async def _pop(self, key: str, timeout: float) -> str | None:
-        got = await self._io(lambda: self._blocking.blpop([key], timeout=timeout))
-        return got[1].decode() if got else None
-
-
-def _run_id(info: bytes | str | dict[str, Any]) -> str:
-    if isinstance(info, dict):
-        return str(info["run_id"])
-    text = info.decode() if isinstance(info, bytes) else info
-    for line in text.splitlines():
-        if line.startswith("run_id:"):
-            return line[7:].strip()
-    raise Fault("INFO server names no run_id")

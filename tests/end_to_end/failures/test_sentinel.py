@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import redis
 
-from mqueue.broker.cache.ready import CALL_TIMEOUT_S, ReadyCache
+from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.cache.sentinel import ASK_TIMEOUT_S, Master, Service, parse
+from mqueue.broker.cache.server import CALL_TIMEOUT_S
 from mqueue.broker.daemons.epoch import REACH_S
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey

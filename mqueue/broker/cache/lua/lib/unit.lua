@@ -1,4 +1,5 @@
--- The unit of work that every script shares: read first, decide, write all at the end in commit(). Nothing is written before it.
+-- The unit of work that every script shares: read, decide, and write records and counts at the end, in commit().
+-- Epoch, term and predecessor are compared before anything is written; a few scripts write parts of their own earlier.
 -- Which moves of a message these functions make is said by the scripts that call them, in their lines `-- moves:`.
 --
 -- A record (mqueue/broker/format/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
