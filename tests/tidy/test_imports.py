@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -23,6 +24,9 @@ EXTRAS = {
     "mqueue/testing/plugin.py": {"dev"},  # pytest itself loads it
 }
 ABSENT = {"django": "django", "asgiref": "asgiref"}  # on Python 3.11 Django 6 cannot be installed
+
+
+brought = cache(packages_distributions)  # which distributions bring a module: a look at all that is installed
 
 
 def name_of(requirement: str) -> str:
@@ -48,7 +52,6 @@ def test_a_circle_is_found(circle: dict[str, set[str]]) -> None:
 
 @pytest.mark.parametrize("path", imports.modules().values(), ids=lambda p: p.relative_to(imports.ROOT).as_posix())
 def test_what_is_imported_is_declared(path: imports.Path) -> None:
-    brought = packages_distributions()
     for top in imports.third_party(path):
-        names = {name.lower().replace("_", "-") for name in brought.get(top, [ABSENT.get(top, top)])}
+        names = {name.lower().replace("_", "-") for name in brought().get(top, [ABSENT.get(top, top)])}
         assert names & declared(path.relative_to(imports.ROOT).as_posix()), f"{top}, of {names}, is in no list of pyproject.toml"

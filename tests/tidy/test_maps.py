@@ -18,8 +18,7 @@ DESIGN = ROOT / "docs/design.md"
 MAPS = [ARCHITECTURE, DESIGN, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs/design").glob("*.md")), *sorted((ROOT / "docs/adr").glob("*.md"))]
 PICTURES = re.findall(r"<!-- rooms: (\S+) -->\n```mermaid\nflowchart TD\n(.*?)```", ARCHITECTURE.read_text(), re.S)
 FROM = ["", "mqueue/", "mqueue/broker/", "mqueue/broker/store/sql/", "mqueue/broker/cache/lua/", "docs/"]
-TREE = [p for p in ROOT.rglob("*") if not p.relative_to(ROOT).parts[0].startswith(".") and "__pycache__" not in p.parts]
-NAMES = {path.name for path in TREE}
+NAMES = {path.name for folder in ROOT.iterdir() if folder.is_dir() and folder.name[0] != "." for path in folder.rglob("*")}
 
 
 def diagram() -> str:
