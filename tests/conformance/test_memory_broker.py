@@ -15,6 +15,7 @@ from mqueue import wire
 from mqueue.client import Client
 from mqueue.errors import Invalid, JobFailed, KeyReused, NotFound, Pending
 from mqueue.testing import ManualClock, MemoryBroker, TestBroker
+from tests import fields
 from tests.waiting import wait_until
 
 LATER = ("delayed", "waiting")  # the latter where the real one has it in PostgreSQL alone
@@ -83,6 +84,32 @@ def test_a_message_comes_as_it_went(world: World) -> None:
     assert (message.attempt, message.max_retries, message.lease) == (1, 9, 7.0)
     [defaults] = [world.get() for _ in world.put(b"y")]
     assert (defaults[0].max_retries, defaults[0].lease, defaults[0].metadata) == (3, 30.0, None)
+
+
+@pytest.mark.parametrize("way", range(len(fields.EITHER)), ids=fields.EITHER)
+def test_every_field_of_a_message_comes_as_it_went(world: World, way: int) -> None:
+    item = fields.ways(topic="t", namespace=world.namespace)[way]
+    [id] = world.broker.enqueue_many([item])
+
+    def status() -> wire.Status:
+        told = world.broker.message(id)
+        assert told is not None
+        return told
+
+    assert fields.differences(item, status()) == {}
+    world.later(item.delay or 0)
+    first = world.await_one()
+    assert fields.differences(item, first) == {}
+    assert world.settle(first, "nack", retry_after=0) == "ok"
+    assert fields.differences(item, status(), but=fields.AFTER_NACK) == {}
+    second = world.await_one()
+    assert (second.id, second.attempt) == (id, 2)
+    assert fields.differences(item, second, but=fields.AFTER_NACK) == {}
+    assert fields.differences(item, status(), but=fields.AFTER_NACK) == {}
+    assert world.settle(second, "nack") == "ok"
+    [dead] = world.dead()
+    assert fields.differences(item, dead) == {}
+    assert status().state == "dead" and fields.differences(item, status(), but=fields.AFTER_NACK) == {}
 
 
 def test_acks_and_receipts(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from by_hand import TOPIC, ending, fetch, flush, serve, settle
-from stores import NODES, SECOND, World
+from stores import NODES, SECOND, World, message
 
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import FlushPage, SettleArgs
@@ -104,6 +104,25 @@ def nack(world: World, r: record.Record) -> None:
 
 def key_records(world: World) -> int:
     return int(world.run(world.cache._redis.hlen(keys.idempotency(world.lead.shard.number))))
+
+
+@pytest.mark.parametrize("flag", [8, 16, 32, 64, 128])
+def test_a_flag_that_the_scripts_do_not_know_changes_nothing(world: World, flag: int) -> None:
+    broker = world.brokers[1]
+
+    async def enqueued() -> None:
+        made, _ = message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3)
+        broker.shard.next_sequence()
+        await broker.batch([made._replace(record=made.record[:1] + bytes((flag,)) + made.record[2:])], [], logged=True, repeated=False)
+
+    assert fetch(world) == []  # the topic is open: Redis alone has the message
+    world.run(enqueued())
+    [first] = fetch(world)
+    assert first.flags == flag
+    nack(world, first)
+    assert key_records(world) == 0
+    [second] = fetch(world)
+    assert (second.id, second.attempts, second.flags) == (first.id, 1, flag)
 
 
 @pytest.mark.parametrize("where", ["ready", "delayed", "spill", "flushed", "beyond T", "spilled and flushed", "lost with Redis"])

@@ -162,6 +162,10 @@ def key_parts(key: bytes) -> tuple[int, int, int, int]:
 
 
 def body(created_us: int, payload: bytes, metadata: bytes | None, idempotency_key: str | None, unique_key: bytes | None = None) -> bytes:
+    """Lays out the fields that never change. The unique key stays the last of them, whatever field is added:
+    `entries.unpack_enqueued`, and `wait_again` in `cache/lua/lib/settle.lua`, take it from the end. A body may lack it,
+    so `copy_row` puts a null in its place.
+    """
     parts = [CREATED.pack(8, created_us), LENGTH.pack(len(payload)), payload]
     if metadata is None:
         parts.append(NULL)

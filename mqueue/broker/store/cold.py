@@ -17,7 +17,7 @@ from mqueue.broker.faults import EpochEnded
 from mqueue.broker.format import record
 from mqueue.broker.store import write
 from mqueue.broker.store.queries import fetch, sql
-from mqueue.broker.store.rows import Key, Row, leased_row
+from mqueue.broker.store.rows import Key, Row, behind, leased_row
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.store.write import END_OF_STATE, Ledger
 
@@ -130,7 +130,7 @@ class ColdStore:
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
             args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
-        return [leased_row(row[:17], epoch, number, row[17]) for row in rows], now
+        return [leased_row(row, epoch, number, *behind(row)) for row in rows], now
 
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
         """Writes what `decide` decides, given those messages that are there, and the clocks."""
@@ -217,8 +217,8 @@ def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
 
 
 def leased(row: Sequence[Any]) -> Leased:
-    epoch, number, cancelling = row[9:]
-    return Leased._make((*row[:9], b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8), cancelling))
+    *fields, epoch, number, cancelling = row
+    return Leased._make((*fields, b"" if number is None else epoch.to_bytes(4) + number.to_bytes(8), cancelling))
 
 
 def _numbers(receipt: bytes) -> tuple[int | None, int | None]:

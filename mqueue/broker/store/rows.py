@@ -9,6 +9,11 @@ from mqueue.broker.format import record
 Row = tuple[bytes, bytes]  # record, body
 FLUSHED = Struct(">QQ")  # epoch, flush number
 
+# A statement that reads messages for Redis selects the columns that `message_row` names, in that order; most select the
+# name of the topic too, right after the id (`sql/arrivals.sql`), and some select columns of their own behind them all.
+COLUMNS = 16  # without the topic
+PAYLOAD = 12  # where the payload is; null where it did not fit the page
+
 
 class Key(NamedTuple):
     """An idempotency key; `expires`: µs; `runs`: all ids of its request, where it is the request's."""
@@ -21,6 +26,7 @@ class Key(NamedTuple):
 
 
 def message_row(topic: str, row: Sequence[Any]) -> Row:
+    """Makes a record and its body. `row`: as `refill_page` has it, without the topic."""
     (
         id,
         priority,
@@ -38,7 +44,7 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
         metadata,
         key,
         unique_key,
-    ) = row[:16]
+    ) = row[:COLUMNS]
     body = record.body(created, payload, None if metadata is None else metadata.encode(), key, unique_key)
     return (
         record.from_row(
@@ -47,6 +53,16 @@ def message_row(topic: str, row: Sequence[Any]) -> Row:
         ),
         body,
     )  # fmt: skip
+
+
+def named_row(row: Sequence[Any]) -> Row:
+    """Makes a record and its body. `row`: as `arrivals` has it, with the topic."""
+    return message_row(row[1], (row[0], *row[2:]))
+
+
+def behind(row: Sequence[Any]) -> Sequence[Any]:
+    """Returns what a statement selects behind the columns of the message and its topic."""
+    return row[COLUMNS + 1 :]
 
 
 def row_to_cancel(id: int, row: Sequence[Any]) -> tuple[str, bytes]:
@@ -77,6 +93,6 @@ def unique_rows(rows: Sequence[Sequence[Any]]) -> dict[bytes, bytes]:
 
 
 def leased_row(row: Sequence[Any], epoch: int, number: int, until: int, cancelling: bool = False) -> Row:
-    """Makes a leased record and its body. `row`: as `arrivals` has it: id, topic, and the rest."""
-    data, body = message_row(row[1], (row[0], *row[2:]))
+    """Makes a leased record and its body. `row`: as `arrivals` has it, with the topic."""
+    data, body = named_row(row)
     return record.leased(data, epoch.to_bytes(4) + number.to_bytes(8), until, cancelling), body

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mqueue import wire
 from mqueue.client import AsyncClient
 from mqueue.errors import KeyReused, MQueueError, Unavailable
 from mqueue.torture.stage import Broker, Stage
+from tests import fields
 from tests.processes.api import Http
 from tests.processes.stores import SECRET
 from tests.waiting import anything, until
@@ -104,6 +106,34 @@ async def test_everything_goes_on_without_redis_and_comes_back(stage: Stage, cli
         return (await a.topics())[1].counters["acked"] == 120
 
     await until(counted, "all acks are flushed", COLD_S)
+
+
+async def test_every_field_is_as_it_went_without_redis_and_with_it_again(stage: Stage, clients: list[AsyncClient]) -> None:
+    a, b = clients
+    before, during = (
+        [msgspec.structs.replace(item, topic=f"{when}-{way}") for way, item in enumerate(fields.ways())] for when in ("before", "during")
+    )
+    items = {item.topic: item for item in (*before, *during)}
+    await a.enqueue_many(before)
+    await go_cold(stage)
+    await b.enqueue_many(during)
+
+    async def come(client: AsyncClient, attempt: int, but: Iterable[str]) -> list[wire.Message]:
+        messages = [message for i in items.values() for message in await fetched(client, [i.topic], namespace=i.namespace, wait=1)]
+        assert [(message.topic, message.attempt) for message in messages] == [(topic, attempt) for topic in items]
+        for message in messages:
+            status = await client.message(message.id)
+            assert status is not None
+            assert [fields.differences(items[message.topic], shown, but) for shown in (message, status)] == [{}, {}]
+        return messages
+
+    assert {v.status for v in await a.nack(await come(b, 1, ()), retry_after=0)} == {"ok"}
+    held = await come(a, 2, fields.AFTER_NACK)
+    await go_hot(stage)
+    assert {v.status for v in await a.nack(held)} == {"ok"}
+    for topic, item in items.items():
+        [dead] = await b.dead_letters(topic, namespace=item.namespace)
+        assert fields.differences(item, dead) == {}
 
 
 async def test_leases_end_and_the_dead_are_buried_without_redis(stage: Stage, clients: list[AsyncClient]) -> None:

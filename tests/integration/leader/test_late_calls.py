@@ -1,24 +1,18 @@
 """A script call whose caller gave up may still be on its way: it changes nothing when it comes after others."""
 
-import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from leading import SOON_S, leader_of, led
 from stores import LIMITS, NUMBER, World, message
 
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.daemons.leader import Leader
-from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import Behind, CacheLost, Deposed
-from mqueue.broker.shard import Shard
 from mqueue.broker.store.leader.store import LEADER_LOCK
-from mqueue.broker.wal.ids import IdSource
-from mqueue.clock import SystemClock
 from mqueue.message import BODY_MAX
 from tests.waiting import until
 
 TOPIC = "n/a"
-SOON_S = 10.0
 
 
 @pytest.fixture(autouse=True)
@@ -75,35 +69,15 @@ class Silent(ReadyCache):
         return await super().tick(epoch, term, wall_us)
 
 
-def leader_of(world: World, node: int, cache: ReadyCache) -> Leader:
-    shard = Shard(NUMBER, node, cache, world.store, world.brokers[node].shard.log, SystemClock(), world.metrics, start=0)
-    admin = ReadyCache(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password)
-    scheduler = Scheduler(cast(IdSource, None), lease_s=30, max_retries=3)  # nothing is scheduled
-    return Leader(shard, admin, LIMITS, scheduler, flush_age_us=0, horizon_us=1, idle_us=1 << 60)
-
-
-async def until_leads(world: World, leader: Leader) -> None:
-    """In the epoch that is open."""
-    run_id = await world.cache.run_id_of_server()
-    timeline = (await world.store.row()).timeline_now
-    await world.connection.execute("UPDATE shard SET run_id = %s, timeline = %s", (run_id, timeline))
-    await until(lambda: leader.leads, "it leads", SOON_S)
-
-
 def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> None:
     async def terms() -> tuple[int, int]:
         cache = Silent(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password)
         leader = leader_of(world, 1, cache)
-        running = asyncio.create_task(leader.run())
-        try:
-            await until_leads(world, leader)
+        async with led(world, leader):
             before = (await world.store.row()).term
             cache.silent = True
             row = await until(world.store.row, "another term", SOON_S, enough=lambda row: row.term != before)
             return before, row.term
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
 
     before, after = world.run(terms())
     assert after == before + 1
@@ -112,17 +86,14 @@ def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> N
 def test_a_session_of_its_own_that_nobody_is_behind_does_not_keep_a_broker_from_leading(world: World) -> None:
     """As its host lost power, or its network was away, and PostgreSQL has not noticed."""
 
-    async def led() -> None:
+    async def leads() -> None:
         half_open = await world.store.connect()
         await half_open.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK + NUMBER,))
         await world.store.heartbeat(1, world.lead.epoch, 0)
-        leader = leader_of(world, 1, world.cache)
-        running = asyncio.create_task(leader.run())
         try:
-            await until_leads(world, leader)
+            async with led(world, leader_of(world, 1, world.cache)):
+                pass
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
             await half_open.close()
 
-    world.run(led())
+    world.run(leads())

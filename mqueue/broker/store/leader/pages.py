@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from mqueue.broker.format import record
 from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import Row, message_row
+from mqueue.broker.store.rows import PAYLOAD, Row, message_row, named_row
 
 KEY_COLUMNS = ("priority", "rank", "due", "id")
 FIRST_PARTS = (-(2**31), 0, 0, 0)  # of a key below all others, and above
@@ -50,7 +50,7 @@ class PageStore:
     async def arrivals(self, limit: int) -> tuple[list[int], list[Row]]:
         """Returns the ids of the oldest arrivals, and the rows of those that are still there."""
         rows = await self._session.ask("arrivals", limit=limit)
-        return [row[0] for row in rows], [message_row(row[1], (row[0], *row[2:])) for row in rows if row[1] is not None]
+        return [row[0] for row in rows], [named_row(row) for row in rows if row[1] is not None]
 
     async def put_arrivals(self, epoch: int, term: int, ids: Sequence[int]) -> None:
         async with self._session.fenced(epoch, term):
@@ -69,6 +69,6 @@ def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: C
     begins.
     """
     for n, row in enumerate(rows):
-        if n == limit or row[12] is None:
+        if n == limit or row[PAYLOAD] is None:
             return [shape(row) for row in rows[:n]], bound(row)
     return [shape(row) for row in rows], end

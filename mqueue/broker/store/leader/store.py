@@ -21,7 +21,7 @@ from mqueue.broker.store.leader.prune import PruneStore
 from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.leader.ticks import TickStore
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import leased_row
+from mqueue.broker.store.rows import behind, leased_row
 from mqueue.broker.store.shard import ShardRow, ShardStore
 from mqueue.broker.store.write import Ledger
 
@@ -134,7 +134,7 @@ class Opening:
     async def live_leases(self, after: int, limit: int) -> list[tuple[int, bytes, bytes]]:
         """Returns the messages whose lease still runs, as id, leased record and body; by id, above `after`."""
         rows = await self._session.ask("live_leases", after=after, limit=limit, now=self.clock[0])
-        return [(row[0], *leased_row(row[:17], *row[17:])) for row in rows]
+        return [(row[0], *leased_row(row, *behind(row))) for row in rows]
 
     async def request_keys(self, limit: int) -> list[tuple[bytes, bytes]]:
         """Returns key hash and key record (as record.IDEMPOTENCY packs it, with the ids) of whole requests that were

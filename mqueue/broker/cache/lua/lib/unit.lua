@@ -91,8 +91,10 @@ local function topic_of(r) return sub(r, 85) end
 local function version_of(r) return (unpack1('>I4', r, 7)) end
 local function flushed_of(r) return (unpack1('>I4', r, 11)) end
 local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
+-- Each test of a flag asks for its own bit (flags % (2 * flag) >= flag), so that a further flag changes no answer.
 local function in_pg(r) return byte(r, 2) % 2 == 1 end
 local function is_cancelling(r) return byte(r, 2) % 4 >= 2 end -- only what is leased ever is
+-- Adds a flag that the record does not have yet.
 local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(byte(r, 2) + flag) .. sub(r, 3) end
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
@@ -113,7 +115,7 @@ end
 
 -- ---- unique keys: who may wait under one and is not flushed, the newest first ----------------------------------------------------
 local HOLDERS_MAX = 16
-local function is_unique(r) return byte(r, 2) >= 4 end
+local function is_unique(r) return byte(r, 2) % 8 >= 4 end
 local function of_unique(r) return id_of(r) .. rep('\0', 16) .. sub(r, 51, 60) .. rep('\0', 9) .. 'w' end -- as record.IDEMPOTENCY
 
 local function holders_in(known)
