@@ -151,11 +151,13 @@ class Checker:
                 job.key_excused = True
 
     def _unlogged(self) -> set[int]:
-        """Ids that were delivered, though their enqueue was never answered and is in no log: Redis had applied it, the
-        power went before the disk had it. When Redis is lost, too, nobody knows of them, nor of their keys.
+        """Gives the ids that were delivered, though their enqueue was never answered and is in no log: Redis had
+        applied it, the power went before the disk had it, or the disk refused it. When Redis is lost, too, nobody
+        knows of them, nor of their keys.
         """
-        durable = {id for broker in self._lost_power for e in self._entries(broker) if e.kind == log_record.ENQUEUE for id in e.told}
-        nodes = {broker.node for broker in self._lost_power}
+        short = [broker for broker in self._world.brokers if broker in self._lost_power or broker.disk.refused]
+        durable = {id for broker in short for e in self._entries(broker) if e.kind == log_record.ENQUEUE for id in e.told}
+        nodes = {broker.node for broker in short}
         answered = {id for job in self._world.history.jobs.values() for id in job.ids}
         return {id for id in self._world.history.held if id >> 12 & 1023 in nodes} - durable - answered
 

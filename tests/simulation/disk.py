@@ -50,6 +50,7 @@ class ForgetfulDisk(OsDisk):
         self._fds: dict[int, File] = {}
         self.full = False
         self.broken = False
+        self.refused = False  # a write, once: what it was to hold is on no disk
         self.fuse: int | None = None
         self.blown: Callable[[], object] = lambda: None
         self.changed: Callable[[], object] = lambda: None  # a durable log is gone, or another one
@@ -66,10 +67,14 @@ class ForgetfulDisk(OsDisk):
     def _directory(self, path: Path) -> Directory:
         return self.directories.setdefault(path, Directory())
 
+    def _refuse(self, number: int, why: str) -> OSError:
+        self.refused = True
+        return OSError(number, why)
+
     def create(self, path: Path) -> int:
         self._step()
         if self.full and self._rng.random() < 0.5:
-            raise OSError(errno.ENOSPC, "no room")
+            raise self._refuse(errno.ENOSPC, "no room")
         fd = super().create(path)
         file = self._fds[fd] = File()
         self._directory(path.parent).do(lambda names: names.__setitem__(path.name, file))
@@ -79,7 +84,7 @@ class ForgetfulDisk(OsDisk):
         part = data[: max(1, len(data) // 2)] if len(data) > 20 else data  # power may go between the halves
         self._step()
         if self.full:
-            raise OSError(errno.ENOSPC, "no room")
+            raise self._refuse(errno.ENOSPC, "no room")
         written = super().write(fd, part)
         self._fds[fd].data += part[:written]
         return written
@@ -92,7 +97,7 @@ class ForgetfulDisk(OsDisk):
     def fdatasync(self, fd: int) -> None:
         self._step()
         if self.broken:
-            raise OSError(errno.EIO, "broken")
+            raise self._refuse(errno.EIO, "broken")
         self._fds[fd].synced = bytes(self._fds[fd].data)
 
     fsync = fdatasync
