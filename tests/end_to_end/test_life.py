@@ -87,7 +87,7 @@ def test_an_expired_lease_brings_the_message_back(http: Http) -> None:
     assert http.get() == []
     began = time.monotonic()
     (second,) = http.get(wait=5)
-    assert 0.2 < time.monotonic() - began < 1.0
+    assert 0.2 < time.monotonic() - began < 4.0, "long before the wait is over"
     assert [(m["id"], m["attempt"]) for m in (first, second)] == [(id, 1), (id, 2)]
     assert first["receipt"] != second["receipt"]
 

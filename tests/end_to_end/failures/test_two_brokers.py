@@ -54,7 +54,7 @@ def test_a_fetch_that_waits_is_woken_by_the_other_broker(pair: tuple[Broker, Bro
             (id,) = sends.put(b"now")
             (message,) = waiting.result(20)
             assert message["id"] == id
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 1.2, "woken, and not found by the look that comes every 1.5 s"
             waits.ack(message)
 
 

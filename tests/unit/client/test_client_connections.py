@@ -101,7 +101,7 @@ async def test_its_timeout_is_that_of_the_whole_call_with_its_retries(kind: type
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await client.enqueue("t", b"")
-    assert 0.4 < time.monotonic() - began < 2.5
+    assert 0.4 < time.monotonic() - began < 4.5
     broker.be_late(0)
     broker.refuse("/enqueue", times=99, retry_after=1)
     began = time.monotonic()
