@@ -125,6 +125,8 @@ class _ShardInstruments:
         self.drift = gauge("mqueue_ledger_drift", "Messages by which a ledger does not add up, over all topics: should stay 0")
         self.refills = counter("mqueue_refill_total", "Refills of ready queues")
         self.refill_rows = counter("mqueue_refill_rows_total", "Rows read by refills")
+        self.lane_failures = counter("mqueue_lane_failures_total", "Failures of PostgreSQL in one lane of the leader's work")
+        self.partial_fetches = counter("mqueue_partial_fetches_total", "Fetches that left out topics which need PostgreSQL")
 
 
 class ShardMetrics:
@@ -155,3 +157,5 @@ class ShardMetrics:
         self.drift = instruments.drift.labels(shard)
         self.refills = instruments.refills.labels(shard)
         self.refill_rows = instruments.refill_rows.labels(shard)
+        self.lane_failures = instruments.lane_failures.labels(shard)
+        self.partial_fetches = instruments.partial_fetches.labels(shard)

@@ -253,17 +253,16 @@ class World:
             yield "done once"
             await self.flusher._done(lead, batch.number, versions, key_hashes)
 
-    async def refill(self, topic: str, page: int) -> Stages:
+    async def refill(self, topics: Sequence[str], page: int) -> Stages:
         lead = self.lead
-        begun = await self.cache.refill_begin(lead.epoch, lead.term, topic)
-        if begun.frontier == LAST or begun.ready >= begun.cap:
+        begun = await self.cache.refill_begin(lead.epoch, lead.term, topics)
+        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < begun.cap}
+        if not room:
             return
         yield "begun"
-        limit = max(1, min(page, begun.hard - begun.ready))
-        t_id = int.from_bytes(begun.t_id)
-        rows, left_out = await lead.store.pages.refill(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
+        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, page * len(room), BODY_MAX)
         yield "selected"
-        await self.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
+        await self.cache.refill_end(lead.epoch, lead.term, pages)
 
     async def scan(self, page: int) -> Stages:
         lead = self.lead
@@ -289,7 +288,7 @@ class World:
             pass
         await self.prefetcher.scan(self.lead)
         for topic in topics:
-            await self.prefetcher.refill(self.lead, topic)
+            await self.prefetcher.refill(self.lead, [topic])
 
     # -- what is there -------------------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ def test_what_arrived_and_is_not_placed_yet_is_taken_away(world: World) -> None:
 def test_it_is_taken_away_between_a_refills_page_and_its_end(world: World) -> None:
     ids = enqueue(world, 3)
     flush(world)
-    refill = world.refill(TOPIC, 3)
+    refill = world.refill([TOPIC], 3)
     for _ in range(2):
         world.run(anext(refill))  # type: ignore[arg-type]
     assert cancel(world, ids[0]) == "cancelled"

@@ -285,7 +285,12 @@ def test_random_walk(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -
     async def come_between() -> None:
         """A flush, a refill or the time scan goes on by a stage."""
         if not stages:
-            work = [lambda: world.flush(0, False, False), lambda: world.refill(TOPIC, 2), lambda: world.scan(2), lambda: world.evict(TOPIC, 2)]
+            work = [
+                lambda: world.flush(0, False, False),
+                lambda: world.refill([TOPIC], 2),
+                lambda: world.scan(2),
+                lambda: world.evict(TOPIC, 2),
+            ]
             stages.append(chance.choices(work, [often_flushed, 3, 1, 1])[0]())
         try:
             await anext(stages[0])

@@ -41,7 +41,7 @@ class Redis(Server):
         self.client: Any = redis.Redis(unix_socket_path=urls.redis_addrs[0].removeprefix("unix://"), password=urls.redis_password)
         self.scripts = {n: Script(n, s.text, self.client.script_load(s.text)) for n, s in _scripts().items()}
         self._peek = self.client.script_load(PEEK)
-        self._lists = [keys.ask(SHARD), *(keys.wake(SHARD, node) for node in NODES)]  # those that calls block on
+        self._lists = [keys.ask(SHARD), keys.flush(SHARD), *(keys.wake(SHARD, node) for node in NODES)]  # those that calls block on
         self.filled = set(self._lists)
         self._waiting: list[asyncio.Future[None]] = []
         self._wall_us = wall_us
@@ -181,8 +181,8 @@ class SimCache(ReadyCache):
         async with self._link.call(name):
             self.connect()
             result = what()
-            if name == "rpush":
-                self._server.filled.add(keys.ask(SHARD))
+            if name == "pipeline":  # one of them asks for a flush
+                self._server.filled.add(keys.flush(SHARD))
                 self._server.wake()
         return result
 

@@ -139,7 +139,7 @@ class Connection:
         with self._breaking():
             async with self._link.call(name):
                 cursor = self._run(query, params, binary)
-                if name not in ("shard_row", "brokers", "heartbeat", "try_lock", "schedule_is_due"):
+                if name not in ("shard_row", "brokers", "heartbeat", "try_lock", "schedule_is_due", "fence_stands"):
                     self._server.written()
         return cursor
 
@@ -252,7 +252,7 @@ class SimStore(ShardStore):
         self._pools: Any = dict.fromkeys(POOLS, Pool(server, link, rng))
         self.circuit = Circuit(LoopClock())
 
-    async def connect(self) -> Any:
+    async def connect(self, kind: str = "leader") -> Any:
         try:
             async with self._link.call("connect"):
                 connection = Connection(self._server, self._link, self._rng)

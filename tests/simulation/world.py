@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from mqueue.broker.daemons import leader
+from mqueue.broker.daemons import work
 from mqueue.message import Settle
 
 from .broker import SimBroker, config_of
@@ -94,8 +94,8 @@ class World:
     def run(self) -> None:
         """Raises Violation."""
         random.seed(self.seed)
-        kept = {name: getattr(leader, name) for name in SLOWER}
-        vars(leader).update(SLOWER)
+        kept = {name: getattr(work, name) for name in SLOWER}
+        vars(work).update(SLOWER)
         structlog.configure(processors=[self._log], cache_logger_on_first_use=False)
         try:
             with suppress(FileNotFoundError):
@@ -107,7 +107,7 @@ class World:
         except Stuck as stuck:
             raise Violation(f"seed {self.seed}: nobody has anything to do") from stuck
         finally:
-            vars(leader).update(kept)
+            vars(work).update(kept)
             structlog.reset_defaults()
             self.postgres.written = lambda: None
             self.postgres.restart()

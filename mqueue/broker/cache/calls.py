@@ -70,13 +70,16 @@ class Applied:
 
 @dataclass(slots=True)
 class Fetched:
-    """What a fetch was answered. `status`: ok, more, ask, nothing."""
+    """What a fetch was answered. `status`: ok, more, ask, nothing. `closed`: the topics that need the leader; of an ok
+    those that were left out.
+    """
 
     status: str
     clock: int = 0
     records: Sequence[bytes] = ()
     bodies: Sequence[bytes] = ()
     left: int = 0
+    closed: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -104,13 +107,23 @@ class FlushPage:
 
 @dataclass(slots=True)
 class RefillBegun:
-    frontier: bytes
+    """What a refill begins with. `topics`: by topic its frontier (empty: unknown) and how many are ready."""
+
     clock: int
-    t_id: bytes
+    t_id: int
     t_due: int
-    ready: int
     cap: int
     hard: int
+    topics: dict[str, tuple[bytes, int]]
+
+
+class Refilled(NamedTuple):
+    """What a refill has done to a topic: rows loaded, spill brought along, its frontier, how many are ready."""
+
+    loaded: int
+    brought: int
+    frontier: bytes
+    ready: int
 
 
 @dataclass(slots=True)

@@ -73,10 +73,15 @@ def idempotency(k: int) -> str:
 
 
 def wake(k: int, node: int) -> str:
-    """list: topics on which this node should wake one waiter"""
+    """list: topics on which this node should wake one waiter; behind `!` those that are open now, one a line"""
     return f"{prefix(k)}wake:{node}"
 
 
 def ask(k: int) -> str:
-    """list: topics the leader should refill"""
+    """list: the bell that a topic rings that asks for a refill (which ones: `askers`, `asked:<namespace>`)"""
     return prefix(k) + "ask"
+
+
+def flush(k: int) -> str:
+    """list: the leader should flush all there is"""
+    return prefix(k) + "flush"

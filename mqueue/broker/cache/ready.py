@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
+from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, Refilled, SettleArgs, Tick
 from mqueue.broker.cache.server import Server
 from mqueue.message import BODY_MAX
 
@@ -20,7 +20,6 @@ REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
-FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
 class ReadyCache(Server):
@@ -55,11 +54,16 @@ class ReadyCache(Server):
         verdicts = list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at]))
         return Applied(due_clock, clock, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
 
-    async def fetch(self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool) -> Fetched:
-        answer = await self._run("fetch", epoch, node, limit, lease_ms, int(waiting), BODY_MAX, *topics)
+    async def fetch(
+        self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool, partial: bool = False
+    ) -> Fetched:
+        """Leases messages. `partial`: leaves out the topics that need the leader, and names them."""
+        answer = await self._run("fetch", epoch, node, limit, lease_ms, int(waiting), BODY_MAX, int(partial), *topics)
         status = answer[0].decode()
         if status == "ok":
-            return Fetched(status, int(answer[1]), answer[2], answer[3], answer[4])
+            return Fetched(status, int(answer[1]), answer[2], answer[3], answer[4], [name.decode() for name in answer[5]])
+        if status == "ask":
+            return Fetched(status, closed=[name.decode() for name in answer[1]])
         return Fetched(status, int(answer[1]) if status == "nothing" else 0)
 
     async def extend(self, epoch: int, items: Sequence[tuple[bytes, bytes, bytes, int]]) -> bytes:
@@ -79,7 +83,7 @@ class ReadyCache(Server):
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
-        """Returns the next topic on which a waiter should be woken."""
+        """Returns the next topic on which a waiter should be woken; behind `!` those that are open now, one a line."""
         return await self._pop(keys.wake(self.shard, node), timeout)
 
     async def pass_wake(self, epoch: int, topic: str) -> None:
@@ -158,18 +162,28 @@ class ReadyCache(Server):
         answer = await self._run("lead", "", term, limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
         return int(answer[1]) if answer[1] else None
 
-    async def wait_for_ask(self, timeout: float) -> str | None:
-        """Returns the next topic that asks to be refilled. `timeout` 0: does not wait. A blocked call's timeout is only
-        looked at ten times a second.
-        """
-        if timeout <= 0:
-            got = await self._io(lambda: self._redis.lpop(keys.ask(self.shard)))
-            return got.decode() if got else None
-        return await self._pop(keys.ask(self.shard), timeout)
+    async def wait_for_ask(self, timeout: float) -> None:
+        """Waits until a topic asks to be refilled."""
+        await self._pop(keys.ask(self.shard), timeout)
+
+    async def take_asked(self, epoch: int, term: int, limit: int) -> list[str]:
+        """Takes topics of one namespace that asked to be refilled; the namespaces take turns."""
+        return [name.decode() for name in (await self._run("take_asked", epoch, term, limit))[1]]
 
     async def ask_flush(self) -> None:
         """Asks the leader to flush all there is, now."""
-        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), FLUSH))
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.rpush(keys.flush(self.shard), b"1")
+        pipe.ltrim(keys.flush(self.shard), 0, 0)  # once is enough for all who ask
+        await self._io(pipe.execute)
+
+    async def wait_for_flush(self, timeout: float) -> bool:
+        """Waits until somebody asks for a flush; False: nobody did. `timeout` 0: no wait. A blocked call's timeout is
+        only looked at ten times a second.
+        """
+        if timeout <= 0:
+            return await self._io(lambda: self._redis.lpop(keys.flush(self.shard))) is not None
+        return await self._pop(keys.flush(self.shard), timeout) is not None
 
     async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
         answer = await self._run("tick", epoch, term, wall_us)
@@ -188,16 +202,20 @@ class ReadyCache(Server):
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
 
-    async def refill_begin(self, epoch: int, term: int, topic: str) -> RefillBegun:
-        a = await self._run("refill_begin", epoch, term, topic)
-        return RefillBegun(a[1], int(a[2]), a[3], int(a[4]), a[5], a[6], a[7])
+    async def refill_begin(self, epoch: int, term: int, topics: Sequence[str]) -> RefillBegun:
+        a = await self._run("refill_begin", epoch, term, *topics)
+        found = {topic: (a[n], a[n + 1]) for topic, n in zip(topics, range(6, len(a), 2), strict=True)}
+        return RefillBegun(int(a[1]), SEQUENCE.unpack(a[2])[0], int(a[3]), a[4], a[5], found)
 
-    async def refill_end(
-        self, epoch: int, term: int, topic: str, left_out: bytes, rows: Iterable[tuple[bytes, bytes]]
-    ) -> tuple[int, int, bytes, int]:
-        """Returns rows loaded, spill brought along, the frontier, ready."""
-        a = await self._run("refill_end", epoch, term, topic, left_out, *(part for row in rows for part in row))
-        return a[1], a[2], a[3], a[4]
+    async def refill_end(self, epoch: int, term: int, pages: Sequence[tuple[str, Sequence[tuple[bytes, bytes]], bytes]]) -> list[Refilled]:
+        """A page is a topic, its rows, and the first key left out. Returns what was done to each, in their order."""
+        args: list[Any] = [len(pages)]
+        for topic, rows, left_out in pages:
+            args += (topic, left_out, len(rows))
+            for row in rows:
+                args += row
+        a = await self._run("refill_end", epoch, term, *args)
+        return [Refilled(*a[n : n + 4]) for n in range(1, len(a), 4)]
 
     async def time_scan_begin(self, epoch: int, term: int) -> tuple[int, int, int, int]:
         """Returns clock, T due, T id, room in `delayed`."""

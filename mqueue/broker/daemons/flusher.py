@@ -57,6 +57,10 @@ class Flusher:
 
     async def flush(self, lead: Lead, everything: bool = False) -> Flushed:
         """Makes one transaction; none where nothing is old enough."""
+        async with lead.shared.leases:
+            return await self._flush(lead, everything)
+
+    async def _flush(self, lead: Lead, everything: bool) -> Flushed:
         shard = lead.shard
         # past half of the buffer there is no time to wait for acks
         hurry = everything or shard.buffer * 2 > shard.buffer_max
@@ -74,7 +78,8 @@ class Flusher:
             raise
         self._pace.took(time.perf_counter() - began)
         await failpoints.ahit("flush.after_commit")
-        await self._done(lead, batch.number, versions, key_hashes)
+        async with lead.shared.pages:  # not between a page and the script that takes its rows
+            await self._done(lead, batch.number, versions, key_hashes)
         shard.metrics.flush_seconds.observe(time.perf_counter() - began)
         shard.metrics.flush_rows.inc(len(batch.fresh) + len(batch.again) + len(batch.dead))
         shard.metrics.elided.inc(sum(count for *_, count in batch.tallies))

@@ -26,6 +26,10 @@ class Mirror:
 
     async def mirror(self, lead: Lead) -> int:
         """Returns how many are mirrored now."""
+        async with lead.shared.leases:
+            return await self._mirror(lead)
+
+    async def _mirror(self, lead: Lead) -> int:
         shard = lead.shard
         records = [record.unpack(data) for data in await shard.cache.leases(LEASES_MAX)]
         long = [r for r in records if self._seen.get(r.id) == r.receipt]

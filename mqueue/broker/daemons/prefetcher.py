@@ -2,6 +2,8 @@
 goes the other way.
 """
 
+from collections.abc import Sequence
+
 from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.format.record import LAST
@@ -14,51 +16,65 @@ ARRIVALS_MAX = 100
 class Prefetcher:
     def __init__(self, horizon_us: int) -> None:
         self._horizon_us = horizon_us
+        self._arrived = 0  # the last arrival that was looked at
 
-    async def refill(self, lead: Lead, topic: str) -> None:
-        """Loads pages of this topic until it is full, or wholly in Redis."""
+    async def refill(self, lead: Lead, topics: Sequence[str]) -> None:
+        """Loads the next page of each of these topics, in one statement. A topic of which there is more asks again."""
+        async with lead.shared.pages:
+            await self._refill(lead, topics)
+
+    async def _refill(self, lead: Lead, topics: Sequence[str]) -> None:
         shard = lead.shard
-        for _ in range(ROUNDS_MAX):
-            begun = await shard.cache.refill_begin(lead.epoch, lead.term, topic)
-            if begun.frontier == LAST or begun.ready >= begun.cap:
-                return
-            limit = max(1, min(BATCH_MAX, begun.hard - begun.ready))
-            t_id = int.from_bytes(begun.t_id)
-            rows, left_out = await lead.store.pages.refill(topic, begun.frontier, begun.clock, begun.t_due, t_id, limit, BODY_MAX)
-            await failpoints.ahit("refill.before_script")
-            loaded, _, _, _ = await shard.cache.refill_end(lead.epoch, lead.term, topic, left_out, rows)
-            shard.metrics.refills.inc()
-            shard.metrics.refill_rows.inc(loaded)
+        begun = await shard.cache.refill_begin(lead.epoch, lead.term, topics)
+        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < begun.cap}
+        if not room:
+            return
+        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, BATCH_MAX, BODY_MAX)
+        await failpoints.ahit("refill.before_script")
+        done = await shard.cache.refill_end(lead.epoch, lead.term, pages)
+        shard.metrics.refills.inc(len(done))
+        shard.metrics.refill_rows.inc(sum(d.loaded for d in done))
 
     async def scan(self, lead: Lead) -> None:
         """Moves the time frontier on to the horizon, as far as there is room."""
-        shard = lead.shard
         for _ in range(ROUNDS_MAX):
-            clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
-            shard.metrics.clock_lag_seconds.set(max(0, clock - due) / 1e6)
-            if due - clock > self._horizon_us // 2 or room <= 0:
-                return
-            until = clock + self._horizon_us
-            rows, reached = await lead.store.pages.due(due, id, until, min(BATCH_MAX, room), BODY_MAX)
-            await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
-            if reached == (until, 0):
-                return
+            async with lead.shared.pages:
+                if await self._scan_page(lead):
+                    return
+
+    async def _scan_page(self, lead: Lead) -> bool:
+        """Reads one page. Returns True when no more is to be done now."""
+        shard = lead.shard
+        clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
+        shard.metrics.clock_lag_seconds.set(max(0, clock - due) / 1e6)
+        if due - clock > self._horizon_us // 2 or room <= 0:
+            return True
+        until = clock + self._horizon_us
+        rows, reached = await lead.store.pages.due(due, id, until, min(BATCH_MAX, room), BODY_MAX)
+        await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
+        return reached == (until, 0)
 
     async def arrivals(self, lead: Lead) -> None:
-        """Places rows that came another way than through this epoch's scripts, then deletes their announcements."""
+        """Places rows that came another way than through this epoch's scripts, then deletes their announcements. Those
+        that must come again later are passed over.
+        """
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
-            ids, rows = await lead.store.pages.arrivals(ARRIVALS_MAX)
-            if not ids:
+            async with lead.shared.pages:
+                ids, rows = await lead.store.pages.arrivals(self._arrived, ARRIVALS_MAX)
+                later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
+            if placed := [id for id in ids if id not in later]:
+                await lead.store.pages.delete_arrivals(lead.epoch, lead.term, placed)
+            if len(ids) < ARRIVALS_MAX:
+                self._arrived = 0
                 return
-            later = await shard.cache.arrive(lead.epoch, lead.term, rows) if rows else set()
-            await lead.store.pages.delete_arrivals(lead.epoch, lead.term, [id for id in ids if id not in later])
-            if later:
-                return
+            self._arrived = ids[-1]
 
     async def evict(self, lead: Lead, idle_us: int) -> None:
         """Takes topics that nobody fetched from for long out of Redis, slice by slice."""
         cache = lead.shard.cache
-        for topic in await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX):
+        async with lead.shared.pages:  # a topic that is forgotten has no `low`, which a refill under way needs
+            topics = await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX)
+        for topic in topics:
             while await cache.evict(lead.epoch, lead.term, topic, BATCH_MAX // 2):
                 pass

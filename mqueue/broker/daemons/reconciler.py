@@ -1,8 +1,9 @@
 """The reconciler looks for rows that nobody would ever deliver: below the frontier, due long ago, and without a record
 in Redis. There should be none; those found are counted, logged, and announced as arrivals.
 
-No flush, refill, scan or arrival comes between its looks (one loop runs them all), so a row that is there after Redis
-was asked was never acked; one that was spilled meanwhile is at or above the frontier, which is read last.
+Flush, refill, scan and arrivals go on meanwhile. A row that is there after Redis was asked was never acked (it is asked
+for again, since a flush may have deleted it); one that was spilled meanwhile is at or above the frontier, which is read
+last.
 """
 
 import structlog
@@ -47,6 +48,8 @@ class Reconciler:
         strays = [key for key in keys if _id(key) not in known]
         if not strays:
             return 0
+        there = await lead.store.pages.existing([_id(key) for key in strays])
+        strays = [key for key in strays if _id(key) in there]
         frontier = await shard.cache.frontier(topic)
         ids = [_id(key) for key in strays if frontier and key < frontier]
         if ids:

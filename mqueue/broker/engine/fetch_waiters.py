@@ -4,11 +4,15 @@ it waits.
 The fetch script puts this node into the topic's `waiters` in Redis where it finds nothing; the script that places a
 message takes one node out and pushes the topic onto that node's wake list; the broker blocks on its list and wakes its
 first waiter, who fetches again. A look every LOOK_S makes up for a word that got lost with a broker.
+
+A fetch over topics that Redis does not know waits for the leader to open them, and looks again when the last of them
+is: the leader tells every broker that waits which topics are open now.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 from mqueue.errors import Unavailable
 from mqueue.message import TopicName
@@ -25,10 +29,55 @@ class Waiter:
         self.event = asyncio.Event()
 
 
+class Opening:
+    """A fetch that waits until the leader has opened topics. `event`: all it waits for are open."""
+
+    __slots__ = ("_closed", "_told", "event")
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self._closed: set[str] = set()
+        self._told: set[str] = set()
+
+    def look(self) -> None:
+        """Begins anew: what is told from here on may not be in the answer that comes."""
+        self._told.clear()
+
+    def wait_for(self, closed: Iterable[str]) -> None:
+        """Waits for these but what was told since the look began."""
+        self._closed = set(closed) - self._told
+        if self._closed:
+            self.event.clear()
+        else:
+            self.event.set()
+
+    def told(self, topics: Collection[str]) -> None:
+        self._told.update(topics)
+        self._closed.difference_update(topics)
+        if not self._closed:
+            self.event.set()
+
+
 class Waiters:
     def __init__(self) -> None:
         self._queues: dict[TopicName, deque[Waiter]] = {}
+        self._openings: set[Opening] = set()
         self.count = 0
+
+    @contextmanager
+    def opening(self) -> Iterator[Opening]:
+        """Hears what is opened, until the block ends."""
+        opening = Opening()
+        self._openings.add(opening)
+        try:
+            yield opening
+        finally:
+            self._openings.discard(opening)
+
+    def opened(self, topics: Collection[str]) -> None:
+        """Tells the fetches that wait for it which topics are open now (`namespace/topic`)."""
+        for opening in self._openings:
+            opening.told(topics)
 
     def add(self, topics: Iterable[TopicName]) -> Waiter:
         """Adds a fetch that waits. Raises Unavailable when too many wait."""

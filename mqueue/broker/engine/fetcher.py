@@ -6,11 +6,12 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Fetched
-from mqueue.broker.engine.fetch_waiters import LOOK_S, Waiters
+from mqueue.broker.engine.fetch_waiters import LOOK_S, Opening, Waiters
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
@@ -23,7 +24,10 @@ from mqueue.errors import Unavailable
 from mqueue.message import BODY_MAX, Delivery, TopicName
 
 LEADER_WAIT_S = 2.0
-ASK_PAUSE_S = 0.002
+MORE_S = 30.0  # so long it may go on removing what has expired
+OPEN_WAIT_S = 0.25  # after that a fetch leaves out the topics that need the leader
+OPEN_LOOK_S = 1.0  # between two looks whether they are open: a word may get lost
+ASK_PAUSE_S = 0.02  # between two looks whether the shard serves again
 COLD_LOOK_S = 0.25  # on the cold path nobody wakes a waiter
 
 
@@ -91,33 +95,59 @@ class Fetcher:
         return found
 
     async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
-        deadline = self._clock.monotonic() + LEADER_WAIT_S
-        while True:
-            await shard.wait_serving()
-            try:
-                got = await self._take(shard, names, limit, lease_ms, waiting)
-            except EpochEnded:
-                shard.lost()
-                got = None
-            except CacheLost:
-                shard.suspect.set()
-                raise
-            if got is not None:
-                if got.status == "ok":
-                    if got.left:
-                        for name in names:
-                            self._waiters.wake(name, got.left)
-                    return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
-                if got.status == "nothing":
-                    return []
-            if self._clock.monotonic() >= deadline:
-                raise Unavailable(f"shard {shard.number}: its leader does not answer", retry_after=1)
-            if got is None or got.status == "ask":
-                await asyncio.sleep(ASK_PAUSE_S)
+        """Returns what this shard has now. Topics that need the leader hold up the others for OPEN_WAIT_S; where
+        PostgreSQL is known to be away, not at all.
+        """
+        began = self._clock.monotonic()
+        deadline, partial_at = began + LEADER_WAIT_S, began + OPEN_WAIT_S
+        with ExitStack() as stack:
+            opening: Opening | None = None
+            while True:
+                await shard.wait_serving()
+                now = self._clock.monotonic()
+                partial = now >= partial_at or shard.store.circuit.is_open
+                if opening is not None:
+                    opening.look()
+                try:
+                    got = await self._take(shard, names, limit, lease_ms, waiting, partial)
+                except EpochEnded:
+                    shard.lost()
+                    got = None
+                except CacheLost:
+                    shard.suspect.set()
+                    raise
+                if got is not None:
+                    if got.status == "ok":
+                        return self._delivered(shard, names, got)
+                    if got.status == "nothing":
+                        return []
+                now = self._clock.monotonic()
+                if got is not None and got.status == "more":  # it comes on: the leader need not
+                    deadline = min(now + LEADER_WAIT_S, began + MORE_S)
+                if now >= deadline:
+                    raise Unavailable(f"shard {shard.number}: {_held_up(names, got)}", retry_after=1)
+                if got is None:
+                    await asyncio.sleep(ASK_PAUSE_S)
+                elif got.status == "ask" and opening is None:  # and look again at once: the word may have come before this
+                    opening = stack.enter_context(self._waiters.opening())
+                elif got.status == "ask" and opening is not None:
+                    opening.wait_for(got.closed)
+                    until = min(deadline, now + OPEN_LOOK_S) if partial else min(deadline, partial_at)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(max(0.0, until - now)):
+                            await opening.event.wait()
 
-    async def _take(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> Fetched:
+    def _delivered(self, shard: Shard, names: Sequence[TopicName], got: Fetched) -> list[Delivery]:
+        if got.left:
+            for name in names:
+                self._waiters.wake(name, got.left)
+        if got.closed:
+            shard.metrics.partial_fetches.inc()
+        return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
+
+    async def _take(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool, partial: bool) -> Fetched:
         if shard.mode == HOT:
-            return await shard.cache.fetch(shard.epoch, shard.node, [str(name) for name in names], limit, lease_ms, waiting)
+            return await shard.cache.fetch(shard.epoch, shard.node, [str(name) for name in names], limit, lease_ms, waiting, partial)
         if shard.mode != COLD:
             raise Unavailable(f"Redis of shard {shard.number} cannot be reached from here", retry_after=1)
         topics = [name.topic for name in names]
@@ -143,12 +173,23 @@ class Fetcher:
             if topic is None:
                 self._waiters.look()
                 continue
+            if topic.startswith("!"):
+                self._waiters.opened(topic[1:].split("\n"))
+                continue
             namespace, _, name = topic.partition("/")
             if not self._waiters.wake(TopicName(namespace, name)):
                 try:
                     await shard.cache.pass_wake(shard.epoch, topic)
                 except Fault:
                     continue
+
+
+def _held_up(names: Sequence[TopicName], got: Fetched | None) -> str:
+    if got is None:
+        return "its epoch has ended, and the next one is not open"
+    if got.status == "more":
+        return "more has expired than can be removed at once: go on asking"
+    return f"its leader does not answer: {len(got.closed)} of the {len(names)} topics need PostgreSQL, as {got.closed[0]!r}"
 
 
 def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:

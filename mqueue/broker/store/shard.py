@@ -27,18 +27,22 @@ POOL_WAIT_S = 2.0
 OPEN_S = 10.0
 CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
 # Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
-# time each; what is asked.
-POOLS = {"control": 2, "write": 3, "read": 8}
+# time each; what requests ask on their way; what leaders ask beside their own sessions; what users read.
+POOLS = {"control": 2, "write": 3, "read": 8, "leader": 2, "user": 4}
 CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
-STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
+STATEMENT_MS = {
+    "control": 2_000, "write": 15_000, "read": 5_000, "user": 4_000,
+    "leader": 30_000, "flush": 15_000, "refill": 5_000, "scan": 5_000, "arrivals": 10_000, "housekeeping": 15_000,  # the leader's lanes
+}  # fmt: skip
 REGISTER_TRIES = 20
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.
 DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
-IDLE_MS = {"control": 3_000, "write": 3_000, "read": 3_000, "leader": 20_000}  # within a transaction: whoever hangs there holds others up
+IDLE_MS = {"leader": 20_000, "flush": 20_000}  # within a transaction: whoever hangs there holds others up
+IDLE_ELSE_MS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +126,10 @@ class ShardStore:
         for pool in self._pools.values():
             await pool.close(timeout=5)
 
-    async def connect(self) -> AsyncConnection[Any]:
-        """Opens a connection of the leader's own, outside the pool."""
+    async def connect(self, kind: str = "leader") -> AsyncConnection[Any]:
+        """Opens a connection of the leader's own, outside the pools. `kind`: whose deadlines it has."""
         try:
-            return await AsyncConnection.connect(self.url, **_connect_args("leader"))
+            return await AsyncConnection.connect(self.url, **_connect_args(kind))
         except psycopg.Error as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
@@ -222,14 +226,16 @@ class ShardStore:
 
     # -- what the engine asks ------------------------------------------------------------------------------------------
 
-    async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
-        """Returns the ids of these topics (`namespace/topic`); makes those that are new."""
+    async def topic_ids(self, names: Iterable[str], kind: str = "read") -> dict[str, int]:
+        """Returns the ids of these topics (`namespace/topic`); makes those that are new. `kind`: of connection."""
         missing = [name for name in set(names) if name not in self._topic_ids]
         if missing:
             halves = [name.split("/", 1) for name in missing]
             args = {"namespaces": [h[0] for h in halves], "names": [h[1] for h in halves]}
-            await self._do("ensure_topics", **args)
-            for id, namespace, name in await self._all("topic_ids", **args):
+            async with self._connection(kind) as connection:
+                await connection.execute(sql("ensure_topics"), args)
+                found = await (await connection.execute(sql("topic_ids"), args, binary=True)).fetchall()
+            for id, namespace, name in found:
                 self._topic_ids[f"{namespace}/{name}"] = id
         return self._topic_ids
 
@@ -351,5 +357,6 @@ def _kind(statement: str) -> str:
 
 
 def _connect_args(kind: str) -> dict[str, Any]:
-    options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={IDLE_MS[kind]}"
+    idle_ms = IDLE_MS.get(kind, IDLE_ELSE_MS)
+    options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={idle_ms}"
     return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}

@@ -44,15 +44,15 @@ def test_a_late_end_of_a_refill_is_of_a_term_that_is_over(world: World) -> None:
         lead = world.lead
         await enqueue(world)
         await world.work([])
-        begun = await world.cache.refill_begin(lead.epoch, lead.term, TOPIC)
-        page = (TOPIC, begun.frontier, begun.clock, begun.t_due, int.from_bytes(begun.t_id), 100, BODY_MAX)
-        rows, left_out = await lead.store.pages.refill(*page)
+        begun = await world.cache.refill_begin(lead.epoch, lead.term, [TOPIC])
+        frontier, _ = begun.topics[TOPIC]
+        pages = await lead.store.pages.refill({TOPIC: (frontier, 100)}, begun.clock, begun.t_due, begun.t_id, 100, BODY_MAX)
         old = lead.term
         world.term = lead.term = await lead.store.raise_term(0, 1)
         await world.cache.lead(lead.term, LIMITS)
-        await world.prefetcher.refill(lead, TOPIC)
+        await world.prefetcher.refill(lead, [TOPIC])
         with pytest.raises(Deposed):
-            await world.cache.refill_end(lead.epoch, old, TOPIC, left_out, rows)
+            await world.cache.refill_end(lead.epoch, old, pages)
 
     world.run(late())
 

@@ -39,7 +39,7 @@ def _forget(world: World, id: int) -> None:
 def test_a_row_that_nobody_would_deliver_is_found_and_placed(world: World) -> None:
     world.run(world.fresh())
     assert _get(world) == []
-    world.run(world.prefetcher.refill(world.lead, TOPIC))  # opens the topic: all of it is in Redis from here on
+    world.run(world.prefetcher.refill(world.lead, [TOPIC]))  # opens the topic: all of it is in Redis from here on
     first, second, third = _put(world, [0, 1, 2])
     world.run(world.work([TOPIC]))
     _forget(world, second)

@@ -186,7 +186,7 @@ def test_a_tick_brings_what_its_schedule_says_and_is_delivered(world: World, lea
         assert await leaders.turn(lead) == 2
         await world.cache.lead(lead.term, LIMITS)
         await world.prefetcher.scan(lead)
-        await world.prefetcher.refill(lead, "n/ticks")
+        await world.prefetcher.refill(lead, ["n/ticks"])
         await world.prefetcher.arrivals(lead)
         got = await world.cache.fetch(world.lead.epoch, NODES[0], ["n/ticks"], 10, 1000, False)
         return [(record.unpack(data), record.open_body(body)) for data, body in zip(got.records, got.bodies, strict=True)]

@@ -20,8 +20,8 @@ INSERT INTO message (id, topic_id, priority, rank, deliver_after_us, attempts, m
 SELECT n, 1, n %% 5, 0, n, 0, 3, 1, 30000, 1, n, n - (n %% 2), CASE WHEN n %% 3 = 0 THEN n END, '\\x00' FROM generate_series(1, %(rows)s) n
 """
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "refill_page": ("message_key", {"topic_id": 1, "priority": 2, "rank": 0, "due": 5, "id": 5, "now": ROWS, "t_due": ROWS, "t_id": 0,
-                                    "limit": 100, "bytes": 1 << 20}),
+    "refill_pages": ("message_key", {"namespaces": ["n"], "names": ["t"], "priorities": [2], "ranks": [0], "dues": [5], "ids": [5],
+                                     "limits": [100], "now": ROWS, "t_due": ROWS, "t_id": 0, "bytes": 1 << 20}),
     "time_page": ("message_due", {"due": 5, "id": 5, "until": ROWS, "limit": 100, "bytes": 1 << 20}),
     "expired_page": ("message_expiry", {"now": 100, "expires": 5, "id": 5, "limit": 100}),
     "delete_messages": ("message_pkey", {"ids": [1, 2, 3], "versions": [1, 1, 1]}),
@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "delete_dead": ("dead_letter_pkey", {"namespace": "n", "name": "t", "ids": [1]}),
     "ledger": ("message_key", {}),
     "topic_counts": ("message_key", {"namespaces": ["n"]}),
-    "arrivals": ("message_pkey", {"limit": 100}),
+    "arrivals": ("message_pkey", {"after": 0, "limit": 100}),
     "put_arrivals": ("message_pkey", {"ids": [1, 2, 3]}),
     "unplaced": ("arrival_pkey", {"ids": [1]}),
     "delete_arrivals": ("arrival_pkey", {"ids": [1]}),

@@ -3,13 +3,15 @@
 -- moves: READY -fetch-> LEASED, READY -ttl-> EXPIRED, READY -spill-> SPILL UNPLACED
 -- moves: DELAYED -promote-> READY SPILL UNPLACED, LEASED -lease_expiry-> READY SPILL DEAD CANCELLED
 -- keys  prefix
--- args  epoch, node, limit, lease ms (0: each message's own), waiting (1: register as a waiter where nothing is left), bytes max, topic...
--- returns {'ok', clock, records, bodies, left}   least key first; left: ready messages that remain
---       | {'more'}        due messages are still being placed: call again
---       | {'ask'}         nothing here, but PostgreSQL may have a lesser one: the leader was asked
+-- args  epoch, node, limit, lease ms (0: each message's own), waiting (1: register as a waiter where nothing is left), bytes max,
+--       partial (1: leave out the topics that need the leader), topic...
+-- returns {'ok', clock, records, bodies, left, topics left out}   least key first; left: ready messages that remain
+--       | {'more'}        due messages are still being placed, or expired ones removed: call again
+--       | {'ask', topics} nothing here, but PostgreSQL may have a lesser one: the leader was asked for these, and tells when they are open
 --       | {'nothing', clock}   and that is true
 --       | {'epoch', epoch}
 local node, limit, lease_ms, waiting, bytes_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6])
+local partial = ARGV[7] == '1'
 
 local no = refused(false)
 if no then return no end
@@ -24,13 +26,18 @@ write_records() -- what was just placed can be popped
 local ids, out, bytes, expired, left, open = {}, {}, 0, 0, 0, true
 
 -- No key at or above the least frontier of the named topics: PostgreSQL may have a lesser one.
-local names, bound = {}, LAST
-for i = 7, #ARGV do names[#names + 1] = topic(ARGV[i]) end
-for i = 1, #names do
-  local t = names[i]
+local all, names, closed, bound = {}, {}, {}, LAST
+local function needs_leader(t) return t.size == 0 and t.frontier ~= LAST end
+for i = 8, #ARGV do
+  local t = topic(ARGV[i])
   measure(t)
   t.taken = 0
-  if bound and (not t.frontier or less(t.frontier, bound)) then bound = t.frontier end
+  all[#all + 1] = t
+  if partial and needs_leader(t) then closed[#closed + 1] = t.name -- it would hold up the others
+  else
+    names[#names + 1] = t
+    if bound and (not t.frontier or less(t.frontier, bound)) then bound = t.frontier end
+  end
 end
 
 lease_no = lease_no + 1
@@ -71,9 +78,11 @@ local function key_at(head)
   return head.key
 end
 
-for _ = 1, bound and 4 or 0 do    -- again where expired ones made holes
+local looked, wanted = 0, limit
+while bound and looked < CALL_MAX do -- again where expired ones made holes: then as many as a call may look at
   local heads, candidates = {}, {}
-  local want = math.max(1, math.min(limit - #out, math.floor(CALL_MAX / #names)))
+  local want = math.max(1, math.min(wanted, math.floor((CALL_MAX - looked) / #names)))
+  wanted = CALL_MAX
   for i = 1, #names do
     local t = names[i]
     local got = {}
@@ -82,6 +91,7 @@ for _ = 1, bound and 4 or 0 do    -- again where expired ones made holes
     if #got > 0 then heads[#heads + 1] = { got = got, at = 1, topic = t } end
   end
   if #candidates == 0 then break end
+  looked = looked + #candidates
   load(candidates)
   local before, full = expired, false
   while not full and #heads > 0 do -- merge by key
@@ -109,20 +119,26 @@ for i = 1, #names do
   local t = names[i]
   left = left + t.size
   bump(t.name, 'leased', t.leased or 0)
+end
+for i = 1, #all do
+  local t = all[i]
   if now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
-  if t.frontier ~= LAST then
-    if t.size == 0 then open = false end
-    if t.size < ready_cap / 2 then ask(t.name, t) end
-  end
+  if t.frontier ~= LAST and t.size < ready_cap / 2 then ask(t) end
   if t.size > 0 then wake(t.name) end
 end
 push_dirty(0, rep('\0', 8))
 local out_bodies = #ids > 0 and call('HMGET', prefix .. 'body', unpack(ids))
-if waiting and open and left == 0 then
+if #out == 0 and expired == 0 then
+  closed = {}
+  for i = 1, #all do if needs_leader(all[i]) then closed[#closed + 1] = all[i].name end end
+  if #closed > 0 then open = false; call('ZADD', prefix .. 'openers', now + 5000000, node) end
+end
+if waiting and open and left == 0 and expired == 0 then
   for i = 1, #names do call('ZADD', prefix .. 'waiters:' .. names[i].name, now + 5000000, node) end
 end
 commit()
-if #out > 0 then return { 'ok', whole(now), out, out_bodies, left } end
-if not open then return { 'ask' } end
+if #out > 0 then return { 'ok', whole(now), out, out_bodies, left, closed } end
+if expired > 0 then return { 'more' } end
+if not open then return { 'ask', closed } end
 if left > 0 then return { 'more' } end
 return { 'nothing', whole(now) }

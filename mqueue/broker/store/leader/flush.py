@@ -60,7 +60,7 @@ class FlushStore:
     async def write(self, epoch: int, term: int, batch: FlushBatch) -> None:
         """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable."""
         named = batch.topics()
-        ids = await self._session.store.topic_ids(named) if named else {}
+        ids = await self._session.topic_ids(named) if named else {}
         try:
             await self._write(epoch, term, batch, ids)
         except RowExists:  # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then

@@ -2,7 +2,8 @@
 that it places there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from mqueue.broker.format import record
@@ -10,6 +11,7 @@ from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import PAYLOAD, Row, message_row, named_row
 
+REFILL_COLUMNS = ("namespaces", "names", "priorities", "ranks", "dues", "ids", "limits")
 KEY_COLUMNS = ("priority", "rank", "due", "id")
 FIRST_PARTS = (-(2**31), 0, 0, 0)  # of a key below all others, and above
 LAST_PARTS = (2**31 - 1, 2**31 - 1, 2**63 - 1, 2**63 - 1)
@@ -23,14 +25,28 @@ class PageStore:
     def __init__(self, session: LeaderSession) -> None:
         self._session = session
 
-    async def refill(self, topic: str, frontier: bytes, now: int, t_due: int, t_id: int, limit: int, size: int) -> tuple[list[Row], bytes]:
-        """Reads rows at or above the frontier that are due, in key order, at most `limit` rows and `size` bytes.
-        Returns them, and the first key left out.
+    async def refill(
+        self, topics: Mapping[str, tuple[bytes, int]], now: int, t_due: int, t_id: int, limit: int, size: int
+    ) -> list[tuple[str, list[Row], bytes]]:
+        """Reads of each topic the rows at or above its frontier that are due, in key order: at most `limit` rows and
+        `size` bytes of them all. `topics`: by name the frontier, and how many rows there is room for. Returns them with
+        the first key left out.
         """
-        begin = dict(zip(KEY_COLUMNS, record.key_parts(frontier) if frontier else FIRST_PARTS, strict=True))
-        args = {"topic_id": await self._topic_id(topic), **begin, "now": now, "t_due": t_due, "t_id": t_id}
-        rows = await self._session.ask("refill_page", **args, limit=limit + 1, bytes=size)
-        return _page(rows, limit, lambda row: message_row(topic, row), lambda r: record.key(r[1], r[2], r[3], r[0]), record.LAST)
+        columns: dict[str, list[Any]] = {name: [] for name in REFILL_COLUMNS}
+        share = max(1, limit // len(topics))
+        for topic, (frontier, room) in topics.items():
+            begin = record.key_parts(frontier) if frontier else FIRST_PARTS
+            row = (*topic.split("/", 1), *begin, max(1, min(share, room)) + 1)
+            for name, value in zip(REFILL_COLUMNS, row, strict=True):
+                columns[name].append(value)
+        found: dict[int, list[Any]] = {}
+        for row in await self._session.ask("refill_pages", now=now, t_due=t_due, t_id=t_id, bytes=size, **columns):
+            found.setdefault(row[1], []).append((row[0], *row[2:]))
+        pages = []
+        for nth, (topic, most) in enumerate(zip(topics, columns["limits"], strict=True), start=1):
+            rows, left_out = _page(found.get(nth, ()), most - 1, partial(message_row, topic), _key_of, record.LAST)
+            pages.append((topic, rows, left_out))
+        return pages
 
     async def due(self, due: int, id: int, until: int, limit: int, size: int) -> tuple[list[Row], tuple[int, int]]:
         """Reads rows due from (due, id) up to `until`. Returns them, and how far this page reaches."""
@@ -47,10 +63,14 @@ class PageStore:
         rows = await self._session.ask("overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
         return [record.key(*row) for row in rows]
 
-    async def arrivals(self, limit: int) -> tuple[list[int], list[Row]]:
-        """Returns the ids of the oldest arrivals, and the rows of those that are still there."""
-        rows = await self._session.ask("arrivals", limit=limit)
+    async def arrivals(self, after: int, limit: int) -> tuple[list[int], list[Row]]:
+        """Returns the ids of arrivals above `after`, and the rows of those that are still there."""
+        rows = await self._session.ask("arrivals", after=after, limit=limit)
         return [row[0] for row in rows], [named_row(row) for row in rows if row[1] is not None]
+
+    async def existing(self, ids: Sequence[int]) -> set[int]:
+        """Returns those of which there is a row, alive or dead."""
+        return {id for id, _ in await self._session.ask("existing", ids=list(ids))}
 
     async def put_arrivals(self, epoch: int, term: int, ids: Sequence[int]) -> None:
         async with self._session.fenced(epoch, term):
@@ -61,7 +81,11 @@ class PageStore:
             await self._session.connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
 
     async def _topic_id(self, topic: str) -> int:
-        return (await self._session.store.topic_ids([topic]))[topic]
+        return (await self._session.topic_ids([topic]))[topic]
+
+
+def _key_of(row: Sequence[Any]) -> bytes:
+    return record.key(row[1], row[2], row[3], row[0])
 
 
 def _page(rows: Sequence[Any], limit: int, shape: Callable[[Any], Row], bound: Callable[[Any], B], end: B) -> tuple[list[Row], B]:

@@ -7,7 +7,7 @@ Raises StoreLost where no answer came (what was asked may have happened), Depose
 epoch or term stands.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,10 @@ class LeaderSession:
     def __init__(self, store: ShardStore, connection: AsyncConnection[Any]) -> None:
         self.store = store
         self.connection = connection
+
+    async def topic_ids(self, names: Iterable[str]) -> dict[str, int]:
+        """Returns the ids of these topics; makes those that are new. It asks on connections that only leaders use."""
+        return await self.store.topic_ids(names, "leader")
 
     async def ask(self, name: str, **args: Any) -> list[Any]:
         """Runs one statement and returns its rows. Outside a transaction it is one by itself, without a fence."""

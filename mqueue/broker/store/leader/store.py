@@ -43,8 +43,9 @@ class LeaderStore:
         self.cold = ColdLeaderStore(session)
 
     @classmethod
-    async def connect(cls, store: ShardStore) -> "LeaderStore":
-        return cls(LeaderSession(store, await store.connect()))
+    async def connect(cls, store: ShardStore, kind: str = "leader") -> "LeaderStore":
+        """Opens a session. `kind`: whose deadlines it has."""
+        return cls(LeaderSession(store, await store.connect(kind)))
 
     async def close(self) -> None:
         await self._session.connection.close()
@@ -53,6 +54,12 @@ class LeaderStore:
     def closed(self) -> bool:
         """Has the connection ended, and the lock with it?"""
         return self._session.connection.closed
+
+    async def pulse(self, epoch: int, term: int) -> None:
+        """Looks whether the session lives, and the fence stands. Raises Deposed; StoreLost: nothing answers."""
+        (row,) = await self._session.ask("fence_stands")
+        if tuple(row) != (epoch, term):
+            raise Deposed(f"epoch {epoch}, term {term} is over: epoch {row[0]}, term {row[1]} stands")
 
     # -- election ------------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class TickStore:
         rows = [(record.unpack(data), None, body) for t in ticked for data, body in t.rows]
         await failpoints.ahit("schedule.before_insert")
         if rows:
-            ids = await self._session.store.topic_ids(r.topic for r, _, _ in rows)
+            ids = await self._session.topic_ids(r.topic for r, _, _ in rows)
             await write.copy(connection, "copy_message", rows, ids)
             ledger = Ledger()
             for r, _, _ in rows:

@@ -170,8 +170,8 @@ local topics = {}
 local function topic(name)
   local t = topics[name]
   if t then return t end
-  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low', 'fetched')
-  t = { name = name, frontier = got[1], low = got[2] or LAST, fetched = tonumber(got[3] or 0), ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
+  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low', 'fetched', 'asked')
+  t = { name = name, frontier = got[1], low = got[2] or LAST, fetched = tonumber(got[3] or 0), asked = tonumber(got[4] or 0), ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
         placed = 0, known = got[1] and true or false }
   topics[name] = t
   return t
@@ -258,13 +258,26 @@ local function wake(name)         -- one waiter, on whichever broker it waits
   end
 end
 
-local function ask(name, t)       -- the leader to refill it; again only after 100 ms
-  local key = prefix .. 'topic:' .. name
-  local asked = tonumber(call('HGET', key, 'asked') or 0)
-  if now - asked < 100000 then return end
-  call('HSET', key, 'asked', whole(now))
-  call('SADD', prefix .. 'topics', name)
-  call('RPUSH', prefix .. 'ask', name); call('LTRIM', prefix .. 'ask', -10000, -1)
+-- Asks the leader to refill a topic: each topic once, in `asked:<namespace>`; the namespaces take turns, in `askers`; `ask` is the bell. Again
+-- only after a second, since a leader that died has forgotten what it took.
+local function ask(t)
+  if now - t.asked < 1000000 then return end
+  t.asked = now
+  local namespace = string.match(t.name, '^[^/]*')
+  call('HSET', prefix .. 'topic:' .. t.name, 'asked', whole(now))
+  call('SADD', prefix .. 'topics', t.name)
+  call('ZADD', prefix .. 'asked:' .. namespace, 'NX', now, t.name)
+  call('ZADD', prefix .. 'askers', 'NX', now, namespace)
+  if call('EXISTS', prefix .. 'ask') == 0 then call('RPUSH', prefix .. 'ask', '1') end
+end
+
+local function tell_open(names)   -- every broker at which a fetch waits for topics to be opened
+  local openers = prefix .. 'openers'
+  call('ZREMRANGEBYSCORE', openers, '-inf', now)
+  for _, node in ipairs(call('ZRANGE', openers, 0, -1)) do
+    local list = prefix .. 'wake:' .. node
+    call('RPUSH', list, '!' .. table.concat(names, '\n')); call('LTRIM', list, -1000, -1); call('EXPIRE', list, 60)
+  end
 end
 
 -- ---- the one place that writes ---------------------------------------------------------------------------------------------

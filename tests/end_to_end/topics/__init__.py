@@ -1,0 +1,1 @@
+"""Brokers, stores, disks and clocks that fail, one way a test."""

@@ -1,0 +1,36 @@
+"""What one part of the leader's work, or one tenant's reading, waits for does not stop the rest."""
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+
+from mqueue import wire
+from mqueue.client import AsyncClient
+from mqueue.torture.stage import Stage
+from tests.processes.stores import SECRET
+
+
+async def test_a_flush_that_is_blocked_stops_neither_openings_nor_the_term(data_dir: Path) -> None:
+    async with (
+        Stage(data_dir, 1, 1, SECRET, {}) as stage,
+        AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=10.0) as client,
+        await psycopg.AsyncConnection.connect(stage.urls.database_urls[0], autocommit=True) as other,
+    ):
+        term = await _term(other)
+        async with other.transaction():
+            await other.execute("LOCK TABLE message IN SHARE MODE")  # nobody writes rows, everybody reads them
+            for n in range(30):
+                topic = f"topic-{n}"
+                [id] = await client.enqueue_many([wire.EnqueueItem(topic=topic, payload=b"1")])
+                await asyncio.sleep(0.3)  # the flush age, so that there is a flush to be blocked
+                [got] = await client.fetch([f"new-{n}", topic], limit=1)
+                assert got.id == id
+                assert await client.fetch([f"newer-{n}"]) == []
+        assert await _term(other) == term
+
+
+async def _term(connection: psycopg.AsyncConnection) -> int:
+    row = await (await connection.execute("SELECT term FROM shard")).fetchone()
+    assert row is not None
+    return int(row[0])
