@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.errors import InterfaceError, OperationalError, UniqueViolation
+from psycopg.errors import InterfaceError, LockNotAvailable, OperationalError, QueryCanceled, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from mqueue.broker.faults import NodeTaken, StoreLost
 from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.queries import sql
+from mqueue.broker.store.readers import Readers
 from mqueue.broker.store.rows import row_to_cancel, unique_rows
 from mqueue.clock import Clock, SystemClock
 from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
@@ -98,6 +99,7 @@ class ShardStore:
         self.url = url
         self.circuit = Circuit(clock or SystemClock())
         self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
+        self._readers = Readers()
         self._topic_ids: dict[str, int] = {}
         self._timeline = 0  # the timeline in which topics have these ids
 
@@ -147,8 +149,9 @@ class ShardStore:
         except UniqueViolation:
             raise
         except (psycopg.Error, PoolTimeout) as error:
-            away = isinstance(error, OperationalError | InterfaceError) or (isinstance(error, PoolTimeout) and kind != "read")
-            if away:  # or too slow; else it is what was asked, or how many ask
+            away = isinstance(error, OperationalError | InterfaceError) or (isinstance(error, PoolTimeout) and kind not in ("read", "user"))
+            if away and not (kind == "user" and isinstance(error, QueryCanceled | LockNotAvailable)):
+                # or too slow; else it is what was asked, or how many ask: users read what takes long
                 self.circuit.failed()
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
 
@@ -159,6 +162,11 @@ class ShardStore:
 
     async def _all(self, statement: str, /, **args: Any) -> list[Any]:
         async with self._connection(_kind(statement)) as connection:
+            return await (await connection.execute(sql(statement), args, binary=True)).fetchall()
+
+    async def _read(self, namespace: str, statement: str, /, **args: Any) -> list[Any]:
+        """Asks for what a user looks at, at this namespace's turn. Raises Unavailable where it does not come."""
+        async with self._readers.turn(namespace), self._connection("user") as connection:
             return await (await connection.execute(sql(statement), args, binary=True)).fetchall()
 
     async def _do(self, statement: str, /, **args: Any) -> None:
@@ -244,7 +252,7 @@ class ShardStore:
         return await self._all("find_keys", key_hashes=list(key_hashes), now=now)
 
     async def dead_page(self, name: TopicName, after: int, limit: int) -> list[Any]:
-        return await self._all("dead_page", namespace=name.namespace, name=name.topic, after=after, limit=limit)
+        return await self._read(name.namespace, "dead_page", namespace=name.namespace, name=name.topic, after=after, limit=limit)
 
     async def delete_dead(self, name: TopicName, ids: Sequence[int]) -> set[int]:
         rows = await self._all("delete_dead", namespace=name.namespace, name=name.topic, ids=list(ids))
@@ -261,7 +269,7 @@ class ShardStore:
 
     async def cold_counts(self, namespaces: Sequence[str] | None) -> dict[str, tuple[int, int]]:
         """Returns `namespace/topic` → rows leased, rows not yet due."""
-        rows = await self._all("cold_counts", namespaces=None if namespaces is None else list(namespaces))
+        rows = await self._read(_reader(namespaces), "cold_counts", namespaces=None if namespaces is None else list(namespaces))
         return {topic: (leased, delayed) for topic, leased, delayed in rows}
 
     async def unplaced(self, ids: Sequence[int]) -> bool:
@@ -269,7 +277,7 @@ class ShardStore:
         return bool((await self._all("unplaced", ids=list(ids)))[0][0])
 
     async def message_by_id(self, id: int) -> Any | None:
-        rows = await self._all("message_by_id", id=id)
+        rows = await self._read("", "message_by_id", id=id)
         return rows[0] if rows else None
 
     async def row_to_cancel(self, id: int) -> tuple[str, bytes]:
@@ -349,7 +357,11 @@ class ShardStore:
         return await self._all("ledger")
 
     async def topic_counts(self, namespaces: Sequence[str] | None) -> list[Any]:
-        return await self._all("topic_counts", namespaces=None if namespaces is None else list(namespaces))
+        return await self._read(_reader(namespaces), "topic_counts", namespaces=None if namespaces is None else list(namespaces))
+
+
+def _reader(namespaces: Sequence[str] | None) -> str:
+    return namespaces[0] if namespaces is not None and len(namespaces) == 1 else ""
 
 
 def _kind(statement: str) -> str:

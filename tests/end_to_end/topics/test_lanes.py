@@ -1,12 +1,14 @@
 """What one part of the leader's work, or one tenant's reading, waits for does not stop the rest."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import psycopg
 
 from mqueue import wire
 from mqueue.client import AsyncClient
+from mqueue.errors import Unavailable
 from mqueue.torture.stage import Stage
 from tests.processes.stores import SECRET
 
@@ -28,6 +30,38 @@ async def test_a_flush_that_is_blocked_stops_neither_openings_nor_the_term(data_
                 assert got.id == id
                 assert await client.fetch([f"newer-{n}"]) == []
         assert await _term(other) == term
+
+
+async def test_slow_reads_of_one_namespace_hold_up_no_other_and_not_the_leader(data_dir: Path) -> None:
+    async with (
+        Stage(data_dir, 1, 1, SECRET, {}) as stage,
+        AsyncClient(stage.brokers[0].url, stage.token, retries=False, timeout=30.0) as client,
+        await psycopg.AsyncConnection.connect(stage.urls.database_urls[0], autocommit=True) as other,
+    ):
+        term = await _term(other)
+        async with other.transaction():
+            await other.execute("LOCK TABLE dead_letter IN ACCESS EXCLUSIVE MODE")  # whoever reads dead letters takes long
+            readers = [asyncio.create_task(_read_dead(client)) for _ in range(16)]
+            for n in range(12):
+                assert await client.fetch([f"new-{n}"], namespace="other") == []  # its first: the leader opens it
+                item = wire.EnqueueItem(namespace="other", topic="keyed", payload=b"1", idempotency_key=f"key {n}")
+                await client.enqueue_many([item])
+                await asyncio.sleep(0.5)  # the leader's failures would need seconds, too
+            refused = sum(await asyncio.gather(*readers))
+        assert refused > 0, "no reader was refused: this proved little"
+        assert await _term(other) == term
+
+
+async def _read_dead(client: AsyncClient) -> int:
+    """Reads for some seconds. Returns how often it was told to come later."""
+    refused, end = 0, time.monotonic() + 6.0
+    while time.monotonic() < end:
+        try:
+            await client.dead_letters("work", namespace="greedy")
+        except Unavailable as error:
+            assert error.retry_after
+            refused += 1
+    return refused
 
 
 async def _term(connection: psycopg.AsyncConnection) -> int:
