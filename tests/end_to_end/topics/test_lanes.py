@@ -11,6 +11,7 @@ from mqueue.client import AsyncClient
 from mqueue.errors import Unavailable
 from mqueue.torture.stage import Stage
 from tests.processes.stores import SECRET
+from tests.waiting import until
 
 
 async def test_a_flush_that_is_blocked_stops_neither_openings_nor_the_term(data_dir: Path) -> None:
@@ -25,7 +26,8 @@ async def test_a_flush_that_is_blocked_stops_neither_openings_nor_the_term(data_
             for n in range(30):
                 topic = f"topic-{n}"
                 [id] = await client.enqueue_many([wire.EnqueueItem(topic=topic, payload=b"1")])
-                await asyncio.sleep(0.3)  # the flush age, so that there is a flush to be blocked
+                old = time.monotonic() + 0.3  # the flush age: then there is a flush to be blocked
+                await until(lambda old=old: time.monotonic() > old, "old enough to be flushed")
                 [got] = await client.fetch([f"new-{n}", topic], limit=1)
                 assert got.id == id
                 assert await client.fetch([f"newer-{n}"]) == []
@@ -46,7 +48,8 @@ async def test_slow_reads_of_one_namespace_hold_up_no_other_and_not_the_leader(d
                 assert await client.fetch([f"new-{n}"], namespace="other") == []  # its first: the leader opens it
                 item = wire.EnqueueItem(namespace="other", topic="keyed", payload=b"1", idempotency_key=f"key {n}")
                 await client.enqueue_many([item])
-                await asyncio.sleep(0.5)  # the leader's failures would need seconds, too
+                later = time.monotonic() + 0.5  # a failure of the leader would need seconds, too
+                await until(lambda later=later: time.monotonic() > later, "half a second later")
             refused = sum(await asyncio.gather(*readers))
         assert refused > 0, "no reader was refused: this proved little"
         assert await _term(other) == term
