@@ -304,7 +304,11 @@ class Broker:
                 await committer.stop()
             logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(LAST_FLUSH_S) for leader in self._leaders))
-            logger.info("flushed")
+            for shard, done in zip(self._shards, await asyncio.gather(*(s.flush_own(LAST_FLUSH_S) for s in self._shards)), strict=True):
+                if done:
+                    logger.info("all that this broker had taken is in PostgreSQL", shard=shard.number)
+                else:  # it is the only one that has it where Redis is lost, too: it must come back
+                    logger.warning("not all is in PostgreSQL: start this broker again on its directory", shard=shard.number)
         await tasks.end(self._tasks)
         for shard in self._shards:
             with suppress(Fault):

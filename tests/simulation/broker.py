@@ -265,6 +265,7 @@ class SimBroker:
         assert self._committer is not None and self._leader is not None
         await self._committer.stop()
         await self._leader.flush_all(15.0)
+        await shard.flush_own(15.0)
         with suppress(Fault):
             await shard.store.leave(shard.node)
         with suppress(WalError):

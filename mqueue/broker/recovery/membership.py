@@ -162,8 +162,9 @@ class Membership:
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start, applied)
-            last, _ = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
+            last, brought = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
+            shard.buffered = last if brought else 0
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
             shard.due_clock = 0  # of the epoch that ended: it may be past this one's
