@@ -126,7 +126,7 @@ class Shard:
         """
         try:
             async with asyncio.timeout(seconds):
-                await self.until_flushed(self.buffered if self.mode == HOT else 0, seconds)
+                await self.until_flushed(self.buffered, seconds)
         except (Fault, TimeoutError):
             return False
         return True
