@@ -299,16 +299,22 @@ class Broker:
         for server in self._servers:
             await server.stop()
         logger.info("takes no more requests")
+        flushed = [False] * len(self._shards)
         if not self.failed.done():
             for committer in self._committers:
                 await committer.stop()
             logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(LAST_FLUSH_S) for leader in self._leaders))
-            logger.info("flushed")
+            flushed = await asyncio.gather(*(shard.flush_own(LAST_FLUSH_S) for shard in self._shards))
+            for shard, done in zip(self._shards, flushed, strict=True):
+                if done:
+                    logger.info("all that this broker had taken is in PostgreSQL", shard=shard.number)
+                else:  # it is the only one that has it where Redis is lost, too: it must come back
+                    logger.warning("not all is in PostgreSQL: start this broker again on its directory", shard=shard.number)
         await tasks.end(self._tasks)
-        for shard in self._shards:
+        for shard, done in zip(self._shards, flushed, strict=True):
             with suppress(Fault):
-                await shard.store.leave(shard.node)
+                await shard.store.leave(shard.node, flushed=done)
             with suppress(WalError):
                 await asyncio.to_thread(shard.log.close)
             await shard.cache.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.faults import StoreLost
+from mqueue.broker.faults import Fault, StoreLost
 from mqueue.broker.metrics import ShardMetrics
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
@@ -46,6 +46,7 @@ class Shard:
     looked_at: float = 0.0  # at the shard row, monotonic
     previous: int = 0
     sequence: int = 0
+    buffered: int = 0  # the last sequence of this broker that came into the write-behind buffer of this epoch; 0: none
     due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
     clock_us: int = 0
     clock_at: float = 0.0  # monotonic: when the answer that told it came,
@@ -118,6 +119,17 @@ class Shard:
                     self.position = max(self.position, await self.store.position(self.node))
                 if self.position < sequence:
                     await self.hurry_flush()
+
+    async def flush_own(self, seconds: float) -> bool:
+        """Waits until PostgreSQL has all that this broker brought into the write-behind buffer, whoever leads. Returns
+        False where that does not come in time: then only Redis and this broker's log have the rest.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.until_flushed(self.buffered, seconds)
+        except (Fault, TimeoutError):
+            return False
+        return True
 
     def readiness(self) -> Readiness:
         now = self.clock.monotonic()

@@ -194,7 +194,7 @@ class Committer:
                     void = entries.pack_void(m.record[record.ID] for m in numbered.messages)
                     self._append(LogRecord(numbered.sequence, numbered.epoch, log_record.VOID, void))
             raise
-        shard.previous = numbered.sequence
+        shard.previous = shard.buffered = numbered.sequence
         shard.saw_clock(applied.due_clock, applied.clock, asked_at)
         shard.buffer = applied.buffer
         if syncing is not None:

@@ -22,7 +22,7 @@ from mqueue.broker.store.leader.store import Opening
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
-OWN_S = 60.0  # it waits so long for the leader's own replay
+REPLAY_MAX_S = 60.0  # it waits so long for replays that go on: those of brokers that are heard, and the leader's own
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
 COLD_AFTER_S = 2.0  # Redis may be silent for so long
@@ -119,11 +119,14 @@ class Epochs:
     async def _waits(self, lead: Lead, waited_s: float) -> bool:
         """Must the next epoch wait for a broker's replay? What a broker acked comes back where its replay is late, so
         it waits even for those that have been silent for a while: where PostgreSQL was away all were, and went on
-        acking. For this broker's own replay it waits longer, since this broker is alive for certain.
+        acking. For those that are heard, and for this broker itself, it waits longer, however much their logs have:
+        they are alive for certain.
         """
         if waited_s < BARRIER_S and await self._behind(lead, ALONE_S):
             return True
-        return waited_s < OWN_S and lead.shard.node in await self._behind(lead, float("inf"))
+        if waited_s >= REPLAY_MAX_S:
+            return False
+        return lead.shard.node in await self._behind(lead, float("inf")) or bool(await self._behind(lead, ALIVE_S))
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
         """Returns the nodes that have not confirmed this epoch, but for those that have been silent for so long."""

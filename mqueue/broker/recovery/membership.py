@@ -9,7 +9,8 @@ as arrivals, what it has of this one into Redis.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
@@ -89,7 +90,7 @@ class Membership:
         shard = self._shard
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
-        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+        position = await self._beat()
         began = shard.clock.monotonic()
         row = await shard.store.row()
         shard.looked_at = began
@@ -124,12 +125,34 @@ class Membership:
         shard.serving.clear()
         shard.epoch = 0
         async with shard.in_flight:
-            await failpoints.ahit("recovery.before_replay")
-            position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
-            await self._replay(shard.log.records(position), row, position, late=False)
-            await failpoints.ahit("recovery.after_replay")
+            position = await self._beat()
+            async with self._beating():
+                await failpoints.ahit("recovery.before_replay")
+                await self._replay(shard.log.records(position), row, position, late=False)
+                await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
-            await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+            await self._beat()
+
+    async def _beat(self) -> int:
+        """Tells PostgreSQL that this broker lives, and what it has replayed. Returns its position."""
+        shard = self._shard
+        return await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Goes on being heard while the block takes its time: the leader waits for a replay that goes on."""
+
+        async def beat() -> None:
+            while True:
+                with suppress(Fault):
+                    await self._beat()
+                await asyncio.sleep(LOOK_S)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            await tasks.end([beating])
 
     async def _replay(self, log: Iterable[LogRecord], row: ShardRow, position: int, *, late: bool) -> int:
         """Replays records. `position`: what they follow. Returns the last sequence replayed, 0 for none."""
@@ -162,8 +185,10 @@ class Membership:
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start, applied)
-            last, _ = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
+            last, brought = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
+            shard.buffered = last if brought else 0
+            self._replayed = row.epoch  # what it had of ended epochs has come late
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
             shard.due_clock = 0  # of the epoch that ended: it may be past this one's
@@ -184,6 +209,7 @@ class Membership:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
             shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
+            shard.buffered, self._replayed = 0, row.epoch
             shard.saw_clock(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()

@@ -200,9 +200,17 @@ class ShardStore:
         """Tells that this broker lives. `reaches`: it reaches Redis. Returns this broker's position."""
         return int((await self._all("heartbeat", node=node, replayed=replayed, started=started, reaches=reaches))[0][0])
 
-    async def leave(self, node: int) -> None:
-        """Tells that this broker uses no epoch any more: nobody need wait for it."""
-        await self._do("leave", node=node)
+    async def leave(self, node: int, *, flushed: bool) -> None:
+        """Tells that this broker uses no epoch any more: nobody need wait for it. `flushed`: all of its log is in
+        PostgreSQL.
+        """
+        await self._do("leave", node=node, flushed=flushed)
+
+    async def is_away(self, node: int, epoch: int) -> bool:
+        """Was this epoch opened without the replay of this broker, and has it not come since? Then its log may have
+        messages that nobody else knows.
+        """
+        return bool((await self._all("is_away", node=node, epoch=epoch))[0][0])
 
     async def position(self, node: int) -> int:
         """Returns the last sequence of this broker that is flushed."""

@@ -52,6 +52,25 @@ def test_a_leader_waits_for_its_own_replay_however_long(stores: Stores) -> None:
         assert [m["id"] for m in got] == ids[len(acked) :]
 
 
+def test_a_leader_waits_for_a_replay_that_goes_on(stores: Stores) -> None:
+    """The other's log has acks of rows that PostgreSQL has: they count only if they come before the new epoch."""
+    env = stores.environment(MQUEUE_FLUSH_AGE_MS="60000")
+    with Broker(env=env) as leader:
+        ids = Http(leader.url, leader.token).put(*[b"x"] * 5)
+        assert leader.stop() == 0, "all is flushed"
+        leader.start()
+        wait_until(lambda: leader.metric("mqueue_leader") == 1, "it leads")
+        with Broker(env={**env, "MQUEUE_FAILPOINTS": "recovery.before_replay=delay:9"}) as other:  # longer than the silent are waited for
+            http = Http(other.url, other.token)
+            acked = wait_until(lambda: http.get(limit=2), "delivered")
+            assert [http.ack(m).body["status"] for m in acked] == ["ok"] * len(acked)
+            stores.flush_redis()
+            http = Http(leader.url, leader.token)
+            wait_until(lambda: leader.metric("mqueue_epoch") >= 2, "a new epoch", 30)
+            got = wait_until(lambda: _try(http, 10), "the others", 30)
+            assert [m["id"] for m in got] == ids[len(acked) :]
+
+
 def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
     with leader_and_other(stores.environment()) as (leader, other):
         http = Http(other.url, other.token)

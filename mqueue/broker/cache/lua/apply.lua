@@ -117,11 +117,15 @@ if #keyed > 0 then
     end
   end
   at = 7
-  local mine = {}
+  local taken, mine, of = {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
   for i = 1, enqueues do
     local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
+    if group ~= of then
+      if of and not refused_groups[of] then for h, k in pairs(mine) do taken[h] = k end end
+      mine, of = {}, group
+    end
     if hash ~= '' then
-      local old = seen_keys[hash] or mine[hash]
+      local old = seen_keys[hash] or taken[hash] or mine[hash]
       if not old then mine[hash] = key
       elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'
       elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then
