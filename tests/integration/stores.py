@@ -312,7 +312,7 @@ class World:
         """Everything a drained shard must not hold."""
         redis, k = self.cache._redis, NUMBER
         left: dict[str, Any] = {}
-        for name in [key.decode() async for key in redis.scan_iter(match="{mq1}:*")]:
+        for name in [key.decode() async for key in redis.scan_iter(match=keys.prefix(NUMBER) + "*")]:
             kind = name.removeprefix(keys.prefix(k)).split(":")[0]
             if kind in {"record", "body", "error", "dirty", "spill", "ready", "delayed", "leases", "dead"}:
                 left[name] = await redis.type(name)

@@ -240,10 +240,10 @@ class ReadyCache(Server):
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self, term: int) -> None:
-        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later
-        leader stands.
+        """Unlinks all keys of this shard, of any format, but the shard hash, whose epoch goes first. Raises Deposed
+        where a later leader stands.
         """
-        pattern = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
+        pattern = keys.tag(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
         cursor = b"0"
         while True:
             cursor = (await self._run("clear", "", term, cursor, pattern, SCAN_PAGE))[1]
