@@ -185,6 +185,7 @@ class World:
             await self.store.bury_orphans(node, broker.started)
         await self.cache.clear(self.term)
         async with self.leader.opening_hot(epoch, self.term, "test", _begins) as opening:
+            await self.cache.load_keys(self.term, await opening.request_keys(1000))
             await self.cache.open_epoch(epoch, self.term, opening.clock, LIMITS, await opening.positions())
         for node, broker in self.brokers.items():
             shard = broker.shard
