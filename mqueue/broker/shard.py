@@ -57,6 +57,7 @@ class Shard:
     wal_full: bool = False  # the last commit found no room
     doubtful: int = 0  # the last sequence whose enqueues are in Redis, but not in the log
     coming: int = 0  # bytes of the enqueues under way: they will be in the buffer
+    keys_until: int = 0  # until then a key of a whole request may be in PostgreSQL alone, by the shard clock
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
     room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk

@@ -185,6 +185,7 @@ class World:
             await self.store.bury_orphans(node, broker.started)
         await self.cache.clear(self.term)
         async with self.leader.opening_hot(epoch, self.term, "test", _begins) as opening:
+            await self.cache.load_keys(self.term, await opening.request_keys(1000))
             await self.cache.open_epoch(epoch, self.term, opening.clock, LIMITS, await opening.positions())
         for node, broker in self.brokers.items():
             shard = broker.shard
@@ -312,7 +313,7 @@ class World:
         """Everything a drained shard must not hold."""
         redis, k = self.cache._redis, NUMBER
         left: dict[str, Any] = {}
-        for name in [key.decode() async for key in redis.scan_iter(match="{mq1}:*")]:
+        for name in [key.decode() async for key in redis.scan_iter(match=keys.prefix(NUMBER) + "*")]:
             kind = name.removeprefix(keys.prefix(k)).split(":")[0]
             if kind in {"record", "body", "error", "dirty", "spill", "ready", "delayed", "leases", "dead"}:
                 left[name] = await redis.type(name)

@@ -88,6 +88,13 @@ class ReadyCache(Server):
     async def has_key(self, hashes: Sequence[bytes]) -> list[bytes | None]:
         return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
 
+    async def moved_keys(self) -> tuple[int, int]:
+        """Returns how often keys of whole requests were moved into PostgreSQL in this epoch, and when the last of them
+        ends, µs: 0 where there is none.
+        """
+        got = await self._io(lambda: self._redis.hmget(keys.shard(self.shard), "keys_no", "keys_until"))
+        return int(got[0] or 0), int(got[1] or 0)
+
     async def record(self, id: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
         """Returns the record, body and error text of a message."""
         pipe = self._redis.pipeline(transaction=True)
@@ -188,6 +195,17 @@ class ReadyCache(Server):
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
 
+    async def request_keys(self, epoch: int, term: int, keep: int, limit: int) -> list[tuple[bytes, bytes]]:
+        """Returns keys of whole requests beyond `keep`, those that end first: hash, key record."""
+        answer = await self._run("request_keys", epoch, term, keep, limit)
+        return list(zip(answer[1], answer[2], strict=True))
+
+    async def forget_keys(self, epoch: int, term: int, until: int, keys_: Sequence[tuple[bytes, bytes]]) -> int:
+        """Forgets keys that PostgreSQL has now, where they are as they were read. `until`: when the last of them ends.
+        Returns how many went.
+        """
+        return int((await self._run("forget_keys", epoch, term, until, *(part for key in keys_ for part in key)))[1])
+
     async def refill_begin(self, epoch: int, term: int, topic: str) -> RefillBegun:
         a = await self._run("refill_begin", epoch, term, topic)
         return RefillBegun(a[1], int(a[2]), a[3], int(a[4]), a[5], a[6], a[7])
@@ -240,10 +258,10 @@ class ReadyCache(Server):
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self, term: int) -> None:
-        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later
-        leader stands.
+        """Unlinks all keys of this shard, of any format, but the shard hash, whose epoch goes first. Raises Deposed
+        where a later leader stands.
         """
-        pattern = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
+        pattern = keys.tag(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
         cursor = b"0"
         while True:
             cursor = (await self._run("clear", "", term, cursor, pattern, SCAN_PAGE))[1]
@@ -254,10 +272,12 @@ class ReadyCache(Server):
         """Loads leased records with their bodies, between `clear` and `open_epoch`."""
         await self._run("load_leases", "", term, *(part for row in rows for part in row))
 
-    async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]]) -> None:
-        """Loads the keys of whole requests, between `clear` and `open_epoch`."""
-        for at in range(0, len(keys_), SCAN_PAGE):
-            await self._run("load_keys", "", term, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
+    async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]], until: int = 0) -> None:
+        """Loads the keys of whole requests, between `clear` and `open_epoch`. `until`: when the last of those that only
+        PostgreSQL has ends, µs.
+        """
+        for at in range(0, max(1, len(keys_)), SCAN_PAGE):
+            await self._run("load_keys", "", term, until, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
 
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
         """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""

@@ -116,7 +116,7 @@ async def _enqueue_one(cold: ColdStore, shard: Shard, ids: IdSource, request: En
         error = reused
     except KeyTaken:  # the engine looks again, and finds which
         error = LookAgain()
-        if request.key_hash and (known := await shard.store.request_key(request.key_hash)):
+        if request.key_hash and (known := await shard.store.request_key(request.key_hash, shard.now_us())):
             same = known[0] == request.body_hash
             error = Repeated() if same else KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key")
     if not request.done.done():

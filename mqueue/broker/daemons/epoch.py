@@ -17,6 +17,7 @@ from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
+from mqueue.broker.format import record
 from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
 from mqueue.broker.store.leader.store import Opening
 from mqueue.broker.store.shard import BrokerRow, ShardRow
@@ -151,7 +152,8 @@ class Epochs:
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
             after, loaded = rows[-1][0], loaded + len(rows)
         keys = await opening.request_keys(REQUEST_KEYS_MAX)
-        await self._admin.load_keys(lead.term, keys)
+        left_until = record.IDEMPOTENCY.unpack_from(keys[-1][1])[4] if len(keys) == REQUEST_KEYS_MAX else 0  # the others end before
+        await self._admin.load_keys(lead.term, keys, left_until)
         lead.mirrors = True  # PostgreSQL may know leases that have ended, too
         if loaded or keys:
             logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))

@@ -21,6 +21,7 @@ from mqueue.broker.cache.ready import FLUSH, ReadyCache
 from mqueue.broker.daemons.cold_shard import ColdShard
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.flusher import Flusher
+from mqueue.broker.daemons.key_mover import KeyMover
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
@@ -68,6 +69,7 @@ class Leader:
         self._pruner = Pruner()
         self._reconciler = Reconciler()
         self._mirror = Mirror()
+        self._key_mover = KeyMover()
         self._flush_all = asyncio.Event()
         self._flushed_all = asyncio.Event()
         self._gave_way_at: float | None = None
@@ -219,6 +221,7 @@ class Leader:
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:
                 prune_at = now() if await self._pruner.prune(lead) else now() + PRUNE_EVERY_S
+                await self._key_mover.move(lead)
             if now() >= reconcile_at:
                 await self._reconciler.reconcile(lead)
                 reconcile_at = now() + RECONCILE_EVERY_S

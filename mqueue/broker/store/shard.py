@@ -256,9 +256,11 @@ class ShardStore:
         """Returns id → `namespace/topic` of those PostgreSQL has, alive or dead."""
         return dict(await self._all("existing", ids=list(ids)))
 
-    async def request_key(self, key_hash: bytes) -> tuple[bytes, bytes] | None:
-        """Returns body hash and ids (as runs) of a request that was enqueued past Redis under this key."""
-        rows = await self._all("request_key", key_hash=key_hash)
+    async def request_key(self, key_hash: bytes, now: int) -> tuple[bytes, bytes] | None:
+        """Returns body hash and ids (as runs) of a request that was enqueued under this key, where PostgreSQL knows of
+        it. `now`: the shard clock, µs.
+        """
+        rows = await self._all("request_key", key_hash=key_hash, now=now)
         return rows[0] if rows else None
 
     async def cold_counts(self, namespaces: Sequence[str] | None) -> dict[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from mqueue.broker.cache import keys
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 from tests.processes.api import Http, Reply
@@ -28,7 +29,7 @@ def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
         http = Http(broker.url, broker.token)
         ids = http.put(*[b"x"] * 20)
         with client(stores) as cache:
-            cache.delete("{mq0}:record")
+            cache.delete(keys.record(0))
         got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
         assert broker.metric("mqueue_epoch") >= 2
@@ -77,9 +78,9 @@ def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
         assert http.get() == []  # opens the topic: what comes now is ready at once
         ids = http.put(*[b"x"] * 5)
         with client(stores) as cache, asleep(leader):
-            cache.delete("{mq0}:record")
+            cache.delete(keys.record(0))
             assert http.call("GET", "/dequeue", query=http.name).status == 503
-            assert cache.hget("{mq0}:shard", "epoch") is None
+            assert cache.hget(keys.shard(0), "epoch") is None
         got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
 
@@ -89,8 +90,8 @@ def test_a_batch_out_of_step_joins_again(stores: Stores) -> None:
         http = Http(broker.url, broker.token)
         http.put(b"x")
         with client(stores) as cache:
-            [node] = cache.hkeys("{mq0}:applied")
-            cache.hset("{mq0}:applied", node, (1).to_bytes(8))
+            [node] = cache.hkeys(keys.prefix(0) + "applied")
+            cache.hset(keys.prefix(0) + "applied", node, (1).to_bytes(8))
         wait_until(lambda: http.call("POST", "/enqueue", [http.name]).status == 200, "it serves again", 10)
 
 

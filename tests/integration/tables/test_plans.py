@@ -42,7 +42,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "settle_rows": ("message_pkey", {"ids": [1], "versions": [2], "attempts": [1], "dues": [5], "errors": [""]}),
     "bury_rows": ("message_pkey", {"ids": [1], "versions": [2], "attempts": [1], "errors": [""], "died_at": 0}),
     "bury": ("message_pkey", {"died_at": 0}),
-    "request_key": ("idempotency_pkey", {"key_hash": b"1"}),
+    "request_key": ("idempotency_pkey", {"key_hash": b"1", "now": 0}),
     "request_keys": ("idempotency_request", {"now": 0, "limit": 10}),
     "overdue_page": ("message_key", {"topic_id": 1, "priority": 0, "rank": 0, "due": 5, "id": 5, "to_priority": 3, "to_rank": 0, "to_due": 5,
                                      "to_id": 5, "before": ROWS, "limit": 100}),

@@ -5,7 +5,8 @@
 -- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
---       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before):
+--       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before;
+--       under the key of a whole request: nothing, >I8I8 epoch, how often keys had been moved there):
 --       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind (a ack, n nack, b bury, r release,
 --       c cancel) and receipt (none: any);  of what is no ack also: error, delays (f8 µs ...)
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
@@ -99,6 +100,21 @@ for i = 1, enqueues do
   if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
   at = at + 7
 end
+local function of_requests_now() return call('ZCARD', prefix .. 'request_keys') end -- more only by those of this batch
+
+-- May PostgreSQL have this request's key, moved there since its broker looked?
+local moved, moved_until
+local function is_moved(rows)
+  if rows == '' then return false end
+  if not moved then
+    local told = call('HMGET', shard_key, 'keys_no', 'keys_until')
+    moved, moved_until = tonumber(told[1] or 0), tonumber(told[2] or 0)
+  end
+  if moved_until <= now then return false end
+  local of_epoch, looked = unpack1('>I8I8', rows)
+  return whole(of_epoch) ~= epoch or looked ~= moved
+end
+
 local holders = {} -- unique key -> id of the message that waits under it
 local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
 local verdicts, refused_groups = {}, {}
@@ -131,7 +147,11 @@ if #keyed > 0 then
       elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then
         refused_groups[group] = refused_groups[group] or 'p'
       end
-      if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end
+      if sub(key, 44, 44) == 'r' then
+        if old then refused_groups[group] = refused_groups[group] or 'r'
+        elseif is_moved(ARGV[at + 7]) then refused_groups[group] = refused_groups[group] or 'l'
+        elseif of_requests_now() >= REQUEST_KEYS_MAX then refused_groups[group] = refused_groups[group] or 'f' end
+      end
     end
     at = at + 7
   end
@@ -248,15 +268,7 @@ for i = 1, settles do
 end
 
 push_dirty(node, sequence)
-if #of_requests > 0 then
-  chunked('ZADD', prefix .. 'request_keys', of_requests)
-  local over = call('ZCARD', prefix .. 'request_keys') - REQUEST_KEYS_MAX
-  if over > 0 then
-    local oldest, gone = call('ZPOPMIN', prefix .. 'request_keys', math.min(over, CALL_MAX)), {}
-    for i = 1, #oldest, 2 do gone[#gone + 1] = oldest[i] end
-    call('HDEL', prefix .. 'keys', unpack(gone))
-  end
-end
+if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
 commit()
 local reply = pack('>I8I8I8', due_clock(), now, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
 call('HSET', prefix .. 'applied', ARGV[2], sequence)
