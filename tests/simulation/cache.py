@@ -148,13 +148,14 @@ class SimCache(ReadyCache):
     async def forget_connections(self) -> None:
         self._linked_to = ""
 
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
+    async def _execute(self, command: tuple[Any, ...], beside: bool = False) -> Any:
         name = str(command[0])
         if name == "EVALSHA":
             sha, _, prefix, *args = command[1:]
             name = next(s.name for s in self._scripts.values() if s.sha == sha)
         async with self._link.call(name):
-            self.connect()
+            if not beside:
+                self.connect()
             if name in self._scripts:
                 result = self._server.script(("EVALSHA", sha, 2, prefix, self._server.time_us(), *args))
             else:
