@@ -1,8 +1,9 @@
 """A Redis that answers and refuses: full, or without writes. Nothing acknowledged is lost, and somebody serves."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import redis
@@ -66,6 +67,29 @@ def without_replicas(valkey: "redis.Redis") -> Iterator[None]:
         valkey.config_set("min-replicas-to-write", 0)
 
 
+@contextmanager
+def slow(valkey: "redis.Redis") -> Iterator[None]:
+    """It answers a PING, and nobody who writes."""
+    valkey.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
+    try:
+        yield
+    finally:
+        valkey.execute_command("CLIENT", "UNPAUSE")
+
+
+@contextmanager
+def behind_a_script(valkey: "redis.Redis") -> Iterator[None]:
+    """Somebody's script runs for ever."""
+    valkey.config_set("busy-reply-threshold", 100)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(valkey.eval, "while true do end", 0)
+        try:
+            yield
+        finally:
+            wait_until(lambda: valkey.execute_command("SCRIPT", "KILL"), "it is killed", despite=redis.RedisError)
+            assert isinstance(running.exception(), redis.ResponseError)
+
+
 def client(broker: Broker) -> Http:
     return Http(broker.url, broker.token)
 
@@ -80,8 +104,10 @@ def serves(broker: Broker, mode: str) -> bool:
     return ready.status == 200 and [shard["mode"] for shard in ready.body["shards"]] == [mode]
 
 
-@pytest.mark.parametrize("refusing", [read_only, without_replicas], ids=["read-only", "without replicas"])
-def test_brokers_whose_redis_takes_no_writes_go_cold_and_come_back(pair: tuple[Broker, Broker], valkey: "redis.Redis", refusing) -> None:
+@pytest.mark.parametrize("refusing", [read_only, without_replicas, slow, behind_a_script], ids=lambda way: way.__name__)
+def test_brokers_whose_redis_takes_no_writes_go_cold_and_come_back(
+    pair: tuple[Broker, Broker], valkey: "redis.Redis", refusing: Callable[["redis.Redis"], AbstractContextManager[None]]
+) -> None:
     a, b = map(client, pair)
     ids = a.put(*[b"x"] * 10) + b.put(*[b"y"] * 10)
     [first] = a.get(limit=1)
