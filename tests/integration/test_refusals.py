@@ -120,7 +120,7 @@ async def test_what_refuses_says_why(valkey: Valkey, cache: ReadyCache, spoil: C
     before = await snapshot(valkey)
     await spoil(valkey)
     calls: list[Callable[[], Awaitable[Any]]] = [
-        lambda: cache.reach(NODE),
+        lambda: cache.reach(EPOCH, NODE),
         lambda: cache.lead(TERM, LIMITS),
         lambda: cache.tick(EPOCH, TERM, CLOCK),
         lambda: cache.apply(EPOCH, NODE, 0, 1, [], []),
@@ -134,9 +134,9 @@ async def test_what_refuses_says_why(valkey: Valkey, cache: ReadyCache, spoil: C
 
 
 async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyCache) -> None:
-    assert await cache.reach(NODE) is False
+    assert await cache.reach(EPOCH, NODE) is False
     await valkey.client.config_set("maxmemory", 1)
-    assert await cache.reach(NODE) is True
+    assert await cache.reach(EPOCH, NODE) is True
     await cache.tick(EPOCH, TERM, CLOCK)
     await cache.apply(EPOCH, NODE, 0, 1, [], [])
     await cache.ask_flush()
@@ -153,10 +153,11 @@ async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyC
     await cache.open_epoch(EPOCH + 1, TERM, (CLOCK, CLOCK), LIMITS, {})
 
 
-async def test_one_that_was_a_replica_may_have_gone_back_so_the_epoch_ends(valkey: Valkey, cache: ReadyCache) -> None:
+@pytest.mark.parametrize("meets_it", ["tick", "reach"])
+async def test_one_that_was_a_replica_may_have_gone_back_so_the_epoch_ends(valkey: Valkey, cache: ReadyCache, meets_it: str) -> None:
     await read_only(valkey)
     with pytest.raises(CacheRefused):
-        await cache.tick(EPOCH, TERM, CLOCK)
+        await (cache.tick(EPOCH, TERM, CLOCK) if meets_it == "tick" else cache.reach(EPOCH, NODE))
     await valkey.client.execute_command("REPLICAOF", "NO", "ONE")
     with pytest.raises(EpochEnded):
         await cache.tick(EPOCH, TERM, CLOCK)
@@ -178,7 +179,7 @@ async def test_a_slow_one_is_one_that_does_not_answer(valkey: Valkey, cache: Rea
     for connections in (cache._connections, cache._beside):
         monkeypatch.setattr(connections, "_timeout", 0.3)
     await valkey.client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
-    for call in (lambda: cache.reach(NODE), lambda: cache.tick(EPOCH, TERM, CLOCK)):
+    for call in (lambda: cache.reach(EPOCH, NODE), lambda: cache.tick(EPOCH, TERM, CLOCK)):
         with pytest.raises(CacheLost) as lost:
             await call()
         assert not isinstance(lost.value, CacheRefused)
@@ -195,7 +196,7 @@ async def test_one_that_loads_says_so(valkey: Valkey, cache: ReadyCache) -> None
 
     async def refused() -> Refusal | None:
         try:
-            await cache.reach(NODE)
+            await cache.reach(EPOCH, NODE)
         except CacheRefused as refused:
             return refused.kind
         except CacheLost:

@@ -136,11 +136,12 @@ class ReadyCache(Server):
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
-    async def reach(self, node: int) -> bool:
+    async def reach(self, epoch: int, node: int) -> bool:
         """Writes that this broker was here, whatever epoch Redis knows and whichever server it is. Returns whether it
-        is full; all but what is new goes on then. It does not queue with the calls.
+        is full; all but what is new goes on then. It does not queue with the calls. `epoch`: the one this broker works
+        in, 0: none; if Redis is read-only now, it may not be what it was.
         """
-        return bool((await self._try("reach", "", node))[1])
+        return bool((await self._try("reach", epoch, node))[1])
 
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])

@@ -112,6 +112,7 @@ class Server:
             raise CacheRefused(Refusal.OTHER, f"Redis of shard {self.shard}, {name}: {error}") from error
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:
+                self._doubt(args[0])
                 await self._beside.close()
             raise
         return answer
@@ -124,7 +125,7 @@ class Server:
             answer = await self._evaluate(name, args)
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
-                self._doubted = args[0] if isinstance(args[0], int) else 0
+                self._doubt(args[0])
                 await self.forget_connections()
             raise
         except ScriptFailed as error:
@@ -156,6 +157,9 @@ class Server:
                 return await self._execute(call, beside)
         except (TimeoutError, RedisError, OSError) as error:
             raise refusals.fault(f"Redis of shard {self.shard}, {name}", error) from error
+
+    def _doubt(self, epoch: int | str) -> None:
+        self._doubted = int(epoch or 0) or self._doubted
 
     async def _end_doubted(self) -> None:
         """Ends the epoch in which Redis was a replica: it may have taken what its master had, which is older."""

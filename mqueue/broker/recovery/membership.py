@@ -87,7 +87,7 @@ class Membership:
         shard = self._shard
         try:
             async with asyncio.timeout(REACH_S):
-                return Refusal.FULL if await shard.cache.reach(shard.node) else None
+                return Refusal.FULL if await shard.cache.reach(shard.epoch, shard.node) else None
         except CacheRefused as refused:
             return refused.kind
         except (Fault, TimeoutError):

@@ -2,7 +2,7 @@
 -- uses: unit
 -- moves: nothing
 -- keys  prefix
--- args  epoch (unused), node
+-- args  epoch of the broker (unused), node
 -- returns {'ok', full (1 or 0)}
 local full = is_full() and 1 or 0
 goes_on_when_full()
