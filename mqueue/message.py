@@ -213,12 +213,14 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """It is that of one shard. `serves`: would an enqueue and a fetch be served? `wal`: ok, full, broken."""
+    """It is that of one shard. `serves`: would a fetch and an enqueue be served? A Redis that is full refuses only the
+    latter, and is no reason to send fetches and settles elsewhere: they make room. `redis`: ok, or why it refuses.
+    """
 
     shard: int
     serves: bool
     mode: Literal["hot", "cold", "apart", "recovering"]
-    redis: bool
+    redis: str
     postgres: bool
     wal: Literal["ok", "full", "broken"]
 

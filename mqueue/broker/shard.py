@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.faults import Fault, StoreLost
+from mqueue.broker.faults import Fault, Refusal, StoreLost
 from mqueue.broker.metrics import ShardMetrics
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
@@ -42,7 +42,7 @@ class Shard:
     start: int  # first sequence of this life of the broker
     epoch: int = 0
     mode: str = HOT
-    reaches: bool = False  # Redis, when it was last tried
+    refusal: Refusal | None = Refusal.SILENT  # of Redis, when a write was last tried; None: it took it
     looked_at: float = 0.0  # at the shard row, monotonic
     previous: int = 0
     sequence: int = 0
@@ -95,6 +95,11 @@ class Shard:
         self.suspect.set()
 
     @property
+    def reaches(self) -> bool:
+        """Does Redis serve this broker? A full one serves all but what is new."""
+        return self.refusal in (None, Refusal.FULL)
+
+    @property
     def buffers(self) -> bool:
         """May what was last enqueued here wait for its flush?"""
         return self.mode == HOT or (self.mode == APART and self.position < self.previous)
@@ -136,9 +141,9 @@ class Shard:
         now = self.clock.monotonic()
         wal: Literal["ok", "full", "broken"] = "broken" if self.log.broken else "full" if self.wal_full else "ok"
         serving = self.serving.is_set() and now - self.looked_at <= ALONE_S
-        serves = serving and self.mode != APART and (wal == "ok" or self.mode == COLD)
+        serves = serving and (self.mode == COLD or (self.mode == HOT and wal == "ok" and self.reaches))
         mode = cast(Literal["hot", "cold", "apart"], self.mode) if serving else "recovering"
-        return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
+        return Readiness(self.number, serves, mode, self.refusal.value if self.refusal else "ok", now - self.looked_at <= SILENT_S, wal)
 
     def keys_are_away(self) -> Unavailable:
         """Returns what an enqueue with an idempotency key, or a unique one, is told while this broker is apart."""

@@ -172,7 +172,7 @@ class FakeEngine:
         return self.told
 
     def readiness(self) -> list[Readiness]:
-        return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]
+        return [Readiness(shard, up, "hot", "ok", True, "ok" if up else "full") for shard, up in self.health.items()]
 
 
 def token(secret: str = SECRET, **claims: Any) -> str:

@@ -1,7 +1,7 @@
 """ReadyCache is the hot state of one shard in Redis: one method for each `.lua` file, and the plain reads beside them.
 
 Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script
-refused and changed nothing, CacheLost where no answer came.
+refused and changed nothing, CacheRefused where Redis itself did, CacheLost where no answer came.
 """
 
 import struct
@@ -143,11 +143,12 @@ class ReadyCache(Server):
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
-    async def ping(self) -> None:
-        """Raises CacheLost where Redis does not answer, EpochEnded where another server answers than the one that holds
-        the epoch. It does not queue with the calls.
+    async def reach(self, epoch: int, node: int) -> bool:
+        """Writes that this broker was here, whatever epoch Redis knows and whichever server it is. Returns whether it
+        is full; all but what is new goes on then. It does not queue with the calls. `epoch`: the one this broker works
+        in, 0: none; if Redis is read-only now, it may not be what it was.
         """
-        await self._io(self._blocking.ping)
+        return bool((await self._try("reach", epoch, node))[1])
 
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
@@ -176,7 +177,7 @@ class ReadyCache(Server):
 
     async def ask_flush(self) -> None:
         """Asks the leader to flush all there is, now."""
-        await self._io(lambda: self._redis.rpush(keys.ask(self.shard), FLUSH))
+        await self._run("ask_flush", "", FLUSH)
 
     async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
         answer = await self._run("tick", epoch, term, wall_us)

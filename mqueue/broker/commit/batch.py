@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mqueue import backoff
 from mqueue.broker.cache.calls import Enqueue, Outcome, SettleArgs
+from mqueue.broker.faults import CacheRefused, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.wal.ids import IdSource
@@ -151,8 +152,8 @@ def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
 def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception | None:
     """Returns why a request was refused whole, if it was. `keyed`: it has a key of its own."""
     letters = {letter for letter, _ in verdicts}
-    if b"f" in letters:
-        return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
+    if letters & {b"w", b"f"}:
+        return _no_room(letters)
     if b"r" in letters:
         return Repeated()
     if b"m" in letters and keyed:
@@ -163,6 +164,12 @@ def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception |
     if b"p" in letters:
         return InFlight("the first request with this key is not durable yet", retry_after=1)
     return LookAgain() if b"l" in letters else None
+
+
+def _no_room(letters: set[bytes]) -> Exception:
+    if b"w" in letters:
+        return unavailable(CacheRefused(Refusal.FULL, "Redis is full"))
+    return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
 
 
 def delays(jitter: float, retry_after: float | None) -> bytes:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Fetched
 from mqueue.broker.engine.fetch_waiters import LOOK_S, Waiters
-from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.ports import Enough
@@ -111,7 +111,7 @@ class Fetcher:
                 if got.status == "nothing":
                     return []
             if self._clock.monotonic() >= deadline:
-                raise Unavailable(f"shard {shard.number}: its leader does not answer", retry_after=1)
+                raise Unavailable(f"shard {shard.number}: {_why(shard)}", retry_after=1)
             if got is None or got.status == "ask":
                 await asyncio.sleep(ASK_PAUSE_S)
 
@@ -149,6 +149,11 @@ class Fetcher:
                     await shard.cache.pass_wake(shard.epoch, topic)
                 except Fault:
                     continue
+
+
+def _why(shard: Shard) -> str:
+    """Says why nothing comes of what PostgreSQL has."""
+    return "its Redis is full" if shard.refusal is Refusal.FULL else "its leader does not answer"
 
 
 def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -294,8 +294,8 @@ def schedule(known: s.Schedule, msgpack: bool) -> wire.Schedule:
 
 
 def shard_ready(r: m.Readiness) -> wire.ShardReady:
-    redis, postgres = ("ok" if up else "unreachable" for up in (r.redis, r.postgres))
-    return wire.ShardReady(shard=r.shard, mode=r.mode, redis=redis, postgres=postgres, wal=r.wal)  # type: ignore[arg-type]
+    postgres: Literal["ok", "unreachable"] = "ok" if r.postgres else "unreachable"
+    return wire.ShardReady(shard=r.shard, mode=r.mode, redis=r.redis, postgres=postgres, wal=r.wal)
 
 
 def topic(t: m.TopicStats) -> wire.Topic:

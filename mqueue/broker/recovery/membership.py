@@ -17,7 +17,7 @@ import structlog
 from mqueue.broker import failpoints, tasks
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.commit.batch import for_script
-from mqueue.broker.faults import EpochEnded, Fault
+from mqueue.broker.faults import CacheRefused, Fault, Refusal
 from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
@@ -26,7 +26,7 @@ from mqueue.broker.store.shard import ShardRow
 
 LOOK_S = 0.5
 URGENT_S = 0.05
-PING_S = 1.0
+REACH_S = 1.0  # one try
 APART_AFTER_S = 2.0  # so long Redis may be silent
 APART_TRIES = 2  # the first after a pause may have run out of time in it
 TIDY_S = 5.0  # between looks for segments that may go
@@ -69,22 +69,30 @@ class Membership:
                 pass
 
     async def _watch_redis(self) -> None:
-        """Can this broker reach Redis? Others look at its answer before they give a shard up."""
+        """Does Redis take what this broker writes? One that answers and takes nothing is not reached. Others look at
+        this before they give a shard up.
+        """
         shard = self._shard
         while True:
-            try:
-                async with asyncio.timeout(PING_S):
-                    await shard.cache.ping()
-                shard.reaches = True
-            except EpochEnded:  # another server; but there is one
-                shard.reaches = True
-            except (Fault, TimeoutError):
-                shard.reaches = False
+            shard.refusal, was = await self._reached(), shard.refusal
+            if shard.refusal is not was:
+                logger.warning("Redis", shard=shard.number, state=shard.refusal.value if shard.refusal else "ok")
             if shard.reaches:
                 self._reached_at, self._missed = shard.clock.monotonic(), 0
             else:
                 self._missed += 1
             await asyncio.sleep(LOOK_S)
+
+    async def _reached(self) -> Refusal | None:
+        """Returns what Redis refuses with; None: nothing."""
+        shard = self._shard
+        try:
+            async with asyncio.timeout(REACH_S):
+                return Refusal.FULL if await shard.cache.reach(shard.epoch, shard.node) else None
+        except CacheRefused as refused:
+            return refused.kind
+        except (Fault, TimeoutError):
+            return Refusal.SILENT
 
     async def _look(self) -> None:
         shard = self._shard

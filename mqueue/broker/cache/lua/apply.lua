@@ -13,7 +13,7 @@
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
 --       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
---       reused, p in flight, f buffer full, l look again);
+--       reused, p in flight, f buffer full, w Redis full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
@@ -29,6 +29,8 @@ if no then return no end
 local applied = call('HGET', prefix .. 'applied', ARGV[2])
 if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
 if applied ~= previous then return { 'behind', applied or '' } end
+local no_room = enqueues > 0 and is_full()
+goes_on_when_full()
 
 if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
 
@@ -164,7 +166,8 @@ for i = 1, enqueues do
   local group, r, body, hash, key, unique = unpack(ARGV, at + 1, at + 6)
   local id = id_of(r)
   local old = hash ~= '' and seen_keys[hash]
-  if full then verdicts[i] = 'f' .. id
+  if no_room then verdicts[i] = 'w' .. id
+  elseif full then verdicts[i] = 'f' .. id
   elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
   elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
   elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]

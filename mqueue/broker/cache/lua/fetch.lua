@@ -13,6 +13,7 @@ local node, limit, lease_ms, waiting, bytes_max = ARGV[2], tonumber(ARGV[3]), to
 
 local no = refused(false)
 if no then return no end
+goes_on_when_full()
 local ended = end_leases()          -- here too: while PostgreSQL is away nobody leads
 if promote() or ended == CALL_MAX then
   push_dirty(0, rep('\0', 8))

@@ -7,6 +7,7 @@
 --         records: false where there is none; bodies and errors: false where the record needs no write
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local skip, ids_max, bytes_max, newest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local entries, ids, hashes, seen_ids, bytes = {}, {}, {}, {}, 0

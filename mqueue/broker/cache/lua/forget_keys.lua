@@ -13,6 +13,7 @@ for i = 1, #asked do
   if got[i] == ARGV[3 + 2 * i] then gone[#gone + 1] = asked[i] end -- one whose time was over may be in use again
 end
 if #gone > 0 then
+  goes_on_when_full()
   local until_then = tonumber(call('HGET', shard_key, 'keys_until') or 0)
   call('HSET', shard_key, 'keys_until', whole(math.max(until_then, tonumber(ARGV[3]))))
   call('HINCRBY', shard_key, 'keys_no', 1)

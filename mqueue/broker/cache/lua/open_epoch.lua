@@ -6,6 +6,7 @@
 --       then per broker: node, position (8 bytes)
 -- returns {'ok'} | {'term', a later one}
 if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
+goes_on_when_full()
 local clock = math.max(math.min(seen, tonumber(ARGV[4])), tonumber(ARGV[3]), 1)
 call('DEL', prefix .. 'applied', prefix .. 'reply')
 for i = 9, #ARGV, 2 do call('HSET', prefix .. 'applied', ARGV[i], ARGV[i + 1]) end

@@ -6,6 +6,7 @@
 -- returns {'ok', frontier ('' unknown topic), due clock, T id, T due, ready, cap, hard cap} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local name = ARGV[3]
 local t = topic(name)
 measure(t)

@@ -6,6 +6,7 @@
 -- returns {'ok', rows loaded, spill brought along, frontier, ready} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+if #ARGV < 5 then goes_on_when_full() end
 local name, frontier = ARGV[3], ARGV[4]
 local t = topic(name)
 measure(t)

@@ -8,6 +8,7 @@
 -- Where Redis' TIME and the leader's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local agreed = math.min(seen, tonumber(ARGV[3]))
 if agreed > now then now = agreed end
 

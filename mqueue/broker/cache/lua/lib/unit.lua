@@ -362,6 +362,17 @@ local function commit()
   write_shard()
 end
 
+-- ---- a full Redis --------------------------------------------------------------------------------------------------------------
+-- Over its maxmemory Redis refuses the first write of a script if that may take memory; past a write that takes none it lets all through. So a
+-- script is refused before it has changed anything, or runs to its end. What frees memory or only moves what is there goes on; what brings
+-- messages (rows of refill_end, time_scan_end and arrive, the enqueues of apply) is refused.
+local function goes_on_when_full() call('DEL', prefix .. 'none') end -- no such key is ever made
+
+local function is_full() -- to be asked before the first write; asking changes nothing
+  local said = redis.pcall('SETRANGE', prefix .. 'none', 0, '')
+  return type(said) == 'table' and string.find(said.err, '^%-?OOM ') ~= nil
+end
+
 -- ---- who may -----------------------------------------------------------------------------------------------------------------
 local function refused(of_leader) -- another epoch, or a leader of an older term
   if epoch ~= ARGV[1] then return { 'epoch', epoch or '' } end
