@@ -2,6 +2,8 @@
 bounded.
 """
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
@@ -9,7 +11,7 @@ from msgspec import Struct
 
 from mqueue import message as m
 from mqueue.broker.http.auth import Caller
-from mqueue.broker.http.decode import Body, query
+from mqueue.broker.http.decode import SMALL, Body, Steps, at_once, query
 from mqueue.errors import Invalid, TooLarge, Unavailable
 
 Scope = MutableMapping[str, Any]
@@ -22,6 +24,8 @@ Q = TypeVar("Q", bound=Struct)
 
 BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requests together
 
+TURN_S = 0.01  # of the loop, for one large request; a step may take a little longer
+
 DURABILITY = b"mqueue-durability"
 
 ANYONE = Caller(None, None, 0.0, 0.0)
@@ -32,10 +36,13 @@ class ClientGone(Exception):
 
 
 class BodyBudget:
-    """Counts the bytes that large bodies may take together."""
+    """Counts the bytes that large bodies may take together. `turn`: one of them is worked on at a time, so that a turn
+    of the loop has a step of one.
+    """
 
     def __init__(self, limit: int = BODIES_MAX) -> None:
         self._free = limit
+        self.turn = asyncio.Lock()
 
     def take(self, size: int) -> None:
         if size > self._free:
@@ -103,28 +110,48 @@ class Call:
         """Returns what it says, and the bytes it came in."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("compressed bodies are not accepted", field="content-encoding")
-        raw = await self._read()
-        return body.decode(raw, self.sends_msgpack), raw
+        raw = await self._read(body.size)
+        if len(raw) <= SMALL:
+            return body.decode(raw, self.sends_msgpack), raw
+        return await self.in_turns(body.read(raw, self.sends_msgpack), len(raw)), raw
+
+    async def in_turns(self, work: Steps[T], size: int) -> T:
+        """Does what the size of a body makes large step by step; the loop turns meanwhile."""
+        if size <= SMALL:
+            return at_once(work)
+        async with self._budget.turn:
+            await asyncio.sleep(0)  # the body was put together in this turn
+            began = time.monotonic()
+            try:
+                while True:
+                    next(work)
+                    if time.monotonic() - began > TURN_S:
+                        await asyncio.sleep(0)
+                        began = time.monotonic()
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
 
     async def skip_body(self) -> None:
-        await self._read()
+        await self._read(m.BODY_MAX)
 
-    async def _read(self) -> bytes:
+    async def _read(self, limit: int) -> bytes:
         """Reads the body. The time limit of a slow one is the connection's (`protocol.py`)."""
         declared = int(self.headers.get(b"content-length", b"0"))
-        if declared > m.BODY_MAX:
-            raise _too_large()
+        if declared > limit:
+            raise _too_large(limit)
         body, more = await self._receive()
         if not more:
+            if len(body) > limit:
+                raise _too_large(limit)
             return body
-        self._hold(declared or m.BODY_MAX)
+        self._hold(declared or limit)
         chunks, size = [body], len(body)
         while more:
             body, more = await self._receive()
             chunks.append(body)
             size += len(body)
-            if size > m.BODY_MAX:
-                raise _too_large()
+            if size > limit:
+                raise _too_large(limit)
         return b"".join(chunks)
 
     async def _receive(self) -> tuple[bytes, bool]:
@@ -143,5 +170,5 @@ class Call:
             self._held = 0
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"a request body may have {m.BODY_MAX} bytes")
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body of this request may have {limit} bytes")
