@@ -4,6 +4,7 @@ bounded.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Struct)
 
+ANSWERS_MAX = 128 * 1024 * 1024  # bytes of answers larger than one write, all under way together
+WRITE = 64 * 1024  # bytes of an answer that are written at once
 BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requests together
 
 TURN_S = 0.01  # of the loop, for one large request; a step may take a little longer
@@ -53,14 +56,35 @@ class BodyBudget:
         self._free += size
 
 
+class AnswerBudget:
+    """Counts the bytes that large answers may take together, from when they are asked for until they are written; those
+    of one namespace may take half of it, so that readers who do not read cannot keep the others from theirs.
+    """
+
+    def __init__(self, limit: int = ANSWERS_MAX) -> None:
+        self._limit = limit
+        self._held: Counter[str] = Counter()
+
+    def take(self, namespace: str, size: int) -> None:
+        """Raises Unavailable where there is no room."""
+        if self._held.total() + size > self._limit or self._held[namespace] + size > self._limit // 2:
+            raise Unavailable("too many large answers are being read", retry_after=1.0)
+        self.change(namespace, size)
+
+    def change(self, namespace: str, size: int) -> None:
+        self._held[namespace] += size
+        if not self._held[namespace]:
+            del self._held[namespace]
+
+
 class Call:
     """One request. `caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its
     endpoint says so.
     """
 
-    __slots__ = ("_budget", "_held", "caller", "headers", "receive", "reply_headers", "scope", "status")
+    __slots__ = ("_answers", "_budget", "_held", "_namespace", "_reserved", "caller", "headers", "receive", "reply_headers", "scope", "status")
 
-    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget) -> None:
+    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget, answers: AnswerBudget) -> None:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -69,6 +93,9 @@ class Call:
         self.reply_headers: list[tuple[bytes, bytes]] = []
         self._budget = budget
         self._held = 0
+        self._answers = answers
+        self._namespace = ""
+        self._reserved = 0
 
     @property
     def sends_msgpack(self) -> bool:
@@ -163,6 +190,17 @@ class Call:
     def _hold(self, size: int) -> None:
         self._budget.take(size)
         self._held = size
+
+    def make_room(self, namespace: str, size: int = 0) -> None:
+        """Asks before an answer is made that may be large, of about that size. Raises Unavailable."""
+        self._answers.take(namespace, max(1, size))
+        self._namespace, self._reserved = namespace, max(1, size)
+
+    def hold_answer(self, size: int) -> None:
+        """Counts an answer that was made, instead of what was asked for."""
+        size = size if size > WRITE else 0
+        self._answers.change(self._namespace, size - self._reserved)
+        self._reserved = size
 
     def close(self) -> None:
         if self._held:

@@ -6,18 +6,21 @@ JSON, and translated in msgpack.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import schedule as s
 from mqueue import wire
-from mqueue.broker.http.decode import METADATA_CAME_MAX, NAME_RULE, TEXT_RULE, EnqueueItem, ScheduleItem, explain, is_text, wrong
+from mqueue.broker.http.decode import METADATA_CAME_MAX, NAME_RULE, TEXT_RULE, EnqueueItem, ScheduleItem, Steps, explain, is_text, wrong
 from mqueue.errors import TooLarge
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -30,6 +33,15 @@ _to_msgpack = msgspec.msgpack.Encoder().encode
 _json_metadata = msgspec.json.Decoder(dict[str, Any] | None).decode
 _packed_metadata = msgspec.msgpack.Decoder(dict[str, Any] | None).decode
 _LONG = f"longer than {m.METADATA_MAX} bytes as JSON"
+
+
+def each(convert: Callable[[A], B], found: Sequence[A]) -> Steps[list[B]]:
+    """Converts many, one at a step."""
+    converted = []
+    for one in found:
+        converted.append(convert(one))
+        yield
+    return converted
 
 
 def to_us(time: datetime) -> int:

@@ -88,6 +88,7 @@ class Hot:
     async def _fetch(self, call: Call, query: decode.FetchQuery, enough: Enough | None = None) -> list[wire.Message]:
         convert.check_names(query.namespace, query.topic)
         call.caller.enter(query.namespace)
+        call.make_room(query.namespace)
         topics = list(dict.fromkeys(query.topic))
 
         def fetch() -> Awaitable[list[m.Delivery]]:
@@ -95,7 +96,8 @@ class Hot:
 
         deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
         msgpack = call.wants_msgpack
-        return [convert.message(delivery, msgpack) for delivery in deliveries]
+        size = sum(len(delivery.payload) + len(delivery.metadata or b"") for delivery in deliveries)
+        return await call.in_turns(convert.each(lambda delivery: convert.message(delivery, msgpack), deliveries), size)
 
 
 def _messages(call: Call, items: list[decode.EnqueueItem], *, keyed: bool) -> decode.Steps[list[m.NewMessage]]:
