@@ -12,6 +12,8 @@ KEY_MAX = 255  # characters of an idempotency key, and of a unique key
 ERROR_MAX = 4 * 1024  # bytes kept of a nack's error text
 BATCH_MAX = 1_000  # items in one request, ids in one script call
 BODY_MAX = 8 * 1024 * 1024  # bytes of a request, of a script call
+PAGE_MAX = 4 * 1024 * 1024  # bytes of dead letters in one answer, beyond which no other is added
+ERROR_WEIGHT = 6  # bytes that one of an error may take in JSON
 WAIT_MAX_S = 60.0
 LEASE_MAX_S = 24 * 3600.0
 RETRIES_MAX = 1_000
@@ -125,6 +127,16 @@ class DeadLetter:
     error: str | None
     created_at_us: int
     died_at_us: int
+
+    @property
+    def weight(self) -> int:
+        """How many bytes of a page does it take?"""
+        return letter_weight(len(self.payload), len(self.metadata or b""), len((self.error or "").encode()))
+
+
+def letter_weight(payload: int, metadata: int, error: int) -> int:
+    """Returns what a dead letter takes of a page, by the bytes of its parts."""
+    return payload + metadata + ERROR_WEIGHT * error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
 from mqueue.broker.cache.server import Server
-from mqueue.message import BODY_MAX
+from mqueue.message import BODY_MAX, letter_weight
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
@@ -102,12 +102,22 @@ class ReadyCache(Server):
             pipe.hget(key, id)
         return tuple(await self._io(pipe.execute))
 
-    async def dead(self, topic: str, limit: int, after: int) -> list[tuple[bytes, bytes, bytes | None]]:
-        """Returns record, body and error of the dead messages that no flush has buried yet, by id, above `after`."""
+    async def dead(self, topic: str, limit: int, after: int, size: int) -> tuple[list[tuple[bytes, bytes, bytes | None]], int | None]:
+        """Returns record, body and error of the dead messages that no flush has buried yet, by id, above `after`; and
+        the id after which some were left out, since these weigh `size` bytes.
+        """
         low = b"(" + struct.pack(">Q", after) if after else b"-"
         ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))
-        found = [await self.record(id) for id in ids]
-        return [(r, b, e) for r, b, e in found if r is not None and b is not None]
+        found: list[tuple[bytes, bytes, bytes | None]] = []
+        for id in ids:
+            r, b, e = await self.record(id)
+            if r is None or b is None:
+                continue
+            found.append((r, b, e))
+            size -= letter_weight(len(b), 0, len(e or b""))
+            if size <= 0:
+                return found, int.from_bytes(id)
+        return found, None
 
     async def topics(self) -> list[str]:
         return sorted(t.decode() for t in await self._io(lambda: self._redis.smembers(keys.topics(self.shard))))

@@ -21,7 +21,7 @@ from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import row_to_cancel, unique_rows
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
+from mqueue.message import ERROR_WEIGHT, WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
@@ -245,8 +245,10 @@ class ShardStore:
         """Returns key hash, body hash, id and expiry µs of those that are known."""
         return await self._all("find_keys", key_hashes=list(key_hashes), now=now)
 
-    async def dead_page(self, name: TopicName, after: int, limit: int) -> list[Any]:
-        return await self._all("dead_page", namespace=name.namespace, name=name.topic, after=after, limit=limit)
+    async def dead_page(self, name: TopicName, after: int, limit: int, size: int) -> list[Any]:
+        """Returns rows by id, and what they weigh with those before; those after `size` bytes are left out."""
+        args = {"namespace": name.namespace, "name": name.topic, "after": after, "limit": limit}
+        return await self._all("dead_page", **args, size=size, error_weight=ERROR_WEIGHT)
 
     async def delete_dead(self, name: TopicName, ids: Sequence[int]) -> set[int]:
         rows = await self._all("delete_dead", namespace=name.namespace, name=name.topic, ids=list(ids))

@@ -91,7 +91,13 @@ class MemoryBroker(Unscheduled):
 
     def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         found = [s for s in self.dead() if s.name == (namespace, topic) and s.id > after]
-        return [s.dead_item() for s in found[:limit]]
+        page, weight = [], 0
+        for s in found[:limit]:
+            if weight >= m.PAGE_MAX:
+                break
+            page.append(s.dead_item())
+            weight += s.weight
+        return page
 
     def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
         there = {s.id for s in self.dead() if s.name == (namespace, topic)}

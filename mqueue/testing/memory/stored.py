@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from mqueue import message as m
 from mqueue import wire
 from mqueue.schedule import moment
@@ -58,6 +60,12 @@ class Stored:
     @property
     def lease_s(self) -> float:
         return self.item.lease or LEASE_S
+
+    @property
+    def weight(self) -> int:
+        """How many bytes does it take of a page of dead letters?"""
+        metadata = 0 if self.item.metadata is None else len(msgspec.json.encode(self.item.metadata))
+        return m.letter_weight(len(self.item.payload), metadata, len((self.error or "").encode()))
 
     def state(self, now_us: int) -> State:
         if self.dead:

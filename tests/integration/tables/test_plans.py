@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "delete_messages": ("message_pkey", {"ids": [1, 2, 3], "versions": [1, 1, 1]}),
     "existing": ("message_pkey", {"ids": [1, 2, 3]}),
     "versions": ("message_pkey", {"ids": [1, 2, 3]}),
-    "dead_page": ("dead_letter_topic", {"namespace": "n", "name": "t", "after": 0, "limit": 10}),
+    "dead_page": ("dead_letter_topic", {"namespace": "n", "name": "t", "after": 0, "limit": 10, "size": 9, "error_weight": 1}),
     "find_keys": ("idempotency_pkey", {"key_hashes": [b"1"], "now": 0}),
     "prune_keys": ("idempotency_expiry", {"now": 0, "limit": 10}),
     "message_by_id": ("message_pkey", {"id": 7}),
