@@ -58,7 +58,7 @@ class Stored:
 
     @property
     def lease_s(self) -> float:
-        return self.item.lease or LEASE_S
+        return max(self.item.lease or LEASE_S, m.LEASE_LEAST_S)
 
     def state(self, now_us: int) -> State:
         if self.dead:
