@@ -141,7 +141,7 @@ def test_a_signal_that_comes_twice_is_one(broker: FakeBroker, tmp_path: Path, ag
         @task(topic="t")
         def run() -> None:
             print("running", flush=True)
-            time.sleep(3)
+            time.sleep(3)  # both signals come meanwhile
             print("done", flush=True)
     """
     app = MQueue(broker.url, broker.token)
