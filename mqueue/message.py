@@ -16,6 +16,7 @@ PAGE_MAX = 4 * 1024 * 1024  # bytes of dead letters in one answer, beyond which 
 ERROR_WEIGHT = 6  # bytes that one of an error may take in JSON
 WAIT_MAX_S = 60.0
 LEASE_MAX_S = 24 * 3600.0
+LEASE_LEAST_S = 1.0  # of a message: shorter ones are lengthened, since a busy worker could not renew them in time
 RETRIES_MAX = 1_000
 TOPICS_MAX = 64  # topics in one fetch
 SINCE_MAX = 4_096  # letters of the `since` of a `POST /cancelled`

@@ -37,6 +37,7 @@ from mqueue.broker.wal.log import ShardLog
 from mqueue.broker.wal.reserve import Reserve
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
+from mqueue.repeats import Repeats
 
 SERVING_WAIT_S = 60.0
 LAST_FLUSH_S = 15.0
@@ -48,7 +49,7 @@ logger = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Runs a broker until SIGTERM or SIGINT; the second one ends it at once. Returns the exit code."""
+    """Runs a broker until SIGTERM or SIGINT; a second one, later, ends it at once. Returns the exit code."""
     import uvloop
 
     try:
@@ -64,10 +65,10 @@ def run(settings: Settings) -> int:
 async def _main(settings: Settings) -> int:
     broker = Broker(settings)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop, repeats = asyncio.get_running_loop(), Repeats()
 
     def told() -> None:
-        if stop.is_set():
+        if repeats.heard() == 2:
             logger.warning("stopping at once")
             broker.abandon()
         stop.set()

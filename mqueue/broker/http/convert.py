@@ -85,7 +85,7 @@ def new_message(item: EnqueueItem, index: int, msgpack: bool) -> m.NewMessage:
         ttl=item.ttl,
         idempotency_key=item.idempotency_key,
         max_retries=item.max_retries,
-        lease=item.lease,
+        lease=None if item.lease is None else max(item.lease, m.LEASE_LEAST_S),
         unique_key=item.unique_key,
     )
 
@@ -301,7 +301,7 @@ def new_schedule(item: ScheduleItem, name: str, msgpack: bool) -> s.Schedule:
         raise wrong(f"longer than {m.METADATA_MAX} bytes as JSON, with what each tick adds", None, "metadata")
     return s.Schedule(
         item.namespace, name, item.topic, item.cron, item.timezone, 0 if item.every is None else round(item.every * 1e6), 0, item.catch_up,
-        item.payload, metadata, item.priority, item.max_retries, None if item.lease is None else int(item.lease * 1000),
+        item.payload, metadata, item.priority, item.max_retries, None if item.lease is None else int(max(item.lease, m.LEASE_LEAST_S) * 1000),
         None if item.ttl is None else max(1, int(item.ttl * 1e6)), False, None, None, None,
     )  # fmt: skip
 

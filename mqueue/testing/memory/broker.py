@@ -210,8 +210,8 @@ class MemoryBroker(Unscheduled):
         if kind in ("ack", "cancel") or s.cancelling:
             del self._stored[s.id]
         elif kind == "release":
-            if item.retry_after:
-                s.due_us = now + int(item.retry_after * 1e6)
+            if item.retry_after is not None:
+                s.due_us, s.turn = now + int(item.retry_after * 1e6), s.turn + 1
         else:
             error = (item.error or "").replace("\0", "\N{REPLACEMENT CHARACTER}").encode()[: m.ERROR_MAX].decode(errors="ignore")
             self._fail(s, error or None, dead=kind == "bury")

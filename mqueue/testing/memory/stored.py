@@ -30,11 +30,12 @@ class Stored:
     died_us: int | None = None
     error: str | None = None
     cancelling: bool = False
+    turn: int = 0  # how often it let others go first; the clock may stand still meanwhile
 
     @property
-    def key(self) -> tuple[int, int, int]:
+    def key(self) -> tuple[int, int, int, int]:
         """Messages are delivered in the order of their keys, least first."""
-        return self.item.priority, self.due_us, self.id
+        return self.item.priority, self.due_us, self.turn, self.id
 
     @property
     def leased(self) -> bool:
@@ -59,7 +60,7 @@ class Stored:
 
     @property
     def lease_s(self) -> float:
-        return self.item.lease or LEASE_S
+        return max(self.item.lease or LEASE_S, m.LEASE_LEAST_S)
 
     @property
     def weight(self) -> int:
