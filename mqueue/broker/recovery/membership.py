@@ -89,10 +89,14 @@ class Membership:
         shard = self._shard
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
-        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches, shard.position)
         began = shard.clock.monotonic()
         row = await shard.store.row()
         shard.looked_at = began
+        if position < shard.position and row.epoch == shard.epoch:
+            # the leader sees it by the heartbeat, and closes the epoch; nothing of the log may go before its replay
+            logger.error("PostgreSQL has forgotten commits", shard=shard.number, position=position, known=shard.position)
+            return
         shard.position = position
         # a process that was stopped has not heard of Redis for as long; it must have tried
         is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
@@ -126,10 +130,11 @@ class Membership:
         async with shard.in_flight:
             await failpoints.ahit("recovery.before_replay")
             position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+            shard.position = position
             await self._replay(shard.log.records(position), row, position, late=False)
             await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
-            await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+            shard.position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
 
     async def _replay(self, log: Iterable[LogRecord], row: ShardRow, position: int, *, late: bool) -> int:
         """Replays records. `position`: what they follow. Returns the last sequence replayed, 0 for none."""
