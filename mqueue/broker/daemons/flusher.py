@@ -90,7 +90,7 @@ class Flusher:
                 return pages, False
             pages.append(page)
             skip += len(page.entries)
-            ids += max(1, len(page.ids))
+            ids += max(len(page.entries), len(page.ids))  # entries may repeat a few messages, and cost time all the same
             size += sum(len(body) for body in page.bodies if body)
         return pages, True
 
