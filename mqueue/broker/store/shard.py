@@ -4,6 +4,7 @@ leader does: `leader/`.
 Raises StoreLost where no answer came: what was asked may have happened.
 """
 
+import select
 import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -38,7 +39,8 @@ REGISTER_TRIES = 20
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 # A commit is on the disk when it is answered, whatever the database or the role says.
-OPTIONS = "-c synchronous_commit=on -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
+# A session that is idle stays: one of them holds the lock that elects.
+OPTIONS = "-c synchronous_commit=on -c idle_session_timeout=0 -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.
 DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 IDLE_MS = {"control": 3_000, "write": 3_000, "read": 3_000, "leader": 20_000}  # within a transaction: whoever hangs there holds others up
@@ -108,7 +110,7 @@ class ShardStore:
         """
         return AsyncConnectionPool(
             self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
-            name=f"shard-{self.number}-{kind}",
+            name=f"shard-{self.number}-{kind}", check=_check,
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -362,6 +364,16 @@ class ShardStore:
 
 def _kind(statement: str) -> str:
     return "control" if statement in CONTROL else "read"
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Refuses a connection that has ended while it was idle, so that the pool lends another one. Nothing is asked: only
+    one on which something has come unasked is looked at more closely.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def _connect_args(kind: str) -> dict[str, Any]:
