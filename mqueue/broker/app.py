@@ -210,6 +210,7 @@ class Broker:
         assert self._identity is not None
         for store in stores:
             await store.open()
+            await _check_safety(store)
             await store.create(len(stores))
         slots = await stores[0].slot_map(len(stores))
         for store in stores:
@@ -332,6 +333,15 @@ class Broker:
 
 def _open_log(identity: Identity, shard: int) -> ShardLog:
     return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
+
+
+async def _check_safety(store: ShardStore) -> None:
+    """Refuses a server that forgets what it said to be committed."""
+    syncs, whole_pages = await store.safety()
+    if not syncs:
+        raise ConfigError(f"shard {store.number}: PostgreSQL runs with fsync=off and may lose what it has committed: set fsync=on, reload it")
+    if not whole_pages:  # right where the file system never tears a page, as ZFS
+        logger.warning("full_page_writes is off: unless the file system never tears a page, a crash may destroy data", shard=store.number)
 
 
 async def _check_policy(cache: ReadyCache) -> None:

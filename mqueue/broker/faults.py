@@ -76,6 +76,10 @@ class StoreLost(Fault):
     """PostgreSQL did not answer; whether the transaction took effect is unknown."""
 
 
+class RowRefused(StoreLost):
+    """PostgreSQL refuses what was to be written, not the one who writes: the transaction wrote nothing."""
+
+
 class RowExists(Fault):
     """A row that was to be new is in PostgreSQL already: the transaction wrote nothing."""
 

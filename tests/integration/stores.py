@@ -43,7 +43,7 @@ START_US = 1_700_000_000_000_000  # where the shard clock begins
 SECOND = 1_000_000
 HORIZON_US = 8 * SECOND
 LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
-TABLES = ("cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
+TABLES = ("refused", "cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
 Stages = AsyncIterator[str]
 
 

@@ -66,6 +66,20 @@ class Epochs:
                     return None
                 await asyncio.sleep(0.1)
 
+    async def set_back(self, lead: Lead, mode: str) -> bool:
+        """Has PostgreSQL forgotten what it had committed, though its timeline is the same? It lacks a flush that Redis
+        knows of, or a position that its broker has seen. The brokers' logs have what is missing.
+        """
+        shard = lead.shard
+        known = await self._admin.trimmed() if mode == HOT else 0  # asked first: a flush may come between
+        if known > (await shard.store.row()).dirty_number:
+            logger.error("PostgreSQL has forgotten flushes", shard=shard.number, epoch=lead.epoch, last=known)
+            return True
+        nodes = [b.node for b in await shard.store.brokers() if b.was_set_back and b.silent_s < ALIVE_S]
+        if nodes:
+            logger.error("PostgreSQL has forgotten what is in these brokers' logs", shard=shard.number, nodes=nodes)
+        return bool(nodes)
+
     @staticmethod
     def goes_on(row: ShardRow, reached: Reached | None) -> bool:
         """May the shard's epoch go on as it is?"""

@@ -44,6 +44,7 @@ MIRROR_EVERY_S = 2.0
 AUDIT_EVERY_S = 60.0
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
+REMEMBERS_EVERY_S = 1.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 REFILL_S = 0.2  # a due flush waits so long for topics that ask
 
@@ -131,7 +132,7 @@ class Leader:
         logger.info("leading", shard=shard.number, term=lead.term)
         while True:
             row = await shard.store.row()
-            if self._epochs.goes_on(row, reached):
+            if self._epochs.goes_on(row, reached) and not await self._epochs.set_back(lead, row.mode):
                 lead.epoch, mode = row.epoch, row.mode
                 shard.cache.run_id = row.run_id
             else:
@@ -156,7 +157,7 @@ class Leader:
                 await self._epochs.give_way(lead)
 
     async def _serve(self, lead: Lead) -> None:
-        loops = [asyncio.create_task(loop(lead)) for loop in (self._tick, self._work, self._audit, self._follow)]
+        loops = [asyncio.create_task(loop(lead)) for loop in (self._tick, self._work, self._audit, self._follow, self._remembers)]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -194,6 +195,14 @@ class Leader:
             if await lead.shard.cache.has_moved():
                 raise EpochEnded(None)
             await asyncio.sleep(FOLLOW_EVERY_S)
+
+    async def _remembers(self, lead: Lead) -> None:
+        """Has PostgreSQL what it said to have? A server that was started again may lack it, and its brokers tell so."""
+        while True:
+            await asyncio.sleep(REMEMBERS_EVERY_S)
+            with suppress(StoreLost):
+                if await self._epochs.set_back(lead, HOT):
+                    raise EpochEnded(None)
 
     async def _work(self, lead: Lead) -> None:
         """Does all periodic work of a leader, on one screen."""

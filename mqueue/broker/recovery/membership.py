@@ -98,10 +98,14 @@ class Membership:
         shard = self._shard
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
-        position = await self._beat()
+        position = await self._beat(shard.position)
         began = shard.clock.monotonic()
         row = await shard.store.row()
         shard.looked_at = began
+        if position < shard.position and row.epoch == shard.epoch:
+            # the leader sees it by the heartbeat, and closes the epoch; nothing of the log may go before its replay
+            logger.error("PostgreSQL has forgotten commits", shard=shard.number, position=position, known=shard.position)
+            return
         shard.position = position
         # a process that was stopped has not heard of Redis for as long; it must have tried
         is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
@@ -133,18 +137,20 @@ class Membership:
         shard.serving.clear()
         shard.epoch = 0
         async with shard.in_flight:
-            position = await self._beat()
+            shard.position = position = await self._beat()
             async with self._beating():
                 await failpoints.ahit("recovery.before_replay")
                 await self._replay(shard.log.records(position), row, position, late=False)
                 await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
-            await self._beat()
+            shard.position = await self._beat()
 
-    async def _beat(self) -> int:
-        """Tells PostgreSQL that this broker lives, and what it has replayed. Returns its position."""
+    async def _beat(self, known: int = 0) -> int:
+        """Tells PostgreSQL that this broker lives, and what it has replayed. `known`: its position as it was seen last;
+        0 where PostgreSQL may have gone back. Returns its position.
+        """
         shard = self._shard
-        return await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+        return await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches, known)
 
     @asynccontextmanager
     async def _beating(self) -> AsyncIterator[None]:

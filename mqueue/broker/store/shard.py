@@ -4,6 +4,7 @@ leader does: `leader/`.
 Raises StoreLost where no answer came: what was asked may have happened.
 """
 
+import select
 import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -29,13 +30,17 @@ CONNECT_S = 2  # to each server of the URL: one that has lost its host never ans
 # Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
 # time each; what is asked.
 POOLS = {"control": 2, "write": 3, "read": 8}
-CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
+CONTROL = frozenset(
+    {"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat", "safety"}
+)
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {"control": 2_000, "write": 15_000, "read": 5_000, "leader": 30_000}
 REGISTER_TRIES = 20
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
-OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
+# A commit is on the disk when it is answered, whatever the database or the role says.
+# A session that is idle stays: one of them holds the lock that elects.
+OPTIONS = "-c synchronous_commit=on -c idle_session_timeout=0 -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.
 DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 IDLE_MS = {"control": 3_000, "write": 3_000, "read": 3_000, "leader": 20_000}  # within a transaction: whoever hangs there holds others up
@@ -54,6 +59,7 @@ class ShardRow:
     timeline: int  # in which the epoch was opened
     timeline_now: int
     wall_us: int  # by PostgreSQL's clock
+    server_since: float = 0.0  # when the server that answers was started
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class BrokerRow:
     silent_s: float  # since its last heartbeat
     reaches: bool  # Redis, then
     seen_at: float  # its last heartbeat, s since 1970 by PostgreSQL's clock
+    was_set_back: bool = False  # it has seen a position past this one: PostgreSQL forgot what it had committed
 
 
 class Registered(NamedTuple):
@@ -95,7 +102,7 @@ class ShardStore:
         self.circuit = Circuit(clock or SystemClock())
         self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
         self._topic_ids: dict[str, int] = {}
-        self._timeline = 0  # the timeline in which topics have these ids
+        self._life = (0, 0.0)  # the timeline, and the life of the server, in which topics have these ids
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
         """Makes a pool. Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so
@@ -103,7 +110,7 @@ class ShardStore:
         """
         return AsyncConnectionPool(
             self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
-            name=f"shard-{self.number}-{kind}",
+            name=f"shard-{self.number}-{kind}", check=_check,
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -168,9 +175,15 @@ class ShardStore:
 
     async def row(self) -> ShardRow:
         row = ShardRow(*(await self._all("shard_row"))[0])
-        if row.timeline_now != self._timeline:  # a promoted server may lack topics that were made last, and give their ids to others
-            self._timeline, self._topic_ids = row.timeline_now, {}
+        life = row.timeline_now, row.server_since
+        if life != self._life:  # it may lack topics that were made last, and give their ids to others
+            self._life, self._topic_ids = life, {}
         return row
+
+    async def safety(self) -> tuple[bool, bool]:
+        """Does the server sync what it commits? Does it write whole pages, so that a torn one can be mended?"""
+        [(syncs, whole_pages)] = await self._all("safety")
+        return syncs, whole_pages
 
     async def slot_map(self, shards: int) -> list[int]:
         await self._do("create_slot_map", shards=shards)
@@ -196,9 +209,12 @@ class ShardStore:
         rows = await self._all("seat", identity=identity)
         return Seat(*rows[0]) if rows else None
 
-    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True) -> int:
-        """Tells that this broker lives. `reaches`: it reaches Redis. Returns this broker's position."""
-        return int((await self._all("heartbeat", node=node, replayed=replayed, started=started, reaches=reaches))[0][0])
+    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True, known: int = 0) -> int:
+        """Tells that this broker lives. `reaches`: it reaches Redis. `known`: the position it has seen. Returns the
+        present one.
+        """
+        args = {"node": node, "replayed": replayed, "started": started, "reaches": reaches, "known": known}
+        return int((await self._all("heartbeat", **args))[0][0])
 
     async def leave(self, node: int, *, flushed: bool) -> None:
         """Tells that this broker uses no epoch any more: nobody need wait for it. `flushed`: all of its log is in
@@ -360,6 +376,16 @@ class ShardStore:
 
 def _kind(statement: str) -> str:
     return "control" if statement in CONTROL else "read"
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Refuses a connection that has ended while it was idle, so that the pool lends another one. Nothing is asked: only
+    one on which something has come unasked is looked at more closely.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def _connect_args(kind: str) -> dict[str, Any]:
