@@ -16,7 +16,7 @@ import structlog
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
-from mqueue.broker.commit import cold
+from mqueue.broker.commit import cold, stamps
 from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.format import entries, log_record, record
@@ -43,6 +43,7 @@ class Numbered(NamedTuple):
     messages: list[Enqueued]
     enqueues: list[Enqueue]
     settles: list[SettleArgs]
+    at_once: int  # stamped on what is due at once
 
 
 class Committer:
@@ -144,7 +145,8 @@ class Committer:
     # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Batch) -> None:
-        shard, numbered = self._shard, self._number(batch)
+        shard = self._shard
+        numbered = self._number(batch, await stamps.at_once(shard) if batch.enqueues else 0)
         shard.metrics.batch_size.observe(len(numbered.enqueues) + len(numbered.settles))
         applied, failure = await self._write(numbered)
         if batch.settles:
@@ -156,13 +158,14 @@ class Committer:
         if numbered.enqueues:
             await failpoints.ahit("enqueue.before_reply")
             self._log_voids(numbered.sequence, numbered.epoch, [m.record for m in numbered.messages], applied.verdicts)
+            await stamps.until_due(shard, numbered.at_once, applied.clock)
             self._answer_enqueues(batch, applied.verdicts, failure)
         shard.metrics.buffer_bytes.set(applied.buffer)
 
-    def _number(self, batch: Batch) -> Numbered:
+    def _number(self, batch: Batch, at_once: int) -> Numbered:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
-        stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
+        stamp = Stamp(shard.node, sequence, shard.clocks.most_us(), at_once)
         requests = [number(request, self._ids, stamp) for request in batch.enqueues]
         return Numbered(
             epoch,
@@ -171,6 +174,7 @@ class Committer:
             [message for request in requests for message in request],
             [e for group, request in enumerate(requests) for e in for_script(group, request)],
             [args for request in batch.settles for args in request.args],
+            at_once,
         )
 
     async def _write(self, numbered: Numbered) -> tuple[Applied, Exception | None]:
@@ -195,7 +199,7 @@ class Committer:
                     self._append(LogRecord(numbered.sequence, numbered.epoch, log_record.VOID, void))
             raise
         shard.previous = numbered.sequence
-        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
+        shard.clocks.saw(applied.due_clock, applied.clock, asked_at, applied.frontier)
         shard.buffer = applied.buffer
         if syncing is not None:
             await failpoints.ahit("enqueue.after_redis_before_wal")
@@ -215,13 +219,13 @@ class Committer:
 
     async def _apply(self, numbered: Numbered) -> Applied:
         shard = self._shard
-        epoch, previous, sequence, _, enqueues, settles = numbered
+        epoch, previous, sequence, _, enqueues, settles, _ = numbered
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
         first = True
         while True:
             try:
-                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful, stamped_now=True)
             except EpochEnded as ended:
                 if first:
                     raise Refused(ended.found) from ended

@@ -166,8 +166,8 @@ class Membership:
             shard.previous = shard.sequence
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
-            shard.due_clock = 0  # of the epoch that ended: it may be past this one's
-            shard.saw_clock(due_clock, clock, asked_at)
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(due_clock, clock, asked_at)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.info("joined", shard=shard.number, epoch=row.epoch)
@@ -183,8 +183,9 @@ class Membership:
         async with shard.in_flight:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
-            shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
-            shard.saw_clock(0, row.clock_us, shard.clock.monotonic())
+            shard.epoch, shard.mode, shard.buffer = row.epoch, COLD, 0
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)

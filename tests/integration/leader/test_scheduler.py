@@ -79,7 +79,7 @@ class Leaders:
         store = LeaderStore(self.session)
         world.term = await store.raise_term(0, node)
         shard = Shard(NUMBER, node, world.cache, world.store, world.brokers[node].shard.log, self.clock, world.metrics, start=0)
-        shard.saw_clock(0, world.lead.shard.now_us(), self.clock.monotonic())
+        shard.clocks.saw(0, world.lead.shard.now_us(), self.clock.monotonic())
         self.leads.append(Lead(shard, store, world.term, world.lead.epoch))
 
     async def turn(self, lead: Lead, *, announce: bool = True) -> int:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from mqueue.broker.cache.calls import Clocks
 from mqueue.broker.commit.batch import Draft
 from mqueue.broker.commit.committer import Committer
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault
@@ -24,7 +25,10 @@ class Refusing:
     def __init__(self, *faults: Fault) -> None:
         self._faults = list(faults)
 
-    async def apply(self, *args: Any) -> None:
+    async def clocks(self, epoch: int) -> Clocks:
+        return Clocks(1, 2, 3)
+
+    async def apply(self, *args: Any, **options: Any) -> None:
         raise self._faults.pop(0)
 
 
