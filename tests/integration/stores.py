@@ -239,6 +239,10 @@ class World:
         """As the last script call left it."""
         return int(await self.cache._redis.hget(keys.shard(NUMBER), "clock"))
 
+    async def held(self) -> int:
+        """No lease ends before this: no broker was there for a while."""
+        return int(await self.cache._redis.hget(keys.shard(NUMBER), "held") or 0)
+
     async def due_clock(self) -> int:
         """What was due by the last script call."""
         clock, due = await self.cache._redis.hmget(keys.shard(NUMBER), "clock", "t_due")

@@ -331,7 +331,7 @@ class OrderMachine(RuleBasedStateMachine):
     def now_is(self, clock: int) -> None:
         """A tick or a fetch: leases end."""
         self.clock = clock
-        for m in self.among("leased"):
+        for m in self.among("leased") if clock >= self.do(self.world.held()) else ():
             if m.until <= self.clock and m.cancelling:
                 m.state = "cancelled"
             elif m.until <= self.clock:

@@ -9,6 +9,7 @@
 local no = refused(true)
 if no then return no end
 local agreed = math.min(seen, tonumber(ARGV[3]))
+if agreed > now + AWAY_US or (agreed > now and held > now) then held = agreed + HOLD_US; changed.held = true end -- what it missed is no time of a lease
 if agreed > now then now = agreed end
 
 promote()
