@@ -82,6 +82,12 @@ class Shard:
         """Returns the shard clock, as far as this broker can tell between two answers: at least."""
         return self.clocks.least_us()
 
+    def wall_us(self) -> int:
+        """Returns the wall time by which schedules come: this broker's, or the shard clock where that is later, since
+        a wall clock that is behind alone must stop nothing. Whoever asks takes the lesser of it and PostgreSQL's.
+        """
+        return max(self.clock.wall_us(), self.now_us())
+
     def lost(self) -> None:
         """Stops serving, since the epoch is gone, and has the shard row looked at."""
         self.serving.clear()

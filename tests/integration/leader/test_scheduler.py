@@ -130,6 +130,16 @@ def expected(schedules: list[Schedule], until_us: int) -> Counter[tuple[str, str
     return ticks
 
 
+def test_a_leader_whose_wall_clock_is_behind_stops_no_schedule(world: World, leaders: Leaders) -> None:
+    """The shard clock and PostgreSQL's say that the ticks have come."""
+    put(world, made("minutely", every_s=60))
+    lead, until = leaders.leads[-1], BEGIN_US + 10 * MINUTE
+    leaders.clock.now_us = BEGIN_US - 60 * MINUTE
+    lead.shard.clocks.saw(0, until, leaders.clock.monotonic())
+    assert world.run(leaders.turn(lead)) == 10
+    assert enqueued(world) == expected([made("minutely", every_s=60)], until)
+
+
 @pytest.mark.parametrize(("announce", "minutes", "least"), [(True, 460, 10_000), (False, 60, 1_200)], ids=["hot", "cold"])
 def test_ten_thousand_ticks_come_once_each(world: World, leaders: Leaders, announce: bool, minutes: int, least: int) -> None:
     """Leaders are replaced amid a tick, at each failpoint, and by a lost answer; those that were replaced try again."""
