@@ -12,6 +12,7 @@ from typing import Literal, cast
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.faults import Fault, Refusal, StoreLost
 from mqueue.broker.metrics import ShardMetrics
+from mqueue.broker.shard_clock import ShardClock
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import Clock
@@ -47,10 +48,7 @@ class Shard:
     previous: int = 0
     sequence: int = 0
     buffered: int = 0  # the last sequence of this broker that came into the write-behind buffer of this epoch; 0: none
-    due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
-    clock_us: int = 0
-    clock_at: float = 0.0  # monotonic: when the answer that told it came,
-    asked_at: float = 0.0  # and when it was asked
+    clocks: ShardClock = field(init=False)
     buffer: int = 0
     buffer_max: int = 0
     position: int = 0  # the last sequence of this broker that PostgreSQL has, as far as it is known here
@@ -68,26 +66,29 @@ class Shard:
         self.sequence += 1
         return self.sequence
 
-    def saw_clock(self, due_clock: int, clock: int, asked_at: float) -> None:
-        """Takes the clocks that an answer told. `asked_at`: when it was asked, by the monotonic clock."""
-        self.due_clock = max(self.due_clock, due_clock)
-        self.clock_us, self.clock_at, self.asked_at = clock, self.clock.monotonic(), asked_at
+    def __post_init__(self) -> None:
+        self.clocks = ShardClock(self.clock.monotonic)
 
     def saw_cold_clock(self, clock: int) -> None:
         """Takes the clock that a transaction past Redis told: a tick that was late says less than what is
         known here.
         """
-        self.saw_clock(0, max(clock, self.now_us()), self.clock.monotonic())
+        self.clocks.saw(0, max(clock, self.now_us()), self.clock.monotonic())
+
+    @property
+    def clock_us(self) -> int:
+        """The shard clock, as an answer told it last."""
+        return self.clocks.told
 
     def now_us(self) -> int:
         """Returns the shard clock, as far as this broker can tell between two answers: at least."""
-        return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
+        return self.clocks.least_us()
 
-    def stamp_us(self) -> int:
-        """Returns the shard clock at most: the last answer may have been late. A delay counted from `now_us` would end
-        early by as much.
+    def wall_us(self) -> int:
+        """Returns the wall time by which schedules come: this broker's, or the shard clock where that is later, since
+        a wall clock that is behind alone must stop nothing. Whoever asks takes the lesser of it and PostgreSQL's.
         """
-        return self.clock_us + int((self.clock.monotonic() - self.asked_at) * 1e6)
+        return max(self.clock.wall_us(), self.now_us())
 
     def lost(self) -> None:
         """Stops serving, since the epoch is gone, and has the shard row looked at."""

@@ -32,7 +32,7 @@ class Batches:
         shard = self._broker.shard
         shard.next_sequence()
         request = EnqueueRequest(drafts, 0, cast(Any, None), key_hash, body_hash, epoch)
-        stamp = Stamp(shard.node, shard.sequence, shard.clock_us, shard.due_clock)
+        stamp = Stamp(shard.node, shard.sequence, shard.clock_us, shard.clocks.due_clock)
         applied = await self._broker.batch(for_script(0, number(request, cast(Any, self), stamp)), [], logged=True, repeated=False)
         if (error := refusal(applied.verdicts, bool(key_hash))) is not None:
             raise error
@@ -107,7 +107,7 @@ def test_their_time_ends_in_postgresql_too(world: World) -> None:
     world.run(world.advance(601 * SECOND))
     world.run(world.tick())
     for broker in world.brokers.values():
-        broker.shard.saw_clock(0, world.run(world.clock()), broker.shard.clock.monotonic())
+        broker.shard.clocks.saw(0, world.run(world.clock()), broker.shard.clock.monotonic())
     assert enqueue(world, "k0") != first[0]
 
 

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
+from mqueue.broker.cache.calls import Applied, Clocks, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
 from mqueue.broker.cache.server import Server
 from mqueue.message import BODY_MAX, letter_weight
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
-REPLY_HEAD = struct.Struct(">QQQ")
+REPLY_HEAD = struct.Struct(">QQQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
@@ -37,12 +37,14 @@ class ReadyCache(Server):
         enqueues: Sequence[Enqueue],
         settles: Sequence[SettleArgs],
         doubtful: int = 0,
+        *,
+        stamped_now: bool = False,
     ) -> Applied:
         """Applies one batch. `doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0: there is
-        none.
+        none. `stamped_now`: a request whose stamp T does not reach is refused, since it can be stamped again.
         """
         args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
-        args.append(SEQUENCE.pack(doubtful) if doubtful else b"")
+        args += (SEQUENCE.pack(doubtful) if doubtful else b"", int(stamped_now))
         for enqueue in enqueues:
             args += enqueue
         for id, topic, kind, receipt, error, delays in settles:
@@ -51,9 +53,9 @@ class ReadyCache(Server):
                 args += (error, delays)
         reply = (await self._run("apply", *args))[1]
         at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
-        due_clock, clock, buffer = REPLY_HEAD.unpack_from(reply)
+        due_clock, clock, frontier, buffer = REPLY_HEAD.unpack_from(reply)
         verdicts = list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at]))
-        return Applied(due_clock, clock, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
+        return Applied(due_clock, clock, frontier, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
 
     async def fetch(self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool) -> Fetched:
         answer = await self._run("fetch", epoch, node, limit, lease_ms, int(waiting), BODY_MAX, *topics)
@@ -77,6 +79,10 @@ class ReadyCache(Server):
         packed = (b"" if number is None else SEQUENCE.pack(number) for number in (sequence, applied))
         answer = await self._run("join", epoch, node, *packed)
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
+
+    async def clocks(self, epoch: int) -> Clocks:
+        """Places what has become due, and returns the clocks."""
+        return Clocks(*(int(x) for x in (await self._run("clocks", epoch))[1:]))
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
         """Returns the next topic on which a waiter should be woken."""

@@ -107,23 +107,25 @@ class Batch:
 
 
 class Stamp(NamedTuple):
-    """What a batch gives its messages: origin, the shard clock, and the due clock."""
+    """What a batch gives its messages: origin, the shard clock, and when those are due that are due at once: not before
+    anything that was due when their request came.
+    """
 
     node: int
     sequence: int
     now: int
-    due_clock: int
+    at_once: int
 
 
 def number(request: EnqueueRequest, ids: IdSource, stamp: Stamp) -> list[Enqueued]:
     """Stamps the messages of a request with ids, their batch's number, and times."""
-    node, sequence, now, due_clock = stamp
-    created = record.CREATED.pack(8, due_clock)
+    node, sequence, now, at_once = stamp
+    created = record.CREATED.pack(8, at_once)
     key_hash, key = request.key_hash, b""
     joins = False
     messages: list[Enqueued] = []
     for id, d in zip(ids.take(len(request.drafts)), request.drafts, strict=True):
-        due = d.deliver_after_us if d.deliver_after_us is not None else now + d.delay_us if d.delay_us else due_clock
+        due = d.deliver_after_us if d.deliver_after_us is not None else now + d.delay_us if d.delay_us else at_once
         body = created + d.body
         data = record.new(
             priority=d.priority, due=due, id=id, expires=now + d.ttl_us if d.ttl_us else 0, max_retries=d.max_retries,

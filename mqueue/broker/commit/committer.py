@@ -17,7 +17,7 @@ import structlog
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
-from mqueue.broker.commit import cold
+from mqueue.broker.commit import cold, stamps
 from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
 from mqueue.broker.faults import Behind, CacheLost, CacheRefused, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.format import entries, log_record, record
@@ -45,6 +45,7 @@ class Numbered(NamedTuple):
     messages: list[Enqueued]
     enqueues: list[Enqueue]
     settles: list[SettleArgs]
+    at_once: int  # stamped on what is due at once
 
 
 class Committer:
@@ -146,7 +147,8 @@ class Committer:
     # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Batch) -> None:
-        shard, numbered = self._shard, self._number(batch)
+        shard = self._shard
+        numbered = self._number(batch, await stamps.at_once(shard) if batch.enqueues else 0)
         shard.metrics.batch_size.observe(len(numbered.enqueues) + len(numbered.settles))
         applied, failure = await self._write(batch, numbered)
         if batch.settles:
@@ -158,13 +160,14 @@ class Committer:
         if numbered.enqueues:
             await failpoints.ahit("enqueue.before_reply")
             self._log_voids(numbered.sequence, numbered.epoch, [m.record for m in numbered.messages], applied.verdicts)
+            await stamps.until_due(shard, numbered.at_once, applied.clock)
             self._answer_enqueues(batch, applied.verdicts, failure)
         shard.metrics.buffer_bytes.set(applied.buffer)
 
-    def _number(self, batch: Batch) -> Numbered:
+    def _number(self, batch: Batch, at_once: int) -> Numbered:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
-        stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
+        stamp = Stamp(shard.node, sequence, shard.clocks.most_us(), at_once)
         requests = [number(request, self._ids, stamp) for request in batch.enqueues]
         return Numbered(
             epoch,
@@ -173,6 +176,7 @@ class Committer:
             [message for request in requests for message in request],
             [e for group, request in enumerate(requests) for e in for_script(group, request)],
             [args for request in batch.settles for args in request.args],
+            at_once,
         )
 
     async def _write(self, batch: Batch, numbered: Numbered) -> tuple[Applied, Exception | None]:
@@ -197,7 +201,7 @@ class Committer:
                     self._append(LogRecord(numbered.sequence, numbered.epoch, log_record.VOID, void))
             raise
         shard.previous = shard.buffered = numbered.sequence
-        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
+        shard.clocks.saw(applied.due_clock, applied.clock, asked_at, applied.frontier)
         shard.buffer = applied.buffer
         if syncing is not None:
             await failpoints.ahit("enqueue.after_redis_before_wal")
@@ -220,13 +224,13 @@ class Committer:
         applied, EpochEnded where that is unknown.
         """
         shard, now = self._shard, self._shard.clock.monotonic
-        epoch, previous, sequence, _, enqueues, settles = numbered
+        epoch, previous, sequence, _, enqueues, settles, _ = numbered
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
         unknown, pause, deadline = False, PAUSE_S, now() + REPEAT_S
         while True:
             try:
-                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful, stamped_now=True)
             except EpochEnded as ended:
                 if not unknown:
                     raise Refused(ended.found) from ended

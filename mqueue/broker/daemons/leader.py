@@ -172,7 +172,7 @@ class Leader:
         while True:
             asked_at = shard.clock.monotonic()
             tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
-            shard.saw_clock(0, tick.clock, asked_at)
+            shard.clocks.saw(0, tick.clock, asked_at)
             shard.metrics.clock_ahead_seconds.set(tick.lag / 1e6)
             if tick.jumps != jumps:
                 if jumps is not None:
@@ -225,7 +225,7 @@ class Leader:
                 await self._prefetcher.scan(lead)
                 scan_at = now() + SCAN_EVERY_S
             if now() >= arrivals_at:
-                await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True)  # what is due arrives
+                await self._scheduler.enqueue_due(lead, shard.clocks.most_us(), announce=True)  # what is due arrives
                 await self._prefetcher.arrivals(lead)
                 arrivals_at = now() + ARRIVALS_EVERY_S
             if now() >= prune_at:

@@ -205,8 +205,8 @@ class Membership:
             self._replayed = row.epoch  # what it had of ended epochs has come late
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
-            shard.due_clock = 0  # of the epoch that ended: it may be past this one's
-            shard.saw_clock(due_clock, clock, asked_at)
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(due_clock, clock, asked_at)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.info("joined", shard=shard.number, epoch=row.epoch)
@@ -222,9 +222,10 @@ class Membership:
         async with shard.in_flight:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
-            shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
+            shard.epoch, shard.mode, shard.buffer = row.epoch, COLD, 0
             shard.buffered, self._replayed = 0, row.epoch
-            shard.saw_clock(0, row.clock_us, shard.clock.monotonic())
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from mqueue.broker.cache.calls import Applied
+from mqueue.broker.cache.calls import Applied, Clocks
 from mqueue.broker.commit.batch import Draft
 from mqueue.broker.commit.committer import Committer
 from mqueue.broker.faults import CacheLost, CacheRefused, EpochEnded, Fault, Refusal
@@ -28,7 +28,10 @@ class Refusing:
     def __init__(self, *faults: Fault) -> None:
         self._faults = list(faults)
 
-    async def apply(self, *args: Any) -> None:
+    async def clocks(self, epoch: int) -> Clocks:
+        return Clocks(1, 2, 3)
+
+    async def apply(self, *args: Any, **options: Any) -> None:
         raise self._faults.pop(0)
 
 
@@ -44,11 +47,11 @@ class Always:
     def calls(self) -> int:
         return len(self.made)
 
-    async def apply(self, *args: Any) -> Applied:
+    async def apply(self, *args: Any, **options: Any) -> Applied:
         self.made.append(args)
         if not self.answers:
             raise self._fault
-        return Applied(1, 1, 0, [(b"o", e.record[record.ID]) for e in args[4]], [])
+        return Applied(1, 1, 1, 0, [(b"o", e.record[record.ID]) for e in args[4]], [])
 
 
 class Floor:

@@ -5,6 +5,7 @@
 -- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
+--       1 where it was stamped just now (0: it comes from the log),
 --       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before;
 --       under the key of a whole request: nothing, >I8I8 epoch, how often keys had been moved there):
 --       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind (a ack, n nack, b bury, r release,
@@ -12,13 +13,14 @@
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
---       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
+--       reply: >I8 due clock, >I8 clock, >I8 T due, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
 --       reused, p in flight, f buffer full, w Redis full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
 -- A unique key is in use while a message that has it waits. Until its messages are flushed `keys` has a record of kind w of it; then rows tell of
 -- them, which are true while Redis has no record of their message and no flush has come since they were read.
+-- What is due at once must be below T, which may have fallen since its broker heard of it: the time scan would leave it out. It is stamped again.
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
 local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -94,10 +96,13 @@ local function holder(unique, rows)
 end
 
 -- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again
-local at, bytes, keyed, uniques = 7, 0, {}, {}
+local verdicts, refused_groups = {}, {}
+local stamped_now = ARGV[8] == '1'
+local at, bytes, keyed, uniques = 8, 0, {}, {}
 for i = 1, enqueues do
   local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
   bytes = bytes + size_of(record)
+  if stamped_now and due_of(record) >= t_due and due_of(record) <= unpack1('>I8', ARGV[at + 3], 5) then refused_groups[ARGV[at + 1]] = 'l' end
   if hash ~= '' then keyed[#keyed + 1] = hash end
   if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
   at = at + 7
@@ -119,7 +124,6 @@ end
 
 local holders = {} -- unique key -> id of the message that waits under it
 local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
-local verdicts, refused_groups = {}, {}
 if #keyed > 0 then
   for from = 1, #keyed, CALL_MAX do
     local upto = math.min(#keyed, from + CALL_MAX - 1)
@@ -134,7 +138,7 @@ if #keyed > 0 then
       if id then holders[unique] = id else refused_groups[group] = refused_groups[group] or why end
     end
   end
-  at = 7
+  at = 8
   local taken, mine, of = {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
   for i = 1, enqueues do
     local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
@@ -161,7 +165,7 @@ end
 
 -- 2. enqueues
 local fresh_keys, of_requests = {}, {}
-at = 7
+at = 8
 for i = 1, enqueues do
   local group, r, body, hash, key, unique = unpack(ARGV, at + 1, at + 6)
   local id = id_of(r)
@@ -273,7 +277,7 @@ end
 push_dirty(node, sequence)
 if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
 commit()
-local reply = pack('>I8I8I8', due_clock(), now, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
+local reply = pack('>I8I8I8I8', due_clock(), now, t_due, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
 call('HSET', prefix .. 'applied', ARGV[2], sequence)
 call('HSET', prefix .. 'reply', ARGV[2], reply)
 return { 'ok', reply }
