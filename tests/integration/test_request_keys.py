@@ -108,6 +108,7 @@ def test_their_time_ends_in_postgresql_too(world: World) -> None:
     world.run(world.tick())
     for broker in world.brokers.values():
         broker.shard.clocks.saw(0, world.run(world.clock()), broker.shard.clock.monotonic())
+    serve(world)
     assert enqueue(world, "k0") != first[0]
 
 

@@ -47,6 +47,9 @@ class Always:
     def calls(self) -> int:
         return len(self.made)
 
+    async def clocks(self, epoch: int) -> Clocks:
+        return Clocks(1, 2, 3)
+
     async def apply(self, *args: Any, **options: Any) -> Applied:
         self.made.append(args)
         if not self.answers:

@@ -83,5 +83,5 @@ def watched() -> Iterator[Watched]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parent.parent))
     uvloop.run(serve())
