@@ -7,6 +7,7 @@ line, in ms of the loop's own CPU time (a busy machine does not lengthen it), `r
 
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -74,7 +75,11 @@ class Watched:
 @contextmanager
 def watched() -> Iterator[Watched]:
     """Runs it."""
-    with subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    helpers = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [helpers, os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
         assert process.stdout is not None
         try:
             yield Watched(process, process.stdout.readline().strip())
@@ -83,5 +88,4 @@ def watched() -> Iterator[Watched]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     uvloop.run(serve())
