@@ -24,6 +24,7 @@ Which file to open:
     schedule.py     when a schedule is due
     backoff.py      delays that grow
     clock.py        the only reader of time
+    repeats.py      signals that come twice at once are one
     tokens.py       makes tokens
     logs.py         structured logs on stderr
     paths.py        where a broker keeps its things on this machine

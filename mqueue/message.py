@@ -12,8 +12,11 @@ KEY_MAX = 255  # characters of an idempotency key, and of a unique key
 ERROR_MAX = 4 * 1024  # bytes kept of a nack's error text
 BATCH_MAX = 1_000  # items in one request, ids in one script call
 BODY_MAX = 8 * 1024 * 1024  # bytes of a request, of a script call
+PAGE_MAX = 4 * 1024 * 1024  # bytes of dead letters in one answer, beyond which no other is added
+ERROR_WEIGHT = 6  # bytes that one of an error may take in JSON
 WAIT_MAX_S = 60.0
 LEASE_MAX_S = 24 * 3600.0
+LEASE_LEAST_S = 1.0  # of a message: shorter ones are lengthened, since a busy worker could not renew them in time
 RETRIES_MAX = 1_000
 TOPICS_MAX = 64  # topics in one fetch
 SINCE_MAX = 4_096  # letters of the `since` of a `POST /cancelled`
@@ -126,6 +129,16 @@ class DeadLetter:
     created_at_us: int
     died_at_us: int
 
+    @property
+    def weight(self) -> int:
+        """How many bytes of a page does it take?"""
+        return letter_weight(len(self.payload), len(self.metadata or b""), len((self.error or "").encode()))
+
+
+def letter_weight(payload: int, metadata: int, error: int) -> int:
+    """Returns what a dead letter takes of a page, by the bytes of its parts."""
+    return payload + metadata + ERROR_WEIGHT * error
+
 
 @dataclass(frozen=True, slots=True)
 class MessageStatus:
@@ -213,12 +226,14 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """It is that of one shard. `serves`: would an enqueue and a fetch be served? `wal`: ok, full, broken."""
+    """It is that of one shard. `serves`: would a fetch and an enqueue be served? A Redis that is full refuses only the
+    latter, and is no reason to send fetches and settles elsewhere: they make room. `redis`: ok, or why it refuses.
+    """
 
     shard: int
     serves: bool
     mode: Literal["hot", "cold", "apart", "recovering"]
-    redis: bool
+    redis: str
     postgres: bool
     wal: Literal["ok", "full", "broken"]
 

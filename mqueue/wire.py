@@ -213,17 +213,21 @@ class Topic(Struct, kw_only=True):
 
 
 class ShardReady(Struct, kw_only=True):
-    """This is one shard in the answer of `GET /ready`."""
+    """This is one shard in the answer of `GET /ready`. `redis`: ok, full, or why it takes no writes (docs/http-api.md);
+    more words may come.
+    """
 
     shard: int
     mode: Literal["hot", "cold", "apart", "recovering"]
-    redis: Literal["ok", "unreachable"]
+    redis: str
     postgres: Literal["ok", "unreachable"]
     wal: Literal["ok", "full", "broken"]
 
 
 class Ready(Struct, kw_only=True):
-    """This is the answer of `GET /ready`: 200 where every shard would serve an enqueue and a fetch, else 503."""
+    """This is the answer of `GET /ready`: 200 where every shard would serve a fetch and, unless its Redis is full, an
+    enqueue; else 503.
+    """
 
     status: Literal["ready", "not-ready"]
     shards: list[ShardReady]

@@ -32,7 +32,8 @@ Which file to open:
     daemons/        what the leader of a shard does in the background
     recovery/       after a death: replay, rescue of a dead host's log, retirement of a number
     commit/         the way of a batch, through Redis or past it
-    shard.py        one shard as this broker sees it: its adapters, epoch, mode and clock
+    shard.py        one shard as this broker sees it: its adapters, epoch and mode
+    shard_clock.py  what this broker knows of the shard's clock
     store/          PostgreSQL
     cache/          Redis
     wal/            the log

@@ -37,6 +37,7 @@ from mqueue.broker.wal.log import ShardLog
 from mqueue.broker.wal.reserve import Reserve
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
+from mqueue.repeats import Repeats
 
 SERVING_WAIT_S = 60.0
 LAST_FLUSH_S = 15.0
@@ -48,7 +49,7 @@ logger = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> int:
-    """Runs a broker until SIGTERM or SIGINT; the second one ends it at once. Returns the exit code."""
+    """Runs a broker until SIGTERM or SIGINT; a second one, later, ends it at once. Returns the exit code."""
     import uvloop
 
     try:
@@ -64,10 +65,10 @@ def run(settings: Settings) -> int:
 async def _main(settings: Settings) -> int:
     broker = Broker(settings)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    loop, repeats = asyncio.get_running_loop(), Repeats()
 
     def told() -> None:
-        if stop.is_set():
+        if repeats.heard() == 2:
             logger.warning("stopping at once")
             broker.abandon()
         stop.set()
@@ -209,6 +210,7 @@ class Broker:
         assert self._identity is not None
         for store in stores:
             await store.open()
+            await _check_safety(store)
             await store.create(len(stores))
         slots = await stores[0].slot_map(len(stores))
         for store in stores:
@@ -299,16 +301,22 @@ class Broker:
         for server in self._servers:
             await server.stop()
         logger.info("takes no more requests")
+        flushed = [False] * len(self._shards)
         if not self.failed.done():
             for committer in self._committers:
                 await committer.stop()
             logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(LAST_FLUSH_S) for leader in self._leaders))
-            logger.info("flushed")
+            flushed = await asyncio.gather(*(shard.flush_own(LAST_FLUSH_S) for shard in self._shards))
+            for shard, done in zip(self._shards, flushed, strict=True):
+                if done:
+                    logger.info("all that this broker had taken is in PostgreSQL", shard=shard.number)
+                else:  # it is the only one that has it where Redis is lost, too: it must come back
+                    logger.warning("not all is in PostgreSQL: start this broker again on its directory", shard=shard.number)
         await tasks.end(self._tasks)
-        for shard in self._shards:
+        for shard, done in zip(self._shards, flushed, strict=True):
             with suppress(Fault):
-                await shard.store.leave(shard.node)
+                await shard.store.leave(shard.node, flushed=done)
             with suppress(WalError):
                 await asyncio.to_thread(shard.log.close)
             await shard.cache.close()
@@ -325,6 +333,15 @@ class Broker:
 
 def _open_log(identity: Identity, shard: int) -> ShardLog:
     return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
+
+
+async def _check_safety(store: ShardStore) -> None:
+    """Refuses a server that forgets what it said to be committed."""
+    syncs, whole_pages = await store.safety()
+    if not syncs:
+        raise ConfigError(f"shard {store.number}: PostgreSQL runs with fsync=off and may lose what it has committed: set fsync=on, reload it")
+    if not whole_pages:  # right where the file system never tears a page, as ZFS
+        logger.warning("full_page_writes is off: unless the file system never tears a page, a crash may destroy data", shard=store.number)
 
 
 async def _check_policy(cache: ReadyCache) -> None:

@@ -2,6 +2,8 @@
 `Unavailable`).
 """
 
+from enum import Enum
+
 from mqueue.errors import Unavailable
 
 
@@ -42,11 +44,40 @@ class Behind(Fault):
 
 
 class CacheLost(Fault):
-    """Redis did not answer; whether the call took effect is unknown."""
+    """Redis cannot be used just now. Where it did not answer, whether the call took effect is unknown."""
+
+
+class Refusal(Enum):
+    """Why Redis does not do what it is asked. The set is closed: what it may say is mapped to it in
+    cache/refusals.py. The value is what /ready and the errors say.
+    """
+
+    FULL = "full"  # maxmemory is reached: what is new is refused, all else goes on
+    READ_ONLY = "read-only"  # a replica: what it holds may be replaced by what its master has
+    LOADING = "loading"
+    BUSY = "busy"  # somebody's script runs
+    UNSAVED = "unsaved"  # it takes no writes, since it could not save what it has
+    NO_REPLICAS = "no-replicas"  # it takes no writes without some
+    NO_ACCESS = "no-access"  # a wrong password, or a user that may not do this
+    NO_CLUSTER = "no-cluster"  # of a cluster or a master that is not there
+    OTHER = "refusing"
+    SILENT = "unreachable"  # it does not answer
+
+
+class CacheRefused(CacheLost):
+    """Redis answered, and refused: nothing took effect."""
+
+    def __init__(self, kind: Refusal, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
 
 
 class StoreLost(Fault):
     """PostgreSQL did not answer; whether the transaction took effect is unknown."""
+
+
+class RowRefused(StoreLost):
+    """PostgreSQL refuses what was to be written, not the one who writes: the transaction wrote nothing."""
 
 
 class RowExists(Fault):
@@ -55,5 +86,7 @@ class RowExists(Fault):
 
 def unavailable(fault: Fault) -> Unavailable:
     """Returns what a client is told."""
+    if isinstance(fault, CacheRefused):
+        return Unavailable(f"Redis of this shard refuses this: it is {fault.kind.value}", retry_after=1)
     what = "PostgreSQL" if isinstance(fault, StoreLost) else "Redis" if isinstance(fault, CacheLost | EpochEnded) else "a store"
     return Unavailable(f"{what} of this shard cannot be reached: unknown whether this happened", retry_after=1)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.faults import StoreLost
+from mqueue.broker.faults import Fault, Refusal, StoreLost
 from mqueue.broker.metrics import ShardMetrics
+from mqueue.broker.shard_clock import ShardClock
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import Clock
@@ -42,20 +43,19 @@ class Shard:
     start: int  # first sequence of this life of the broker
     epoch: int = 0
     mode: str = HOT
-    reaches: bool = False  # Redis, when it was last tried
+    refusal: Refusal | None = Refusal.SILENT  # of Redis, when a write was last tried; None: it took it
     looked_at: float = 0.0  # at the shard row, monotonic
     previous: int = 0
     sequence: int = 0
-    due_clock: int = 0  # as Redis last told; what is stamped on messages that are due at once
-    clock_us: int = 0
-    clock_at: float = 0.0  # monotonic: when the answer that told it came,
-    asked_at: float = 0.0  # and when it was asked
+    buffered: int = 0  # the last sequence of this broker that came into the write-behind buffer of this epoch; 0: none
+    clocks: ShardClock = field(init=False)
     buffer: int = 0
     buffer_max: int = 0
     position: int = 0  # the last sequence of this broker that PostgreSQL has, as far as it is known here
     wal_full: bool = False  # the last commit found no room
     doubtful: int = 0  # the last sequence whose enqueues are in Redis, but not in the log
     coming: int = 0  # bytes of the enqueues under way: they will be in the buffer
+    keys_until: int = 0  # until then a key of a whole request may be in PostgreSQL alone, by the shard clock
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
     room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk
@@ -66,31 +66,39 @@ class Shard:
         self.sequence += 1
         return self.sequence
 
-    def saw_clock(self, due_clock: int, clock: int, asked_at: float) -> None:
-        """Takes the clocks that an answer told. `asked_at`: when it was asked, by the monotonic clock."""
-        self.due_clock = max(self.due_clock, due_clock)
-        self.clock_us, self.clock_at, self.asked_at = clock, self.clock.monotonic(), asked_at
+    def __post_init__(self) -> None:
+        self.clocks = ShardClock(self.clock.monotonic)
 
     def saw_cold_clock(self, clock: int) -> None:
         """Takes the clock that a transaction past Redis told: a tick that was late says less than what is
         known here.
         """
-        self.saw_clock(0, max(clock, self.now_us()), self.clock.monotonic())
+        self.clocks.saw(0, max(clock, self.now_us()), self.clock.monotonic())
+
+    @property
+    def clock_us(self) -> int:
+        """The shard clock, as an answer told it last."""
+        return self.clocks.told
 
     def now_us(self) -> int:
         """Returns the shard clock, as far as this broker can tell between two answers: at least."""
-        return self.clock_us + int((self.clock.monotonic() - self.clock_at) * 1e6)
+        return self.clocks.least_us()
 
-    def stamp_us(self) -> int:
-        """Returns the shard clock at most: the last answer may have been late. A delay counted from `now_us` would end
-        early by as much.
+    def wall_us(self) -> int:
+        """Returns the wall time by which schedules come: this broker's, or the shard clock where that is later, since
+        a wall clock that is behind alone must stop nothing. Whoever asks takes the lesser of it and PostgreSQL's.
         """
-        return self.clock_us + int((self.clock.monotonic() - self.asked_at) * 1e6)
+        return max(self.clock.wall_us(), self.now_us())
 
     def lost(self) -> None:
         """Stops serving, since the epoch is gone, and has the shard row looked at."""
         self.serving.clear()
         self.suspect.set()
+
+    @property
+    def reaches(self) -> bool:
+        """Does Redis serve this broker? A full one serves all but what is new."""
+        return self.refusal in (None, Refusal.FULL)
 
     @property
     def buffers(self) -> bool:
@@ -119,13 +127,24 @@ class Shard:
                 if self.position < sequence:
                     await self.hurry_flush()
 
+    async def flush_own(self, seconds: float) -> bool:
+        """Waits until PostgreSQL has all that this broker brought into the write-behind buffer, whoever leads. Returns
+        False where that does not come in time: then only Redis and this broker's log have the rest.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.until_flushed(self.buffered, seconds)
+        except (Fault, TimeoutError):
+            return False
+        return True
+
     def readiness(self) -> Readiness:
         now = self.clock.monotonic()
         wal: Literal["ok", "full", "broken"] = "broken" if self.log.broken else "full" if self.wal_full else "ok"
         serving = self.serving.is_set() and now - self.looked_at <= ALONE_S
-        serves = serving and self.mode != APART and (wal == "ok" or self.mode == COLD)
+        serves = serving and (self.mode == COLD or (self.mode == HOT and wal == "ok" and self.reaches))
         mode = cast(Literal["hot", "cold", "apart"], self.mode) if serving else "recovering"
-        return Readiness(self.number, serves, mode, self.reaches, now - self.looked_at <= SILENT_S, wal)
+        return Readiness(self.number, serves, mode, self.refusal.value if self.refusal else "ok", now - self.looked_at <= SILENT_S, wal)
 
     def keys_are_away(self) -> Unavailable:
         """Returns what an enqueue with an idempotency key, or a unique one, is told while this broker is apart."""

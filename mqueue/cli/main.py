@@ -208,7 +208,7 @@ def verify(data_dir: Path | None) -> None:
 
     urls = settings.database_urls or embedded.database_urls(settings.data_dir)
     lines = asyncio.run(verify.ledgers(urls))
-    columns = ("topic", "shard", "enqueued", "acked", "dead", "expired", "purged", "cancelled", "rows", "drift")
+    columns = ("topic", "shard", "enqueued", "acked", "dead", "expired", "purged", "cancelled", "rows", "refused", "drift")
     table(columns, map(attrgetter(*columns), lines))
     if any(line.drift for line in lines):
         raise click.ClickException("the ledger does not add up where drift is not 0: messages were lost, or counted twice")

@@ -94,6 +94,28 @@ async def redis_away(stage: Stage, chance: random.Random) -> Damage:
     return Damage(lost=True, reached=1.0 in cold)
 
 
+async def redis_full(stage: Stage, chance: random.Random) -> Damage:
+    """Redis holds more than it may, for a moment or for longer: only what is new is refused, and nothing is lost."""
+    before = [await stage.metric(broker, "mqueue_epoch") for broker in stage.brokers]
+    await stage.tell_redis("CONFIG", "SET", "maxmemory", "1")
+    try:
+        await asyncio.sleep(chance.choice((0.3, 4.0)) + chance.random() * 4)
+    finally:
+        await stage.tell_redis("CONFIG", "SET", "maxmemory", "0")
+    after = [await stage.metric(broker, "mqueue_epoch") for broker in stage.brokers]
+    return Damage(note="" if before == after else "an epoch ended", reached=before == after)
+
+
+async def redis_readonly(stage: Stage, chance: random.Random) -> Damage:
+    """Redis becomes a replica of nobody: it answers, and takes no writes. For a moment, or until PostgreSQL serves."""
+    await stage.tell_redis("REPLICAOF", "127.0.0.1", "1")
+    try:
+        await asyncio.sleep(chance.choice((0.1, 3.0)) + chance.random() * 4)
+    finally:
+        await stage.tell_redis("REPLICAOF", "NO", "ONE")
+    return Damage(lost=True)
+
+
 async def redis_and_broker(stage: Stage, chance: random.Random) -> Damage:
     """Redis forgets while a broker is away, whose log then comes late, or just in time."""
     broker = _any(stage, chance)
@@ -151,6 +173,8 @@ FAULTS: dict[str, Fault] = {
     "redis-flush": redis_flush,
     "redis-kill": redis_kill,
     "redis-away": redis_away,
+    "redis-full": redis_full,
+    "redis-readonly": redis_readonly,
     "redis-and-broker": redis_and_broker,
     "redis-cut": on_link(lambda broker: broker.redis, Proxy.cut, 4.0),
     "redis-stall": on_link(lambda broker: broker.redis, Proxy.stall, 7.0),

@@ -177,10 +177,13 @@ class Stage:
     # -- what faults do to the stores ----------------------------------------------------------------------------------
 
     async def flush_redis(self) -> None:
+        await self.tell_redis("FLUSHALL")
+
+    async def tell_redis(self, *command: str) -> None:
         async with aioredis.Redis(
             unix_socket_path=self.urls.redis_addrs[0].removeprefix("unix://"), password=self.urls.redis_password
         ) as client:
-            await client.flushall()
+            await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def kill_redis(self) -> None:
         os.kill(self.pid("valkey"), signal.SIGKILL)

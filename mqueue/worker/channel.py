@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 import sys
 from typing import TypeVar
@@ -14,6 +15,7 @@ from mqueue import logs, wire
 from mqueue import message as m
 
 LENGTH = 4  # bytes of the length
+ASK = signal.SIGUSR1  # a process of the pool is asked to end its job: SIGINT may come from outside
 PROGRAM = "import sys; fd, logs, *sys.path[:] = sys.argv[1:]; from {} import main; main(int(fd), logs == 'True')"
 
 T = TypeVar("T")

@@ -172,6 +172,7 @@ class Worker:
             lambda job: _from_thread(loop, self._interrupts.lost, job),
             self._clock,
             lambda job: _from_thread(loop, self._interrupts.overdue, job),
+            lambda: _from_thread(loop, self._fetcher.late),
         )
         names = sorted(task.name for task in self._app)
         self._presence = Presence(teller.tell, self.name, self._sources, names, self._concurrency, self._jobs, self.counts, self._clock)
@@ -324,6 +325,7 @@ class Worker:
             self._heartbeat.drop(job)
             if status == "stale":
                 log.warning("lease had ended, the job runs again", task=job.task.name, id=job.message.id)
+                self._fetcher.late()
 
     def _refused(self, error: MQueueError) -> None:
         self._refusal = error
@@ -354,8 +356,8 @@ class Worker:
         log.info("started", worker=self.name, broker=self._endpoint.url, topics=topics, tasks=names, concurrency=self._concurrency)
 
 
-def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[[Job], None], job: Job) -> None:
+def _from_thread(loop: asyncio.AbstractEventLoop, tell: Callable[..., None], *args: Job) -> None:
     try:
-        loop.call_soon_threadsafe(tell, job)
+        loop.call_soon_threadsafe(tell, *args)
     except RuntimeError:
         pass  # the loop is closed, so the worker is gone

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
 
+from mqueue.broker.cache import keys
 from mqueue.torture.history import Fault, History
 from mqueue.torture.judge import Verdict, judge
 from mqueue.torture.run import details
@@ -118,7 +119,7 @@ class Buffer:
         await self._redis.aclose()
 
     async def length(self) -> int:
-        return int(await self._redis.llen("{mq0}:dirty"))
+        return int(await self._redis.llen(keys.dirty(0)))
 
     async def most(self, seconds: float) -> int:
         """The greatest length seen in this time."""

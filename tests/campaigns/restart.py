@@ -18,6 +18,7 @@ from uuid import UUID
 import psutil
 
 from mqueue import wire
+from mqueue.broker.cache import keys
 from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.segment import HEADER_SIZE
 from mqueue.client import AsyncClient
@@ -154,7 +155,7 @@ def _rows(broker: Broker) -> int:
 def _until_flushed(broker: Broker) -> None:
     def flushed() -> bool:
         with broker.redis() as client:
-            return not client.llen("{mq0}:dirty")
+            return not client.llen(keys.dirty(0))
 
     wait_until(flushed, "all is flushed", FLUSH_WAIT_S)
 

@@ -67,6 +67,19 @@ def test_order_is_priority_then_time_then_id(world: World) -> None:
     assert world.get() == []
 
 
+def test_a_page_of_dead_letters_has_4_mib_and_the_rest_comes_after_it(world: World) -> None:
+    ids = [id for _ in range(3) for id in world.put(*[b"x" * 2**18] * 10, max_retries=0)]
+    while messages := world.get():
+        for message in messages:
+            assert world.settle(message, "bury") == "ok"
+    pages, after = [], 0
+    while page := world.broker.dead_letters("t", namespace=world.namespace, limit=1_000, after=after):
+        pages.append([letter.id for letter in page])
+        after = page[-1].id
+    assert [len(page) for page in pages] == [16, 14]
+    assert [id for page in pages for id in page] == ids
+
+
 def wire_time(id: int, world: World) -> Any:
     status = world.broker.message(id)
     assert status is not None

@@ -76,3 +76,33 @@ def test_the_same_story_on_a_real_broker(mqueue_broker: TestBroker) -> None:
     assert dict(worker.counts) == {"ack": 2, "nack": 2, "release": 2, "bury": 1}
     [dead] = mqueue_broker.dead_letters("t")
     assert (dead.error or "").startswith("LookupError")
+
+
+def giving_way() -> list[str]:
+    """A job that waits for the others of its topic lets them go first."""
+    app, seen = MQueue(), list[str]()
+
+    @app.task(name="wait", topic="t")
+    def wait() -> None:
+        seen.append("wait")
+        if not {"a", "b"} <= {*seen} and len(seen) < 20:
+            raise Snooze(0)
+
+    @app.task(name="note", topic="t")
+    def note(name: str) -> None:
+        seen.append(name)
+
+    app.enqueue_many([wait.message(), note.message("a"), note.message("b")])
+    return seen
+
+
+def test_a_job_that_gives_way_in_memory(mqueue_manual: Manual) -> None:
+    seen = giving_way()
+    mqueue_manual.drain(to_the_end=True)
+    assert seen == ["wait", "a", "b", "wait"]
+
+
+def test_a_job_that_gives_way_on_a_real_broker(mqueue_broker: TestBroker) -> None:
+    seen = giving_way()
+    mqueue_broker.run_until_idle(concurrency=1)
+    assert seen == ["wait", "a", "b", "wait"]

@@ -43,8 +43,17 @@ START_US = 1_700_000_000_000_000  # where the shard clock begins
 SECOND = 1_000_000
 HORIZON_US = 8 * SECOND
 LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
-TABLES = ("cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
+TABLES = ("refused", "cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
 Stages = AsyncIterator[str]
+
+
+class MovedClock(SystemClock):
+    """It goes on when a test moves the shard clock on, as every clock does."""
+
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
 
 
 class Broker:
@@ -64,12 +73,12 @@ class Broker:
         shard = self.shard
         sequence = shard.sequence
         apply = (shard.epoch, shard.node, shard.previous, sequence, enqueues, settles)
-        applied = await shard.cache.apply(*apply)
+        applied = await shard.cache.apply(*apply, stamped_now=True)
         if repeated:
-            again = await shard.cache.apply(*apply)
+            again = await shard.cache.apply(*apply, stamped_now=True)
             assert (again.verdicts, again.outcomes) == (applied.verdicts, applied.outcomes)
         shard.previous = sequence
-        shard.saw_clock(applied.due_clock, applied.clock, shard.clock.monotonic())
+        shard.clocks.saw(applied.due_clock, applied.clock, shard.clock.monotonic(), applied.frontier)
         if logged:
             self._write(sequence, enqueues, settles, applied.outcomes)
             refused = [e.record[record.ID] for e, (letter, _) in zip(enqueues, applied.verdicts, strict=True) if letter != b"o"]
@@ -112,6 +121,7 @@ class World:
         self.flusher, self.prefetcher, self.pruner = Flusher(0), Prefetcher(HORIZON_US), Pruner()
         self.ids = count(1 << 40)
         self.brokers: dict[int, Broker] = {}
+        self.time = MovedClock()
         self.run(self._open())
 
     def run(self, what: Coroutine[Any, Any, T]) -> T:
@@ -159,7 +169,8 @@ class World:
         await self._empty()
         self.brokers = {}
         for node in NODES:
-            shard = Shard(NUMBER, node, self.cache, self.store, cast(ShardLog, None), SystemClock(), self.metrics, start=0)
+            shard = Shard(NUMBER, node, self.cache, self.store, cast(ShardLog, None), self.time, self.metrics, start=0)
+            shard.serving.set()
             self.brokers[node] = Broker(shard)
         await self._next_epoch()
 
@@ -185,13 +196,14 @@ class World:
             await self.store.bury_orphans(node, broker.started)
         await self.cache.clear(self.term)
         async with self.leader.opening_hot(epoch, self.term, "test", _begins) as opening:
+            await self.cache.load_keys(self.term, await opening.request_keys(1000))
             await self.cache.open_epoch(epoch, self.term, opening.clock, LIMITS, await opening.positions())
         for node, broker in self.brokers.items():
             shard = broker.shard
             applied, _, _ = await self.cache.join(epoch, node, None)
             _, due_clock, clock = await self.cache.join(epoch, node, shard.sequence, applied)
             shard.previous, shard.epoch = shard.sequence, epoch
-            shard.saw_clock(due_clock, clock, shard.clock.monotonic())
+            shard.clocks.saw(due_clock, clock, shard.clock.monotonic())
         self.lead = Lead(self.brokers[NODES[0]].shard, self.leader, self.term, epoch)
 
     async def arrive_late(self, broker: Broker, enqueue: Enqueue) -> None:
@@ -216,16 +228,26 @@ class World:
 
     async def advance(self, us: int) -> None:
         await self.cache._redis.hincrby(keys.shard(NUMBER), "clock", us)
+        self.time.ahead_s += us / 1e6
 
     async def tick(self) -> int:
         """Returns the clock."""
         tick = await self.cache.tick(self.lead.epoch, self.lead.term, 0)
-        self.lead.shard.saw_clock(0, tick.clock, self.lead.shard.clock.monotonic())
+        self.lead.shard.clocks.saw(0, tick.clock, self.lead.shard.clock.monotonic())
         return tick.clock
 
     async def clock(self) -> int:
         """As the last script call left it."""
         return int(await self.cache._redis.hget(keys.shard(NUMBER), "clock"))
+
+    async def held(self) -> int:
+        """No lease ends before this: no broker was there for a while."""
+        return int(await self.cache._redis.hget(keys.shard(NUMBER), "held") or 0)
+
+    async def due_clock(self) -> int:
+        """What was due by the last script call."""
+        clock, due = await self.cache._redis.hmget(keys.shard(NUMBER), "clock", "t_due")
+        return min(int(clock), int(due) - 1)
 
     async def time_frontier(self) -> tuple[int, int]:
         due, id = await self.cache._redis.hmget(keys.shard(NUMBER), "t_due", "t_id")
@@ -311,7 +333,7 @@ class World:
         """Everything a drained shard must not hold."""
         redis, k = self.cache._redis, NUMBER
         left: dict[str, Any] = {}
-        for name in [key.decode() async for key in redis.scan_iter(match="{mq1}:*")]:
+        for name in [key.decode() async for key in redis.scan_iter(match=keys.prefix(NUMBER) + "*")]:
             kind = name.removeprefix(keys.prefix(k)).split(":")[0]
             if kind in {"record", "body", "error", "dirty", "spill", "ready", "delayed", "leases", "dead"}:
                 left[name] = await redis.type(name)
@@ -352,11 +374,14 @@ def hashed(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
-def message(broker: Broker, id: int, *, topic: str, priority: int, delay_us: int, ttl_us: int, max_retries: int) -> tuple[Enqueue, Record]:
-    """A new message as the committer stamps it."""
+def message(
+    broker: Broker, id: int, *, topic: str, priority: int, delay_us: int, ttl_us: int, max_retries: int, at_once: int = 0
+) -> tuple[Enqueue, Record]:
+    """A new message as the committer stamps it. `at_once`: when it is due if it has no delay; 0: by the last answer."""
     shard = broker.shard
-    due = shard.clock_us + delay_us if delay_us else shard.due_clock
-    body = record.body(shard.due_clock, b"%d" % id, None, None)
+    at_once = at_once or shard.clocks.due_clock
+    due = shard.clocks.most_us() + delay_us if delay_us else at_once
+    body = record.body(at_once, b"%d" % id, None, None)
     data = record.new(
         priority=priority, due=due, id=id, expires=shard.clock_us + ttl_us if ttl_us else 0, max_retries=max_retries, lease_ms=30_000,
         node=shard.node, sequence=shard.sequence, size=len(body), topic=topic.encode(),

@@ -448,3 +448,27 @@ def test_redis_may_be_lost_before_the_request_is_written(world: World, monkeypat
     assert cancel(world, id) == "cancelled"
     flush(world)
     assert fetch(world) == [] and world.run(world.rows()) == {}
+
+
+def test_what_the_log_of_an_absent_broker_may_have_is_not_gone(world: World) -> None:
+    """The epoch was opened without broker 2: nobody else knows what it has."""
+    of_absent, of_present = 2 << 12 | 1 << 22, 1 << 12 | 1 << 22
+    epoch = world.lead.epoch
+    world.run(world.store.heartbeat(1, epoch, 0))
+    world.run(world.connection.execute("UPDATE broker SET replayed = %s WHERE node = 2", (epoch - 1,)))
+    assert cancel(world, of_present) == "gone"
+    with pytest.raises(Unavailable, match="node 2"):
+        cancel(world, of_absent)
+    world.run(world.store.leave(2, flushed=True))
+    assert cancel(world, of_absent) == "gone", "it left with an empty log"
+    world.run(world.connection.execute("UPDATE broker SET replayed = 0 WHERE node = 2"))
+    world.run(world.store.heartbeat(2, epoch, 0))
+    assert cancel(world, of_absent) == "gone", "it has come back"
+
+
+def test_what_comes_late_while_it_is_cancelled_is_not_gone(world: World) -> None:
+    """The broker that took it came back between the look and the answer."""
+    broker = world.brokers[2]
+    broker.shard.next_sequence()
+    made, r = message(broker, next(world.ids), topic=TOPIC, priority=0, delay_us=0, ttl_us=0, max_retries=3)
+    assert cancel(world, r.id, before=lambda: world.arrive_late(broker, made)) == "cancelled"

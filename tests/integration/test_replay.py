@@ -65,7 +65,7 @@ def test_what_somebody_else_has_replayed_is_not_replayed_again(world: World) -> 
 def test_a_key_used_again_after_its_time_is_no_duplicate(world: World) -> None:
     some, (id,) = enqueues(world, 1)
     [e] = keyed(world.brokers[1], some, "k", whole=False)
-    long_ago = world.brokers[1].shard.due_clock - 10 * SECOND
+    long_ago = world.brokers[1].shard.clocks.due_clock - 10 * SECOND
     world.run(
         world.connection.execute(
             "INSERT INTO idempotency (key_hash, body_hash, id, expires_at_us) VALUES (%s, %s, 7, %s)", (e.key_hash, bytes(16), long_ago)

@@ -54,7 +54,7 @@ class Batches:
         shard = self._broker.shard
         shard.next_sequence()
         request = EnqueueRequest(drafts, 0, asyncio.get_running_loop().create_future(), key_hash, body_hash, epoch)
-        stamp = Stamp(shard.node, shard.sequence, shard.clock_us, shard.due_clock)
+        stamp = Stamp(shard.node, shard.sequence, shard.clock_us, shard.clocks.due_clock)
         ids = cast(Any, self)
         applied = await self._broker.batch(for_script(0, number(request, ids, stamp)), self.settles, logged=True, repeated=False)
         self.settles = []

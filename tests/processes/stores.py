@@ -1,6 +1,8 @@
 """Stores that no broker started: they outlive every broker of a test."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,10 @@ class Stores:
             yield
         finally:
             self._runner.run(away.__aexit__(None, None, None))
+
+    def crash(self, name: str) -> None:
+        """SIGQUIT: it ends at once, and keeps what is on its disk."""
+        os.kill(self._embedded.pids()[name], signal.SIGQUIT)
 
     def environment(self, **more: str) -> dict[str, str]:
         """The settings of a broker that uses them."""

@@ -265,8 +265,9 @@ class SimBroker:
         assert self._committer is not None and self._leader is not None
         await self._committer.stop()
         await self._leader.flush_all(15.0)
+        flushed = await shard.flush_own(15.0)
         with suppress(Fault):
-            await shard.store.leave(shard.node)
+            await shard.store.leave(shard.node, flushed=flushed)
         with suppress(WalError):
             await asyncio.to_thread(shard.log.close)
 

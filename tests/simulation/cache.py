@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 
 from mqueue.broker.cache import keys, scripts
 from mqueue.broker.cache.ready import ReadyCache
@@ -48,10 +48,13 @@ class Redis(Server):
         self.offset_us = 0
         self.run = 0
         self.failing = 0  # the so-manieth script from now on fails
+        self.read_only = False
         self.restart()
 
     def begin(self, wall_us: Callable[[], int]) -> None:
         self._wall_us, self.offset_us, self.run, self.up, self.failing = wall_us, 0, 0, True, 0
+        self.read_only = False
+        self.limit(full=False)
         self._waiting.clear()
         self.filled = set(self._lists)
         self.restart()
@@ -70,15 +73,25 @@ class Redis(Server):
     def forget(self) -> None:
         self.client.flushall()
 
+    def limit(self, *, full: bool) -> None:
+        self.client.config_set("maxmemory", int(full))
+
+    def check(self) -> None:
+        """A call that writes is refused by a replica."""
+        if self.read_only:
+            raise ReadOnlyError("You can't write against a read only replica.")
+
     def restart(self, snapshot: list[tuple[bytes, bytes]] | None = None) -> None:
         """Another process: empty, or with what an old file had."""
         self.run += 1
+        self.limit(full=False)
         self.forget()
         for key, data in snapshot or ():
             self.client.restore(key, 0, data)
 
     def script(self, command: tuple[Any, ...]) -> Any:
         """A call, and a look at the lists that others wait on."""
+        self.check()
         if self.failing:
             self.failing -= 1
             if self.failing == 0:
@@ -148,13 +161,14 @@ class SimCache(ReadyCache):
     async def forget_connections(self) -> None:
         self._linked_to = ""
 
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
+    async def _execute(self, command: tuple[Any, ...], beside: bool = False) -> Any:
         name = str(command[0])
         if name == "EVALSHA":
             sha, _, prefix, *args = command[1:]
             name = next(s.name for s in self._scripts.values() if s.sha == sha)
         async with self._link.call(name):
-            self.connect()
+            if not beside:
+                self.connect()
             if name in self._scripts:
                 result = self._server.script(("EVALSHA", sha, 2, prefix, self._server.time_us(), *args))
             else:
@@ -180,10 +194,9 @@ class SimCache(ReadyCache):
     async def call(self, name: str, what: Callable[[], Any]) -> Any:
         async with self._link.call(name):
             self.connect()
+            if name == "lpop":
+                self._server.check()
             result = what()
-            if name == "pipeline":  # one of them asks for a flush
-                self._server.filled.add(keys.flush(SHARD))
-                self._server.wake()
         return result
 
     async def close(self) -> None: ...

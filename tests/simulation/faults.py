@@ -1,6 +1,7 @@
 """What goes wrong, and when. Each seed has a few kinds of fault only: some bugs need the others to keep away."""
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from .loop import elapse
 
 if TYPE_CHECKING:
     from .world import World
+
+
+REFUSES = 0.2  # of the seeds have a Redis that refuses, too
 
 
 class Faults:
@@ -25,9 +29,12 @@ class Faults:
             self.cut, self.slow, self.flaky,
             self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps,
         ]  # fmt: skip
+        refusals = [self.redis_is_full, self.redis_is_a_replica]
         self.kinds = self._rng.sample(kinds, self._rng.choice([1, 2, 3, 4, 6, 8]))
         if world.kinds:
-            self.kinds = [kind for kind in kinds if kind.__name__ in world.kinds]
+            self.kinds = [kind for kind in (*kinds, *refusals) if kind.__name__ in world.kinds]
+        elif (apart := random.Random(world.seed)).random() < REFUSES:  # so that other seeds tell the story that they told before
+            self.kinds.append(apart.choice(refusals))
         self._pause_s = self._rng.choice([0.7, 2.0, 5.0])
 
     async def run(self, until: float) -> None:
@@ -98,6 +105,23 @@ class Faults:
         if self._rng.random() < 0.5:
             redis.restart()
         redis.up = True
+
+    async def redis_is_full(self) -> None:
+        redis = self._world.redis
+        redis.limit(full=True)
+        try:
+            await elapse(self._while_s())
+        finally:
+            redis.limit(full=False)
+
+    async def redis_is_a_replica(self) -> None:
+        """It answers, and takes no writes."""
+        redis = self._world.redis
+        redis.read_only = True
+        try:
+            await elapse(self._while_s())
+        finally:
+            redis.read_only = False
 
     async def postgres_restarts(self) -> None:
         self._world.postgres.restart()

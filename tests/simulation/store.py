@@ -25,6 +25,7 @@ from .link import Link, Server
 NOW = (b"clock_timestamp()", b"now()")
 TIMELINE = b"('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 TABLES = (
+    "refused",
     "cancel_request",
     "schedule",
     "arrival",

@@ -91,6 +91,7 @@ class FakeEngine:
         self.fails: Exception | None = None
         self.verdict: str = "ok"
         self.deliveries: list[Delivery] = [DELIVERY]
+        self.dead: list[DeadLetter] = [DEAD]
         self.status: MessageStatus | None = STATUS
         self.look: ResultLook | None = ResultLook("done", b"[1]")
         self.told: list[tuple[str, int]] = []
@@ -143,7 +144,7 @@ class FakeEngine:
 
     async def dead_letters(self, namespace: str, topic: str, limit: int, after: int = 0) -> list[DeadLetter]:
         self._called("dead_letters", (namespace, topic, limit, after))
-        return [DEAD]
+        return self.dead
 
     async def delete_dead(self, namespace: str, topic: str, ids: Sequence[int]) -> Any:
         self._called("delete_dead", (namespace, topic, list(ids)))
@@ -172,7 +173,7 @@ class FakeEngine:
         return self.told
 
     def readiness(self) -> list[Readiness]:
-        return [Readiness(shard, up, "hot", True, True, "ok" if up else "full") for shard, up in self.health.items()]
+        return [Readiness(shard, up, "hot", "ok", True, "ok" if up else "full") for shard, up in self.health.items()]
 
 
 def token(secret: str = SECRET, **claims: Any) -> str:

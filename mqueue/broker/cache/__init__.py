@@ -8,13 +8,15 @@ Who is authoritative. The scripts are the only writers of the hot state, and dec
 Nothing in Redis must last: all of it may vanish at any instant, and comes back from PostgreSQL and the logs.
 
 What failure does. CacheLost means that no answer came, and whether the script ran is unknown; batches carry numbers, so
-that they can be repeated. EpochEnded and Deposed mean that the script refused, and changed nothing. Another server, or
+that they can be repeated. CacheRefused means that Redis answered and refused (it is full, read-only, busy ...): nothing
+happened. EpochEnded and Deposed mean that the script refused, and changed nothing. Another server, or
 one that was restarted, has another run id: the epoch ends.
 
 Which file to open:
 
     ready.py         ReadyCache: one method for each script, and the plain reads
     server.py        connections to it, and how a script is run there
+    refusals.py      tells what refuses from what does not answer
     calls.py         what goes into the scripts, and what comes out of them
     keys.py          every key of Redis, a function each
     scripts.py       loads the scripts

@@ -61,8 +61,11 @@ def asks_to_cancel(args: SettleArgs) -> bool:
 
 @dataclass(slots=True)
 class Applied:
+    """What a batch was answered. `frontier`: T, the time frontier; what is due below it is in Redis."""
+
     due_clock: int
     clock: int
+    frontier: int
     buffer: int
     verdicts: list[tuple[bytes, bytes]]
     outcomes: list[Outcome]
@@ -80,6 +83,14 @@ class Fetched:
     bodies: Sequence[bytes] = ()
     left: int = 0
     closed: Sequence[str] = ()
+
+
+class Clocks(NamedTuple):
+    """What is due by now, the shard clock, and T, in µs."""
+
+    due_clock: int
+    clock: int
+    frontier: int
 
 
 @dataclass(slots=True)

@@ -40,6 +40,11 @@ class Connections:
         while self._held:
             await self._pool.release(self._held.pop())
 
+    async def close(self) -> None:
+        """Closes those that nobody uses."""
+        await self.release()
+        await self._pool.disconnect(inuse_connections=False)
+
     async def _take(self) -> Any:
         while self._held:
             connection = self._held.pop()

@@ -1,10 +1,20 @@
 """Every Redis key is made here, by one function each. All keys of shard k share the hash tag `{mq<k>}`, so a Redis
 Cluster works too.
+
+The number of the format is part of each key, so that brokers whose releases lay the state out in different ways never
+read each other's: the one does not find the epoch of the other, and its leader closes it and opens its own.
 """
+
+FORMAT = 2  # raise it with any change to what a key holds
+
+
+def tag(shard: int) -> str:
+    """What the keys of this shard begin with, in every format."""
+    return f"{{mq{shard}}}:"
 
 
 def prefix(shard: int) -> str:
-    return f"{{mq{shard}}}:"
+    return f"{tag(shard)}{FORMAT}:"
 
 
 def shard(k: int) -> str:

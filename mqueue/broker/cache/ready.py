@@ -1,7 +1,7 @@
 """ReadyCache is the hot state of one shard in Redis: one method for each `.lua` file, and the plain reads beside them.
 
 Authoritative for nothing: all of it may vanish at any instant. A method raises EpochEnded or Deposed where the script
-refused and changed nothing, CacheLost where no answer came.
+refused and changed nothing, CacheRefused where Redis itself did, CacheLost where no answer came.
 """
 
 import struct
@@ -10,13 +10,26 @@ from functools import partial
 from typing import Any
 
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, Refilled, SettleArgs, Tick
+from mqueue.broker.cache.calls import (
+    Applied,
+    Clocks,
+    Depths,
+    Enqueue,
+    Fetched,
+    FlushPage,
+    Limits,
+    Outcome,
+    RefillBegun,
+    Refilled,
+    SettleArgs,
+    Tick,
+)  # fmt: skip
 from mqueue.broker.cache.server import Server
-from mqueue.message import BODY_MAX
+from mqueue.message import BODY_MAX, letter_weight
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
-REPLY_HEAD = struct.Struct(">QQQ")
+REPLY_HEAD = struct.Struct(">QQQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
@@ -36,12 +49,14 @@ class ReadyCache(Server):
         enqueues: Sequence[Enqueue],
         settles: Sequence[SettleArgs],
         doubtful: int = 0,
+        *,
+        stamped_now: bool = False,
     ) -> Applied:
         """Applies one batch. `doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0: there is
-        none.
+        none. `stamped_now`: a request whose stamp T does not reach is refused, since it can be stamped again.
         """
         args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
-        args.append(SEQUENCE.pack(doubtful) if doubtful else b"")
+        args += (SEQUENCE.pack(doubtful) if doubtful else b"", int(stamped_now))
         for enqueue in enqueues:
             args += enqueue
         for id, topic, kind, receipt, error, delays in settles:
@@ -50,9 +65,9 @@ class ReadyCache(Server):
                 args += (error, delays)
         reply = (await self._run("apply", *args))[1]
         at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
-        due_clock, clock, buffer = REPLY_HEAD.unpack_from(reply)
+        due_clock, clock, frontier, buffer = REPLY_HEAD.unpack_from(reply)
         verdicts = list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at]))
-        return Applied(due_clock, clock, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
+        return Applied(due_clock, clock, frontier, buffer, verdicts, [Outcome._make(o) for o in OUTCOME.iter_unpack(reply[at:])])
 
     async def fetch(
         self, epoch: int, node: int, topics: Sequence[str], limit: int, lease_ms: int, waiting: bool, partial: bool = False
@@ -82,6 +97,10 @@ class ReadyCache(Server):
         answer = await self._run("join", epoch, node, *packed)
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
 
+    async def clocks(self, epoch: int) -> Clocks:
+        """Places what has become due, and returns the clocks."""
+        return Clocks(*(int(x) for x in (await self._run("clocks", epoch))[1:]))
+
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
         """Returns the next topic on which a waiter should be woken; behind `!` those that are open now, one a line."""
         return await self._pop(keys.wake(self.shard, node), timeout)
@@ -92,6 +111,13 @@ class ReadyCache(Server):
     async def has_key(self, hashes: Sequence[bytes]) -> list[bytes | None]:
         return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
 
+    async def moved_keys(self) -> tuple[int, int]:
+        """Returns how often keys of whole requests were moved into PostgreSQL in this epoch, and when the last of them
+        ends, µs: 0 where there is none.
+        """
+        got = await self._io(lambda: self._redis.hmget(keys.shard(self.shard), "keys_no", "keys_until"))
+        return int(got[0] or 0), int(got[1] or 0)
+
     async def record(self, id: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
         """Returns the record, body and error text of a message."""
         pipe = self._redis.pipeline(transaction=True)
@@ -99,12 +125,22 @@ class ReadyCache(Server):
             pipe.hget(key, id)
         return tuple(await self._io(pipe.execute))
 
-    async def dead(self, topic: str, limit: int, after: int) -> list[tuple[bytes, bytes, bytes | None]]:
-        """Returns record, body and error of the dead messages that no flush has buried yet, by id, above `after`."""
+    async def dead(self, topic: str, limit: int, after: int, size: int) -> tuple[list[tuple[bytes, bytes, bytes | None]], int | None]:
+        """Returns record, body and error of the dead messages that no flush has buried yet, by id, above `after`; and
+        the id after which some were left out, since these weigh `size` bytes.
+        """
         low = b"(" + struct.pack(">Q", after) if after else b"-"
         ids = await self._io(lambda: self._redis.zrangebylex(keys.dead(self.shard, topic), low, b"+", 0, limit))
-        found = [await self.record(id) for id in ids]
-        return [(r, b, e) for r, b, e in found if r is not None and b is not None]
+        found: list[tuple[bytes, bytes, bytes | None]] = []
+        for id in ids:
+            r, b, e = await self.record(id)
+            if r is None or b is None:
+                continue
+            found.append((r, b, e))
+            size -= letter_weight(len(b), 0, len(e or b""))
+            if size <= 0:
+                return found, int.from_bytes(id)
+        return found, None
 
     async def topics(self) -> list[str]:
         return sorted(t.decode() for t in await self._io(lambda: self._redis.smembers(keys.topics(self.shard))))
@@ -140,11 +176,12 @@ class ReadyCache(Server):
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
 
-    async def ping(self) -> None:
-        """Raises CacheLost where Redis does not answer, EpochEnded where another server answers than the one that holds
-        the epoch. It does not queue with the calls.
+    async def reach(self, epoch: int, node: int) -> bool:
+        """Writes that this broker was here, whatever epoch Redis knows and whichever server it is. Returns whether it
+        is full; all but what is new goes on then. It does not queue with the calls. `epoch`: the one this broker works
+        in, 0: none; if Redis is read-only now, it may not be what it was.
         """
-        await self._io(self._blocking.ping)
+        return bool((await self._try("reach", epoch, node))[1])
 
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
@@ -172,10 +209,7 @@ class ReadyCache(Server):
 
     async def ask_flush(self) -> None:
         """Asks the leader to flush all there is, now."""
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.rpush(keys.flush(self.shard), b"1")
-        pipe.ltrim(keys.flush(self.shard), 0, 0)  # once is enough for all who ask
-        await self._io(pipe.execute)
+        await self._run("ask_flush", "")
 
     async def wait_for_flush(self, timeout: float) -> bool:
         """Waits until somebody asks for a flush; False: nobody did. `timeout` 0: no wait. A blocked call's timeout is
@@ -201,6 +235,17 @@ class ReadyCache(Server):
         pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
         return answer[1], int(answer[2])
+
+    async def request_keys(self, epoch: int, term: int, keep: int, limit: int) -> list[tuple[bytes, bytes]]:
+        """Returns keys of whole requests beyond `keep`, those that end first: hash, key record."""
+        answer = await self._run("request_keys", epoch, term, keep, limit)
+        return list(zip(answer[1], answer[2], strict=True))
+
+    async def forget_keys(self, epoch: int, term: int, until: int, keys_: Sequence[tuple[bytes, bytes]]) -> int:
+        """Forgets keys that PostgreSQL has now, where they are as they were read. `until`: when the last of them ends.
+        Returns how many went.
+        """
+        return int((await self._run("forget_keys", epoch, term, until, *(part for key in keys_ for part in key)))[1])
 
     async def refill_begin(self, epoch: int, term: int, topics: Sequence[str]) -> RefillBegun:
         a = await self._run("refill_begin", epoch, term, *topics)
@@ -258,10 +303,10 @@ class ReadyCache(Server):
         return {id for id, data in zip(ids, got, strict=True) if data is not None}
 
     async def clear(self, term: int) -> None:
-        """Unlinks all keys of this shard but the shard hash, whose epoch goes first. Raises Deposed where a later
-        leader stands.
+        """Unlinks all keys of this shard, of any format, but the shard hash, whose epoch goes first. Raises Deposed
+        where a later leader stands.
         """
-        pattern = keys.prefix(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
+        pattern = keys.tag(self.shard).replace("{", "\\{").replace("}", "\\}") + "*"
         cursor = b"0"
         while True:
             cursor = (await self._run("clear", "", term, cursor, pattern, SCAN_PAGE))[1]
@@ -272,10 +317,12 @@ class ReadyCache(Server):
         """Loads leased records with their bodies, between `clear` and `open_epoch`."""
         await self._run("load_leases", "", term, *(part for row in rows for part in row))
 
-    async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]]) -> None:
-        """Loads the keys of whole requests, between `clear` and `open_epoch`."""
-        for at in range(0, len(keys_), SCAN_PAGE):
-            await self._run("load_keys", "", term, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
+    async def load_keys(self, term: int, keys_: Sequence[tuple[bytes, bytes]], until: int = 0) -> None:
+        """Loads the keys of whole requests, between `clear` and `open_epoch`. `until`: when the last of those that only
+        PostgreSQL has ends, µs.
+        """
+        for at in range(0, max(1, len(keys_)), SCAN_PAGE):
+            await self._run("load_keys", "", term, until, *(part for key in keys_[at : at + SCAN_PAGE] for part in key))
 
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
         """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""

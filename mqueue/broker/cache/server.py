@@ -1,6 +1,7 @@
 """Server is one shard's Redis as this broker reaches it: its connections, and how a script is run there.
 
-A method raises EpochEnded or Deposed where the script refused and changed nothing, CacheLost where no answer came.
+A method raises EpochEnded or Deposed where the script refused and changed nothing, CacheRefused where Redis itself did,
+CacheLost where no answer came.
 """
 
 import asyncio
@@ -13,19 +14,20 @@ import structlog
 from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
-from mqueue.broker.cache import keys, scripts, sentinel
+from mqueue.broker.cache import keys, refusals, scripts, sentinel
 from mqueue.broker.cache.connections import HELD_MAX, Connections
-from mqueue.broker.faults import Behind, CacheLost, Deposed, EpochEnded, Fault
+from mqueue.broker.cache.refusals import ScriptFailed
+from mqueue.broker.faults import Behind, CacheLost, CacheRefused, Deposed, EpochEnded, Fault, Refusal
 
 T = TypeVar("T")
 logger = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
-BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked, and the pings
-NOT_THE_SCRIPT = ("OOM", "LOADING", "BUSY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "NOPERM", "CLUSTERDOWN", "UNKILLABLE")
+BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
+BESIDE_MAX = 2  # more connections: those that try whether it takes writes
 
 
 class Server:
@@ -46,18 +48,21 @@ class Server:
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
+        # to whichever server answers, and beside the calls, which may queue
+        self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
+        self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
         self._scripts = scripts.load()
         self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
 
     def _pool(self, kind: type[ConnectionPool], connections: int, **more: Any) -> ConnectionPool:
-        more |= {
+        more = {
             "password": self._password,
             "max_connections": connections,
             "socket_timeout": None,  # a call has one for all its steps: the library's makes a task for each send
             "socket_connect_timeout": CALL_TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._connected,
-        }
+        } | more
         if self._master is not None:
             return kind(connection_class=sentinel.MasterConnection, master=self._master, **more)
         return kind.from_url(self._url, **more)
@@ -75,6 +80,7 @@ class Server:
         await self._connections.release()
         for redis in (self._redis, self._blocking):
             await redis.connection_pool.disconnect(inuse_connections=False)
+        await self._beside.close()
 
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
@@ -87,6 +93,7 @@ class Server:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
+        await self._beside.close()
         if self._master is not None:
             await self._master.close()
 
@@ -95,27 +102,37 @@ class Server:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await call()
         except (TimeoutError, RedisError, OSError) as error:
-            raise CacheLost(f"Redis of shard {self.shard}: {error or type(error).__name__}") from error
+            raise refusals.fault(f"Redis of shard {self.shard}", error) from error
+
+    async def _try(self, name: str, *args: Any) -> list[Any]:
+        """Runs a script in whichever server answers, without queueing with the calls."""
+        try:
+            answer: list[Any] = await self._evaluate(name, args, beside=True)
+        except ScriptFailed as error:
+            raise CacheRefused(Refusal.OTHER, f"Redis of shard {self.shard}, {name}: {error}") from error
+        except CacheRefused as refused:
+            if refused.kind is Refusal.READ_ONLY:
+                self._doubt(args[0])
+                await self._beside.close()
+            raise
+        return answer
 
     async def _run(self, name: str, *args: Any) -> list[Any]:
-        script = self._scripts[name]
-        call = ("EVALSHA", script.sha, 1, self._prefix, *args)
+        if self._doubted:
+            await self._end_doubted()
         began = time.perf_counter()
         try:
-            try:
-                answer = await self._execute(call)
-            except NoScriptError:
-                await self._execute(("SCRIPT", "LOAD", script.text))
-                answer = await self._execute(call)
-        except ResponseError as error:
-            if isinstance(error, ReadOnlyError):  # no master any more: who connects again finds the one there is
+            answer = await self._evaluate(name, args)
+        except CacheRefused as refused:
+            if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
+                self._doubt(args[0])
                 await self.forget_connections()
-            if isinstance(error, ReadOnlyError) or str(error).startswith(NOT_THE_SCRIPT):
-                raise CacheLost(f"Redis of shard {self.shard}, {name}: {error}") from error
-            await self._end_epoch(name, error)
+            raise
+        except ScriptFailed as error:
+            # something evicted or deleted keys: the leader opens a new epoch
+            logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
+            await self._end_epoch(b"")
             raise EpochEnded(None) from error
-        except (TimeoutError, RedisError, OSError) as error:
-            raise CacheLost(f"Redis of shard {self.shard}, {name}: {error or type(error).__name__}") from error
         if observe := self._timed.get(name):
             observe(time.perf_counter() - began)
         status = answer[0]
@@ -128,15 +145,38 @@ class Server:
         found: list[Any] = answer
         return found
 
-    async def _end_epoch(self, name: str, error: Exception) -> None:
-        """Ends the epoch where a script failed: the state is not what it should be (something evicted or deleted keys).
-        The leader opens a new epoch.
-        """
-        logger.error("a script failed: the epoch ends", shard=self.shard, script=name, error=str(error))
-        await self._io(lambda: self._redis.hdel(keys.shard(self.shard), "epoch"))
+    async def _evaluate(self, name: str, args: tuple[Any, ...], beside: bool = False) -> Any:
+        """Raises ScriptFailed, CacheRefused, CacheLost."""
+        script = self._scripts[name]
+        call = ("EVALSHA", script.sha, 1, self._prefix, *args)
+        try:
+            try:
+                return await self._execute(call, beside)
+            except NoScriptError:
+                await self._execute(("SCRIPT", "LOAD", script.text), beside)
+                return await self._execute(call, beside)
+        except (TimeoutError, RedisError, OSError) as error:
+            raise refusals.fault(f"Redis of shard {self.shard}, {name}", error) from error
 
-    async def _execute(self, command: tuple[Any, ...]) -> Any:
-        return await self._connections.execute(command)
+    def _doubt(self, epoch: int | str) -> None:
+        self._doubted = int(epoch or 0) or self._doubted
+
+    async def _end_doubted(self) -> None:
+        """Ends the epoch in which Redis was a replica: it may have taken what its master had, which is older."""
+        doubted = self._doubted
+        await self._end_epoch(doubted)
+        self._doubted = 0
+        logger.warning("Redis was a replica: the epoch ends", shard=self.shard, epoch=doubted)
+
+    async def _end_epoch(self, epoch: int | bytes) -> None:
+        """Has Redis forget this epoch (empty: whichever it knows)."""
+        try:
+            await self._evaluate("end_epoch", (epoch,))
+        except ScriptFailed as error:
+            raise CacheLost(f"Redis of shard {self.shard} cannot end the epoch: {error}") from error
+
+    async def _execute(self, command: tuple[Any, ...], beside: bool = False) -> Any:
+        return await (self._beside if beside else self._connections).execute(command)
 
     async def _pop(self, key: str, timeout: float) -> str | None:
         got = await self._io(lambda: self._blocking.blpop([key], timeout=timeout))

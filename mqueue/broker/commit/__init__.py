@@ -15,5 +15,6 @@ Which file to open:
 
     committer.py   the loop: gather, number, apply and append, answer
     batch.py       what is in a batch, and what its callers are told; pure
+    stamps.py      when a message is due that is due at once
     cold.py        the same batch past Redis, as transactions in PostgreSQL
 """

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mqueue import backoff
 from mqueue.broker.cache.calls import Enqueue, Outcome, SettleArgs
+from mqueue.broker.faults import CacheRefused, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.wal.ids import IdSource
@@ -106,23 +107,25 @@ class Batch:
 
 
 class Stamp(NamedTuple):
-    """What a batch gives its messages: origin, the shard clock, and the due clock."""
+    """What a batch gives its messages: origin, the shard clock, and when those are due that are due at once: not before
+    anything that was due when their request came.
+    """
 
     node: int
     sequence: int
     now: int
-    due_clock: int
+    at_once: int
 
 
 def number(request: EnqueueRequest, ids: IdSource, stamp: Stamp) -> list[Enqueued]:
     """Stamps the messages of a request with ids, their batch's number, and times."""
-    node, sequence, now, due_clock = stamp
-    created = record.CREATED.pack(8, due_clock)
+    node, sequence, now, at_once = stamp
+    created = record.CREATED.pack(8, at_once)
     key_hash, key = request.key_hash, b""
     joins = False
     messages: list[Enqueued] = []
     for id, d in zip(ids.take(len(request.drafts)), request.drafts, strict=True):
-        due = d.deliver_after_us if d.deliver_after_us is not None else now + d.delay_us if d.delay_us else due_clock
+        due = d.deliver_after_us if d.deliver_after_us is not None else now + d.delay_us if d.delay_us else at_once
         body = created + d.body
         data = record.new(
             priority=d.priority, due=due, id=id, expires=now + d.ttl_us if d.ttl_us else 0, max_retries=d.max_retries,
@@ -151,8 +154,8 @@ def for_script(group: int, request: Sequence[Enqueued]) -> list[Enqueue]:
 def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception | None:
     """Returns why a request was refused whole, if it was. `keyed`: it has a key of its own."""
     letters = {letter for letter, _ in verdicts}
-    if b"f" in letters:
-        return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
+    if letters & {b"w", b"f"}:
+        return _no_room(letters)
     if b"r" in letters:
         return Repeated()
     if b"m" in letters and keyed:
@@ -163,6 +166,12 @@ def refusal(verdicts: Sequence[tuple[bytes, bytes]], keyed: bool) -> Exception |
     if b"p" in letters:
         return InFlight("the first request with this key is not durable yet", retry_after=1)
     return LookAgain() if b"l" in letters else None
+
+
+def _no_room(letters: set[bytes]) -> Exception:
+    if b"w" in letters:
+        return unavailable(CacheRefused(Refusal.FULL, "Redis is full"))
+    return BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
 
 
 def delays(jitter: float, retry_after: float | None) -> bytes:

@@ -52,7 +52,7 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
         ticked, now = clocks
         shard.saw_cold_clock(now)
         if shard.mode == APART:  # what it last heard of the clock in Redis
-            ticked, now = max(ticked, shard.due_clock), max(now, shard.stamp_us())
+            ticked, now = max(ticked, now, shard.clocks.most_us()), max(now, shard.clocks.most_us())
         stamp = Stamp(shard.node, 0, now, ticked)
         fresh = [fresh_of(number(request, ids, stamp), waiting) for request in requests]
         made[:] = [told for told, _ in fresh]
@@ -116,7 +116,7 @@ async def _enqueue_one(cold: ColdStore, shard: Shard, ids: IdSource, request: En
         error = reused
     except KeyTaken:  # the engine looks again, and finds which
         error = LookAgain()
-        if request.key_hash and (known := await shard.store.request_key(request.key_hash)):
+        if request.key_hash and (known := await shard.store.request_key(request.key_hash, shard.now_us())):
             same = known[0] == request.body_hash
             error = Repeated() if same else KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key")
     if not request.done.done():

@@ -3,7 +3,8 @@
 One batch in flight: one batch = one sequence number = one append and fdatasync beside one script call = one dirty
 entry. While it is under way the next gathers. An enqueue is answered when both are done; a settle when Redis has
 decided and its outcome is written to the log (not synced). A call without an answer is repeated until it is answered or
-the epoch ends: the number makes that safe.
+the epoch ends: the number makes that safe. Its requests, and those behind them, are told after REPEAT_S that this is
+unknown. A call that Redis refuses is repeated for as long, and then it has not happened.
 """
 
 import asyncio
@@ -16,9 +17,9 @@ import structlog
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Applied, Enqueue, Outcome, SettleArgs, is_logged
-from mqueue.broker.commit import cold
+from mqueue.broker.commit import cold, stamps
 from mqueue.broker.commit.batch import Batch, Draft, EnqueueRequest, SettleRequest, Stamp, for_script, number, refusal
-from mqueue.broker.faults import Behind, CacheLost, EpochEnded, Fault, Refused, unavailable
+from mqueue.broker.faults import Behind, CacheLost, CacheRefused, EpochEnded, Fault, Refused, unavailable
 from mqueue.broker.format import entries, log_record, record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.format.log_record import LogRecord
@@ -29,7 +30,8 @@ from mqueue.errors import Unavailable
 from mqueue.message import BATCH_MAX, BODY_MAX, Settle
 
 WAITING_MAX = 10_000  # requests that may wait for the next batch
-RETRY_S = 0.05
+REPEAT_S = 5.0  # nobody waits longer for a batch that is repeated
+PAUSE_S, PAUSE_MAX_S = 0.05, 0.8  # between two tries
 
 logger = structlog.get_logger(__name__)
 
@@ -43,6 +45,7 @@ class Numbered(NamedTuple):
     messages: list[Enqueued]
     enqueues: list[Enqueue]
     settles: list[SettleArgs]
+    at_once: int  # stamped on what is due at once
 
 
 class Committer:
@@ -144,9 +147,10 @@ class Committer:
     # -- one batch -----------------------------------------------------------------------------------------------------
 
     async def _commit(self, batch: Batch) -> None:
-        shard, numbered = self._shard, self._number(batch)
+        shard = self._shard
+        numbered = self._number(batch, await stamps.at_once(shard) if batch.enqueues else 0)
         shard.metrics.batch_size.observe(len(numbered.enqueues) + len(numbered.settles))
-        applied, failure = await self._write(numbered)
+        applied, failure = await self._write(batch, numbered)
         if batch.settles:
             await failpoints.ahit("settle.after_redis")
             if not self._log_outcomes(batch, numbered.sequence, numbered.epoch, applied.outcomes):
@@ -156,13 +160,14 @@ class Committer:
         if numbered.enqueues:
             await failpoints.ahit("enqueue.before_reply")
             self._log_voids(numbered.sequence, numbered.epoch, [m.record for m in numbered.messages], applied.verdicts)
+            await stamps.until_due(shard, numbered.at_once, applied.clock)
             self._answer_enqueues(batch, applied.verdicts, failure)
         shard.metrics.buffer_bytes.set(applied.buffer)
 
-    def _number(self, batch: Batch) -> Numbered:
+    def _number(self, batch: Batch, at_once: int) -> Numbered:
         shard = self._shard
         epoch, previous, sequence = shard.epoch, shard.previous, shard.next_sequence()
-        stamp = Stamp(shard.node, sequence, shard.stamp_us(), shard.due_clock)
+        stamp = Stamp(shard.node, sequence, shard.clocks.most_us(), at_once)
         requests = [number(request, self._ids, stamp) for request in batch.enqueues]
         return Numbered(
             epoch,
@@ -171,9 +176,10 @@ class Committer:
             [message for request in requests for message in request],
             [e for group, request in enumerate(requests) for e in for_script(group, request)],
             [args for request in batch.settles for args in request.args],
+            at_once,
         )
 
-    async def _write(self, numbered: Numbered) -> tuple[Applied, Exception | None]:
+    async def _write(self, batch: Batch, numbered: Numbered) -> tuple[Applied, Exception | None]:
         """Writes a batch to the log and applies it in Redis, side by side. Returns what Redis answered, and what its
         enqueues fail with where the log is full.
         """
@@ -186,16 +192,16 @@ class Committer:
             await failpoints.ahit("settle.before_redis")
         asked_at = shard.clock.monotonic()
         try:
-            applied = await self._apply(numbered)
+            applied = await self._apply(batch, numbered)
         except BaseException as error:
             if syncing is not None:
                 await asyncio.gather(syncing, return_exceptions=True)
-                if isinstance(error, Refused):  # its requests will be made again, so no replay may bring them as well
+                if isinstance(error, Refused | CacheRefused):  # its requests will be made again, so no replay may bring them as well
                     void = entries.pack_void(m.record[record.ID] for m in numbered.messages)
                     self._append(LogRecord(numbered.sequence, numbered.epoch, log_record.VOID, void))
             raise
-        shard.previous = numbered.sequence
-        shard.saw_clock(applied.due_clock, applied.clock, asked_at)
+        shard.previous = shard.buffered = numbered.sequence
+        shard.clocks.saw(applied.due_clock, applied.clock, asked_at, applied.frontier)
         shard.buffer = applied.buffer
         if syncing is not None:
             await failpoints.ahit("enqueue.after_redis_before_wal")
@@ -213,25 +219,41 @@ class Committer:
         self._shard.wal_full = False
         self._shard.metrics.wal_commit_seconds.observe(time.perf_counter() - began)
 
-    async def _apply(self, numbered: Numbered) -> Applied:
-        shard = self._shard
-        epoch, previous, sequence, _, enqueues, settles = numbered
+    async def _apply(self, batch: Batch, numbered: Numbered) -> Applied:
+        """Calls the script until it answers or the epoch ends. Raises Refused, CacheRefused where it certainly was not
+        applied, EpochEnded where that is unknown.
+        """
+        shard, now = self._shard, self._shard.clock.monotonic
+        epoch, previous, sequence, _, enqueues, settles, _ = numbered
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
-        first = True
+        unknown, pause, deadline = False, PAUSE_S, now() + REPEAT_S
         while True:
             try:
-                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful)
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful, stamped_now=True)
             except EpochEnded as ended:
-                if first:
+                if not unknown:
                     raise Refused(ended.found) from ended
                 raise
             except CacheLost as error:
-                first = False
+                unknown = unknown or not isinstance(error, CacheRefused)
                 shard.suspect.set()
                 if not shard.serving.is_set() or shard.epoch != epoch:
-                    raise EpochEnded(None) from error
-                await asyncio.sleep(RETRY_S)
+                    raise (EpochEnded if unknown else Refused)(None) from error
+                if not unknown and (now() >= deadline or not shard.reaches):
+                    raise
+                if unknown and now() >= deadline:  # it is repeated all the same: what follows must know what became of it
+                    batch.fail(unavailable(CacheLost(str(error))))
+                    self._refuse_waiting(unavailable(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, PAUSE_MAX_S)
+
+    def _refuse_waiting(self, error: Unavailable) -> None:
+        """Tells those that wait for the next batch that it does not come: nothing of theirs has happened."""
+        while self._waiting:
+            request = self._waiting.popleft()
+            if not request.done.done():
+                request.done.set_exception(error)
 
     def _log_outcomes(self, batch: Batch, sequence: int, epoch: int, outcomes: Sequence[Outcome]) -> bool:
         """Writes what the settles did to the log. Returns False when it is full."""

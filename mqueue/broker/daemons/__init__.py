@@ -26,6 +26,7 @@ Which file to open:
     scheduler.py    schedules that are due become messages
     pruner.py       deletes what is past its time
     mirror.py       long leases are written to PostgreSQL
+    key_mover.py    keys of whole requests leave Redis where it holds many
     reconciler.py   looks for rows that nobody would deliver
     cold_shard.py   the leader's work in a shard without Redis
 """

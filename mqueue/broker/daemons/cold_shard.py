@@ -9,6 +9,8 @@ from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import REQUEST_KEPT_S, UNHEARD_S
 from mqueue.broker.daemons.scheduler import Scheduler
+from mqueue.broker.faults import EpochEnded
+from mqueue.broker.shard import COLD
 from mqueue.message import BATCH_MAX
 
 TICK_S = 0.05
@@ -16,6 +18,8 @@ PROBE_S = 0.5
 BACK = 2  # answers of Redis in a row after which it serves again
 PRUNE_EVERY_S = 1.0
 SCHEDULE_EVERY_S = 0.25
+AWAY_S = 1.0  # no turn for so long: nobody could renew a lease,
+HOLD_S = 5.0  # and so long after that none ends; as lib/unit.lua has it
 
 logger = structlog.get_logger(__name__)
 
@@ -43,6 +47,8 @@ class ColdShard:
         answers = 0
         while answers < BACK:
             await asyncio.sleep(PROBE_S)
+            if await self._epochs.set_back(lead, COLD):
+                raise EpochEnded(None)
             if await self._epochs.reach(lead, 0.0) is None:
                 answers = 0
                 await self._epochs.give_way(lead)
@@ -55,6 +61,7 @@ class ColdShard:
         shard, now = lead.shard, lead.shard.clock.monotonic
         clock = max((await shard.store.row()).clock_us, shard.now_us())
         began, prune_at, schedule_at = now(), 0.0, 0.0
+        turned_at, ends_at = now(), now() + HOLD_S  # Redis was away, and leases could not be renewed there
 
         def went_on() -> int:
             nonlocal began
@@ -62,9 +69,14 @@ class ColdShard:
             return went
 
         while True:
-            prunes = now() >= prune_at
+            if now() - turned_at > AWAY_S:
+                ends_at = now() + HOLD_S
+            turned_at = now()
+            prunes = turned_at >= prune_at
             expires = BATCH_MAX if prunes else 0
-            clock, ended, expired = await lead.store.cold.turn(lead.epoch, lead.term, went_on, shard.clock.wall_us, expires)
+            clock, ended, expired = await lead.store.cold.turn(
+                lead.epoch, lead.term, went_on, shard.clock.wall_us, expires, ends=turned_at >= ends_at
+            )
             if prunes and not expired:
                 await lead.store.prunes.keys(clock, BATCH_MAX)
                 await lead.store.prunes.cancel_requests(REQUEST_KEPT_S, BATCH_MAX)

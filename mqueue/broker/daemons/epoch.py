@@ -17,12 +17,13 @@ from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
+from mqueue.broker.format import record
 from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
 from mqueue.broker.store.leader.store import Opening
 from mqueue.broker.store.shard import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
-OWN_S = 60.0  # it waits so long for the leader's own replay
+REPLAY_MAX_S = 60.0  # it waits so long for replays that go on: those of brokers that are heard, and the leader's own
 ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
 COLD_AFTER_S = 2.0  # Redis may be silent for so long
@@ -64,6 +65,20 @@ class Epochs:
                 if clock.monotonic() >= deadline:
                     return None
                 await asyncio.sleep(0.1)
+
+    async def set_back(self, lead: Lead, mode: str) -> bool:
+        """Has PostgreSQL forgotten what it had committed, though its timeline is the same? It lacks a flush that Redis
+        knows of, or a position that its broker has seen. The brokers' logs have what is missing.
+        """
+        shard = lead.shard
+        known = await self._admin.trimmed() if mode == HOT else 0  # asked first: a flush may come between
+        if known > (await shard.store.row()).dirty_number:
+            logger.error("PostgreSQL has forgotten flushes", shard=shard.number, epoch=lead.epoch, last=known)
+            return True
+        nodes = [b.node for b in await shard.store.brokers() if b.was_set_back and b.silent_s < ALIVE_S]
+        if nodes:
+            logger.error("PostgreSQL has forgotten what is in these brokers' logs", shard=shard.number, nodes=nodes)
+        return bool(nodes)
 
     @staticmethod
     def goes_on(row: ShardRow, reached: Reached | None) -> bool:
@@ -119,11 +134,14 @@ class Epochs:
     async def _waits(self, lead: Lead, waited_s: float) -> bool:
         """Must the next epoch wait for a broker's replay? What a broker acked comes back where its replay is late, so
         it waits even for those that have been silent for a while: where PostgreSQL was away all were, and went on
-        acking. For this broker's own replay it waits longer, since this broker is alive for certain.
+        acking. For those that are heard, and for this broker itself, it waits longer, however much their logs have:
+        they are alive for certain.
         """
         if waited_s < BARRIER_S and await self._behind(lead, ALONE_S):
             return True
-        return waited_s < OWN_S and lead.shard.node in await self._behind(lead, float("inf"))
+        if waited_s >= REPLAY_MAX_S:
+            return False
+        return lead.shard.node in await self._behind(lead, float("inf")) or bool(await self._behind(lead, ALIVE_S))
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
         """Returns the nodes that have not confirmed this epoch, but for those that have been silent for so long."""
@@ -148,7 +166,8 @@ class Epochs:
             await self._admin.load_leases(lead.term, [(data, body) for _, data, body in rows])
             after, loaded = rows[-1][0], loaded + len(rows)
         keys = await opening.request_keys(REQUEST_KEYS_MAX)
-        await self._admin.load_keys(lead.term, keys)
+        left_until = record.IDEMPOTENCY.unpack_from(keys[-1][1])[4] if len(keys) == REQUEST_KEYS_MAX else 0  # the others end before
+        await self._admin.load_keys(lead.term, keys, left_until)
         lead.mirrors = True  # PostgreSQL may know leases that have ended, too
         if loaded or keys:
             logger.info("loaded", shard=lead.shard.number, leases=loaded, keys=len(keys))

@@ -10,6 +10,8 @@ from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import structlog
+
 from mqueue import lifecycle
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import FlushPage
@@ -26,6 +28,9 @@ SLOW_S, FAST_S = 2.0, 0.5  # a flush far from its deadline takes more next time,
 ENTRY = struct.Struct(">QQHQHHH")
 TALLY = struct.Struct(">cIH")
 GONE = frozenset(state.value for state in lifecycle.GONE)
+
+
+logger = structlog.get_logger(__name__)
 
 
 class Flushed(NamedTuple):
@@ -72,11 +77,14 @@ class Flusher:
         batch, versions, key_hashes = gather(pages)
         batch.clock, batch.mirrors = shard.clock_us, lead.mirrors
         try:
-            await lead.store.flushes.write(lead.epoch, lead.term, batch)
+            refused = await lead.store.flushes.write(lead.epoch, lead.term, batch)
         except StoreLost:
             self._pace.took(math.inf)
             raise
         self._pace.took(time.perf_counter() - began)
+        if refused:
+            logger.error("PostgreSQL has refused rows: they are set aside, see the table refused", shard=shard.number, count=refused)
+            shard.metrics.refused.inc(refused)
         await failpoints.ahit("flush.after_commit")
         async with lead.shared.pages:  # not between a page and the script that takes its rows
             await self._done(lead, batch.number, versions, key_hashes)
@@ -95,7 +103,7 @@ class Flusher:
                 return pages, False
             pages.append(page)
             skip += len(page.entries)
-            ids += max(1, len(page.ids))
+            ids += max(len(page.entries), len(page.ids))  # entries may repeat a few messages, and cost time all the same
             size += sum(len(body) for body in page.bodies if body)
         return pages, True
 

@@ -12,6 +12,7 @@ PostgreSQL refuses or delays in one lane of the work ends that lane's turn only.
 
 import asyncio
 import random
+from contextlib import suppress
 
 import structlog
 
@@ -30,6 +31,7 @@ from mqueue.broker.store.leader.store import LeaderStore
 ELECTION_S = 1.0
 HANGS_S = 5.0  # without a heartbeat a leader's lock is taken from it
 PULSE_S = 1.0  # between two looks at the session that holds the lock
+REMEMBERS_EVERY_S = 1.0
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 
 logger = structlog.get_logger(__name__)
@@ -101,7 +103,7 @@ class Leader:
         logger.info("leading", shard=shard.number, term=lead.term)
         while True:
             row = await shard.store.row()
-            if self._epochs.goes_on(row, reached):
+            if self._epochs.goes_on(row, reached) and not await self._epochs.set_back(lead, row.mode):
                 lead.epoch, mode = row.epoch, row.mode
                 shard.cache.run_id = row.run_id
             else:
@@ -126,7 +128,8 @@ class Leader:
                 await self._epochs.give_way(lead)
 
     async def _serve(self, lead: Lead) -> None:
-        loops = [asyncio.create_task(work, name=f"shard {lead.shard.number}") for work in (self._keep(lead), *self._work.loops(lead))]
+        works = (self._keep(lead), self._remembers(lead), *self._work.loops(lead))
+        loops = [asyncio.create_task(work, name=f"shard {lead.shard.number}") for work in works]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -134,6 +137,14 @@ class Leader:
         finally:
             await tasks.end(loops)
             lead.shard.metrics.clock_ahead_seconds.set(0.0)  # nobody measures it any more
+
+    async def _remembers(self, lead: Lead) -> None:
+        """Has PostgreSQL what it said to have? A server that was started again may lack it, and its brokers tell so."""
+        while True:
+            await asyncio.sleep(REMEMBERS_EVERY_S)
+            with suppress(StoreLost):
+                if await self._epochs.set_back(lead, HOT):
+                    raise EpochEnded(None)
 
     async def _keep(self, lead: Lead) -> None:
         """Looks whether the session lives that holds the lock, and the fence stands. An answer that comes too late is

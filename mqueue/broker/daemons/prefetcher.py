@@ -1,27 +1,62 @@
 """The prefetcher reads from PostgreSQL into Redis: refills of topics that run low, the time scan, arrivals; eviction
-goes the other way.
+goes the other way. A Redis that is full takes none of it: it waits then, longer each time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import structlog
 
 from mqueue.broker import failpoints
 from mqueue.broker.daemons.lead import Lead
+from mqueue.broker.faults import CacheRefused, Refusal
 from mqueue.broker.format.record import LAST
 from mqueue.message import BATCH_MAX, BODY_MAX
 
 ROUNDS_MAX = 32  # pages in one go, so that a flush gets its turn
 ARRIVALS_MAX = 100
+PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # while Redis is full
+
+logger = structlog.get_logger(__name__)
 
 
 class Prefetcher:
     def __init__(self, horizon_us: int) -> None:
         self._horizon_us = horizon_us
         self._arrived = 0  # the last arrival that was looked at
+        self._pause_s = 0.0
+        self._again_at = 0.0  # monotonic
 
     async def refill(self, lead: Lead, topics: Sequence[str]) -> None:
         """Loads the next page of each of these topics, in one statement. A topic of which there is more asks again."""
         async with lead.shared.pages:
-            await self._refill(lead, topics)
+            await self._bring(lead, partial(self._refill, lead, topics))
+
+    async def scan(self, lead: Lead) -> None:
+        """Moves the time frontier on to the horizon, as far as there is room."""
+        await self._bring(lead, partial(self._scan, lead))
+
+    async def arrivals(self, lead: Lead) -> None:
+        """Places rows that came another way than through this epoch's scripts, then deletes their announcements. Those
+        that must come again later are passed over.
+        """
+        await self._bring(lead, partial(self._arrivals, lead))
+
+    async def _bring(self, lead: Lead, what: Callable[[], Awaitable[None]]) -> None:
+        """Brings messages to Redis; nothing where that was full a moment ago. Whoever fetches asks again."""
+        now = lead.shard.clock.monotonic
+        if now() < self._again_at:
+            return
+        try:
+            await what()
+        except CacheRefused as refused:
+            if refused.kind is not Refusal.FULL:
+                raise
+            self._pause_s = min(PAUSE_MAX_S, 2 * self._pause_s or PAUSE_S)
+            self._again_at = now() + self._pause_s
+            logger.warning("Redis is full: no messages are loaded", shard=lead.shard.number, pause_s=self._pause_s)
+        else:
+            self._pause_s = 0.0
 
     async def _refill(self, lead: Lead, topics: Sequence[str]) -> None:
         shard = lead.shard
@@ -35,8 +70,7 @@ class Prefetcher:
         shard.metrics.refills.inc(len(done))
         shard.metrics.refill_rows.inc(sum(d.loaded for d in done))
 
-    async def scan(self, lead: Lead) -> None:
-        """Moves the time frontier on to the horizon, as far as there is room."""
+    async def _scan(self, lead: Lead) -> None:
         for _ in range(ROUNDS_MAX):
             async with lead.shared.pages:
                 if await self._scan_page(lead):
@@ -54,10 +88,7 @@ class Prefetcher:
         await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
         return reached == (until, 0)
 
-    async def arrivals(self, lead: Lead) -> None:
-        """Places rows that came another way than through this epoch's scripts, then deletes their announcements. Those
-        that must come again later are passed over.
-        """
+    async def _arrivals(self, lead: Lead) -> None:
         shard = lead.shard
         for _ in range(ROUNDS_MAX):
             async with lead.shared.pages:

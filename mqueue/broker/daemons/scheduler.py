@@ -1,7 +1,8 @@
 """The scheduler makes messages of what is due by the wall clock: one for each tick, whoever leads and whenever a leader
 dies.
 
-The time is the lesser of two wall clocks, this broker's and PostgreSQL's: one that is ahead alone starts nothing early.
+The time is the lesser of PostgreSQL's wall clock and this broker's, or the shard's where that is later: of the three
+one that is ahead alone starts nothing early, and a broker's that is behind alone stops nothing.
 A clock that goes back repeats nothing, since each schedule knows its next tick.
 """
 
@@ -43,7 +44,7 @@ class Scheduler:
         made = 0
         try:
             for _ in range(ROUNDS_MAX):
-                if not await lead.store.ticks.is_due(lead.shard.clock.wall_us()):
+                if not await lead.store.ticks.is_due(lead.shard.wall_us()):
                     break
                 if not (ticked := await self._round(lead, stamp_us, announce)):
                     break
@@ -60,9 +61,7 @@ class Scheduler:
         def decide(due: Sequence[Schedule], now_us: int) -> list[Ticked]:
             return self._decide(lead, due, now_us, stamp_us)
 
-        ticked = await lead.store.ticks.enqueue(
-            lead.epoch, lead.term, lead.shard.clock.wall_us, limit, decide, announce=announce, stamp_us=stamp_us
-        )
+        ticked = await lead.store.ticks.enqueue(lead.epoch, lead.term, lead.shard.wall_us, limit, decide, announce=announce, stamp_us=stamp_us)
         await failpoints.ahit("schedule.after_commit")
         return ticked
 

@@ -14,6 +14,7 @@ import structlog
 
 from mqueue.broker.daemons import lanes
 from mqueue.broker.daemons.flusher import Flusher
+from mqueue.broker.daemons.key_mover import KeyMover
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.mirror import Mirror
 from mqueue.broker.daemons.prefetcher import Prefetcher
@@ -51,6 +52,7 @@ class Work:
         self._pruner = Pruner()
         self._reconciler = Reconciler()
         self._mirror = Mirror()
+        self._key_mover = KeyMover()
         self._flush_all = asyncio.Event()
         self._flushed_all = asyncio.Event()
 
@@ -110,7 +112,7 @@ class Work:
     async def _arrivals(self, lead: Lead) -> None:
         shard = lead.shard
         while True:
-            await self._scheduler.enqueue_due(lead, max(shard.due_clock, shard.now_us()), announce=True)  # what is due arrives
+            await self._scheduler.enqueue_due(lead, shard.clocks.most_us(), announce=True)  # what is due arrives
             await self._prefetcher.arrivals(lead)
             await asyncio.sleep(ARRIVALS_EVERY_S)
 
@@ -128,6 +130,7 @@ class Work:
                 reconcile_at = now() + RECONCILE_EVERY_S
             if now() >= prune_at:
                 prune_at = now() if await self._pruner.prune(lead) else now() + PRUNE_EVERY_S
+                await self._key_mover.move(lead)
                 if now() >= evict_at:  # PostgreSQL has just answered: what goes from Redis can come back
                     await self._prefetcher.evict(lead, self._idle_us)
                     evict_at = now() + EVICT_EVERY_S
@@ -140,7 +143,7 @@ class Work:
         while True:
             asked_at = shard.clock.monotonic()
             tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
-            shard.saw_clock(0, tick.clock, asked_at)
+            shard.clocks.saw(0, tick.clock, asked_at)
             shard.metrics.clock_ahead_seconds.set(tick.lag / 1e6)
             if tick.jumps != jumps:
                 if jumps is not None:

@@ -15,6 +15,7 @@ from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import COLD, Shard
+from mqueue.broker.wal.ids import node_of
 from mqueue.errors import Unavailable
 from mqueue.message import Cancelled, Settle
 
@@ -58,6 +59,8 @@ class Canceller:
             outcome = await self._ask(shard, Settle(id, namespace, name, "cancel"), row)
             if (answer := ANSWERS.get(outcome.verdict)) is None:
                 continue
+            if answer == "gone" and not topic and await self._has_come(shard, id):
+                continue
             if outcome.verdict == b"o":
                 self._metrics.cancelled(namespace, 1)
             if answer == "cancelling":
@@ -68,6 +71,16 @@ class Canceller:
                 self._told.look()
             return answer
         raise Unavailable(f"message {id} is being flushed again and again", retry_after=1)
+
+    async def _has_come(self, shard: Shard, id: int) -> bool:
+        """Is a message there that nobody knew of just now? It came out of the log of a broker that was away when this
+        epoch began. Raises Unavailable where that broker is away still.
+        """
+        node = node_of(id)
+        if node != shard.node and await shard.store.is_away(node, shard.epoch):
+            raise Unavailable(f"the broker that took message {id} (node {node}) is away, and its log may have it", retry_after=5)
+        topic, _ = await self._find(shard, id)
+        return bool(topic)
 
     async def _find(self, shard: Shard, id: int) -> tuple[str, bytes]:
         """Returns its topic, and what PostgreSQL has of it where Redis knows nothing. An empty topic: it is not there,

@@ -15,12 +15,13 @@ from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import APART, COLD, FLUSH_WAIT_S, HOT, Shard
 from mqueue.broker.slots import SlotMap
+from mqueue.broker.store.rows import FLUSHED
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
 from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
 
 ROOM_WAIT_S = 5.0
-NO_LOOK = bytes(16)  # it is of no epoch, so a script answers that the broker must look
+NO_LOOK = bytes(16)  # it is of no epoch, so a script answers that the broker must look, where that may matter
 
 
 class Enqueuer:
@@ -105,7 +106,8 @@ class Enqueuer:
         )
         if m.idempotency_key is not None:
             draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
-            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {draft.max_retries} {draft.lease_ms}"
+            # as the request says it: a default of this broker may change from one broker to the next
+            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {m.max_retries} {m.lease}"
             draft.body_hash = _hash(fixed.encode() + body)
             draft.key_ttl_us = self._key_ttl_us
         return draft
@@ -131,6 +133,14 @@ class Enqueuer:
         """
         shard = self._shards[number]
         epoch, known = await self._look(shard, drafts, items)
+        if key_hash:
+            drafts[items[0]].rows = NO_LOOK
+            if (
+                shard.mode == HOT
+                and shard.keys_until > shard.now_us()
+                and (ids := await self._look_for_request(shard, drafts[items[0]], key_hash, body_hash))
+            ):
+                return dict(zip(items, ids, strict=True))
         size = sum(drafts[i].size for i in items if i not in known)
         deadline = self._clock.monotonic() + ROOM_WAIT_S
         while new := [i for i in items if i not in known]:
@@ -144,8 +154,10 @@ class Enqueuer:
                 raise
             except LookAgain:  # keys that Redis knew may be PostgreSQL's now
                 if self._clock.monotonic() >= deadline:
-                    raise Unavailable("the unique keys of these messages are being flushed again and again", retry_after=1) from None
+                    raise Unavailable("the keys of these messages are being flushed again and again", retry_after=1) from None
                 epoch, known = await self._look(shard, drafts, items)
+                if key_hash and (ids := await self._look_for_request(shard, drafts[items[0]], key_hash, body_hash)):
+                    return dict(zip(items, ids, strict=True))
                 continue
             except (InFlight, BufferFull) as error:
                 if self._clock.monotonic() >= deadline:
@@ -157,6 +169,21 @@ class Enqueuer:
                 continue
             known.update(zip(new, made, strict=True))
         return known
+
+    async def _look_for_request(self, shard: Shard, first: Draft, key_hash: bytes, body_hash: bytes) -> list[int] | None:
+        """Returns the ids that PostgreSQL has under the key of a whole request; None where it has none. `first`: of its
+        drafts; it tells the script how often keys had been moved there before this look.
+        """
+        epoch = shard.epoch
+        if shard.mode != HOT:
+            return None  # the transaction looks
+        moved, shard.keys_until = await shard.cache.moved_keys()
+        first.rows = FLUSHED.pack(epoch, moved)
+        if (known := await shard.store.request_key(key_hash, shard.now_us())) is None:
+            return None
+        if known[0] != body_hash:
+            raise KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key")
+        return record.unpack_runs(known[1])
 
     async def _look(self, shard: Shard, drafts: Sequence[Draft], items: Sequence[int]) -> tuple[int, dict[int, int]]:
         """Looks as `_known_keys` does; the drafts with a unique key get what PostgreSQL has under it."""
@@ -204,7 +231,7 @@ class Enqueuer:
 
     async def _ids_of_request(self, shard: Shard, key_hash: bytes) -> list[int]:
         """Returns what this request's first try was given."""
-        if shard.mode == COLD and (known := await shard.store.request_key(key_hash)):
+        if shard.mode == COLD and (known := await shard.store.request_key(key_hash, shard.now_us())):
             return record.unpack_runs(known[1])
         [told] = await shard.cache.has_key([key_hash])
         if told is None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Fetched
 from mqueue.broker.engine.fetch_waiters import LOOK_S, Opening, Waiters
-from mqueue.broker.faults import CacheLost, EpochEnded, Fault, unavailable
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.ports import Enough
@@ -125,7 +125,7 @@ class Fetcher:
                 if got is not None and got.status == "more":  # it comes on: the leader need not
                     deadline = min(now + LEADER_WAIT_S, began + MORE_S)
                 if now >= deadline:
-                    raise Unavailable(f"shard {shard.number}: {_held_up(names, got)}", retry_after=1)
+                    raise Unavailable(f"shard {shard.number}: {_held_up(shard, names, got)}", retry_after=1)
                 if got is None:
                     await asyncio.sleep(ASK_PAUSE_S)
                 elif got.status == "ask" and opening is None:  # and look again at once: the word may have come before this
@@ -184,9 +184,11 @@ class Fetcher:
                     continue
 
 
-def _held_up(names: Sequence[TopicName], got: Fetched | None) -> str:
+def _held_up(shard: Shard, names: Sequence[TopicName], got: Fetched | None) -> str:
     if got is None:
         return "its epoch has ended, and the next one is not open"
+    if shard.refusal is Refusal.FULL:
+        return "its Redis is full"
     if got.status == "more":
         return "more has expired than can be removed at once: go on asking"
     return f"its leader does not answer: {len(got.closed)} of the {len(names)} topics need PostgreSQL, as {got.closed[0]!r}"

@@ -119,8 +119,8 @@ class Schedules:
         return None
 
     async def _now_us(self, shard: Shard) -> int:
-        """Returns the time as the scheduler counts it: by the lesser of two clocks."""
-        return min(self._clock.wall_us(), (await shard.store.row()).wall_us)
+        """Returns the time as the scheduler counts it."""
+        return min(max(self._clock.wall_us(), shard.now_us()), (await shard.store.row()).wall_us)
 
 
 def declaration(wanted: Schedule) -> bytes:

@@ -127,7 +127,7 @@ class Settler:
         retry = b""
         if s.kind in ("nack", "bury"):
             retry = delays(self._jitter(), s.retry_after)
-        elif s.kind == "release" and s.retry_after:
+        elif s.kind == "release" and s.retry_after is not None:  # after no time it lets all go first that are due
             retry = delays(0.0, s.retry_after)
         error = (s.error or "").encode()[:ERROR_MAX] if s.kind in ("nack", "bury") else b""
         error = error.decode(errors="ignore").replace("\0", "").encode()  # cut at a character; PostgreSQL's text has no NUL

@@ -10,7 +10,9 @@ through here is checked: what is behind it trusts its arguments.
 
 What failure does. Errors of any part leave as problem documents with a code, and say whether to repeat the request. A
 client that hangs up ends its fetch, so that nothing is leased for nobody. Limits on headers, bodies, connections and
-descriptors keep one client from starving the stores.
+descriptors keep one client from starving the stores. No single request holds the loop: sizes are looked at before
+what is in them, and what is large is worked on in steps. An answer that is not read is cut, and large
+answers have a budget.
 
 Which file to open:
 
@@ -20,8 +22,9 @@ Which file to open:
     rest.py          the endpoints of people, dashboards and workers: dead letters, topics, workers, messages, health
     schedules.py     the endpoints of schedules
     decode.py        bodies and query strings into structs, and what is wrong with them
+    elements.py      the elements of a large array of JSON, found before they are decoded
     convert.py       structs into the types of `mqueue.message` and back, with the checks
-    call.py          one request: its headers, and its body within bounds
+    call.py          one request: its headers, its body and its answer within bounds
     problem.py       errors as problem documents
     auth.py          tokens
     quotas.py        enqueues a minute for each namespace

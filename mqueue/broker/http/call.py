@@ -2,6 +2,9 @@
 bounded.
 """
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
@@ -9,7 +12,7 @@ from msgspec import Struct
 
 from mqueue import message as m
 from mqueue.broker.http.auth import Caller
-from mqueue.broker.http.decode import Body, query
+from mqueue.broker.http.decode import SMALL, Body, Steps, at_once, query
 from mqueue.errors import Invalid, TooLarge, Unavailable
 
 Scope = MutableMapping[str, Any]
@@ -20,7 +23,11 @@ Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Struct)
 
+ANSWERS_MAX = 128 * 1024 * 1024  # bytes of answers larger than one write, all under way together
+WRITE = 64 * 1024  # bytes of an answer that are written at once
 BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requests together
+
+TURN_S = 0.01  # of the loop, for one large request; a step may take a little longer
 
 DURABILITY = b"mqueue-durability"
 
@@ -32,10 +39,13 @@ class ClientGone(Exception):
 
 
 class BodyBudget:
-    """Counts the bytes that large bodies may take together."""
+    """Counts the bytes that large bodies may take together. `turn`: one of them is worked on at a time, so that a turn
+    of the loop has a step of one.
+    """
 
     def __init__(self, limit: int = BODIES_MAX) -> None:
         self._free = limit
+        self.turn = asyncio.Lock()
 
     def take(self, size: int) -> None:
         if size > self._free:
@@ -46,14 +56,35 @@ class BodyBudget:
         self._free += size
 
 
+class AnswerBudget:
+    """Counts the bytes that large answers may take together, from when they are asked for until they are written; those
+    of one namespace may take half of it, so that readers who do not read cannot keep the others from theirs.
+    """
+
+    def __init__(self, limit: int = ANSWERS_MAX) -> None:
+        self._limit = limit
+        self._held: Counter[str] = Counter()
+
+    def take(self, namespace: str, size: int) -> None:
+        """Raises Unavailable where there is no room."""
+        if self._held.total() + size > self._limit or self._held[namespace] + size > self._limit // 2:
+            raise Unavailable("too many large answers are being read", retry_after=1.0)
+        self.change(namespace, size)
+
+    def change(self, namespace: str, size: int) -> None:
+        self._held[namespace] += size
+        if not self._held[namespace]:
+            del self._held[namespace]
+
+
 class Call:
     """One request. `caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its
     endpoint says so.
     """
 
-    __slots__ = ("_budget", "_held", "caller", "headers", "receive", "reply_headers", "scope", "status")
+    __slots__ = ("_answers", "_budget", "_held", "_namespace", "_reserved", "caller", "headers", "receive", "reply_headers", "scope", "status")
 
-    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget) -> None:
+    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget, answers: AnswerBudget) -> None:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -62,6 +93,9 @@ class Call:
         self.reply_headers: list[tuple[bytes, bytes]] = []
         self._budget = budget
         self._held = 0
+        self._answers = answers
+        self._namespace = ""
+        self._reserved = 0
 
     @property
     def sends_msgpack(self) -> bool:
@@ -103,28 +137,48 @@ class Call:
         """Returns what it says, and the bytes it came in."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("compressed bodies are not accepted", field="content-encoding")
-        raw = await self._read()
-        return body.decode(raw, self.sends_msgpack), raw
+        raw = await self._read(body.size)
+        if len(raw) <= SMALL:
+            return body.decode(raw, self.sends_msgpack), raw
+        return await self.in_turns(body.read(raw, self.sends_msgpack), len(raw)), raw
+
+    async def in_turns(self, work: Steps[T], size: int) -> T:
+        """Does what the size of a body makes large step by step; the loop turns meanwhile."""
+        if size <= SMALL:
+            return at_once(work)
+        async with self._budget.turn:
+            await asyncio.sleep(0)  # the body was put together in this turn
+            began = time.monotonic()
+            try:
+                while True:
+                    next(work)
+                    if time.monotonic() - began > TURN_S:
+                        await asyncio.sleep(0)
+                        began = time.monotonic()
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
 
     async def skip_body(self) -> None:
-        await self._read()
+        await self._read(m.BODY_MAX)
 
-    async def _read(self) -> bytes:
+    async def _read(self, limit: int) -> bytes:
         """Reads the body. The time limit of a slow one is the connection's (`protocol.py`)."""
         declared = int(self.headers.get(b"content-length", b"0"))
-        if declared > m.BODY_MAX:
-            raise _too_large()
+        if declared > limit:
+            raise _too_large(limit)
         body, more = await self._receive()
         if not more:
+            if len(body) > limit:
+                raise _too_large(limit)
             return body
-        self._hold(declared or m.BODY_MAX)
+        self._hold(declared or limit)
         chunks, size = [body], len(body)
         while more:
             body, more = await self._receive()
             chunks.append(body)
             size += len(body)
-            if size > m.BODY_MAX:
-                raise _too_large()
+            if size > limit:
+                raise _too_large(limit)
         return b"".join(chunks)
 
     async def _receive(self) -> tuple[bytes, bool]:
@@ -137,11 +191,22 @@ class Call:
         self._budget.take(size)
         self._held = size
 
+    def make_room(self, namespace: str, size: int = 0) -> None:
+        """Asks before an answer is made that may be large, of about that size. Raises Unavailable."""
+        self._answers.take(namespace, max(1, size))
+        self._namespace, self._reserved = namespace, max(1, size)
+
+    def hold_answer(self, size: int) -> None:
+        """Counts an answer that was made, instead of what was asked for."""
+        size = size if size > WRITE else 0
+        self._answers.change(self._namespace, size - self._reserved)
+        self._reserved = size
+
     def close(self) -> None:
         if self._held:
             self._budget.give_back(self._held)
             self._held = 0
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"a request body may have {m.BODY_MAX} bytes")
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body of this request may have {limit} bytes")

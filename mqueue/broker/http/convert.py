@@ -6,18 +6,21 @@ JSON, and translated in msgpack.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import schedule as s
 from mqueue import wire
-from mqueue.broker.http.decode import NAME_RULE, TEXT_RULE, is_text, wrong
+from mqueue.broker.http.decode import METADATA_CAME_MAX, NAME_RULE, TEXT_RULE, EnqueueItem, ScheduleItem, Steps, explain, is_text, wrong
 from mqueue.errors import TooLarge
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -27,6 +30,18 @@ _to_json = msgspec.json.Encoder().encode
 _from_json = msgspec.json.Decoder().decode
 _read_worker = msgspec.json.Decoder(wire.Worker).decode
 _to_msgpack = msgspec.msgpack.Encoder().encode
+_json_metadata = msgspec.json.Decoder(dict[str, Any] | None).decode
+_packed_metadata = msgspec.msgpack.Decoder(dict[str, Any] | None).decode
+_LONG = f"longer than {m.METADATA_MAX} bytes as JSON"
+
+
+def each(convert: Callable[[A], B], found: Sequence[A]) -> Steps[list[B]]:
+    """Converts many, one at a step."""
+    converted = []
+    for one in found:
+        converted.append(convert(one))
+        yield
+    return converted
 
 
 def to_us(time: datetime) -> int:
@@ -47,8 +62,10 @@ def check_names(namespace: str, topics: Sequence[str], item: int | None = None) 
             raise wrong(NAME_RULE, item, "topic")
 
 
-def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
-    """Converts a message to enqueue. Raises Invalid, naming item and field."""
+def new_message(item: EnqueueItem, index: int, msgpack: bool) -> m.NewMessage:
+    """Converts a message to enqueue; its metadata came in `msgpack`, or in JSON. Raises Invalid, naming item and
+    field.
+    """
     check_names(item.namespace, (item.topic,), index)
     if item.idempotency_key is not None and not is_text(item.idempotency_key):
         raise wrong(TEXT_RULE, index, "idempotency_key")
@@ -62,13 +79,13 @@ def new_message(item: wire.EnqueueItem, index: int) -> m.NewMessage:
         topic=item.topic,
         payload=item.payload,
         priority=item.priority,
-        metadata=None if item.metadata is None else _metadata(item.metadata, index),
+        metadata=_metadata(_read_metadata(item.metadata, msgpack, index), index),
         deliver_after_us=deliver_after_us,
         delay=item.delay,
         ttl=item.ttl,
         idempotency_key=item.idempotency_key,
         max_retries=item.max_retries,
-        lease=item.lease,
+        lease=None if item.lease is None else max(item.lease, m.LEASE_LEAST_S),
         unique_key=item.unique_key,
     )
 
@@ -83,12 +100,27 @@ def _deliver_after(item: wire.EnqueueItem, index: int) -> int:
     return us
 
 
-def _metadata(value: dict[str, Any], index: int | None = None) -> bytes:
+def _read_metadata(came: msgspec.Raw, msgpack: bool, index: int | None = None) -> dict[str, Any] | None:
+    """Looks at its length before anything in it is looked at."""
+    size = memoryview(came).nbytes
+    if size == 0:
+        return None
+    if size > METADATA_CAME_MAX:
+        raise wrong(_LONG, index, "metadata")
+    try:
+        return _packed_metadata(came) if msgpack else _json_metadata(came)
+    except (ValueError, RecursionError) as error:
+        raise wrong(explain(error).detail, index, "metadata") from None
+
+
+def _metadata(value: dict[str, Any] | None, index: int | None = None) -> bytes | None:
+    if value is None:
+        return None
     if (flaw := _not_json(value, METADATA_DEPTH_MAX)) is not None:
         raise wrong(flaw, index, "metadata")
     encoded = _to_json(value)
     if len(encoded) > m.METADATA_MAX:
-        raise wrong(f"longer than {m.METADATA_MAX} bytes as JSON", index, "metadata")
+        raise wrong(_LONG, index, "metadata")
     return encoded
 
 
@@ -253,21 +285,23 @@ def worker(text: str, seen_us: int, namespaces: frozenset[str] | None) -> wire.W
     return told
 
 
-def new_schedule(item: wire.ScheduleItem, name: str) -> s.Schedule:
+def new_schedule(item: ScheduleItem, name: str, msgpack: bool) -> s.Schedule:
     """Converts a schedule. Raises Invalid, naming the field."""
     check_names(item.namespace, (item.topic,))
     try:
         s.check(item.cron, item.timezone, item.every)
     except s.BadSchedule as bad:
         raise wrong(str(bad), None, bad.field) from None
-    metadata = None if item.metadata is None else _metadata(item.metadata).decode()
-    if not s.OWN_METADATA.isdisjoint(item.metadata or ()):
+    given = _read_metadata(item.metadata, msgpack)
+    encoded = _metadata(given)
+    metadata = None if encoded is None else encoded.decode()
+    if not s.OWN_METADATA.isdisjoint(given or ()):
         raise wrong(f"{' and '.join(sorted(s.OWN_METADATA))} are what each tick adds", None, "metadata")
     if len(s.tagged(metadata, name, m.TIME_MAX_US)) > m.METADATA_MAX:
         raise wrong(f"longer than {m.METADATA_MAX} bytes as JSON, with what each tick adds", None, "metadata")
     return s.Schedule(
         item.namespace, name, item.topic, item.cron, item.timezone, 0 if item.every is None else round(item.every * 1e6), 0, item.catch_up,
-        item.payload, metadata, item.priority, item.max_retries, None if item.lease is None else int(item.lease * 1000),
+        item.payload, metadata, item.priority, item.max_retries, None if item.lease is None else int(max(item.lease, m.LEASE_LEAST_S) * 1000),
         None if item.ttl is None else max(1, int(item.ttl * 1e6)), False, None, None, None,
     )  # fmt: skip
 
@@ -294,8 +328,8 @@ def schedule(known: s.Schedule, msgpack: bool) -> wire.Schedule:
 
 
 def shard_ready(r: m.Readiness) -> wire.ShardReady:
-    redis, postgres = ("ok" if up else "unreachable" for up in (r.redis, r.postgres))
-    return wire.ShardReady(shard=r.shard, mode=r.mode, redis=redis, postgres=postgres, wal=r.wal)  # type: ignore[arg-type]
+    postgres: Literal["ok", "unreachable"] = "ok" if r.postgres else "unreachable"
+    return wire.ShardReady(shard=r.shard, mode=r.mode, redis=r.redis, postgres=postgres, wal=r.wal)
 
 
 def topic(t: m.TopicStats) -> wire.Topic:

@@ -9,7 +9,8 @@ import structlog
 
 from mqueue.broker.http import problem
 from mqueue.broker.http.auth import Authenticator, Verb
-from mqueue.broker.http.call import BodyBudget, Call, ClientGone, Receive, Scope, Send
+from mqueue.broker.http.call import WRITE, AnswerBudget, BodyBudget, Call, ClientGone, Receive, Scope, Send
+from mqueue.broker.http.protocol import CUT
 from mqueue.broker.metrics import Metrics
 from mqueue.clock import Clock
 from mqueue.errors import MQueueError, Unavailable
@@ -17,6 +18,7 @@ from mqueue.errors import MQueueError, Unavailable
 Handler = Callable[[Call], Awaitable[object]]
 
 CLIENT_GONE = 499  # only in metrics: the client hung up before the answer
+UNREAD = 498  # only in metrics: the client did not read its answer in time
 JSON = (b"content-type", b"application/json")
 MSGPACK = (b"content-type", b"application/msgpack")
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
@@ -35,6 +37,7 @@ class Frame:
     metrics: Metrics
     clock: Clock
     budget: BodyBudget = field(default_factory=BodyBudget)
+    answers: AnswerBudget = field(default_factory=AnswerBudget)
 
 
 class Endpoint:
@@ -50,24 +53,33 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frame = self._frame
         started = frame.clock.monotonic()
-        call = Call(scope, receive, frame.budget)
+        call = Call(scope, receive, frame.budget, frame.answers)
         try:
-            status, headers, body = await self._answer(call)
+            status, headers, body = await self._made(call)
+            if status == CLIENT_GONE:
+                frame.metrics.request(self._route, status, frame.clock.monotonic() - started)
+                return
+            call.hold_answer(len(body))
+            await _write(send, status, headers, body)
+        finally:
+            call.hold_answer(0)
+        frame.metrics.request(self._route, UNREAD if scope.get(CUT) else status, frame.clock.monotonic() - started)
+
+    async def _made(self, call: Call) -> problem.Answer:
+        """Returns the answer, whatever happens; its status is CLIENT_GONE where nobody waits for it."""
+        try:
+            return await self._answer(call)
         except MQueueError as error:
-            status, headers, body = problem.answer(error)
+            return problem.answer(error)
         except ClientGone:
-            frame.metrics.request(self._route, CLIENT_GONE, frame.clock.monotonic() - started)
-            return
+            return CLIENT_GONE, [], b""
         except asyncio.CancelledError:  # the server's grace has ended
-            status, headers, body = problem.answer(Unavailable("the broker stops; unknown whether this happened", retry_after=1.0))
+            return problem.answer(Unavailable("the broker stops; unknown whether this happened", retry_after=1.0))
         except Exception:
             log.exception("a request failed unexpectedly", route=self._route)
-            status, headers, body = problem.answer(MQueueError())
+            return problem.answer(MQueueError())
         finally:
             call.close()
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        frame.metrics.request(self._route, status, frame.clock.monotonic() - started)
 
     async def _answer(self, call: Call) -> problem.Answer:
         if self._methods and call.scope["method"] not in self._methods:
@@ -83,6 +95,16 @@ class Endpoint:
         else:
             kind, body = JSON, _to_json(result)
         return call.status, [kind, (b"content-length", b"%d" % len(body)), *call.reply_headers], body
+
+
+async def _write(send: Send, status: int, headers: problem.Headers, body: bytes) -> None:
+    """Hands a large answer over bit by bit, as fast as the client reads it, or the connection is cut."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    at = 0
+    while len(body) - at > WRITE:
+        await send({"type": "http.response.body", "body": body[at : at + WRITE], "more_body": True})
+        at += WRITE
+    await send({"type": "http.response.body", "body": body[at:] if at else body})
 
 
 class ByMethod:

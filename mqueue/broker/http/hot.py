@@ -31,12 +31,7 @@ class Hot:
         """Returns ids in order. Nothing is enqueued when one item is refused."""
         key = call.idempotency_key()
         items, raw = await call.decode_and_raw(decode.ENQUEUE)
-        messages = []
-        for index, item in enumerate(items):
-            call.caller.enter(item.namespace, index)
-            if key is not None and item.idempotency_key is not None:
-                raise decode.wrong("the request has a key of its own (Idempotency-Key): give the one or the other", index, "idempotency_key")
-            messages.append(convert.new_message(item, index))
+        messages = await call.in_turns(_messages(call, items, keyed=key is not None), len(raw))
         request = None if key is None else m.RequestKey(key, blake2b(raw, digest_size=16).digest())
         await self._quotas.take(Counter([item.namespace for item in items]), request)
         accepted = await self._engine.enqueue(messages, request, call.durability())
@@ -93,6 +88,7 @@ class Hot:
     async def _fetch(self, call: Call, query: decode.FetchQuery, enough: Enough | None = None) -> list[wire.Message]:
         convert.check_names(query.namespace, query.topic)
         call.caller.enter(query.namespace)
+        call.make_room(query.namespace)
         topics = list(dict.fromkeys(query.topic))
 
         def fetch() -> Awaitable[list[m.Delivery]]:
@@ -100,7 +96,21 @@ class Hot:
 
         deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
         msgpack = call.wants_msgpack
-        return [convert.message(delivery, msgpack) for delivery in deliveries]
+        size = sum(len(delivery.payload) + len(delivery.metadata or b"") for delivery in deliveries)
+        return await call.in_turns(convert.each(lambda delivery: convert.message(delivery, msgpack), deliveries), size)
+
+
+def _messages(call: Call, items: list[decode.EnqueueItem], *, keyed: bool) -> decode.Steps[list[m.NewMessage]]:
+    """Converts what a caller may enqueue. `keyed`: the request has a key of its own."""
+    messages = []
+    msgpack = call.sends_msgpack
+    for index, item in enumerate(items):
+        call.caller.enter(item.namespace, index)
+        if keyed and item.idempotency_key is not None:
+            raise decode.wrong("the request has a key of its own (Idempotency-Key): give the one or the other", index, "idempotency_key")
+        messages.append(convert.new_message(item, index, msgpack))
+        yield
+    return messages
 
 
 def _indexed(body: T | list[T]) -> Iterable[tuple[int | None, T]]:

@@ -21,6 +21,8 @@ from mqueue.errors import Invalid, MQueueError, Unavailable
 HEADERS_BYTES_MAX = 32 * 1024  # of a request line, headers and trailers
 HEADERS_MAX = 100
 ARRIVE_S = 10.0  # a request must arrive within, headers and body together
+WRITE_S = 30.0  # an answer must be read within
+CUT = "mqueue.cut"  # in the scope of a request whose client did not read its answer
 PIPELINE_MAX = 4  # requests waiting behind another one, until no more is read
 
 
@@ -39,6 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unanswered: deque[Any] = deque()  # cycles, oldest first
         self._refusal: MQueueError = Invalid("not an HTTP request")
         self._arriving_since: float | None = self.loop.time()
+        self._unread_since: float | None = None  # the client reads more slowly than it is answered, or not at all
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -132,14 +135,31 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arriving_since = None
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread_since is None:
+            self._unread_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not (self._unanswered and self._unanswered[0].response_started):
+            self._unread_since = None
+
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
+        if not self.flow.write_paused:
+            self._unread_since = None
         if self._arriving_since is not None:  # of a pipelined request, held back by us until now
             self._arriving_since = self.loop.time()
         super().on_response_complete()
 
     def end_if_late(self, now: float) -> None:
         """Ends what is late; called once a second. A request held back behind another one is not late."""
+        if self._unread_since is not None and now - self._unread_since > WRITE_S:
+            if self._unanswered:
+                self._unanswered[0].scope[CUT] = True
+            self.transport.abort()
+            return
         if self._arriving_since is None or now - self._arriving_since < ARRIVE_S or self._held_back():
             return
         if self.cycle is not None and self.cycle.response_started and not self._in_headers:

@@ -14,6 +14,8 @@ from mqueue.broker.http.waits import Waits
 from mqueue.broker.ports import Engine
 from mqueue.errors import JobFailed, NotFound, Pending
 
+TOPIC_BYTES = 256  # of a topic in an answer, about
+
 _ID = re.compile(r"[0-9]{1,19}")
 
 
@@ -30,8 +32,10 @@ class Rest:
         query = call.query(decode.DeadQuery)
         convert.check_names(query.namespace, (query.topic,))
         call.caller.enter(query.namespace)
+        call.make_room(query.namespace, 2 * m.PAGE_MAX)
         dead = await self._engine.dead_letters(query.namespace, query.topic, query.limit, query.after)
-        return [convert.dead_item(letter, call.wants_msgpack) for letter in dead]
+        msgpack, size = call.wants_msgpack, sum(letter.weight for letter in dead)
+        return await call.in_turns(convert.each(lambda letter: convert.dead_item(letter, msgpack), dead), size)
 
     async def delete_dead(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
         body = await call.decode(decode.DEAD_IDS)
@@ -57,7 +61,9 @@ class Rest:
             convert.check_names(query.namespace, ())
             call.caller.enter(query.namespace)
             namespaces = [query.namespace]
-        return [convert.topic(stats) for stats in await self._engine.topics(namespaces)]
+        call.make_room(query.namespace or "")
+        found = await self._engine.topics(namespaces)
+        return await call.in_turns(convert.each(convert.topic, found), len(found) * TOPIC_BYTES)
 
     async def workers(self, call: Call) -> str | list[wire.Worker]:
         """Hears a worker (POST), or shows those with a topic in this namespace, or in any that the
@@ -76,8 +82,10 @@ class Rest:
             convert.check_names(query.namespace, ())
             call.caller.enter(query.namespace)
             namespaces = frozenset({query.namespace})
+        call.make_room(query.namespace or "")
         found = await self._engine.workers(None if namespaces is None else sorted(namespaces))
-        return [convert.worker(text, seen_us, namespaces) for text, seen_us in found]
+        size = sum(len(text) for text, _ in found)
+        return await call.in_turns(convert.each(lambda told: convert.worker(*told, namespaces), found), size)
 
     async def message(self, call: Call) -> wire.Status:
         call.query(decode.NoQuery)

@@ -40,7 +40,7 @@ class Schedules:
     async def put(self, call: Call) -> wire.Schedule:
         call.query(decode.NoQuery)
         item = await call.decode(decode.SCHEDULE)
-        wanted = convert.new_schedule(item, _name(call))
+        wanted = convert.new_schedule(item, _name(call), call.sends_msgpack)
         call.caller.enter(item.namespace)
         return convert.schedule(await self._schedules.put(wanted, declares=item.declared), call.wants_msgpack)
 

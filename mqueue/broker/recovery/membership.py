@@ -9,14 +9,15 @@ as arrivals, what it has of this one into Redis.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from mqueue.broker import failpoints, tasks
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.commit.batch import for_script
-from mqueue.broker.faults import EpochEnded, Fault
+from mqueue.broker.faults import CacheRefused, Fault, Refusal
 from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
@@ -25,7 +26,7 @@ from mqueue.broker.store.shard import ShardRow
 
 LOOK_S = 0.5
 URGENT_S = 0.05
-PING_S = 1.0
+REACH_S = 1.0  # one try
 APART_AFTER_S = 2.0  # so long Redis may be silent
 APART_TRIES = 2  # the first after a pause may have run out of time in it
 TIDY_S = 5.0  # between looks for segments that may go
@@ -68,31 +69,43 @@ class Membership:
                 pass
 
     async def _watch_redis(self) -> None:
-        """Can this broker reach Redis? Others look at its answer before they give a shard up."""
+        """Does Redis take what this broker writes? One that answers and takes nothing is not reached. Others look at
+        this before they give a shard up.
+        """
         shard = self._shard
         while True:
-            try:
-                async with asyncio.timeout(PING_S):
-                    await shard.cache.ping()
-                shard.reaches = True
-            except EpochEnded:  # another server; but there is one
-                shard.reaches = True
-            except (Fault, TimeoutError):
-                shard.reaches = False
+            shard.refusal, was = await self._reached(), shard.refusal
+            if shard.refusal is not was:
+                logger.warning("Redis", shard=shard.number, state=shard.refusal.value if shard.refusal else "ok")
             if shard.reaches:
                 self._reached_at, self._missed = shard.clock.monotonic(), 0
             else:
                 self._missed += 1
             await asyncio.sleep(LOOK_S)
 
+    async def _reached(self) -> Refusal | None:
+        """Returns what Redis refuses with; None: nothing."""
+        shard = self._shard
+        try:
+            async with asyncio.timeout(REACH_S):
+                return Refusal.FULL if await shard.cache.reach(shard.epoch, shard.node) else None
+        except CacheRefused as refused:
+            return refused.kind
+        except (Fault, TimeoutError):
+            return Refusal.SILENT
+
     async def _look(self) -> None:
         shard = self._shard
         suspected = shard.suspect.is_set()
         shard.suspect.clear()
-        position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+        position = await self._beat(shard.position)
         began = shard.clock.monotonic()
         row = await shard.store.row()
         shard.looked_at = began
+        if position < shard.position and row.epoch == shard.epoch:
+            # the leader sees it by the heartbeat, and closes the epoch; nothing of the log may go before its replay
+            logger.error("PostgreSQL has forgotten commits", shard=shard.number, position=position, known=shard.position)
+            return
         shard.position = position
         # a process that was stopped has not heard of Redis for as long; it must have tried
         is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
@@ -124,12 +137,36 @@ class Membership:
         shard.serving.clear()
         shard.epoch = 0
         async with shard.in_flight:
-            await failpoints.ahit("recovery.before_replay")
-            position = await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
-            await self._replay(shard.log.records(position), row, position, late=False)
-            await failpoints.ahit("recovery.after_replay")
+            shard.position = position = await self._beat()
+            async with self._beating():
+                await failpoints.ahit("recovery.before_replay")
+                await self._replay(shard.log.records(position), row, position, late=False)
+                await failpoints.ahit("recovery.after_replay")
             self._replayed = row.epoch
-            await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches)
+            shard.position = await self._beat()
+
+    async def _beat(self, known: int = 0) -> int:
+        """Tells PostgreSQL that this broker lives, and what it has replayed. `known`: its position as it was seen last;
+        0 where PostgreSQL may have gone back. Returns its position.
+        """
+        shard = self._shard
+        return await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches, known)
+
+    @asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Goes on being heard while the block takes its time: the leader waits for a replay that goes on."""
+
+        async def beat() -> None:
+            while True:
+                with suppress(Fault):
+                    await self._beat()
+                await asyncio.sleep(LOOK_S)
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            await tasks.end([beating])
 
     async def _replay(self, log: Iterable[LogRecord], row: ShardRow, position: int, *, late: bool) -> int:
         """Replays records. `position`: what they follow. Returns the last sequence replayed, 0 for none."""
@@ -162,12 +199,14 @@ class Membership:
             applied, due_clock, clock = await shard.cache.join(row.epoch, shard.node, None)
             start = max(applied or 0, position)
             await shard.cache.join(row.epoch, shard.node, start, applied)
-            last, _ = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
+            last, brought = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
+            shard.buffered = last if brought else 0
+            self._replayed = row.epoch  # what it had of ended epochs has come late
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
-            shard.due_clock = 0  # of the epoch that ended: it may be past this one's
-            shard.saw_clock(due_clock, clock, asked_at)
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(due_clock, clock, asked_at)
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.info("joined", shard=shard.number, epoch=row.epoch)
@@ -183,8 +222,10 @@ class Membership:
         async with shard.in_flight:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
-            shard.epoch, shard.mode, shard.buffer, shard.due_clock = row.epoch, COLD, 0, 0
-            shard.saw_clock(0, row.clock_us, shard.clock.monotonic())
+            shard.epoch, shard.mode, shard.buffer = row.epoch, COLD, 0
+            shard.buffered, self._replayed = 0, row.epoch
+            shard.clocks.begin_epoch()
+            shard.clocks.saw(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)
             shard.serving.set()
         logger.warning("joined without Redis: PostgreSQL serves", shard=shard.number, epoch=row.epoch)

@@ -4,6 +4,7 @@ leader does: `leader/`.
 Raises StoreLost where no answer came: what was asked may have happened.
 """
 
+import select
 import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -22,7 +23,7 @@ from mqueue.broker.store.queries import sql
 from mqueue.broker.store.readers import Readers
 from mqueue.broker.store.rows import row_to_cancel, unique_rows
 from mqueue.clock import Clock, SystemClock
-from mqueue.message import WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
+from mqueue.message import ERROR_WEIGHT, WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
@@ -30,7 +31,9 @@ CONNECT_S = 2  # to each server of the URL: one that has lost its host never ans
 # Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
 # time each; what requests ask on their way; what leaders ask beside their own sessions; what users read.
 POOLS = {"control": 2, "write": 3, "read": 8, "leader": 2, "user": 4}
-CONTROL = frozenset({"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat"})
+CONTROL = frozenset(
+    {"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat", "safety"}
+)
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {
     "control": 2_000, "write": 15_000, "read": 5_000, "user": 4_000,
@@ -39,7 +42,9 @@ STATEMENT_MS = {
 REGISTER_TRIES = 20
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
-OPTIONS = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
+# A commit is on the disk when it is answered, whatever the database or the role says.
+# A session that is idle stays: one of them holds the lock that elects.
+OPTIONS = "-c synchronous_commit=on -c idle_session_timeout=0 -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
 # The server, too, notices a dead network: a session that nobody is behind would keep its locks.
 DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 IDLE_MS = {"leader": 20_000, "flush": 20_000}  # within a transaction: whoever hangs there holds others up
@@ -59,6 +64,7 @@ class ShardRow:
     timeline: int  # in which the epoch was opened
     timeline_now: int
     wall_us: int  # by PostgreSQL's clock
+    server_since: float = 0.0  # when the server that answers was started
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class BrokerRow:
     silent_s: float  # since its last heartbeat
     reaches: bool  # Redis, then
     seen_at: float  # its last heartbeat, s since 1970 by PostgreSQL's clock
+    was_set_back: bool = False  # it has seen a position past this one: PostgreSQL forgot what it had committed
 
 
 class Registered(NamedTuple):
@@ -101,7 +108,7 @@ class ShardStore:
         self._pools = {kind: self._pool(kind, size) for kind, size in POOLS.items()}
         self._readers = Readers()
         self._topic_ids: dict[str, int] = {}
-        self._timeline = 0  # the timeline in which topics have these ids
+        self._life = (0, 0.0)  # the timeline, and the life of the server, in which topics have these ids
 
     def _pool(self, kind: str, size: int) -> AsyncConnectionPool:
         """Makes a pool. Its pauses between tries double: it soon gives up, and begins anew when it is next asked, so
@@ -109,7 +116,7 @@ class ShardStore:
         """
         return AsyncConnectionPool(
             self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
-            name=f"shard-{self.number}-{kind}",
+            name=f"shard-{self.number}-{kind}", check=_check,
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -180,9 +187,15 @@ class ShardStore:
 
     async def row(self) -> ShardRow:
         row = ShardRow(*(await self._all("shard_row"))[0])
-        if row.timeline_now != self._timeline:  # a promoted server may lack topics that were made last, and give their ids to others
-            self._timeline, self._topic_ids = row.timeline_now, {}
+        life = row.timeline_now, row.server_since
+        if life != self._life:  # it may lack topics that were made last, and give their ids to others
+            self._life, self._topic_ids = life, {}
         return row
+
+    async def safety(self) -> tuple[bool, bool]:
+        """Does the server sync what it commits? Does it write whole pages, so that a torn one can be mended?"""
+        [(syncs, whole_pages)] = await self._all("safety")
+        return syncs, whole_pages
 
     async def slot_map(self, shards: int) -> list[int]:
         await self._do("create_slot_map", shards=shards)
@@ -208,13 +221,24 @@ class ShardStore:
         rows = await self._all("seat", identity=identity)
         return Seat(*rows[0]) if rows else None
 
-    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True) -> int:
-        """Tells that this broker lives. `reaches`: it reaches Redis. Returns this broker's position."""
-        return int((await self._all("heartbeat", node=node, replayed=replayed, started=started, reaches=reaches))[0][0])
+    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True, known: int = 0) -> int:
+        """Tells that this broker lives. `reaches`: it reaches Redis. `known`: the position it has seen. Returns the
+        present one.
+        """
+        args = {"node": node, "replayed": replayed, "started": started, "reaches": reaches, "known": known}
+        return int((await self._all("heartbeat", **args))[0][0])
 
-    async def leave(self, node: int) -> None:
-        """Tells that this broker uses no epoch any more: nobody need wait for it."""
-        await self._do("leave", node=node)
+    async def leave(self, node: int, *, flushed: bool) -> None:
+        """Tells that this broker uses no epoch any more: nobody need wait for it. `flushed`: all of its log is in
+        PostgreSQL.
+        """
+        await self._do("leave", node=node, flushed=flushed)
+
+    async def is_away(self, node: int, epoch: int) -> bool:
+        """Was this epoch opened without the replay of this broker, and has it not come since? Then its log may have
+        messages that nobody else knows.
+        """
+        return bool((await self._all("is_away", node=node, epoch=epoch))[0][0])
 
     async def position(self, node: int) -> int:
         """Returns the last sequence of this broker that is flushed."""
@@ -251,8 +275,10 @@ class ShardStore:
         """Returns key hash, body hash, id and expiry µs of those that are known."""
         return await self._all("find_keys", key_hashes=list(key_hashes), now=now)
 
-    async def dead_page(self, name: TopicName, after: int, limit: int) -> list[Any]:
-        return await self._read(name.namespace, "dead_page", namespace=name.namespace, name=name.topic, after=after, limit=limit)
+    async def dead_page(self, name: TopicName, after: int, limit: int, size: int) -> list[Any]:
+        """Returns rows by id, and what they weigh with those before; those after `size` bytes are left out."""
+        args = {"namespace": name.namespace, "name": name.topic, "after": after, "limit": limit}
+        return await self._read(name.namespace, "dead_page", **args, size=size, error_weight=ERROR_WEIGHT)
 
     async def delete_dead(self, name: TopicName, ids: Sequence[int]) -> set[int]:
         rows = await self._all("delete_dead", namespace=name.namespace, name=name.topic, ids=list(ids))
@@ -262,9 +288,11 @@ class ShardStore:
         """Returns id → `namespace/topic` of those PostgreSQL has, alive or dead."""
         return dict(await self._all("existing", ids=list(ids)))
 
-    async def request_key(self, key_hash: bytes) -> tuple[bytes, bytes] | None:
-        """Returns body hash and ids (as runs) of a request that was enqueued past Redis under this key."""
-        rows = await self._all("request_key", key_hash=key_hash)
+    async def request_key(self, key_hash: bytes, now: int) -> tuple[bytes, bytes] | None:
+        """Returns body hash and ids (as runs) of a request that was enqueued under this key, where PostgreSQL knows of
+        it. `now`: the shard clock, µs.
+        """
+        rows = await self._all("request_key", key_hash=key_hash, now=now)
         return rows[0] if rows else None
 
     async def cold_counts(self, namespaces: Sequence[str] | None) -> dict[str, tuple[int, int]]:
@@ -366,6 +394,16 @@ def _reader(namespaces: Sequence[str] | None) -> str:
 
 def _kind(statement: str) -> str:
     return "control" if statement in CONTROL else "read"
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    """Refuses a connection that has ended while it was idle, so that the pool lends another one. Nothing is asked: only
+    one on which something has come unasked is looked at more closely.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def _connect_args(kind: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from mqueue.errors import MQueueError
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A topic's ledger. `rows`: its messages in PostgreSQL."""
+    """A topic's ledger. `rows`: its messages in PostgreSQL; `refused`: those that it refused,
+    set aside in the table of that name.
+    """
 
     topic: str
     shard: int
@@ -23,10 +25,11 @@ class Line:
     purged: int
     cancelled: int
     rows: int
+    refused: int
 
     @property
     def drift(self) -> int:
-        return self.enqueued - self.acked - self.dead - self.expired - self.purged - self.cancelled - self.rows
+        return self.enqueued - self.acked - self.dead - self.expired - self.purged - self.cancelled - self.rows - self.refused
 
 
 async def ledgers(urls: Sequence[str]) -> list[Line]:

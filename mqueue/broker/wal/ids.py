@@ -18,6 +18,11 @@ NODE_BITS, COUNT_BITS, MS_BITS = 10, 12, 41
 _COUNTS = 1 << COUNT_BITS
 
 
+def node_of(id: int) -> int:
+    """Returns the number of the broker that made this id."""
+    return id >> COUNT_BITS & (1 << NODE_BITS) - 1
+
+
 class Floor(Protocol):
     """What ids need of an `Identity`."""
 

@@ -91,7 +91,13 @@ class MemoryBroker(Unscheduled):
 
     def dead_letters(self, topic: str, *, namespace: str = m.DEFAULT_NAMESPACE, limit: int = 100, after: int = 0) -> list[wire.DeadItem]:
         found = [s for s in self.dead() if s.name == (namespace, topic) and s.id > after]
-        return [s.dead_item() for s in found[:limit]]
+        page, weight = [], 0
+        for s in found[:limit]:
+            if weight >= m.PAGE_MAX:
+                break
+            page.append(s.dead_item())
+            weight += s.weight
+        return page
 
     def delete_dead(self, topic: str, ids: Sequence[int], *, namespace: str = m.DEFAULT_NAMESPACE) -> list[wire.Verdict]:
         there = {s.id for s in self.dead() if s.name == (namespace, topic)}
@@ -204,8 +210,8 @@ class MemoryBroker(Unscheduled):
         if kind in ("ack", "cancel") or s.cancelling:
             del self._stored[s.id]
         elif kind == "release":
-            if item.retry_after:
-                s.due_us = now + int(item.retry_after * 1e6)
+            if item.retry_after is not None:
+                s.due_us, s.turn = now + int(item.retry_after * 1e6), s.turn + 1
         else:
             error = (item.error or "").replace("\0", "\N{REPLACEMENT CHARACTER}").encode()[: m.ERROR_MAX].decode(errors="ignore")
             self._fail(s, error or None, dead=kind == "bury")

@@ -15,7 +15,7 @@ class Order:
 
     def __init__(self, find: Callable[[int], Stored | None]) -> None:
         self._find = find
-        self._due: list[tuple[int, int, int]] = []  # keys
+        self._due: list[tuple[int, int, int, int]] = []  # keys
         self._later: list[tuple[int, int]] = []  # µs since 1970, id
 
     def put(self, s: Stored, now_us: int) -> None:
@@ -36,7 +36,7 @@ class Order:
         kept, found = [], None
         while self._due and found is None:
             key = heappop(self._due)
-            s = self._find(key[2])
+            s = self._find(key[-1])
             if s is not None and s.key == key and s.state(now_us) == "ready":
                 kept.append(key)
                 found = s if s.id in among else None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from mqueue import message as m
 from mqueue import wire
 from mqueue.schedule import moment
@@ -28,11 +30,12 @@ class Stored:
     died_us: int | None = None
     error: str | None = None
     cancelling: bool = False
+    turn: int = 0  # how often it let others go first; the clock may stand still meanwhile
 
     @property
-    def key(self) -> tuple[int, int, int]:
+    def key(self) -> tuple[int, int, int, int]:
         """Messages are delivered in the order of their keys, least first."""
-        return self.item.priority, self.due_us, self.id
+        return self.item.priority, self.due_us, self.turn, self.id
 
     @property
     def leased(self) -> bool:
@@ -57,7 +60,13 @@ class Stored:
 
     @property
     def lease_s(self) -> float:
-        return self.item.lease or LEASE_S
+        return max(self.item.lease or LEASE_S, m.LEASE_LEAST_S)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes does it take of a page of dead letters?"""
+        metadata = 0 if self.item.metadata is None else len(msgspec.json.encode(self.item.metadata))
+        return m.letter_weight(len(self.item.payload), metadata, len((self.error or "").encode()))
 
     def state(self, now_us: int) -> State:
         if self.dead:

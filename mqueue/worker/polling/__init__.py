@@ -22,6 +22,7 @@ Which file to open:
     settles.py      what is to be settled: what goes together, what waits after a failure
     lane.py         the topics that one poll names, and what is known of them
     pause.py        how long something that failed is left alone
+    pace.py         for how many slots is fetched where leases are renewed late
     absence.py      that the loop did not turn for a while: what came may be another's
     reach.py        whether the broker can be reached, for the probe; connections that lead nowhere
 """

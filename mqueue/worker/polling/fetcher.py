@@ -23,6 +23,7 @@ from mqueue.errors import Forbidden, Invalid, MQueueError, NotFound, TooLarge, U
 from mqueue.worker.polling.absence import Absence
 from mqueue.worker.polling.filling import Filling
 from mqueue.worker.polling.lane import Lane, taken
+from mqueue.worker.polling.pace import GROW_S, Pace
 from mqueue.worker.polling.pause import Pause
 from mqueue.worker.polling.plan import COLLECT_S, QUICK_MAX, Fetch, Slots, next_fetch, next_look, next_wait, quick_due, rest_s
 from mqueue.worker.polling.settles import End, Settles
@@ -67,6 +68,7 @@ class Fetcher:
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
         self.slots = Slots(concurrency)
+        self._pace = Pace(concurrency)
         self._settles = Settles()
         self._sent = 0  # settles under way
         self._collect_until = 0.0
@@ -112,6 +114,13 @@ class Fetcher:
     def doubt(self) -> None:
         """The polls that wait may wait in vain: others go out in their place."""
         self._waits.doubt()
+
+    def late(self) -> None:
+        """Leases were not renewed in time: fewer jobs are fetched for a while."""
+        now = self._loop.time()
+        if self._pace.late(now):
+            log.warning("leases are not renewed in time, fewer jobs are fetched", slots=self._pace.limit(now), of=self.slots.size)
+            self._look_by(now + GROW_S)
 
     def resume(self) -> None:
         """The broker answers again: no poll waits for its pause to end."""
@@ -168,11 +177,16 @@ class Fetcher:
         """Starts the polls that are due, and comes back when the next one is."""
         self._look_at, self._timer = float("inf"), None
         now = self._loop.time()
+        if self._pace.recovered(now):
+            log.info("leases are renewed in time, all slots are used again", slots=self.slots.size)
+        self.slots.most = self._pace.limit(now)
         while quick_due(now, self.slots, self._lanes, self._settles, len(self._quick), self._collect_until):
             self._send_quick()
         while (fetch := next_wait(now, self._free(), self.slots, self._lanes)) is not None:
             self._send_waiting(fetch)
         self._look_by(next_look(now, self._free(), self._lanes, self._settles, len(self._quick), self._collect_until))
+        if self._pace.slowed:
+            self._look_by(now + GROW_S)
         if not self._settles and not self._quick and not self._waits:
             self._drained.set()
 

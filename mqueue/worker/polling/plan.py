@@ -32,23 +32,24 @@ REST_S = 0.05  # after a waiting poll that brought nothing
 class Slots:
     """A worker has so many slots: `running` have a job or a batch, `asked` may be filled by polls under way.
 
-    `closed`: no new message is wanted.
+    `closed`: no new message is wanted. `most`: so many are used for now (`pace.py`).
     """
 
     size: int
     running: int = 0
     asked: int = 0
     closed: bool = False
+    most: int = field(init=False)
     quarter: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.quarter = max(1, self.size // 4)
+        self.most, self.quarter = self.size, max(1, self.size // 4)
 
     def free(self, unsettled: int) -> int:
         """Counts the slots for new messages. Settles that pile up (the broker does not take them) count, so that they
         stay bounded.
         """
-        return 0 if self.closed else max(0, self.size - self.running - self.asked - max(0, unsettled - self.size))
+        return 0 if self.closed else max(0, self.most - self.running - self.asked - max(0, unsettled - self.size))
 
 
 @dataclass(frozen=True, slots=True)

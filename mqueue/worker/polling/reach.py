@@ -119,11 +119,11 @@ class Reach:
 
 
 def fetchable(shards: wire.Ready) -> str | None:
-    """Says what keeps a fetch from being served, or None. A full log does not: it stops enqueues only."""
+    """Says what keeps a fetch from being served, or None. A full log or Redis does not: they stop enqueues only."""
     for shard in shards.shards:
         if shard.mode not in ("hot", "cold"):
             return f"the broker's shard {shard.shard} is {shard.mode}"
         store, state = ("Redis", shard.redis) if shard.mode == "hot" else ("PostgreSQL", shard.postgres)
-        if state != "ok":
+        if state not in ("ok", "full"):
             return f"the broker's shard {shard.shard}: {store} is {state}"
     return None

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import NoReturn
 
+from mqueue.repeats import Repeats
 from mqueue.worker.program.options import Options
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
@@ -63,8 +64,8 @@ def union(apps: Sequence[MQueue]) -> MQueue:
 
 
 def obey(worker: Worker) -> None:
-    """A second signal skips the grace. SIGHUP (the terminal is gone) stops it as the first does, and is no second
-    one.
+    """A second signal skips the grace, unless it comes along with the first. SIGHUP (the terminal is gone) stops it as
+    the first does, and is no second one.
     """
     on_signals(worker.stop, worker.retire)
     leave_if_blocked(worker, STOPS, 2)
@@ -74,12 +75,10 @@ def leave_if_blocked(worker: Worker, signs: Sequence[signal.Signals], times: int
     """Ends a process whose loop is blocked, and cannot hear signals, at the `times`-th of these: the interpreter calls
     this wherever the loop is.
     """
-    heard = 0
+    repeats = Repeats()
 
     def hear(*_: object) -> None:
-        nonlocal heard
-        heard += 1
-        if heard == times:
+        if repeats.heard() == times:
             threading.Thread(target=leave, name="mqueue-leave", daemon=True).start()
 
     def leave() -> None:
@@ -143,10 +142,15 @@ def _exit_without_them(code: int) -> NoReturn:
 
 
 def on_signals(stop: Callable[[], None], retire: Callable[[], None]) -> None:
-    """From now on SIGTERM and SIGINT call `stop`, SIGHUP calls `retire`."""
-    loop = asyncio.get_running_loop()
+    """From now on SIGTERM and SIGINT call `stop`, those within a second once; SIGHUP calls `retire`."""
+    loop, repeats = asyncio.get_running_loop(), Repeats()
+
+    def told() -> None:
+        if repeats.heard() is not None:
+            stop()
+
     for sign in STOPS:
-        loop.add_signal_handler(sign, stop)
+        loop.add_signal_handler(sign, told)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup has it ignored
         loop.add_signal_handler(signal.SIGHUP, retire)
 

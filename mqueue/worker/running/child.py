@@ -15,9 +15,10 @@ import threading
 import time
 from contextlib import suppress
 from contextvars import copy_context
+from typing import Any
 
 from mqueue.worker.arguments import codec
-from mqueue.worker.channel import Began, Channel, Ended, Run, opened
+from mqueue.worker.channel import ASK, Began, Channel, Ended, Run, opened
 from mqueue.worker.running.handler import call, call_async
 from mqueue.worker.running.outcome import decide
 from mqueue.worker.tasks.job import Job, Progress
@@ -25,6 +26,10 @@ from mqueue.worker.tasks.task import Task, find
 
 ORPHANED = 70  # exit code
 PROGRESS_S = 0.25
+OUTSIDE: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}  # what a process has of its own
 
 
 class Child:
@@ -35,6 +40,7 @@ class Child:
         self._busy = threading.Event()
         self._sending = threading.Lock()
         self._job: Job | None = None  # whose handler runs
+        self._on_loop: asyncio.Task[object] | None = None  # the same, where it runs on a loop
 
     def serve(self) -> None:
         """Runs jobs until the worker closes the channel."""
@@ -69,8 +75,22 @@ class Child:
         job = Job(run.message, task, args, kwargs, run.message.lease)
         self._channel.send(Began())
         self._job = job
-        error = asyncio.run(call_async(job)) if task.is_async else call(job)
+        error = asyncio.run(self._call_async(job)) if task.is_async else call(job)
         return error, job.result if error is None else None
+
+    async def _call_async(self, job: Job) -> BaseException | None:
+        self._on_loop = asyncio.current_task()
+        try:
+            return await call_async(job)
+        finally:
+            self._on_loop = None
+
+    def ask(self, signum: int, frame: object) -> None:
+        """The worker asks the job to end: as by Ctrl-C, it may clean up."""
+        if (task := self._on_loop) is None:
+            raise KeyboardInterrupt
+        task.cancel()
+        task.get_loop().call_soon_threadsafe(lambda: None)  # it may sleep
 
     def _report(self) -> None:
         """Tells what the handler says of how far it is, a few times a second at most."""
@@ -99,26 +119,27 @@ def connect(task: Task[..., object], run: Run) -> None:
 
 
 def stay(signum: int, frame: object) -> None:
-    """Ignores SIGTERM, sent to all of a container: when this process ends is for the worker to say, which closes the
-    channel or kills it.
+    """Ignores SIGTERM and SIGINT, sent to all of a container: when this process ends is for the worker to say, which
+    closes the channel, asks it or kills it.
     """
 
 
 def leave_forks_alone() -> None:
-    """Lets what a handler forks end by SIGTERM, at any time. (What it starts otherwise does so anyway: a handler is not
+    """Lets what a handler forks end by these, at any time. (What it starts otherwise does so anyway: a handler is not
     inherited.)
     """
     masks = threading.local()
 
     def before() -> None:
-        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, OUTSIDE)
 
     def in_parent() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
 
     def in_child() -> None:
-        if signal.getsignal(signal.SIGTERM) is stay:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for sign, own in OUTSIDE.items():
+            if signal.getsignal(sign) is stay:
+                signal.signal(sign, own)
         in_parent()
 
     os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
@@ -126,8 +147,10 @@ def leave_forks_alone() -> None:
 
 def main(fd: int, with_logs: bool) -> None:
     """Serves the worker at the other end of `fd` until it is gone."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the worker cancels a job by it; a script's background would ignore it
-    signal.signal(signal.SIGTERM, stay)
+    for sign in OUTSIDE:
+        signal.signal(sign, stay)
     leave_forks_alone()
     faulthandler.enable()
-    Child(opened(fd, with_logs)).serve()
+    child = Child(opened(fd, with_logs))
+    signal.signal(ASK, child.ask)
+    child.serve()

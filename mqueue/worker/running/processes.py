@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mqueue.worker.channel import Began, Channel, Ended, Run, command
+from mqueue.worker.channel import ASK, Began, Channel, Ended, Run, command
 from mqueue.worker.memory import MB, held_by
 from mqueue.worker.running.outcome import Outcome, done
 from mqueue.worker.tasks.job import Interrupt, Job, Progress
@@ -180,7 +180,7 @@ class Process:
             if asked or job.interrupts & AT_ONCE:
                 return self.kill()
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGINT)
+                self._process.send_signal(ASK)
         timer = threading.Timer(CANCEL_S, self._cancel, (job,))
         timer.daemon = True
         try:

@@ -6,10 +6,13 @@ value of another kind and ValueError for one that is out of range; the error nam
 
 import re
 from collections.abc import Container, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from mqueue import message as m
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = timedelta(microseconds=m.TIME_MAX_US)
 
 Seconds = float | timedelta
 
@@ -96,6 +99,8 @@ def instant(option: str, value: datetime) -> datetime:
         raise TypeError(f"{option}={value!r}: a datetime with a time zone")
     if value.tzinfo is None:
         raise ValueError(f"{option}={value!r} has no time zone")
+    if not timedelta() <= value - EPOCH <= LATEST:  # as the broker checks it, but before anything is sent
+        raise ValueError(f"{option}={value!r}: a time from 1970 to 2220")
     return value
 
 

@@ -7,7 +7,7 @@ from mqueue.worker.tasks.retry import AFTER_MAX_S
 
 class Snooze(Exception):
     """Raise it in a task to have the job delivered again after `seconds`, say since it came too early. No attempt is
-    spent.
+    spent. With 0 all jobs of its priority that are due go first.
     """
 
     def __init__(self, seconds: float | timedelta) -> None:

@@ -30,7 +30,7 @@ class Heartbeat:
     """It renews leases from a thread.
 
     `extend` is blocking. From the thread come `lost(job)`, when another delivery has the message or it is gone, and
-    `overdue(job)`, when it has run for as long as it may.
+    `overdue(job)`, when it has run for as long as it may, and `late()`, when leases were renewed late, or lost.
     """
 
     def __init__(
@@ -39,10 +39,12 @@ class Heartbeat:
         lost: Callable[[Job], None],
         clock: Clock,
         overdue: Callable[[Job], None] = lambda job: None,
+        late: Callable[[], None] = lambda: None,
     ) -> None:
         self._extend = extend
         self._lost = lost
         self._overdue = overdue
+        self._late = late
         self._clock = clock
         self._held: dict[Job, None] = {}
         self._wake = threading.Condition()
@@ -118,14 +120,23 @@ class Heartbeat:
                 log.warning("leases not renewed, trying on", jobs=len(jobs), error=summary(error))
             self._failing = True
             return False
-        self._failing = False
         now = self._clock.monotonic()
+        answered = [verdict.status == "ok" for verdict in verdicts]
+        if not self._failing and any(_late(job, ok, now) for job, ok in zip(jobs, answered, strict=True)):
+            self._late()  # of a broker that was away the worker can tell nothing
+        self._failing = False
         for job, verdict in zip(jobs, verdicts, strict=True):
             job.renew_at = now + job.lease / 3
             if verdict.status != "ok":
                 self.drop(job)
                 self._lost(job)
         return True
+
+
+def _late(job: Job, renewed: bool, now: float) -> bool:
+    """Was its lease renewed in its last third only, or lost though the job runs?"""
+    since = now - (job.renew_at - job.lease / 3)
+    return since > job.lease * 2 / 3 or not (renewed or job.ended)
 
 
 def extension(job: Job) -> wire.ExtendItem:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import redis
 
+from mqueue.broker.cache import keys
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 from tests.processes.api import Http, Reply
@@ -28,7 +29,7 @@ def test_a_failed_script_ends_the_epoch(stores: Stores) -> None:
         http = Http(broker.url, broker.token)
         ids = http.put(*[b"x"] * 20)
         with client(stores) as cache:
-            cache.delete("{mq0}:record")
+            cache.delete(keys.record(0))
         got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
         assert broker.metric("mqueue_epoch") >= 2
@@ -52,15 +53,34 @@ def test_a_leader_waits_for_its_own_replay_however_long(stores: Stores) -> None:
         assert [m["id"] for m in got] == ids[len(acked) :]
 
 
+def test_a_leader_waits_for_a_replay_that_goes_on(stores: Stores) -> None:
+    """The other's log has acks of rows that PostgreSQL has: they count only if they come before the new epoch."""
+    env = stores.environment(MQUEUE_FLUSH_AGE_MS="60000")
+    with Broker(env=env) as leader:
+        ids = Http(leader.url, leader.token).put(*[b"x"] * 5)
+        assert leader.stop() == 0, "all is flushed"
+        leader.start()
+        wait_until(lambda: leader.metric("mqueue_leader") == 1, "it leads")
+        with Broker(env={**env, "MQUEUE_FAILPOINTS": "recovery.before_replay=delay:9"}) as other:  # longer than the silent are waited for
+            http = Http(other.url, other.token)
+            acked = wait_until(lambda: http.get(limit=2), "delivered")
+            assert [http.ack(m).body["status"] for m in acked] == ["ok"] * len(acked)
+            stores.flush_redis()
+            http = Http(leader.url, leader.token)
+            wait_until(lambda: leader.metric("mqueue_epoch") >= 2, "a new epoch", 30)
+            got = wait_until(lambda: _try(http, 10), "the others", 30)
+            assert [m["id"] for m in got] == ids[len(acked) :]
+
+
 def test_any_broker_whose_script_fails_ends_the_epoch(stores: Stores) -> None:
     with leader_and_other(stores.environment()) as (leader, other):
         http = Http(other.url, other.token)
         assert http.get() == []  # opens the topic: what comes now is ready at once
         ids = http.put(*[b"x"] * 5)
         with client(stores) as cache, asleep(leader):
-            cache.delete("{mq0}:record")
+            cache.delete(keys.record(0))
             assert http.call("GET", "/dequeue", query=http.name).status == 503
-            assert cache.hget("{mq0}:shard", "epoch") is None
+            assert cache.hget(keys.shard(0), "epoch") is None
         got = wait_until(lambda: _try(http, 100), "delivered after the new epoch", 15)
         assert [m["id"] for m in got] == ids
 
@@ -70,8 +90,8 @@ def test_a_batch_out_of_step_joins_again(stores: Stores) -> None:
         http = Http(broker.url, broker.token)
         http.put(b"x")
         with client(stores) as cache:
-            [node] = cache.hkeys("{mq0}:applied")
-            cache.hset("{mq0}:applied", node, (1).to_bytes(8))
+            [node] = cache.hkeys(keys.prefix(0) + "applied")
+            cache.hset(keys.prefix(0) + "applied", node, (1).to_bytes(8))
         wait_until(lambda: http.call("POST", "/enqueue", [http.name]).status == 200, "it serves again", 10)
 
 

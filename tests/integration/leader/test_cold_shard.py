@@ -46,7 +46,7 @@ def test_what_expires_goes_and_the_rest_stays(world: World) -> None:
 
 async def enqueue(world: World, cold: ColdStore, ttl_us: int) -> int:
     broker, id = world.brokers[1], next(world.ids)
-    broker.shard.saw_clock(0, (await world.store.row()).clock_us, broker.shard.clock.monotonic())
+    broker.shard.clocks.saw(0, (await world.store.row()).clock_us, broker.shard.clock.monotonic())
     made, _ = message(broker, id, topic="n/a", priority=0, delay_us=0, ttl_us=ttl_us, max_retries=3)
     await cold.enqueue(world.lead.epoch, 0, "cold", lambda *_: Fresh([(made.record, made.body)]))
     return id

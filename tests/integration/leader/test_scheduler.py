@@ -79,7 +79,7 @@ class Leaders:
         store = LeaderStore(self.session)
         world.term = await store.raise_term(0, node)
         shard = Shard(NUMBER, node, world.cache, world.store, world.brokers[node].shard.log, self.clock, world.metrics, start=0)
-        shard.saw_clock(0, world.lead.shard.now_us(), self.clock.monotonic())
+        shard.clocks.saw(0, world.lead.shard.now_us(), self.clock.monotonic())
         self.leads.append(Lead(shard, store, world.term, world.lead.epoch))
 
     async def turn(self, lead: Lead, *, announce: bool = True) -> int:
@@ -128,6 +128,16 @@ def expected(schedules: list[Schedule], until_us: int) -> Counter[tuple[str, str
             ticks[s.name, moment(tick).isoformat().replace("+00:00", "Z")] += 1
             tick = next_after(s.spec, tick)
     return ticks
+
+
+def test_a_leader_whose_wall_clock_is_behind_stops_no_schedule(world: World, leaders: Leaders) -> None:
+    """The shard clock and PostgreSQL's say that the ticks have come."""
+    put(world, made("minutely", every_s=60))
+    lead, until = leaders.leads[-1], BEGIN_US + 10 * MINUTE
+    leaders.clock.now_us = BEGIN_US - 60 * MINUTE
+    lead.shard.clocks.saw(0, until, leaders.clock.monotonic())
+    assert world.run(leaders.turn(lead)) == 10
+    assert enqueued(world) == expected([made("minutely", every_s=60)], until)
 
 
 @pytest.mark.parametrize(("announce", "minutes", "least"), [(True, 460, 10_000), (False, 60, 1_200)], ids=["hot", "cold"])

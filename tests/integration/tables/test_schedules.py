@@ -35,8 +35,9 @@ class Place:
         self.stores = [ShardStore(n, url) for n, url in enumerate(self.urls)]
         slots = SlotMap([n % 2 for n in range(SLOTS)])
         self.now_us = BEGIN_US
+        self.shard_us = 0  # the shard clock, as a broker knows it
         self.sent: list[NewMessage] = []
-        shards: Any = [SimpleNamespace(store=store) for store in self.stores]
+        shards: Any = [SimpleNamespace(store=store, now_us=lambda: self.shard_us) for store in self.stores]
         self.one, self.other = (Schedules(shards, slots, self, self._enqueue) for _ in range(2))
         names = [f"t{n}" for n in range(50)]
         self.topics = [next(name for name in names if slots.shard(TopicName("n", name)) == shard) for shard in (0, 1)]
@@ -87,6 +88,14 @@ def place(stores: StoreUrls) -> Iterator[Place]:
     place = Place(stores)
     yield place
     place.close()
+
+
+def test_one_put_where_the_wall_clock_is_behind_begins_now(place: Place) -> None:
+    """Else all ticks of that hour would come at once."""
+    place.shard_us, place.now_us = BEGIN_US, BEGIN_US - HOUR
+    put = place.put(place.wanted(cron=None, every_s=240), declares=False)
+    assert put.next_at_us is not None
+    assert put.next_at_us > BEGIN_US
 
 
 def test_an_edit_stays_until_the_code_says_something_new(place: Place) -> None:

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from mqueue.broker.engine.dead_letters import DeadLetters
+from mqueue.broker.engine.dead_letters import DeadLetters, first_page
 from mqueue.broker.format import record
 from mqueue.clock import SystemClock
 from mqueue.lifecycle import State
-from mqueue.message import TopicName
+from mqueue.message import PAGE_MAX, DeadLetter, TopicName
 
 
 def dead(id: int, topic: bytes) -> bytes:
@@ -39,3 +39,19 @@ async def test_the_ids_of_another_topic_are_gone_at_once() -> None:
     assert not flushes
     assert await letters.delete("mine", "a", [1, 2]) == ["ok", "gone"]
     assert len(flushes) == 1
+
+
+def letter(id: int, size: int = 1) -> DeadLetter:
+    return DeadLetter(id, "n", "t", 0, b"x" * size, None, 1, None, 0, 0)
+
+
+def test_a_page_ends_with_its_bytes_and_has_one_letter_at_least() -> None:
+    large = [letter(id, PAGE_MAX // 2) for id in (3, 1, 2)]
+    assert [each.id for each in first_page(large, 10, None)] == [1, 2]
+    assert [each.id for each in first_page([letter(1, 2 * PAGE_MAX), letter(2)], 10, None)] == [1]
+
+
+def test_no_letter_hides_what_the_other_store_has_left_out() -> None:
+    """One store has 1 to 3, and more that it left out; the other has 2 and 9: 9 comes after those."""
+    assert [each.id for each in first_page([letter(id) for id in (1, 2, 3, 9)], 10, 3)] == [1, 2, 3]
+    assert [each.id for each in first_page([letter(id) for id in (1, 2, 3, 9)], 2, 3)] == [1, 2]

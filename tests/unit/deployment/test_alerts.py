@@ -66,6 +66,7 @@ CASES: list[Case] = [
     ("MQueueErrors", {'mqueue_http_requests_total{route="/enqueue", status="404"}': "0+10x20"}, 15, []),
     ("MQueueLedgerDrift", {f"mqueue_ledger_drift{{{A}}}": "2x20", f"mqueue_leader{{{A}}}": "1x20"}, 15, [{"instance": "a", "shard": "0"}]),
     ("MQueueLedgerDrift", {f"mqueue_ledger_drift{{{A}}}": "2x20", f"mqueue_leader{{{A}}}": "0x20"}, 15, []),
+    ("MQueueRefusedRows", {f"mqueue_flush_refused_rows_total{{{A}}}": "0x5 3x20"}, 15, [{"instance": "a", "shard": "0"}]),
     ("MQueueStrays", {f"mqueue_reconciler_strays_total{{{A}}}": "0x5 3x20"}, 15, [{"instance": "a", "shard": "0"}]),
     ("MQueueClockAhead", {f"mqueue_clock_ahead_seconds{{{A}}}": "90x20", f"mqueue_clock_ahead_seconds{{{B}}}": "0x20"}, 15, [{"shard": "0"}]),
     ("MQueueDeadLetters", {'mqueue_dead_total{instance="a", namespace="n"}': "5x10 6x30"}, 12, [{"namespace": "n"}]),

@@ -67,3 +67,47 @@ def test_numbers_too_large_for_msgpack_become_floats() -> None:
     metadata = b'{"a":[1000000000000000000000000000000,{"b":18446744073709551615}]}'
     assert msgspec.msgpack.decode(convert._raw(metadata, msgpack=True)) == {"a": [1e30, {"b": 2**64 - 1}]}
     assert bytes(convert._raw(metadata, msgpack=False)) == metadata
+
+
+ITEM = st.fixed_dictionaries(
+    {"topic": st.sampled_from(["t", "u"])}, optional={"metadata": st.dictionaries(st.text(), st.text() | st.lists(st.lists(st.text())))}
+)
+
+
+@given(st.lists(ITEM, min_size=1, max_size=30), st.sampled_from([None, 1]), st.sampled_from(["", " ", "[1]", '"{"', ",1"]))
+def test_items_found_one_by_one_are_those_of_the_array(items: list[dict[str, Any]], indent: int | None, more: str) -> None:
+    """A large body that is dense with strings is decoded item by item; so that it is tried on small ones, too, the
+    steps are called directly.
+    """
+    body = (json.dumps(items, indent=indent)[:-1] + (("," + more.removeprefix(",")) if more.strip() else more) + "]").encode()
+
+    def decoded(at_once: bool) -> Any:
+        try:
+            found = decode.ENQUEUE.decode(body, False) if at_once else decode.at_once(decode.ENQUEUE._read_dense(body))
+        except decode.MQueueError as error:
+            return error.status, error.item
+        return [convert.new_message(item, index, False) for index, item in enumerate(found)]
+
+    def told(at_once: bool) -> Any:
+        try:
+            return decoded(at_once)
+        except decode.MQueueError as error:
+            return error.detail
+
+    assert told(False) == told(True)
+
+
+@given(st.lists(ITEM, min_size=1, max_size=30))
+def test_packed_items_are_those_of_the_array(items: list[dict[str, Any]]) -> None:
+    body = msgspec.msgpack.encode(items)
+    settles = msgspec.msgpack.encode([{"id": 1} | {"topic": item["topic"]} for item in items])
+    assert decode.at_once(decode.ENQUEUE.read(body, True)) == decode.ENQUEUE.decode(body, True)
+    assert decode.at_once(decode.SETTLE.read(settles, True)) == decode.SETTLE.decode(settles, True)
+
+
+def test_an_item_that_nobody_sent_is_not_told() -> None:
+    """A name may look like the place of an error."""
+    try:
+        decode.POLL.decode(b'{"a - at `$[' + b"9" * 900 + b']":1}', False)
+    except decode.MQueueError as error:
+        assert error.item is None

@@ -13,7 +13,7 @@ import trustme
 from http_fake import DEADLINE_S, Broker, FakeEngine, answer, bearer, broker, connect, ends, head
 
 from mqueue.broker.http import HttpServer, protocol, server
-from mqueue.broker.http.call import BodyBudget, Call
+from mqueue.broker.http.call import AnswerBudget, BodyBudget, Call
 from mqueue.errors import Unavailable
 from mqueue.message import BODY_MAX
 from tests.waiting import until
@@ -110,9 +110,9 @@ async def test_large_bodies_share_a_budget() -> None:
     async def receive() -> dict[str, Any]:
         return more
 
-    first = Call({"headers": [(b"content-length", b"80")]}, receive, budget)
+    first = Call({"headers": [(b"content-length", b"80")]}, receive, budget, AnswerBudget())
     first._hold(80)
-    second = Call({"headers": [(b"content-length", b"80")]}, receive, budget)
+    second = Call({"headers": [(b"content-length", b"80")]}, receive, budget, AnswerBudget())
     with pytest.raises(Unavailable, match="large requests"):
         await second.skip_body()
     second.close()

@@ -5,19 +5,22 @@
 -- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
---       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before):
+--       1 where it was stamped just now (0: it comes from the log),
+--       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before;
+--       under the key of a whole request: nothing, >I8I8 epoch, how often keys had been moved there):
 --       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind (a ack, n nack, b bury, r release,
 --       c cancel) and receipt (none: any);  of what is no ack also: error, delays (f8 µs ...)
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
---       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
---       reused, p in flight, f buffer full, l look again);
+--       reply: >I8 due clock, >I8 clock, >I8 T due, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
+--       reused, p in flight, f buffer full, w Redis full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
 -- A unique key is in use while a message that has it waits. Until its messages are flushed `keys` has a record of kind w of it; then rows tell of
 -- them, which are true while Redis has no record of their message and no flush has come since they were read.
+-- What is due at once must be below T, which may have fallen since its broker heard of it: the time scan would leave it out. It is stamped again.
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
 local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -28,6 +31,8 @@ if no then return no end
 local applied = call('HGET', prefix .. 'applied', ARGV[2])
 if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
 if applied ~= previous then return { 'behind', applied or '' } end
+local no_room = enqueues > 0 and is_full()
+goes_on_when_full()
 
 if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
 
@@ -91,17 +96,34 @@ local function holder(unique, rows)
 end
 
 -- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again
-local at, bytes, keyed, uniques = 7, 0, {}, {}
+local verdicts, refused_groups = {}, {}
+local stamped_now = ARGV[8] == '1'
+local at, bytes, keyed, uniques = 8, 0, {}, {}
 for i = 1, enqueues do
   local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
   bytes = bytes + size_of(record)
+  if stamped_now and due_of(record) >= t_due and due_of(record) <= unpack1('>I8', ARGV[at + 3], 5) then refused_groups[ARGV[at + 1]] = 'l' end
   if hash ~= '' then keyed[#keyed + 1] = hash end
   if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
   at = at + 7
 end
+local function of_requests_now() return call('ZCARD', prefix .. 'request_keys') end -- more only by those of this batch
+
+-- May PostgreSQL have this request's key, moved there since its broker looked?
+local moved, moved_until
+local function is_moved(rows)
+  if rows == '' then return false end
+  if not moved then
+    local told = call('HMGET', shard_key, 'keys_no', 'keys_until')
+    moved, moved_until = tonumber(told[1] or 0), tonumber(told[2] or 0)
+  end
+  if moved_until <= now then return false end
+  local of_epoch, looked = unpack1('>I8I8', rows)
+  return whole(of_epoch) ~= epoch or looked ~= moved
+end
+
 local holders = {} -- unique key -> id of the message that waits under it
 local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
-local verdicts, refused_groups = {}, {}
 if #keyed > 0 then
   for from = 1, #keyed, CALL_MAX do
     local upto = math.min(#keyed, from + CALL_MAX - 1)
@@ -116,18 +138,26 @@ if #keyed > 0 then
       if id then holders[unique] = id else refused_groups[group] = refused_groups[group] or why end
     end
   end
-  at = 7
-  local mine = {}
+  at = 8
+  local taken, mine, of = {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
   for i = 1, enqueues do
     local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
+    if group ~= of then
+      if of and not refused_groups[of] then for h, k in pairs(mine) do taken[h] = k end end
+      mine, of = {}, group
+    end
     if hash ~= '' then
-      local old = seen_keys[hash] or mine[hash]
+      local old = seen_keys[hash] or taken[hash] or mine[hash]
       if not old then mine[hash] = key
       elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'
       elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then
         refused_groups[group] = refused_groups[group] or 'p'
       end
-      if old and sub(key, 44, 44) == 'r' then refused_groups[group] = refused_groups[group] or 'r' end
+      if sub(key, 44, 44) == 'r' then
+        if old then refused_groups[group] = refused_groups[group] or 'r'
+        elseif is_moved(ARGV[at + 7]) then refused_groups[group] = refused_groups[group] or 'l'
+        elseif of_requests_now() >= REQUEST_KEYS_MAX then refused_groups[group] = refused_groups[group] or 'f' end
+      end
     end
     at = at + 7
   end
@@ -135,12 +165,13 @@ end
 
 -- 2. enqueues
 local fresh_keys, of_requests = {}, {}
-at = 7
+at = 8
 for i = 1, enqueues do
   local group, r, body, hash, key, unique = unpack(ARGV, at + 1, at + 6)
   local id = id_of(r)
   local old = hash ~= '' and seen_keys[hash]
-  if full then verdicts[i] = 'f' .. id
+  if no_room then verdicts[i] = 'w' .. id
+  elseif full then verdicts[i] = 'f' .. id
   elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
   elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
   elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]
@@ -244,17 +275,9 @@ for i = 1, settles do
 end
 
 push_dirty(node, sequence)
-if #of_requests > 0 then
-  chunked('ZADD', prefix .. 'request_keys', of_requests)
-  local over = call('ZCARD', prefix .. 'request_keys') - REQUEST_KEYS_MAX
-  if over > 0 then
-    local oldest, gone = call('ZPOPMIN', prefix .. 'request_keys', math.min(over, CALL_MAX)), {}
-    for i = 1, #oldest, 2 do gone[#gone + 1] = oldest[i] end
-    call('HDEL', prefix .. 'keys', unpack(gone))
-  end
-end
+if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
 commit()
-local reply = pack('>I8I8I8', due_clock(), now, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
+local reply = pack('>I8I8I8I8', due_clock(), now, t_due, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
 call('HSET', prefix .. 'applied', ARGV[2], sequence)
 call('HSET', prefix .. 'reply', ARGV[2], reply)
 return { 'ok', reply }

@@ -6,6 +6,7 @@
 -- returns {'ok', ready left} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local t = topic(ARGV[3])
 measure(t)
 if t.size == 0 or not t.frontier then return { 'ok', 0 } end

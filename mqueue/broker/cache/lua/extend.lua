@@ -6,6 +6,7 @@
 -- returns {'ok', verdicts} with one letter each: o ok, s stale, g no record | {'epoch', epoch}
 local no = refused(false)
 if no then return no end
+goes_on_when_full()
 local ids, verdicts = {}, {}
 for i = 2, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 load(ids)

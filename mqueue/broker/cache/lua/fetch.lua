@@ -15,6 +15,7 @@ local partial = ARGV[7] == '1'
 
 local no = refused(false)
 if no then return no end
+goes_on_when_full()
 local ended = end_leases()          -- here too: while PostgreSQL is away nobody leads
 if promote() or ended == CALL_MAX then
   push_dirty(0, rep('\0', 8))

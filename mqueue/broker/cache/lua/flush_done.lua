@@ -8,6 +8,7 @@
 local KEY_KEEP = 60000000
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local up_to, trims, versions, hashes = tonumber(ARGV[3]), ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local ids = {}

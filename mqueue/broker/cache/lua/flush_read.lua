@@ -7,12 +7,14 @@
 --         records: false where there is none; bodies and errors: false where the record needs no write
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local skip, ids_max, bytes_max, newest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local entries, ids, hashes, seen_ids, bytes = {}, {}, {}, {}, 0
+local PAGE = 1000 -- entries at most, and values that one call is given: Lua hands some 8,000 to a call
+local entries, ids, hashes, seen_ids, seen_hashes, bytes = {}, {}, {}, {}, {}, 0
 local function fits(entry)
   local kinds, many, keys = unpack1('>I2I2I2', entry, 27)
-  if #entries > 0 and #ids + many > ids_max then return false end
+  if #entries >= PAGE or #entries > 0 and #ids + many > ids_max then return false end
   local at = 33
   for _ = 1, kinds do
     local len = unpack1('>I2', entry, at + 5)
@@ -33,9 +35,22 @@ local function fits(entry)
   if #entries > 0 and bytes + more > bytes_max then return false end
   bytes = bytes + more
   for i = 1, #mine do ids[#ids + 1] = mine[i] end
-  for _ = 1, keys do hashes[#hashes + 1] = sub(entry, at, at + 15); at = at + 16 end
+  for _ = 1, keys do
+    local hash = sub(entry, at, at + 15)
+    at = at + 16
+    if not seen_hashes[hash] then seen_hashes[hash] = true; hashes[#hashes + 1] = hash end
+  end
   entries[#entries + 1] = entry
   return true
+end
+
+local function values(name, fields) -- HMGET in parts
+  local out = {}
+  for from = 1, #fields, PAGE do
+    local got = call('HMGET', prefix .. name, unpack(fields, from, math.min(from + PAGE - 1, #fields)))
+    for i = 1, #got do out[from + i - 1] = got[i] end
+  end
+  return out
 end
 
 local done = false
@@ -63,14 +78,13 @@ for i = 1, #ids do
   end
 end
 if #wanted > 0 then
-  local got = call('HMGET', prefix .. 'body', unpack(wanted))
+  local got = values('body', wanted)
   for i = 1, #wanted do out_bodies[where[i]] = got[i] end
   if call('EXISTS', prefix .. 'error') == 1 then
-    got = call('HMGET', prefix .. 'error', unpack(wanted))
+    got = values('error', wanted)
     for i = 1, #wanted do errors[where[i]] = got[i] end
   end
 end
-local keys = {}
-if #hashes > 0 then keys = call('HMGET', prefix .. 'keys', unpack(hashes)) end
+local keys = values('keys', hashes)
 commit()
 return { 'ok', entries, ids, out, table.concat(flags), out_bodies, errors, hashes, keys }

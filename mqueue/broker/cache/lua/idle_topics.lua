@@ -6,6 +6,7 @@
 -- returns {'ok', topics} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local idle, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 local found = {}
 for _, name in ipairs(call('SRANDMEMBER', prefix .. 'topics', most)) do

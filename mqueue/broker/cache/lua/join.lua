@@ -6,6 +6,7 @@
 -- returns {'ok', applied (8 bytes; '' none), due clock, clock} | {'epoch', epoch} | {'behind', applied}
 local no = refused(false)
 if no then return no end
+goes_on_when_full()
 local applied = call('HGET', prefix .. 'applied', ARGV[2])
 if ARGV[3] ~= '' then
   if (applied or '') ~= ARGV[4] then return { 'behind', applied or '' } end

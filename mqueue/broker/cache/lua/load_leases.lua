@@ -5,6 +5,7 @@
 -- args  '', term, then per lease: record (leased, clean, in_pg), body
 -- returns {'ok', how many} | {'term', a later one}
 if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
+goes_on_when_full()
 local loaded = 0
 for i = 3, #ARGV, 2 do
   local r = ARGV[i]

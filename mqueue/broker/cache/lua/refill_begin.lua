@@ -6,6 +6,7 @@
 -- returns {'ok', due clock, T id, T due, cap, hard cap, then per topic: frontier ('' unknown topic), ready} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local found = {}
 for i = 3, #ARGV do
   local name = ARGV[i]

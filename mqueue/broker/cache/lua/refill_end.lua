@@ -9,6 +9,7 @@
 local no = refused(true)
 if no then return no end
 local many = tonumber(ARGV[3])
+if #ARGV <= 3 + 3 * many then goes_on_when_full() end -- no rows
 local share = math.max(1, math.floor(CALL_MAX / many))
 local names, answer = {}, { 'ok' }
 

@@ -8,7 +8,9 @@
 -- Where Redis' TIME and the leader's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local agreed = math.min(seen, tonumber(ARGV[3]))
+if agreed > now + AWAY_US or (agreed > now and held > now) then held = agreed + HOLD_US; changed.held = true end -- what it missed is no time of a lease
 if agreed > now then now = agreed end
 
 promote()

@@ -7,6 +7,7 @@
 -- returns {'ok', clock, T due, T id, room} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local delayed = prefix .. 'delayed'
 local over = call('ZREVRANGE', delayed, 0, CALL_MAX - 1)
 load(over)

@@ -6,6 +6,7 @@
 -- returns {'ok', rows loaded} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+if #ARGV < 5 then goes_on_when_full() end
 local ids, loaded = {}, 0
 for i = 5, #ARGV, 2 do ids[#ids + 1] = id_of(ARGV[i]) end
 if #ids > 0 then load(ids) end

@@ -25,9 +25,11 @@ class ColdLeaderStore:
     def __init__(self, session: LeaderSession) -> None:
         self._session = session
 
-    async def turn(self, epoch: int, term: int, went_on: Callable[[], int], wall_us: Callable[[], int], expires: int = 0) -> Turned:
-        """Moves the shard clock, ends leases and expires up to `expires` messages; in a transaction that nobody waits
-        for.
+    async def turn(
+        self, epoch: int, term: int, went_on: Callable[[], int], wall_us: Callable[[], int], expires: int = 0, *, ends: bool = True
+    ) -> Turned:
+        """Moves the shard clock, ends leases where it `ends` them, and expires up to `expires` messages; in a
+        transaction that nobody waits for.
 
         Both clocks are read behind the fence: whoever waited there let time pass. `went_on`: where the shard clock
         would go on. Where `wall_us`, this broker's wall clock, and PostgreSQL's are both past it, it goes on to the
@@ -38,7 +40,7 @@ class ColdLeaderStore:
             clock, wall = went_on(), wall_us()
             postgres_us = (await fetch(connection, "commit_loosely"))[0][0]
             [(clock,)] = await fetch(connection, "tick", clock=max(clock, min(wall, postgres_us)))
-            ended = await self._end_leases(clock)
+            ended = await self._end_leases(clock) if ends else 0
             expired = await self._expire(clock, expires) if expires else 0
         return Turned(clock, ended, expired)
 

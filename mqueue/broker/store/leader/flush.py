@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.faults import RowExists
+from mqueue.broker.faults import RowExists, RowRefused
 from mqueue.broker.format.record import Record
 from mqueue.broker.store import write
 from mqueue.broker.store.leader.session import LeaderSession
@@ -52,33 +53,55 @@ class FlushBatch:
         named = {r.topic for rows in (self.fresh, self.again, self.dead) for r, _, _ in rows}
         return named | {gone.topic for gone in self.gone} | {topic for _, topic, _, _ in self.tallies}
 
+    def known(self) -> list[int]:
+        """Returns the ids of which PostgreSQL may have something."""
+        return [r.id for rows in (self.again, self.dead) for r, _, _ in rows] + [gone.id for gone in self.gone]
+
 
 class FlushStore:
     def __init__(self, session: LeaderSession) -> None:
         self._session = session
 
-    async def write(self, epoch: int, term: int, batch: FlushBatch) -> None:
-        """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable."""
+    async def write(self, epoch: int, term: int, batch: FlushBatch) -> int:
+        """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable.
+        Returns how many rows PostgreSQL has refused: they are set aside.
+        """
         named = batch.topics()
         ids = await self._session.topic_ids(named) if named else {}
         try:
-            await self._write(epoch, term, batch, ids)
-        except RowExists:  # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then
+            return await self._write(epoch, term, batch, ids)
+        except (RowExists, RowRefused) as refused:
+            # a row that PostgreSQL has although Redis never flushed it (replayed meanwhile): by version, then
             batch.again += batch.fresh
             batch.fresh = []
-            await self._write(epoch, term, batch, ids)
+            if isinstance(refused, RowExists):
+                with suppress(RowRefused):
+                    return await self._write(epoch, term, batch, ids)
+            return await self._write(epoch, term, batch, ids, careful=True)
 
-    async def _write(self, epoch: int, term: int, batch: FlushBatch, ids: dict[str, int]) -> None:
-        connection, ledger = self._session.connection, Ledger()
+    async def _write(self, epoch: int, term: int, batch: FlushBatch, ids: dict[str, int], *, careful: bool = False) -> int:
+        """Writes it. `careful`: in parts, so that a row that is refused keeps none of the others from PostgreSQL."""
+        connection, ledger, refused = self._session.connection, Ledger(), 0
+
+        async def again(rows: Sequence[tuple[Record, bytes | None, bytes]]) -> None:
+            await write.write_again(connection, rows, ids, ledger)
+
+        async def bury(rows: Sequence[tuple[Record, bytes | None, bytes]]) -> None:
+            await write.bury(connection, rows, ids, ledger, batch.clock)
+
         async with self._session.fenced(epoch, term, moves=True) as flushed:
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
                 await write.copy(connection, "copy_message", batch.fresh, ids)
                 for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
                     ledger.add(ids[topic], "enqueued", count)
-            await write.write_again(connection, batch.again, ids, ledger)
-            await write.bury(connection, batch.dead, ids, ledger, batch.clock)
-            await _end(connection, batch.gone, flushed, ids, ledger)
+            taken = await write.take_back(connection, batch.known(), ledger)
+            for rows, put in ((batch.again, again), (batch.dead, bury)):
+                if careful:
+                    refused += await write.by_parts(connection, rows, ids, ledger, put)
+                else:
+                    await put(rows)
+            await _end(connection, batch.gone, taken, flushed, ids, ledger)
             if batch.mirrors:
                 ended = [r.id for rows in (batch.again, batch.dead) for r, _, _ in rows] + [gone.id for gone in batch.gone]
                 await connection.execute(sql("delete_leases"), {"ids": ended})
@@ -93,15 +116,18 @@ class FlushStore:
             await connection.execute(sql("move_shard"), {"number": batch.number, "clock": batch.clock})
             await failpoints.ahit("flush.before_commit")
         await failpoints.ahit("flush.after_commit")
+        return refused
 
 
-async def _end(connection: AsyncConnection[Any], gone: Sequence[Gone], flushed: int, ids: dict[str, int], ledger: Ledger) -> None:
+async def _end(
+    connection: AsyncConnection[Any], gone: Sequence[Gone], taken: set[int], flushed: int, ids: dict[str, int], ledger: Ledger
+) -> None:
     if not gone:
         return
     deleted = await write.delete_messages(connection, [(g.id, g.version) for g in gone])
     for g in gone:
         if g.id in deleted:
             ledger.add(ids[g.topic], END_OF_STATE[g.state])
-        elif g.first > flushed and not g.had_row:  # it never had one
+        elif g.id in taken or (g.first > flushed and not g.had_row):  # it was set aside, or never had one
             ledger.add(ids[g.topic], "enqueued")
             ledger.add(ids[g.topic], END_OF_STATE[g.state])

@@ -15,9 +15,10 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
-from mqueue.broker.faults import Deposed, RowExists, StoreLost
+from mqueue.broker.faults import Deposed, RowExists, RowRefused, StoreLost
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.store.write import refuses_data
 
 
 class LeaderSession:
@@ -56,4 +57,5 @@ class LeaderSession:
         except UniqueViolation as error:
             raise RowExists(f"PostgreSQL of shard {self.store.number}: {error}") from error
         except psycopg.Error as error:
-            raise StoreLost(f"PostgreSQL of shard {self.store.number}: {error}") from error
+            fault = RowRefused if refuses_data(error) else StoreLost
+            raise fault(f"PostgreSQL of shard {self.store.number}: {error}") from error

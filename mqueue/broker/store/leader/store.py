@@ -21,7 +21,7 @@ from mqueue.broker.store.leader.prune import PruneStore
 from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.leader.ticks import TickStore
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.rows import behind, leased_row
+from mqueue.broker.store.rows import Key, behind, leased_row
 from mqueue.broker.store.shard import ShardRow, ShardStore
 from mqueue.broker.store.write import Ledger
 
@@ -117,6 +117,11 @@ class LeaderStore:
         for (topic_id,) in await self._session.ask("cancel_requested", now=now):
             ledger.add(topic_id, "cancelled")
         await write.write_ledger(self._session.connection, ledger)
+
+    async def keep_keys(self, epoch: int, term: int, keys: Sequence[Key]) -> None:
+        """Writes keys of whole requests."""
+        async with self._session.fenced(epoch, term):
+            await write.keep_keys(self._session.connection, keys)
 
     # -- long leases ---------------------------------------------------------------------------------------------------
 

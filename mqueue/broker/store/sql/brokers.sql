@@ -1,3 +1,4 @@
--- brokers: how far each is flushed and replayed, for how long it has been silent, whether it reaches Redis, its last heartbeat. Index: broker_pkey.
-SELECT node, position, started, replayed, extract(epoch FROM now() - seen_at)::float8 AS silent_s, reaches, extract(epoch FROM seen_at)::float8
+-- brokers: how far each is flushed and replayed, for how long it has been silent, whether it reaches Redis, its last heartbeat, and whether its position went back. Index: broker_pkey.
+SELECT node, position, started, replayed, extract(epoch FROM now() - seen_at)::float8 AS silent_s, reaches, extract(epoch FROM seen_at)::float8,
+       known > position AS was_set_back
 FROM broker ORDER BY node

@@ -7,6 +7,6 @@ SELECT coalesce(
          (SELECT min(n) FROM generate_series(1, 1023) n WHERE NOT EXISTS (SELECT FROM broker b WHERE b.node = n)),
          (SELECT min(node) FROM broker WHERE identity IS NULL)),
        %(identity)s, %(host)s
-ON CONFLICT (node) DO UPDATE SET identity = excluded.identity, host = excluded.host, seen_at = now()
+ON CONFLICT (node) DO UPDATE SET identity = excluded.identity, host = excluded.host, seen_at = now(), replayed = 0
 WHERE b.identity = excluded.identity OR b.identity IS NULL
 RETURNING node, position, started, id_floor_ms

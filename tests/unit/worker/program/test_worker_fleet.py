@@ -23,6 +23,7 @@ from working import ask
 
 from mqueue import MQueue
 from mqueue.client import Client
+from mqueue.repeats import SAME_S
 from mqueue.worker import recycling, runtime
 from mqueue.worker.memory import MB, MEMORY, held_by
 from mqueue.worker.program import changes, fleet
@@ -188,7 +189,8 @@ def test_a_second_signal_is_passed_on_too(place: Place) -> None:
         wait_until(lambda: place.lines("begun"), "it runs")
         parent.send_signal(signal.SIGINT)
         wait_until(lambda: "the worker stops" in place.ask("/ready")[1], "it has the first")
-        time.sleep(0.2)  # two signals at once may be delivered as one
+        with pytest.raises(subprocess.TimeoutExpired):
+            parent.wait(SAME_S + 0.1)  # two that come together are one
         parent.send_signal(signal.SIGINT)
         assert parent.wait(20) == 0
     assert sum(line.get("release", 0) for line in place.logged("stopped")) == 1

@@ -173,7 +173,7 @@ def test_shards_that_serve_no_fetch() -> None:
     assert told() is None and told(wal="full") is None and told(postgres="unreachable") is None
     assert told(mode="recovering") == "the broker's shard 3 is recovering"
     assert told(mode="apart") is not None
-    assert told(redis="unreachable") == "the broker's shard 3: Redis is unreachable"
+    assert told(redis="full") is None and told(redis="unreachable") == "the broker's shard 3: Redis is unreachable"
     assert told(mode="cold", redis="unreachable") is None
     assert told(mode="cold", postgres="unreachable") is not None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fake_broker import FakeBroker
 
+from mqueue.repeats import SAME_S
 from mqueue.worker.runtime import Worker
 from mqueue.worker.tasks.app import MQueue
 from tests import ROOT
@@ -123,10 +124,37 @@ def program(broker: FakeBroker, folder: Path, code: str, *under: str) -> Iterato
 
 
 def end_at_once(process: "subprocess.Popen[str]") -> None:
-    for _ in range(2):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)  # two signals at once may be delivered as one
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(SAME_S + 0.2)  # two that come together are one
+    process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_twice_is_one(broker: FakeBroker, tmp_path: Path, again: signal.Signals) -> None:
+    """As where a process manager tells the whole group, and a parent passes on what it was told."""
+    code = """
+        import time
+        from mqueue import task
+
+        @task(topic="t")
+        def run() -> None:
+            print("running", flush=True)
+            time.sleep(3)  # both signals come meanwhile
+            print("done", flush=True)
+    """
+    app = MQueue(broker.url, broker.token)
+    app.task(topic="t", name="jobs.run")(lambda: None).enqueue()
+    with program(broker, tmp_path, code) as process:
+        assert process.stdout is not None and process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        process.send_signal(again)
+        assert process.stdout.readline() == "done\n"
+        assert process.wait(15) == 0
+    assert not broker.live()
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -151,7 +179,7 @@ def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(broker: FakeBroker,
             pass
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.3)
+            process.wait(SAME_S + 0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 1
 

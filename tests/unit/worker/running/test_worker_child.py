@@ -46,16 +46,17 @@ async def test_a_job_whose_output_nobody_takes_is_done_all_the_same(
     assert [text for _, text in noted(out)] == [stdout]
 
 
-async def test_sigterm_to_all_leaves_the_process_to_the_worker(broker: FakeBroker, out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_all_leaves_the_process_to_the_worker(broker: FakeBroker, out: Path, tmp_path: Path, sign: signal.Signals) -> None:
     gate = tmp_path / "gate"
     async with working(jobs.app, broker, concurrency=1):
         broker.enqueue([jobs.wait.message(str(out), str(gate))])
         await until(lambda: noted(out))
         pid = int(noted(out)[0][0])
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, sign)
         gate.touch()
         await until(lambda: broker.settled)
-        os.kill(pid, signal.SIGTERM)  # while it is idle
+        os.kill(pid, sign)  # while it is idle
         broker.enqueue([jobs.wait.message(str(out), str(gate))])
         await until(lambda: len(broker.settled) == 2)
     assert [each.kind for each in broker.settled] == ["ack", "ack"]

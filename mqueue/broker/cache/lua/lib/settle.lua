@@ -82,8 +82,9 @@ local function fail(r, due, reason, dead)
   return r
 end
 
--- Leases that nobody renewed: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most.
+-- Leases that nobody renewed though somebody could have: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most.
 local function end_leases()
+  if now < held then return 0 end
   local ids = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX)
   if #ids > 0 then load(ids) end
   for i = 1, #ids do

@@ -10,17 +10,20 @@ local call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte,
 local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
 local NOBODY = rep('\0', 20)      -- no receipt, no until
 local CALL_MAX = 1000             -- ids a call may touch in one loop
+local AWAY_US = 1000000           -- no script for so long: no broker was there, and nobody could renew a lease
+local HOLD_US = 5000000           -- so long after that no lease ends: a worker renews again within this
 
 -- ---- shard ----------------------------------------------------------------------------------------------------------------
 local shard_key = prefix .. 'shard'
 local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
-  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no')
+  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held')
 local epoch, term = shard[1], tonumber(shard[2] or 0)
 local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
 local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
 local ready_cap, ready_hard, delayed_max = tonumber(shard[7] or 1), tonumber(shard[8] or 1), tonumber(shard[9] or 1)
 local buffer, buffer_max = tonumber(shard[10] or 0), tonumber(shard[11] or 0)
 local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
+local held = tonumber(shard[14] or 0) -- leases do not end before this
 local changed = {}                -- fields of the shard hash to write
 
 local function whole(x) return string.format('%.0f', x) end
@@ -31,6 +34,7 @@ do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 
   local step = seen == 0 and 0 or wall - seen
   if step < 0 then step = 0 elseif step > 5000000 then step = 5000000; changed.jumps = true end
   now, seen = now + step, wall
+  if step > AWAY_US then held = now + HOLD_US; changed.held = true end
 end
 
 local function less(a, b) -- byte order, whatever the locale; for keys (24 bytes)
@@ -359,6 +363,7 @@ local function write_shard()
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
   if changed.buffer then field('buffer', whole(buffer)) end
+  if changed.held then field('held', whole(held)) end
   if changed.lease_no then field('lease_no', whole(lease_no)) end
   if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
   call('HSET', shard_key, unpack(fields))
@@ -373,6 +378,17 @@ local function commit()
   write_records()
   write_topics()
   write_shard()
+end
+
+-- ---- a full Redis --------------------------------------------------------------------------------------------------------------
+-- Over its maxmemory Redis refuses the first write of a script if that may take memory; past a write that takes none it lets all through. So a
+-- script is refused before it has changed anything, or runs to its end. What frees memory or only moves what is there goes on; what brings
+-- messages (rows of refill_end, time_scan_end and arrive, the enqueues of apply) is refused.
+local function goes_on_when_full() call('DEL', prefix .. 'none') end -- no such key is ever made
+
+local function is_full() -- to be asked before the first write; asking changes nothing
+  local said = redis.pcall('SETRANGE', prefix .. 'none', 0, '')
+  return type(said) == 'table' and string.find(said.err, '^%-?OOM ') ~= nil
 end
 
 -- ---- who may -----------------------------------------------------------------------------------------------------------------

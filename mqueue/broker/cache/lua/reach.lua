@@ -1,0 +1,10 @@
+-- reach: a broker shows that Redis takes writes, and learns whether it is full.
+-- uses: unit
+-- moves: nothing
+-- keys  prefix
+-- args  epoch of the broker (unused), node
+-- returns {'ok', full (1 or 0)}
+local full = is_full() and 1 or 0
+goes_on_when_full()
+call('HSET', prefix .. 'reached', ARGV[2], whole(seen))
+return { 'ok', full }

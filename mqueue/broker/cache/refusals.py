@@ -1,0 +1,64 @@
+"""This module tells a Redis that refuses from one that does not answer, and from a script that failed.
+
+It is decided here and nowhere else, by the library's exceptions; where it has none, by the code word of the answer.
+"""
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from mqueue.broker.faults import CacheLost, CacheRefused, Refusal
+
+# Redis says these before the first write of a script, and of what is no script before it does anything.
+BY_CLASS: tuple[tuple[tuple[type[RedisError], ...], Refusal], ...] = (
+    ((OutOfMemoryError,), Refusal.FULL),
+    ((ReadOnlyError,), Refusal.READ_ONLY),
+    ((BusyLoadingError,), Refusal.LOADING),
+    ((AuthenticationError, AuthorizationError, NoPermissionError), Refusal.NO_ACCESS),
+    ((ClusterDownError, MovedError, AskError, TryAgainError), Refusal.NO_CLUSTER),  # MASTERDOWN, too
+)
+BY_CODE = {
+    "OOM": Refusal.FULL,  # of a library without a class for it
+    "BUSY": Refusal.BUSY,
+    "UNKILLABLE": Refusal.BUSY,
+    "MISCONF": Refusal.UNSAVED,
+    "NOREPLICAS": Refusal.NO_REPLICAS,
+}
+IN_A_SCRIPT = "user_script"  # Redis adds it to whatever is raised within a script
+
+
+class ScriptFailed(Exception):
+    """A script ended in its midst: what it found is not what it should be."""
+
+
+def kind_of(error: Exception) -> Refusal | None:
+    """Returns why Redis refused; None where it did not answer. Raises ScriptFailed."""
+    for classes, kind in BY_CLASS:
+        if isinstance(error, classes):
+            return kind
+    if not isinstance(error, ResponseError):
+        return None
+    text = str(error)
+    if code := BY_CODE.get(text.partition(" ")[0]):
+        return code
+    if IN_A_SCRIPT in text:
+        raise ScriptFailed(text) from error
+    return Refusal.OTHER
+
+
+def fault(what: str, error: Exception) -> CacheLost:
+    """Returns the fault that an error of the library is. `what`: was asked, of which shard. Raises ScriptFailed."""
+    text = f"{what}: {error or type(error).__name__}"
+    kind = kind_of(error)
+    return CacheLost(text) if kind is None else CacheRefused(kind, text)
