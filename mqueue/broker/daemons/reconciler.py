@@ -13,17 +13,20 @@ from mqueue.broker.format import record
 from mqueue.message import BATCH_MAX
 
 OVERDUE_US = 60_000_000
+PRIORITIES_MAX = 20  # that a step looks at: some few reads of the index each
 
 logger = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Looks at one page a turn, topic after topic."""
+    """Looks at one page a step, topic after topic. A step reads BATCH_MAX rows at most, of PRIORITIES_MAX priorities of
+    one topic, whatever is in the table; the next goes on after it.
+    """
 
     def __init__(self, overdue_us: int = OVERDUE_US) -> None:
         self._overdue_us = overdue_us
         self._topics: list[str] = []
-        self._after = record.FIRST  # key of the last row looked at, of the topic at the end of the list
+        self._after = record.FIRST  # key up to which it has looked, of the topic at the end of the list
 
     async def reconcile(self, lead: Lead) -> int:
         """Returns how many strays were found."""
@@ -33,14 +36,22 @@ class Reconciler:
             return 0
         topic = self._topics[-1]
         frontier = await shard.cache.frontier(topic)
-        keys = []
-        if frontier:
-            before = shard.clock_us - self._overdue_us
-            keys = await lead.store.pages.overdue(topic, self._after, frontier, before, BATCH_MAX)
-        self._after = keys[-1] if len(keys) == BATCH_MAX else record.FIRST
-        if not self._after:
+        keys = await self._page(lead, topic, frontier) if frontier else []
+        if not frontier or not self._after:
+            self._after = record.FIRST
             self._topics.pop()
         return await self._announce(lead, topic, keys)
+
+    async def _page(self, lead: Lead, topic: str, frontier: bytes) -> list[bytes]:
+        """Returns the next keys of what was due long ago, and moves on behind them: to FIRST at the topic's end."""
+        before = lead.shard.clock_us - self._overdue_us
+        found: list[bytes] = []
+        for _ in range(PRIORITIES_MAX):
+            keys, self._after = await lead.store.pages.overdue(topic, self._after, frontier, before, BATCH_MAX - len(found))
+            found += keys
+            if not self._after or len(found) == BATCH_MAX:
+                break
+        return found
 
     async def _announce(self, lead: Lead, topic: str, keys: list[bytes]) -> int:
         shard = lead.shard

@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "request_keys": ("idempotency_request", {"now": 0, "limit": 10}),
     "overdue_page": ("message_key", {"topic_id": 1, "priority": 0, "rank": 0, "due": 5, "id": 5, "to_priority": 3, "to_rank": 0, "to_due": 5,
                                      "to_id": 5, "before": ROWS, "limit": 100}),
+    "next_priority": ("message_key", {"topic_id": 1, "priority": 0, "rank": 0, "to_priority": 3, "to_rank": 0, "to_due": 5, "to_id": 5}),
     "set_aside": ("message_pkey", {"id": 1, "topic_id": 1, "version": 2, "state": b"s", "body": b"", "error": None, "reason": ""}),
     "lock_messages": ("message_pkey", {"ids": [1, 2, 3]}),
     "lock_leased": ("message_pkey", {"ids": [1, 2, 3]}),

@@ -54,14 +54,22 @@ class PageStore:
         shaped = [(row[0], *row[2:], row[1]) for row in rows]
         return _page(shaped, limit, lambda row: message_row(row[-1], row), lambda r: (r[3], r[0]), (until, 0))
 
-    async def overdue(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> list[bytes]:
-        """Returns the keys of rows above `after` and below the frontier that were due before then (µs)."""
+    async def overdue(self, topic: str, after: bytes, frontier: bytes, before: int, limit: int) -> tuple[list[bytes], bytes]:
+        """Returns the keys of rows of one priority, above `after` and below the frontier, that were due before then
+        (µs), and the key after which to go on: FIRST where the topic has no more.
+
+        What is due later is not read, however much it is: in a priority it comes last.
+        """
         topic_id = await self._topic_id(topic)
-        begin = record.key_parts(after) if after else FIRST_PARTS
-        end = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
-        args = dict(zip((*KEY_COLUMNS, *(f"to_{column}" for column in KEY_COLUMNS)), (*begin, *end), strict=True))
-        rows = await self._session.ask("overdue_page", topic_id=topic_id, **args, before=before, limit=limit)
-        return [record.key(*row) for row in rows]
+        begin = dict(zip(KEY_COLUMNS, record.key_parts(after) if after else FIRST_PARTS, strict=True))
+        below = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
+        end = dict(zip((f"to_{column}" for column in KEY_COLUMNS), below, strict=True))
+        rows = await self._session.ask("overdue_page", topic_id=topic_id, **begin, **end, before=before, limit=limit)
+        keys = [record.key(*row) for row in rows]
+        if len(keys) == limit:
+            return keys, keys[-1]
+        following = await self._session.ask("next_priority", topic_id=topic_id, priority=begin["priority"], rank=begin["rank"], **end)
+        return keys, record.key(following[0][0], following[0][1], 0, 0) if following else record.FIRST
 
     async def arrivals(self, after: int, limit: int) -> tuple[list[int], list[Row]]:
         """Returns the ids of arrivals above `after`, and the rows of those that are still there."""
