@@ -9,9 +9,17 @@ from stores import World
 
 from mqueue.broker.engine import views
 from mqueue.broker.engine.views import GAP_S, Views
+from mqueue.broker.store.queries import sql
 from mqueue.message import MessageStatus, Result, TopicName, TopicStats
 
 FLUSH_TAKES_S = 0.05
+ROWS = 50_000
+BLOCKS_MAX = 60  # of 8 KiB that a look at one topic reads; the index of ROWS has some hundreds
+FILL = """
+INSERT INTO message (id, topic_id, priority, rank, deliver_after_us, attempts, max_retries, version, lease_ms, origin_node, origin_sequence,
+                     created_at_us, payload)
+SELECT n, %(topic_id)s, 0, 0, n, 0, 3, 1, 30000, 1, n, n, '\\x00' FROM generate_series(1, %(rows)s) n
+"""
 
 
 async def no_progress(id: int, name: TopicName) -> tuple[None, None]:
@@ -76,3 +84,24 @@ def test_a_message_that_is_about_to_leave_its_result_is_not_unknown(world: World
         return asyncio.get_running_loop().time() - began
 
     assert min(world.run(look_in_vain()) for _ in range(5)) < GAP_S, "what is gone is told at once"
+
+
+def test_what_waits_is_known_without_counting_it(world: World) -> None:
+    """The ledger tells how many rows a topic has: a look at it costs the same with none and with very many."""
+    world.run(world.fresh())
+    serve(world)
+    enqueue(world, 3)
+    world.run(world.flusher.flush(world.lead, everything=True))
+    [topic_id] = world.run(world.store.topic_ids(["t/a"])).values()
+    world.run(world.connection.execute(FILL, {"topic_id": topic_id, "rows": ROWS}))
+    world.run(world.connection.execute("UPDATE topic SET enqueued = enqueued + %s WHERE id = %s", [ROWS, topic_id]))
+
+    async def blocks_read() -> int:
+        explained = await world.connection.execute(b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql("topic_counts"), {"namespaces": None})
+        [(plans,)] = await explained.fetchall()
+        read = plans[0]["Plan"]
+        return int(read["Shared Hit Blocks"] + read["Shared Read Blocks"])
+
+    assert world.run(blocks_read()) < BLOCKS_MAX, "it reads the rows"
+    [topic] = world.run(Views([world.lead.shard], no_progress).topics(None))
+    assert topic.waiting == 3 + ROWS
