@@ -28,5 +28,6 @@ Which file to open:
     mirror.py       long leases are written to PostgreSQL
     key_mover.py    keys of whole requests leave Redis where it holds many
     reconciler.py   looks for rows that nobody would deliver
+    auditor.py      compares the ledger with the rows, topic by topic
     cold_shard.py   the leader's work in a shard without Redis
 """

@@ -13,6 +13,7 @@ from contextlib import suppress
 import structlog
 
 from mqueue.broker.daemons import lanes
+from mqueue.broker.daemons.auditor import Auditor
 from mqueue.broker.daemons.flusher import Flusher
 from mqueue.broker.daemons.key_mover import KeyMover
 from mqueue.broker.daemons.lead import Lead
@@ -31,7 +32,8 @@ PRUNE_EVERY_S = 5.0
 EVICT_EVERY_S = 15.0
 RECONCILE_EVERY_S = 1.0  # a page of one topic
 MIRROR_EVERY_S = 2.0
-AUDIT_EVERY_S = 60.0
+AUDIT_EVERY_S = 60.0  # between two turns over all topics
+AUDIT_PAUSES = 4  # after each topic, as many times what it took
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
 ASK_LOOK_S = 1.0  # between two looks at what is asked for: a bell may get lost with a leader
@@ -152,13 +154,16 @@ class Work:
             await asyncio.sleep(TICK_S)
 
     async def _audit(self, lead: Lead) -> None:
-        """Does the ledger add up? Rows are counted, so it is seldom looked at, and beside the work."""
-        shard = lead.shard
+        """Does the ledger add up? Rows are counted, so it is seldom looked at, topic by topic, and beside the work."""
+        shard, now = lead.shard, lead.shard.clock.monotonic
+        auditor = Auditor()
         while True:
+            began, more = now(), False
             with suppress(StoreLost):
-                lines = await shard.store.ledger()
-                shard.metrics.drift.set(sum(abs(line[2] - sum(line[3:])) for line in lines))
-            await asyncio.sleep(AUDIT_EVERY_S)
+                more = await auditor.look(shard.store)
+            if auditor.drift is not None:
+                shard.metrics.drift.set(auditor.drift)
+            await asyncio.sleep(AUDIT_PAUSES * (now() - began) if more else AUDIT_EVERY_S)
 
     async def _follow(self, lead: Lead) -> None:
         """Is this still the master that the sentinels name? Beside the work: those that are silent take their time."""

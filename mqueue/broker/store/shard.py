@@ -381,8 +381,15 @@ class ShardStore:
         return [text for (text,) in await self._all("progress_of", id=id, namespace=namespace, unheard=WORKER_UNHEARD_S)]
 
     async def ledger(self) -> list[Any]:
-        """Returns namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows."""
+        """Returns namespace, topic, enqueued, acked, dead, expired, purged, cancelled, rows, refused."""
         return await self._all("ledger")
+
+    async def audit_topic(self, after: int, limit: int) -> tuple[int, int, int] | None:
+        """Returns of the first topic above this id: its id, the messages its ledger tells of, and those there are, rows
+        and refused ones each counted to the limit.
+        """
+        rows = await self._all("audit_topic", after=after, limit=limit)
+        return rows[0] if rows else None
 
     async def topic_counts(self, namespaces: Sequence[str] | None) -> list[Any]:
         return await self._read(_reader(namespaces), "topic_counts", namespaces=None if namespaces is None else list(namespaces))

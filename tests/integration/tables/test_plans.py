@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "message_by_id": ("message_pkey", {"id": 7}),
     "delete_dead": ("dead_letter_pkey", {"namespace": "n", "name": "t", "ids": [1]}),
     "ledger": ("message_key", {}),
+    "audit_topic": ("message_key", {"after": 0, "limit": 100}),
     "topic_counts": ("dead_letter_topic", {"namespaces": ["n"]}),
     "arrivals": ("message_pkey", {"after": 0, "limit": 100}),
     "put_arrivals": ("message_pkey", {"ids": [1, 2, 3]}),
