@@ -41,7 +41,7 @@ def test_what_is_refused_is_set_aside_and_the_others_are_written(refusing: World
 def test_an_end_of_what_is_set_aside_counts(refusing: World) -> None:
     world, broker = refusing, refusing.brokers[1]
     world.run(world.cache.fetch(world.lead.epoch, NODES[0], ["t/a"], 1, 1000, False))
-    world.run(world.prefetcher.refill(world.lead, "t/a"))  # opens the topic: what comes stays in Redis
+    world.run(world.prefetcher.refill(world.lead, ["t/a"]))  # opens the topic: what comes stays in Redis
     broker.shard.next_sequence()
     enqueue, r = message(broker, next(world.ids), topic="t/a", priority=7, delay_us=0, ttl_us=0, max_retries=3)
     world.run(broker.batch([enqueue], [], logged=True, repeated=False))
