@@ -229,12 +229,8 @@ def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> l
             start = _free_again(deliveries[n - 1], [s for s in settles if deliveries[n - 1].fetch.answered <= s.sent <= fetch.answered])
         if start is None:
             continue
-        if (
-            n > 0
-            and not _was_nacked(settles, deliveries[n - 1].fetch, fetch)
-            and (over := blind.last_end(fetch.sent)) > deliveries[n - 1].fetch.sent
-        ):
-            start = max(start, over + HELD_S)
+        if n > 0 and not _was_nacked(settles, deliveries[n - 1].fetch, fetch):
+            start = max(start, blind.last_end(fetch.sent) + HELD_S)
         due = delivery.key.due_us / 1e6 - history.epoch
         start = max(start, due, blind.last_end(fetch.sent)) + MARGIN_S
         if start < fetch.sent:
