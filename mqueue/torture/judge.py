@@ -17,6 +17,7 @@ from mqueue.torture.history import Answer, Delivery, Enqueued, Fault, Fetch, His
 
 MARGIN_S = 0.05  # between the broker's clock and ours (one machine)
 EXPIRY_S = 0.5  # so long after its lease has ended a message is there
+HELD_S = 5.5  # after a fault no lease ends for 5 s: those who run their jobs could not renew meanwhile
 CALM_S = 1.0  # after a fault is over: the due clock may lag until the first scan of a new epoch
 UNFLUSHED_S = 10.0  # so long, at most, something waits for its flush, or for what ends a fault
 WRONG = {MQueueError.code, *BY_CODE} - {InFlight.code, BufferFull.code}  # of a 503 the reason was written down, not the code
@@ -228,11 +229,17 @@ def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> l
             start = _free_again(deliveries[n - 1], [s for s in settles if deliveries[n - 1].fetch.answered <= s.sent <= fetch.answered])
         if start is None:
             continue
+        if n > 0 and not _was_nacked(settles, deliveries[n - 1].fetch, fetch):
+            start = max(start, blind.last_end(fetch.sent) + HELD_S)
         due = delivery.key.due_us / 1e6 - history.epoch
         start = max(start, due, blind.last_end(fetch.sent)) + MARGIN_S
         if start < fetch.sent:
             found.append(Span(start, fetch.sent, delivery.key))
     return found
+
+
+def _was_nacked(settles: list[Settle], before: Fetch, after: Fetch) -> bool:
+    return any(s.kind == "nack" and s.verdict == "ok" and before.answered <= s.sent <= after.answered for s in settles)
 
 
 def _free_again(before: Seen, settles: list[Settle]) -> float | None:

@@ -106,8 +106,7 @@ class Enqueuer:
         )
         if m.idempotency_key is not None:
             draft.key_hash = _hash(draft.topic + b"\0" + m.idempotency_key.encode())
-            # as the request says it: a default of this broker may change from one broker to the next
-            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {m.max_retries} {m.lease}"
+            fixed = f"{m.priority} {m.deliver_after_us} {m.delay} {m.ttl} {draft.max_retries} {draft.lease_ms}"
             draft.body_hash = _hash(fixed.encode() + body)
             draft.key_ttl_us = self._key_ttl_us
         return draft

@@ -1,4 +1,4 @@
--- reach: a broker shows that Redis takes writes, and learns whether it is full.
+-- reach: a broker shows that Redis takes writes, and learns whether it is full. The clock goes on: a shard that nobody calls is not alone.
 -- uses: unit
 -- moves: nothing
 -- keys  prefix
@@ -7,4 +7,5 @@
 local full = is_full() and 1 or 0
 goes_on_when_full()
 call('HSET', prefix .. 'reached', ARGV[2], whole(seen))
+if epoch then commit() end
 return { 'ok', full }

@@ -10,7 +10,8 @@ local no = refused(true)
 if no then return no end
 goes_on_when_full()
 local agreed = math.min(seen, tonumber(ARGV[3]))
-if agreed > now + AWAY_US or (agreed > now and held > now) then held = agreed + HOLD_US; changed.held = true end -- what it missed is no time of a lease
+if agreed > now + AWAY_US then held = agreed + HOLD_US; changed.held = true -- what it missed is no time of a lease
+elseif agreed > now and held > now then held = held + agreed - now; changed.held = true end -- nor shorter for it
 if agreed > now then now = agreed end
 
 promote()
