@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -69,7 +69,8 @@ def run(settings: Settings, read: Read | None = None) -> int:
 async def _main(settings: Settings, read: Read) -> int:
     broker = Broker(settings, read)
     stop = asyncio.Event()
-    loop, repeats, on_terminal = asyncio.get_running_loop(), Repeats(), os.isatty(2)
+    loop, repeats = asyncio.get_running_loop(), Repeats()
+    on_terminal = [number for number in (1, 2) if os.isatty(number)]  # of standard output and error
 
     def told() -> None:
         if repeats.heard() == 2:
@@ -78,7 +79,8 @@ async def _main(settings: Settings, read: Read) -> int:
         stop.set()
 
     def hung_up() -> None:
-        if on_terminal and not os.isatty(2):  # SIGHUP comes from a terminal that is gone, too: nobody sees this broker then
+        if on_terminal and not any(os.isatty(number) for number in on_terminal):  # it is gone: nobody sees this broker
+            _mute(on_terminal)
             stop.set()
         else:
             broker.reload.set()
@@ -105,6 +107,14 @@ async def _main(settings: Settings, read: Read) -> int:
     if broker.failed.done():
         raise broker.failed.result()
     return 0
+
+
+def _mute(numbers: Sequence[int]) -> None:
+    """Lets what is written there go nowhere: a log line would end the broker amid its stop."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 class Broker:
