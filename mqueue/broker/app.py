@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
+import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from mqueue.broker.faults import CacheLost, Fault, NodeTaken
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.recovery.membership import Membership
+from mqueue.broker.reload import Read, Reload
 from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.migrate import migrate_all
@@ -48,12 +50,14 @@ RENEW_IDS_S = 3.0
 logger = structlog.get_logger(__name__)
 
 
-def run(settings: Settings) -> int:
-    """Runs a broker until SIGTERM or SIGINT; a second one, later, ends it at once. Returns the exit code."""
+def run(settings: Settings, read: Read | None = None) -> int:
+    """Runs a broker until SIGTERM or SIGINT; a second one, later, ends it at once. On SIGHUP `read()` reads the
+    settings again (None: they stay). Returns the exit code.
+    """
     import uvloop
 
     try:
-        return uvloop.run(_main(settings))
+        return uvloop.run(_main(settings, read or (lambda: settings)))
     except WalError as error:
         logger.error(str(error))
         return error.exit_code
@@ -62,10 +66,11 @@ def run(settings: Settings) -> int:
         return getattr(error, "exit_code", 1)
 
 
-async def _main(settings: Settings) -> int:
-    broker = Broker(settings)
+async def _main(settings: Settings, read: Read) -> int:
+    broker = Broker(settings, read)
     stop = asyncio.Event()
     loop, repeats = asyncio.get_running_loop(), Repeats()
+    on_terminal = [number for number in (1, 2) if os.isatty(number)]  # of standard output and error
 
     def told() -> None:
         if repeats.heard() == 2:
@@ -73,8 +78,16 @@ async def _main(settings: Settings) -> int:
             broker.abandon()
         stop.set()
 
+    def hung_up() -> None:
+        if on_terminal and not any(os.isatty(number) for number in on_terminal):  # it is gone: nobody sees this broker
+            _mute(on_terminal)
+            stop.set()
+        else:
+            broker.reload.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     starting = asyncio.create_task(broker.start())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,13 +109,22 @@ async def _main(settings: Settings) -> int:
     return 0
 
 
+def _mute(numbers: Sequence[int]) -> None:
+    """Lets what is written there go nowhere: a log line would end the broker amid its stop."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
 class Broker:
     """One broker in this process. `url`, `metrics_url`: where it answers. `failed`: is done with the error after which
-    the process must end.
+    the process must end. `reload`: is set when certificates and secret are to be read again, once it serves.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: Read) -> None:
         self._settings = settings
+        self._read = read
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -114,6 +136,7 @@ class Broker:
         self._leaders: list[Leader] = []
         self._servers: list[HttpServer] = []
         self.failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.reload = asyncio.Event()
         self.url = self.metrics_url = ""
 
     # -- start ---------------------------------------------------------------------------------------------------------
@@ -137,9 +160,15 @@ class Broker:
         async with asyncio.timeout(SERVING_WAIT_S):
             for shard in self._shards:
                 await shard.serving.wait()
-        await self._serve_http(engine, secret, urls)
-        token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
-        paths.write_endpoint(data_dir, self.url, token)
+        authenticator = Authenticator(secret, self._clock)
+        await self._serve_http(engine, authenticator, urls)
+
+        def tell(secret: str) -> None:
+            token = tokens.issue(secret, subject="local", now=self._clock.wall_us() / 1e6, ttl=TOKEN_TTL_S)
+            paths.write_endpoint(data_dir, self.url, token)
+
+        tell(secret)
+        self._spawn(Reload(self._read, secret, authenticator, self._servers, tell).run(self.reload), "reload")
 
     async def _build_shards(
         self, stores: list[ShardStore], caches: list[ReadyCache], urls: StoreUrls, ids: IdSource, identity: Identity
@@ -229,13 +258,13 @@ class Broker:
             self._identity.begin_after(max(registered.position, registered.started), registered.id_floor_ms)
         return SlotMap(slots)
 
-    async def _serve_http(self, engine: Engine, secret: str, urls: StoreUrls) -> None:
+    async def _serve_http(self, engine: Engine, authenticator: Authenticator, urls: StoreUrls) -> None:
         settings = self._settings
         tls = None
         if settings.tls_cert_file and settings.tls_key_file:
             tls = (settings.tls_cert_file, settings.tls_key_file)
         quotas = Quotas(settings.namespace_quotas, _limits_uri(urls.redis_addrs[0], urls.redis_password))
-        app = api(engine, Authenticator(secret, self._clock), quotas, self._metrics)
+        app = api(engine, authenticator, quotas, self._metrics)
         metrics = HttpServer(metrics_app(self._metrics), settings.host, settings.metrics_port, tls=tls)
         server = HttpServer(app, settings.host, settings.port, tls=tls)
         for each, name in ((server, "port"), (metrics, "metrics port")):
@@ -326,8 +355,6 @@ class Broker:
 
     def abandon(self) -> None:
         """Ends the process at once, at the second signal: what is durable is durable."""
-        import os
-
         os._exit(1)
 
 

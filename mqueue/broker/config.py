@@ -121,8 +121,11 @@ def _redis_addrs(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _jwt_secret(value: str | None) -> str | None:
-    if value is None:
-        return None
+    return None if value is None else checked_secret(value)
+
+
+def checked_secret(value: str) -> str:
+    """Returns it. Raises ValueError where it protects nothing."""
     if len(value.encode()) < JWT_SECRET_MIN:
         raise ValueError(f"is shorter than {JWT_SECRET_MIN} bytes: make one with: openssl rand -base64 48")
     shapes = [value.strip().encode()]
@@ -221,10 +224,17 @@ def name_of(field: str) -> str:
 NAMES = {name_of(field): field for field in Settings.model_fields}
 
 
-def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, dotenv: Path = Path(".env")) -> Settings:
-    """Reads settings from `flags` (by field name; None: not given), environment and `dotenv`. Raises ConfigError."""
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path = Path(".env"),
+    unless_named: Mapping[str, object] | None = None,
+) -> Settings:
+    """Reads settings from `flags` (by field name; None: not given), environment and `dotenv`; `unless_named` comes
+    after these and before the defaults. Raises ConfigError.
+    """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    named: dict[str, object] = {}
+    named: dict[str, object] = {name: value for name, value in (unless_named or {}).items() if value is not None}
     for source, values in ((str(dotenv), _read(dotenv)), ("the environment", os.environ if environ is None else environ)):
         named |= {NAMES[name]: value for name, value in _known(source, values).items()}
     try:

@@ -57,16 +57,24 @@ def broker(ctx: click.Context, /, join: Path | None, **flags: Any) -> None:
     With --join it shares the stores of one that runs here already, on free ports unless they are named, and with a log
     of its own.
     """
-    if join is not None:
+    if join is None:
+
+        def read() -> "Settings":
+            return _settings(flags)
+    else:
         from mqueue.broker import embedded
 
-        flags = embedded.join(join) | {name: value for name, value in flags.items() if value is not None}
-    settings = _settings(flags)
+        joined = embedded.join(join) | {name: value for name, value in flags.items() if value is not None}
+
+        def read() -> "Settings":
+            return _settings(joined, {"jwt_secret": embedded.kept_secret(join)})
+
+    settings = read()
     from mqueue import logs
     from mqueue.broker import app
 
     logs.configure(settings.log_level, settings.log_format)
-    ctx.exit(app.run(settings))
+    ctx.exit(app.run(settings, read))
 
 
 @main.command()
@@ -247,10 +255,10 @@ main.add_command(workers)
 main.add_command(schedules)
 
 
-def _settings(flags: dict[str, Any]) -> "Settings":
+def _settings(flags: dict[str, Any], unless_named: dict[str, Any] | None = None) -> "Settings":
     with needed():
         from mqueue.broker.config import load
-    return load(flags)
+    return load(flags, unless_named=unless_named)
 
 
 def _json(text: str) -> bytes:

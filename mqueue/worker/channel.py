@@ -34,7 +34,11 @@ class Run(Struct, frozen=True):
 
 
 class Began(Struct, frozen=True, tag=True):
-    """The process tells that all is imported, and the handler begins."""
+    """The process tells that all is imported, and the handler may begin."""
+
+
+class Go(Struct, frozen=True):
+    """It tells the process that the handler begins: the job is still wanted."""
 
 
 class Ended(Struct, frozen=True, tag=True):

@@ -158,14 +158,15 @@ def test_wrong_configuration_is_78_in_one_line(monkeypatch):
 def test_broker_runs_with_flags_and_returns_its_code(monkeypatch, tmp_path):
     seen = []
     app = ModuleType("mqueue.broker.app")
-    app.run = lambda settings: seen.append(settings) or 3
+    app.run = lambda settings, read: seen.extend((settings, read())) or 3
     _stand_in(monkeypatch, "mqueue.broker", "app", app)
     assert run("broker", "--port", "9", "--shards", "2", "--data-dir", str(tmp_path / "x")).exit_code == 3
     assert (seen[0].port, seen[0].shards, seen[0].data_dir, seen[0].metrics_port) == (9, 2, tmp_path / "x", 2112)
+    assert seen[1] == seen[0], "SIGHUP reads the same flags again"
 
 
 def test_an_error_on_purpose_is_one_line(monkeypatch):
-    def fail(settings):
+    def fail(settings, read):
         raise EmbeddedError("the folder is in use")
 
     app = ModuleType("mqueue.broker.app")

@@ -24,8 +24,8 @@ Which file to open:
 """
 
 from mqueue.broker.embedded.ground import EmbeddedError
-from mqueue.broker.embedded.join import join
+from mqueue.broker.embedded.join import join, kept_secret
 from mqueue.broker.embedded.postgres import database_urls
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls, store_urls
 
-__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls", "join", "store_urls"]
+__all__ = ["EmbeddedError", "EmbeddedStores", "StoreUrls", "database_urls", "join", "kept_secret", "store_urls"]

@@ -15,8 +15,8 @@ JOINED_MAX = 64
 
 
 def join(data_dir: Path) -> dict[str, Any]:
-    """Returns the settings, by field name, of a broker that joins the one running on `data_dir`. Raises EmbeddedError,
-    PathError.
+    """Returns the settings, by field name, of a broker that joins the one running on `data_dir`, but for the secret
+    (`kept_secret`). Raises EmbeddedError, PathError.
     """
     data_dir = data_dir.expanduser().absolute()
     urls = store_urls(data_dir)
@@ -24,11 +24,15 @@ def join(data_dir: Path) -> dict[str, Any]:
         "database_urls": urls.database_urls,
         "redis_addrs": urls.redis_addrs,
         "redis_password": urls.redis_password,
-        "jwt_secret": paths.keep_jwt_secret(data_dir),
         "data_dir": _free_folder(data_dir / "joined"),
         "port": 0,
         "metrics_port": 0,
     }
+
+
+def kept_secret(data_dir: Path) -> str | None:
+    """Returns the secret of the broker on `data_dir`; None where it was given one by JWT_SECRET, and keeps none."""
+    return paths.read_jwt_secret(data_dir.expanduser().absolute())
 
 
 def _free_folder(folder: Path) -> Path:

@@ -63,6 +63,11 @@ class Authenticator:
         self._clock = clock
         self._known: OrderedDict[bytes, Caller] = OrderedDict()
 
+    def change(self, secret: str) -> None:
+        """From now on this secret counts: tokens of the old one are refused, those that were verified, too."""
+        self._secret = secret
+        self._known.clear()
+
     def check(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Returns whom a request speaks for. Names are in lower case; the spelling `authorisation` counts too. Raises
         Unauthorized.

@@ -65,8 +65,9 @@ class HttpServer:
         self._main_loop = asyncio.create_task(server.main_loop())
 
     def reload_certificate(self) -> None:
-        """Read the files again; connections to come use them."""
+        """Reads the files again, for connections to come. Raises ssl.SSLError or OSError; the old ones stay then."""
         if self._context is not None and self._tls is not None:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*self._tls)  # what fails leaves a context without a pair
             self._context.load_cert_chain(*self._tls)
 
     async def stop(self, grace: float = 5.0) -> None:

@@ -4,7 +4,7 @@ What happens here. The executor runs an `async def` on the worker's loop, a `def
 `executor="process"` in a process of a pool; a batch is one job with many messages. What a handler returns or raises
 becomes an outcome where it ran, and that is told on the loop, once for each job. Meanwhile a job may be interrupted:
 its lease is lost, somebody cancels it, it has run for too long, the worker stops. An interrupt marks the job, and tells
-its handler where that can hear it.
+its handler where that can hear it. What is interrupted before its handler began does not begin.
 
 Who is authoritative. `ending.py` is, for what is settled: from the outcome by the handler and the interrupts of the
 job, in one place, on the loop. The loop alone marks jobs; threads only read the marks. Whether a settle still counts,

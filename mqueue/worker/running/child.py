@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import Any
 
 from mqueue.worker.arguments import codec
-from mqueue.worker.channel import ASK, Began, Channel, Ended, Run, opened
+from mqueue.worker.channel import ASK, Began, Channel, Ended, Go, Run, opened
 from mqueue.worker.running.handler import call, call_async
 from mqueue.worker.running.outcome import decide
 from mqueue.worker.tasks.job import Job, Progress
@@ -74,6 +74,8 @@ class Child:
         args, kwargs = task.shape.fit(envelope.args, envelope.kwargs)
         job = Job(run.message, task, args, kwargs, run.message.lease)
         self._channel.send(Began())
+        if self._channel.receive(Go) is None:
+            os._exit(ORPHANED)
         self._job = job
         error = asyncio.run(self._call_async(job)) if task.is_async else call(job)
         return error, job.result if error is None else None

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from mqueue.worker.running.handler import call, call_async
 from mqueue.worker.running.outcome import RELEASED, Outcome, decide, decide_each, done
 from mqueue.worker.running.processes import Processes
-from mqueue.worker.tasks.job import Current, Interrupt, Job
+from mqueue.worker.tasks.job import Current, Job
 from mqueue.worker.tasks.middleware import around
 from mqueue.worker.tasks.signals import ProcessEnded
 
@@ -76,11 +76,11 @@ class Executor:
         self._tell_from_thread(job, outcomes)
 
     def _is_over(self, job: Job) -> bool:
-        """Is there nothing to begin? Who cancelled it, or gave it up, did so as it waited for its turn."""
-        cancelled = Interrupt.CANCELLED in job.interrupts
-        if cancelled and not job.ended:
+        """Is there nothing to begin? Who interrupted it, or gave it up, did so as it waited for its turn."""
+        interrupted = bool(job.interrupts)
+        if interrupted and not job.ended:
             self._tell_from_thread(job, [RELEASED] * len(job.members))
-        return job.ended or cancelled
+        return job.ended or interrupted
 
     def _outcomes(self, job: Job, error: BaseException | None) -> Sequence[Outcome]:
         """Says what the handler made of it, of each item of a batch. That is done where the handler ran: to format an

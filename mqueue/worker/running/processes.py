@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mqueue.worker.channel import ASK, Began, Channel, Ended, Run, command
+from mqueue.worker.channel import ASK, Began, Channel, Ended, Go, Run, command
 from mqueue.worker.memory import MB, held_by
 from mqueue.worker.running.outcome import Outcome, done
 from mqueue.worker.tasks.job import Interrupt, Job, Progress
@@ -139,13 +139,14 @@ class Process:
         self._poll.register(ours.fileno(), select.POLLIN)
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._begun = False  # its handler may run
         self._cancelled = False
         self.idle_since = 0.0  # monotonic seconds
 
     def run(self, job: Job) -> Outcome:
         """Blocks until the job has ended; raises what `Processes.run` does."""
         with self._lock:
-            self._job = job
+            self._job, self._begun = job, False
         job.cancel = lambda: self._cancel(job)
         try:
             if job.ended or job.interrupts:  # that happened before it could be cancelled
@@ -163,6 +164,7 @@ class Process:
         slow = ProcessEnded(f"the process of the job had not imported its module after {START_S:g} s, and was killed")
         answer = self._wait(slow, START_S)
         if isinstance(answer, Began):
+            self._begin(job)
             late = TimeLimit(f"the job ran longer than its time_limit={task.time_limit} s: its process was killed")
             answer = self._wait(late, task.time_limit, task.memory_limit_mb)
         if not isinstance(answer, Ended):
@@ -171,13 +173,30 @@ class Process:
             return done(answer.result, task.result_ttl)
         return Outcome(answer.kind, answer.error, answer.retry_after, meant=True)  # a stop kills a process, so this answer is none of its doing
 
+    def _begin(self, job: Job) -> None:
+        """Lets the handler begin. What was interrupted before does not: its process is ended, as it waits for this.
+        Raises CancelledError then.
+        """
+        with self._lock:
+            if job.ended or job.interrupts:
+                self._cancelled = True
+            elif not self._cancelled:
+                self._begun = True
+        if not self._begun:
+            self._put_down()
+            raise asyncio.CancelledError
+        with suppress(ConnectionError):  # the process has just died: its answer will say so
+            self._channel.send(Go())
+
     def _cancel(self, job: Job) -> None:
-        """Not what runs in it by now. One that is not wanted is asked first, as by Ctrl-C, and may clean up."""
+        """Not what runs in it by now. One that is not wanted is asked first, as by Ctrl-C, and may clean up; there is
+        nothing to clean up where its handler has not begun.
+        """
         with self._lock:
             if self._job is not job:
                 return
             asked, self._cancelled = self._cancelled, True
-            if asked or job.interrupts & AT_ONCE:
+            if asked or not self._begun or job.interrupts & AT_ONCE:
                 return self.kill()
             with suppress(ProcessLookupError):
                 self._process.send_signal(ASK)

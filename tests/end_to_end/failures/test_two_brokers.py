@@ -160,6 +160,17 @@ def test_a_second_broker_is_one_command() -> None:
             assert not (first.data_dir / "joined" / "2").exists(), "it takes the folder that is free"
 
 
+def test_who_joins_has_the_same_secret() -> None:
+    """JWT_SECRET where that is set; where only the first broker knows it, none is made up."""
+    secret = {"JWT_SECRET": "a secret of both, of 32 bytes or more"}
+    with Broker(env=secret) as first:
+        with Broker("--join", str(first.data_dir), own_data_dir=False, env=secret) as second:
+            assert Http(second.url, first.token).put(b"1")
+        command = [sys.executable, "-m", "mqueue.cli", "broker", "--join", str(first.data_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=Broker.environment({}), cwd=first.home)
+        assert done.returncode == 78 and "JWT_SECRET is not set" in done.stderr
+
+
 def test_nobody_joins_where_no_broker_runs(data_dir: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mqueue.cli", "broker", "--join", str(data_dir)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

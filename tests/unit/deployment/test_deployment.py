@@ -112,6 +112,12 @@ def test_the_brokers_log_is_in_its_state_directory() -> None:
     assert BROKER["StateDirectoryMode"] == "0700", "the broker refuses one that others may write to"
 
 
+def test_the_handbook_says_how_long_a_worker_takes_beyond_its_grace() -> None:
+    said = " ".join((ROOT / "docs" / "worker.md").read_text().split())
+    assert f"The exit may take {takes_to_stop(0):g} s more than the grace period" in said
+    assert f"{stopping.CANCEL_S:g} s for what is cancelled to clean up, {stopping.SETTLE_S:g} s for the last outcomes" in said
+
+
 def test_systemd_waits_for_as_long_as_a_stop_takes() -> None:
     stores = sum(allowed for stop in (postgres.STOP, valkey.STOP) for _, allowed in stop)
     assert float(BROKER["TimeoutStopSec"]) >= broker_app.STOP_MAX_S + stores

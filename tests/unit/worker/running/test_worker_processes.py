@@ -9,22 +9,25 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import process_jobs as jobs
 import psutil
 import pytest
+import stubborn_import
 from fake_broker import FakeBroker, Stored
 from working import working
 
-from mqueue import MQueue
+from mqueue import MQueue, wire
 from mqueue.worker.channel import PROGRAM
-from mqueue.worker.running.outcome import Outcome
+from mqueue.worker.running.executor import Executor
+from mqueue.worker.running.outcome import RELEASED, Outcome
 from mqueue.worker.running.processes import Process, Processes, how
 from mqueue.worker.runtime import Worker
 from mqueue.worker.sources import WorkerError
-from mqueue.worker.tasks.job import Current, Job
+from mqueue.worker.tasks.job import Current, Interrupt, Job
 from tests import ROOT
 from tests.waiting import until, wait_until
 
@@ -215,6 +218,67 @@ async def test_a_cancellation_that_comes_late_meets_no_other_job(broker: FakeBro
         cancels[0]()
         await until(lambda: worker.counts["ack"] == 2)
     assert len({pid for pid, *_ in noted(out)}) == 1
+
+
+async def test_what_is_cancelled_before_its_handler_began_does_not_begin(
+    broker: FakeBroker, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import of its module may take long, and swallow what the process is asked."""
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("TEST_IMPORT_GATE", str(gate))
+    async with working(stubborn_import.app, broker, concurrency=1) as worker:
+        broker.enqueue([stubborn_import.note.message(str(out))])
+        await until(Path(f"{gate}.waits").exists)
+        [job] = worker._jobs
+        worker._interrupts.cancelled([job.message.id])
+        await until(lambda: not worker._jobs)
+    assert not out.exists(), "its handler was run all the same"
+    assert [each.kind for each in broker.settled] == ["cancel"]
+
+
+@pytest.mark.parametrize("late", [Interrupt.LOST, Interrupt.OVERDUE, Interrupt.STOPPING, Interrupt.CANCELLED])
+async def test_a_process_that_has_begun_for_nobody_is_ended(late: Interrupt, out: Path) -> None:
+    """The interrupt is marked when the process says that it begins, and before anybody could tell the process."""
+    job = Job(message_of(jobs.note, str(out), "one"), jobs.note, [], {}, 30.0)
+    process = Process()
+    answer = process._answer
+
+    def began() -> Any:
+        got = answer()
+        job.interrupt(late)
+        return got
+
+    process._answer = began  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.to_thread(process.run, job)
+    assert process.died() and not process.usable() and not out.exists()
+
+
+@pytest.mark.parametrize("late", [Interrupt.LOST, Interrupt.OVERDUE, Interrupt.STOPPING, Interrupt.CANCELLED])
+@pytest.mark.parametrize("on_loop", [False, True])
+async def test_a_handler_whose_job_is_over_does_not_begin(on_loop: bool, late: Interrupt) -> None:
+    ran: list[int] = []
+    ended: list[tuple[Job, Any]] = []
+
+    async def handler() -> None:
+        ran.append(1)
+
+    task: Any = MQueue().task(topic="t", name="t")(handler if on_loop else lambda: ran.append(1))
+    job = Job(message_of(task), task, [], {}, 30.0)
+    job.interrupt(late)
+    runs = Executor(asyncio.get_running_loop(), 1, lambda *each: ended.append(each), lambda: 0.5)
+    runs.start(job)
+    await until(lambda: ended)
+    runs.stop()
+    assert (ran, ended) == ([], [(job, [RELEASED])])
+
+
+def message_of(task: Any, *args: Any) -> wire.Message:
+    now = datetime.now(UTC)
+    return wire.Message(
+        id=1, namespace="default", topic="t", priority=0, payload=task.message(*args).payload, deliver_after=now, created_at=now,
+        attempt=1, max_retries=3, receipt="1-1", lease_expires_at=now + timedelta(seconds=30), lease=30.0,
+    )  # fmt: skip
 
 
 async def test_processes_that_have_nothing_to_do_for_long_end(broker: FakeBroker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
