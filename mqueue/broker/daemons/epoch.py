@@ -124,7 +124,7 @@ class Epochs:
             await self.give_way(lead)
             if not (waiting := await self._behind(lead, ALONE_S + CLOCKS_APART_S)):
                 row = await shard.store.row()
-                clock = clock_of_next(shard, row)[0]
+                clock = clock_of_next(shard, row)[1 if row.clock_us else 0]
                 await lead.store.open_cold(lead.epoch, lead.term, row.timeline_now, clock)
                 logger.warning("opened an epoch without Redis: PostgreSQL serves", shard=shard.number, epoch=lead.epoch)
                 return COLD
@@ -175,11 +175,12 @@ class Epochs:
 
 def clock_of_next(shard: Shard, row: ShardRow) -> tuple[int, int]:
     """Returns where the clock of the next epoch begins, at least and at most: where that of the last one is by now, as
-    far as it is known here. That of a shard's first one lies between two wall clocks, so that no single one that is
-    wrong decides.
+    far as it is known here, or further where two wall clocks agree that it is later. The first tick would go on as far,
+    and end what was enqueued before it too early. That of a shard's first epoch lies between the two wall clocks, so
+    that no single one that is wrong decides.
     """
+    one, other = sorted((shard.clock.wall_us(), row.wall_us))
     if row.clock_us:
         known = max(row.clock_us, shard.now_us())
-        return known, known
-    one, other = sorted((shard.clock.wall_us(), row.wall_us))
+        return known, max(known, one)
     return one, other
