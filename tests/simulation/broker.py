@@ -42,6 +42,12 @@ CALL_S = 20.0  # a client's patience
 METRICS = Metrics()
 
 
+def partial_fetches() -> float:
+    """How many fetches have left topics out, at all brokers."""
+    collected = METRICS.shard(SHARD).partial_fetches.collect()
+    return sum(sample.value for metric in collected for sample in metric.samples if sample.name.endswith("_total"))
+
+
 class Unknown(Exception):
     """What was asked may have happened, or not."""
 
