@@ -111,6 +111,30 @@ class RefillBegun:
     ready: int
     cap: int
     hard: int
+    page: int  # bytes that a page may have; 0: there is no room
+    pressed: bool  # others must make room
+
+
+class ScanBegun(NamedTuple):
+    """`room`: records that `delayed` has room for. `page`: bytes that a page may have; 0: there is no room."""
+
+    clock: int
+    t_due: int
+    t_id: int
+    room: int
+    page: int
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How much of its budget Redis holds, in bytes. `soft`: beyond it nothing is loaded. `uncounted`: a script of an
+    older version has run. `topics`: name, when it was last fetched from (clock µs), how many are ready.
+    """
+
+    held: int
+    soft: int
+    uncounted: bool
+    topics: list[tuple[str, int, int]]
 
 
 @dataclass(slots=True)
@@ -131,3 +155,4 @@ class Limits:
     ready_hard: int
     delayed_max: int
     buffer_max: int
+    redis_max: int  # bytes of all that Redis may hold

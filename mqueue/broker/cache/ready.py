@@ -10,7 +10,20 @@ from functools import partial
 from typing import Any
 
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Applied, Depths, Enqueue, Fetched, FlushPage, Limits, Outcome, RefillBegun, SettleArgs, Tick
+from mqueue.broker.cache.calls import (
+    Applied,
+    Crowd,
+    Depths,
+    Enqueue,
+    Fetched,
+    FlushPage,
+    Limits,
+    Outcome,
+    RefillBegun,
+    ScanBegun,
+    SettleArgs,
+    Tick,
+)
 from mqueue.broker.cache.server import Server
 from mqueue.message import BODY_MAX
 
@@ -20,6 +33,7 @@ REPLY_HEAD = struct.Struct(">QQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
+KEY_WEIGHT = 300  # bytes of a key, as lib/shard.lua counts it
 FLUSH = "!flush"  # on the ask list: flush all now (no topic is called so)
 
 
@@ -126,15 +140,21 @@ class ReadyCache(Server):
         return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "trimmed")) or 0)
 
     async def gauges(self) -> dict[str, int]:
+        """Returns how much there is. `held`: bytes of all; `taken`: of the buffer, those that no enqueue may have."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(keys.dirty(self.shard))
-        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock")
+        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock", "held", "buffer_max", "redis_max")
+        pipe.hlen(keys.idempotency(self.shard))
         pipe.zcard(keys.delayed(self.shard))
         pipe.zcard(keys.leases(self.shard))
         pipe.hlen(keys.record(self.shard))
-        dirty, (buffer, epoch, clock), delayed, leases, records = await self._io(pipe.execute)
+        dirty, (buffer, epoch, clock, held, *limits), many_keys, delayed, leases, records = await self._io(pipe.execute)
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
-        return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
+        buffer_max, redis_max = (int(limit or 0) for limit in limits)
+        size = (int.from_bytes(held[:8]) if held else 0) + KEY_WEIGHT * many_keys
+        lacks = min(size - (redis_max - buffer_max), buffer_max) if redis_max else 0
+        numbers |= {"epoch": int(epoch or 0), "clock": int(clock or 0), "held": size}
+        return numbers | {"buffer": max(0, int(buffer or 0)), "taken": max(0, int(buffer or 0), lacks)}
 
     async def ping(self) -> None:
         """Raises CacheLost where Redis does not answer, EpochEnded where another server answers than the one that holds
@@ -155,7 +175,7 @@ class ReadyCache(Server):
 
     async def lead(self, term: int, limits: Limits) -> int | None:
         """Raises the term. Returns the epoch Redis knows."""
-        answer = await self._run("lead", "", term, limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
+        answer = await self._run("lead", "", term, *_limits(limits))
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> str | None:
@@ -182,7 +202,7 @@ class ReadyCache(Server):
         self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, bytes]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
         """Reports what a flush has written. Versions: of an id, as its record has it. `trims`: also trims the dirty
-        list up to that number. Returns entries left, buffer bytes.
+        list up to that number. Returns entries left, bytes taken of the buffer.
         """
         pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
@@ -190,7 +210,7 @@ class ReadyCache(Server):
 
     async def refill_begin(self, epoch: int, term: int, topic: str) -> RefillBegun:
         a = await self._run("refill_begin", epoch, term, topic)
-        return RefillBegun(a[1], int(a[2]), a[3], int(a[4]), a[5], a[6], a[7])
+        return RefillBegun(a[1], int(a[2]), a[3], int(a[4]), a[5], a[6], a[7], a[8], bool(a[9]))
 
     async def refill_end(
         self, epoch: int, term: int, topic: str, left_out: bytes, rows: Iterable[tuple[bytes, bytes]]
@@ -199,10 +219,9 @@ class ReadyCache(Server):
         a = await self._run("refill_end", epoch, term, topic, left_out, *(part for row in rows for part in row))
         return a[1], a[2], a[3], a[4]
 
-    async def time_scan_begin(self, epoch: int, term: int) -> tuple[int, int, int, int]:
-        """Returns clock, T due, T id, room in `delayed`."""
+    async def time_scan_begin(self, epoch: int, term: int) -> ScanBegun:
         a = await self._run("time_scan_begin", epoch, term)
-        return int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4]
+        return ScanBegun(int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4], a[5])
 
     async def time_scan_end(self, epoch: int, term: int, due: int, id: int, rows: Iterable[tuple[bytes, bytes]]) -> int:
         flat = (part for row in rows for part in row)
@@ -213,8 +232,20 @@ class ReadyCache(Server):
         answer = await self._run("arrive", epoch, term, *(part for row in rows for part in row))
         return {int.from_bytes(id) for id in answer[2]}
 
-    async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
-        return int((await self._run("evict", epoch, term, topic, count))[1])
+    async def evict(self, epoch: int, term: int, topic: str, count: int, size: int = 0) -> tuple[int, int]:
+        """Takes the greatest out, so many or so many bytes (0: any). Returns how many stay ready, the bytes taken."""
+        answer = await self._run("evict", epoch, term, topic, count, size)
+        return answer[1], answer[2]
+
+    async def crowded(self, epoch: int, term: int, topics: int) -> Crowd:
+        """Returns what Redis holds of its budget, and of so many topics those with ready messages."""
+        _, held, soft, uncounted, names, fetched, ready = await self._run("crowded", epoch, term, topics)
+        found = [(name.decode(), int(at), many) for name, at, many in zip(names, fetched, ready, strict=True)]
+        return Crowd(int(held), int(soft), bool(uncounted), found)
+
+    async def recount(self, epoch: int, term: int) -> int:
+        """Counts anew what Redis holds. Returns the bytes."""
+        return int((await self._run("recount", epoch, term))[1])
 
     async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
         return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
@@ -262,5 +293,8 @@ class ReadyCache(Server):
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
         """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
-        limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
-        await self._run("open_epoch", epoch, term, *clock, *limit, *flat)
+        await self._run("open_epoch", epoch, term, *clock, *_limits(limits), *flat)
+
+
+def _limits(limits: Limits) -> tuple[int, ...]:
+    return limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max, limits.redis_max

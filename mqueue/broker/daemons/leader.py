@@ -211,6 +211,7 @@ class Leader:
                     self._flush_all.clear()
                     self._flushed_all.set()
             if now() >= scan_at:
+                await self._prefetcher.relieve(lead)
                 await self._prefetcher.scan(lead)
                 scan_at = now() + SCAN_EVERY_S
             if now() >= arrivals_at:

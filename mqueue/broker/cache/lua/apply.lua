@@ -11,7 +11,7 @@
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
---       reply: >I8 due clock, >I8 clock, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
+--       reply: >I8 due clock, >I8 clock, >I8 bytes taken of the buffer; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
 --       reused, p in flight, f buffer full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
@@ -100,7 +100,7 @@ for i = 1, enqueues do
   at = at + 7
 end
 local holders = {} -- unique key -> id of the message that waits under it
-local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
+local full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or held > 0 and total() + bytes > redis_max)
 local verdicts, refused_groups = {}, {}
 if #keyed > 0 then
   for from = 1, #keyed, CALL_MAX do
@@ -254,7 +254,7 @@ if #of_requests > 0 then
   end
 end
 commit()
-local reply = pack('>I8I8I8', due_clock(), now, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
+local reply = pack('>I8I8I8', due_clock(), now, taken()) .. table.concat(verdicts) .. table.concat(outcomes)
 call('HSET', prefix .. 'applied', ARGV[2], sequence)
 call('HSET', prefix .. 'reply', ARGV[2], reply)
 return { 'ok', reply }

@@ -5,7 +5,7 @@
 -- args  epoch (unused), term, cursor, pattern, how many to look at
 -- returns {'ok', next cursor ('0': that was all)} | {'term', a later one}
 if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
-call('HDEL', shard_key, 'epoch')
+call('HDEL', shard_key, 'epoch', 'held', 'uncounted')
 local found = call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', ARGV[5])
 local gone = {}
 for i = 1, #found[2] do

@@ -44,6 +44,8 @@ while true do
   if not from_row then key = other end
   if not key or not less(key, frontier) then break end
   if loaded + brought >= room then frontier = key; break end
+  local full = from_row and total() > (loaded + brought + t.size > 0 and soft * 3 / 4 or redis_max) -- one where there is none, if it fits at all
+  if full then frontier = key; break end
   local id = sub(key, 17)
   if from_row then
     put(id, with_state(row[1], 'r'))
