@@ -15,6 +15,7 @@ Each prints its figures, and ends with 1 where the claim does not hold. They tak
     deploy.py       a rolling restart of workers spends no attempt
     resume.py       workers go on soon after the broker is back
     memory.py       memory is bounded, however many messages wait
+    budget.py       what Redis holds is bounded in bytes, whatever messages weigh
 
     campaign.py     how each begins and ends: options, the table, the verdict
     history.py      what clients saw of a topic, and whether a strict queue could have shown it

@@ -63,7 +63,8 @@ class Load:
             await asyncio.sleep(PAUSE_S)
 
 
-async def run(broker: Broker, seconds: float) -> int:
+async def run(broker: Broker, seconds: float) -> tuple[Load, list[int]]:
+    """The load, and the bytes of Redis at each look."""
     looks: list[int] = []
     async with AsyncClient(broker.url, broker.token, safe_retries=False) as client:
         load = Load(client)
@@ -76,10 +77,14 @@ async def run(broker: Broker, seconds: float) -> int:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return load, looks
+
+
+def report(load: Load, looks: list[int]) -> int:
     most = max(looks)
     good = most < ALLOWED * BUDGET_MB * MB and all(load.fetched.values()) and load.enqueued > 0
     rows = {
-        "seconds": round(seconds),
+        "looks": len(looks),
         "enqueued, refused": f"{load.enqueued}, {load.refused}",
         "fetched, least of a topic": f"{sum(load.fetched.values())}, {min(load.fetched.values())}",
         "Redis at most, MB": f"{most / MB:.1f} of {BUDGET_MB}",
@@ -91,7 +96,7 @@ async def run(broker: Broker, seconds: float) -> int:
 def main() -> int:
     args = options(__doc__, minutes=10.0)
     with Broker(env=ENV) as broker:
-        return asyncio.run(run(broker, args.minutes * 60))
+        return report(*asyncio.run(run(broker, args.minutes * 60)))
 
 
 if __name__ == "__main__":
