@@ -177,7 +177,9 @@ class Broker:
         settings, node, start = self._settings, identity.node, identity.start_count << 40
         assert node is not None
         buffer_max = settings.buffer_max_mb * 1024 * 1024
-        limits = Limits(max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max)
+        limits = Limits(
+            max(1, settings.ready_max * 3 // 4), settings.ready_max, settings.delayed_max, buffer_max, settings.redis_max_mb * 1024 * 1024
+        )
         scheduler = Scheduler(ids, lease_s=settings.lease_s, max_retries=settings.max_retries)
         ages = {
             "flush_age_us": settings.flush_age_ms * 1000,
@@ -225,7 +227,7 @@ class Broker:
         settings = self._settings
         if not settings.embedded:
             return StoreUrls(settings.database_urls, settings.redis_addrs, settings.redis_password or "")
-        self._embedded = EmbeddedStores(settings.data_dir, settings.shards)
+        self._embedded = EmbeddedStores(settings.data_dir, settings.shards, redis_max=settings.shards * settings.redis_max_mb * 1024 * 1024)
         return await self._embedded.start()
 
     async def _migrate(self, urls: tuple[str, ...]) -> None:

@@ -179,6 +179,7 @@ class Settings(BaseModel):
     tls_key_file: Folder | None = _option(None, "", "Private key (PEM)")
     ready_max: int = _option(10_000, "messages", "Ready messages of one topic in Redis", ge=4, le=1_000_000)
     buffer_max_mb: int = _option(64, "MB", "Write-behind buffer of one shard; above it enqueues get 503", ge=1)
+    redis_max_mb: int = _option(256, "MB", "All that Redis holds of one shard; twice BUFFER_MAX_MB or more", ge=4)
     delayed_max: int = _option(100_000, "messages", "Delayed messages of one shard in Redis", ge=4)
     flush_age_ms: int = _option(250, "ms", "Age at which a batch goes from Redis to PostgreSQL", ge=0, le=60_000)
     lease_s: float = _option(30.0, "s", "Lease of a message that names none", ge=1, le=86_400)
@@ -199,6 +200,11 @@ class Settings(BaseModel):
             raise ValueError(f"DATABASE_URLS and REDIS_ADDRS belong together: {missing} is not set (set neither for the embedded stores)")
         if self.database_urls and self.jwt_secret is None:
             raise ValueError("JWT_SECRET is not set: brokers that share stores need the same one: openssl rand -base64 48")
+        if self.redis_max_mb < 2 * self.buffer_max_mb:
+            raise ValueError(
+                f"MQUEUE_REDIS_MAX_MB ({self.redis_max_mb}) is less than twice MQUEUE_BUFFER_MAX_MB ({self.buffer_max_mb}): the buffer is "
+                "a part of it, and what is ready and delayed needs the other"
+            )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both or neither")
         for name, path in (("TLS_CERT_FILE", self.tls_cert_file), ("TLS_KEY_FILE", self.tls_key_file)):

@@ -15,10 +15,11 @@ Each prints its figures, and ends with 1 where the claim does not hold. They tak
     deploy.py       a rolling restart of workers spends no attempt
     resume.py       workers go on soon after the broker is back
     memory.py       memory is bounded, however many messages wait
+    budget.py       what Redis holds is bounded in bytes, whatever messages weigh
+    topics.py       every topic is served soon after a new epoch, however many there are
 
     campaign.py     how each begins and ends: options, the table, the verdict
-    history.py      what clients saw of a topic, and whether a strict queue could have shown it
-    rates.py        what a history tells of throughput and of gaps
 
+    judging/        what they judge by
     load/           what they are loaded with
 """

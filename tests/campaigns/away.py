@@ -20,7 +20,7 @@ from tests.campaigns.load.steady import steady
 from tests.waiting import TooLate, until
 
 from .campaign import finish, options, table, violations
-from .rates import CALLS, answers_told, longest_gap, rate
+from .judging.rates import CALLS, answers_told, longest_gap, rate
 
 COLD_S = 10.0  # within which PostgreSQL serves
 GAP_MAX_S = 10.0  # the longest that no call of a kind was answered

@@ -19,7 +19,7 @@ from mqueue.torture.stage import Stage
 from tests.campaigns.load.steady import steady
 
 from .campaign import finish, options, table, violations
-from .rates import CALLS, answers_told, back_after, rate
+from .judging.rates import CALLS, answers_told, back_after, rate
 
 EVERY_S = 0.2
 BACK_S = 10.0  # after the end

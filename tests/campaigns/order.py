@@ -16,7 +16,7 @@ from mqueue.client import AsyncClient
 from tests.processes.broker import Broker
 
 from .campaign import finish, options, table
-from .history import Delivery, Fetch, History, Key, Verdict, judge
+from .judging.history import Delivery, Fetch, History, Key, Verdict, judge
 
 TOPIC = "order"
 PRODUCERS = CONSUMERS = 4

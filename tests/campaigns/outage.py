@@ -26,7 +26,7 @@ from tests.processes.frozen import frozen
 from tests.waiting import TooLate, until
 
 from .campaign import finish, options, table, violations
-from .rates import CALLS, answers_told, back_after, longest_gap, rate
+from .judging.rates import CALLS, answers_told, back_after, longest_gap, rate
 
 PRODUCERS, WORKERS = 4, 4
 WAYS = ("stopped", "frozen")

@@ -22,7 +22,7 @@ from mqueue.torture.stage import Broker, Stage
 from tests.waiting import until
 
 from .campaign import finish, options, table, violations
-from .rates import CALLS, answers_told, longest_gap, rate
+from .judging.rates import CALLS, answers_told, longest_gap, rate
 
 WORKERS = 12  # they keep up
 CALM_S = LEASE_S + 4.0

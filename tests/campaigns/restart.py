@@ -28,7 +28,7 @@ from tests.waiting import until, wait_until
 from .campaign import finish, options, table
 from .memory import fill
 
-ENV = {"MQUEUE_BUFFER_MAX_MB": "2048"}  # all that is unflushed has room
+ENV = {"MQUEUE_BUFFER_MAX_MB": "2048", "MQUEUE_REDIS_MAX_MB": "4096"}  # all that is unflushed has room
 READY_MAX_S = 3.0
 PRODUCERS = 2
 FLUSH_WAIT_S = 300.0

@@ -34,7 +34,6 @@ from mqueue.broker.store.replay import replay
 from mqueue.broker.store.shard import ShardRow, ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import SystemClock
-from mqueue.message import BODY_MAX
 
 T = TypeVar("T")
 NUMBER = 1  # database and hash tag of the shard used here
@@ -42,7 +41,7 @@ NODES = (1, 2)
 START_US = 1_700_000_000_000_000  # where the shard clock begins
 SECOND = 1_000_000
 HORIZON_US = 8 * SECOND
-LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24)
+LIMITS = Limits(ready_cap=3, ready_hard=4, delayed_max=4, buffer_max=1 << 24, redis_max=(1 << 24) + 3_600)  # eight messages fill it
 TABLES = ("refused", "cancel_request", "message", "dead_letter", "arrival", "orphan", "idempotency", "lease", "topic")
 Stages = AsyncIterator[str]
 
@@ -278,21 +277,22 @@ class World:
     async def refill(self, topics: Sequence[str], page: int) -> Stages:
         lead = self.lead
         begun = await self.cache.refill_begin(lead.epoch, lead.term, topics)
-        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < begun.cap}
+        most = 1 if begun.tight else begun.cap
+        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < most}
         if not room:
             return
         yield "begun"
-        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, page * len(room), BODY_MAX)
+        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, page * len(room), begun.page)
         yield "selected"
         await self.cache.refill_end(lead.epoch, lead.term, pages)
 
     async def scan(self, page: int) -> Stages:
         lead = self.lead
-        clock, due, id, room = await self.cache.time_scan_begin(lead.epoch, lead.term)
-        if due - clock > HORIZON_US // 2 or room <= 0:
+        clock, due, id, room, size = await self.cache.time_scan_begin(lead.epoch, lead.term)
+        if due - clock > HORIZON_US // 2 or room <= 0 or not size:
             return
         yield "begun"
-        rows, reached = await lead.store.pages.due(due, id, clock + HORIZON_US, min(page, room), BODY_MAX)
+        rows, reached = await lead.store.pages.due(due, id, clock + HORIZON_US, min(page, room), size)
         yield "selected"
         await self.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
 
@@ -301,7 +301,7 @@ class World:
         yield "pruned"
 
     async def evict(self, topic: str, slice: int) -> Stages:
-        while await self.cache.evict(self.lead.epoch, self.lead.term, topic, slice):
+        while (await self.cache.evict(self.lead.epoch, self.lead.term, topic, slice))[0]:
             yield "a slice"
 
     async def work(self, topics: Iterable[str]) -> None:
@@ -311,6 +311,18 @@ class World:
         await self.prefetcher.scan(self.lead)
         for topic in topics:
             await self.prefetcher.refill(self.lead, [topic])
+
+    async def check_used(self) -> None:
+        """What the scripts have counted of what Redis holds is what is there."""
+        pipe, k = self.cache._redis.pipeline(transaction=True), NUMBER
+        pipe.hget(keys.shard(k), "used")
+        pipe.hvals(keys.record(k))
+        pipe.hvals(keys.error(k))
+        pipe.lrange(keys.dirty(k), 0, -1)
+        used, records, errors, dirty = await pipe.execute()
+        there = sum(map(weight, records)) + sum(len(e) + 100 for e in errors) + sum(len(e) + 16 for e in dirty)
+        counted = int(used or 0)
+        assert counted == there, f"counted {counted} bytes, there are {there}"
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
@@ -343,6 +355,15 @@ class World:
                     left[name] = counters
         buffer = int(await redis.hget(keys.shard(k), "buffer") or 0)
         return left | ({"buffer": buffer} if buffer else {})
+
+
+def weight(data: bytes) -> int:
+    """The bytes that a record counts with its body, as `weight` of cache/lua/lib/unit.lua rounds them."""
+    if data[:1] in (b"a", b"c", b"e"):
+        return len(data) + 200
+    size = record.unpack(data).size
+    step = 1 << max(0, size.bit_length() - 3)
+    return -(-size // step) * step
 
 
 def logged(enqueues: Sequence[Enqueue]) -> list[Enqueued]:

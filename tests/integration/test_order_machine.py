@@ -95,11 +95,14 @@ class OrderMachine(RuleBasedStateMachine):
         self.world.run(self.watch.begin())
 
     def do(self, what: Any) -> Any:
-        """Each step of a rule; then every change of a message's state must be one that its scripts may make."""
+        """Each step of a rule; then every change of a message's state must be one that its scripts may make, and what
+        Redis holds is counted right.
+        """
         try:
             return self.world.run(what)
         finally:
             self.world.run(self.watch.look())
+            self.world.run(self.world.check_used())
 
     def among(self, state: str) -> list[Message]:
         return [m for m in self.messages.values() if m.state == state]

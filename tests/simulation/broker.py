@@ -296,5 +296,6 @@ class SimBroker:
 
 def config_of(rng: random.Random) -> Config:
     cap = rng.choice([2, 3, 3, 20])
-    limits = Limits(cap, cap + 1, rng.choice([3, 4, 50]), rng.choice([1 << 24, 1 << 24, 1 << 24, 6_000]))
+    delayed, buffer = rng.choice([3, 4, 50]), rng.choice([1 << 24, 1 << 24, 1 << 24, 6_000])
+    limits = Limits(cap, cap + 1, delayed, buffer, buffer + (8_000 if cap == 2 else 1 << 24))  # some 18 messages fill a small one
     return Config(limits, rng.choice([250_000, 1_000_000, 3_000_000]), rng.choice([300, 1_500, 10_000]), rng.choice([0.0, 1.0, 60.0]))

@@ -125,6 +125,8 @@ class RefillBegun:
     t_due: int
     cap: int
     hard: int
+    page: int  # bytes that the pages of all may have
+    tight: bool  # that is for topics alone that have nothing ready, and others must make room
     topics: dict[str, tuple[bytes, int]]
 
 
@@ -135,6 +137,27 @@ class Refilled(NamedTuple):
     brought: int
     frontier: bytes
     ready: int
+
+
+class ScanBegun(NamedTuple):
+    """`room`: records that `delayed` has room for. `page`: bytes that a page may have; 0: there is no room."""
+
+    clock: int
+    t_due: int
+    t_id: int
+    room: int
+    page: int
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How much of its budget Redis has used, in bytes. `soft`: beyond it nothing is loaded. `topics`: name, when it was
+    last fetched from (clock µs), how many are ready.
+    """
+
+    used: int
+    soft: int
+    topics: list[tuple[str, int, int]]
 
 
 @dataclass(slots=True)
@@ -155,3 +178,4 @@ class Limits:
     ready_hard: int
     delayed_max: int
     buffer_max: int
+    redis_max: int  # bytes of all that Redis may hold

@@ -13,6 +13,7 @@ from mqueue.broker.cache import keys
 from mqueue.broker.cache.calls import (
     Applied,
     Clocks,
+    Crowd,
     Depths,
     Enqueue,
     Fetched,
@@ -21,6 +22,7 @@ from mqueue.broker.cache.calls import (
     Outcome,
     RefillBegun,
     Refilled,
+    ScanBegun,
     SettleArgs,
     Tick,
 )  # fmt: skip
@@ -33,6 +35,7 @@ REPLY_HEAD = struct.Struct(">QQQQ")
 SEQUENCE = struct.Struct(">Q")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
+KEY_WEIGHT = 300  # bytes of a key, as lib/shard.lua counts it
 
 
 class ReadyCache(Server):
@@ -166,15 +169,21 @@ class ReadyCache(Server):
         return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "trimmed")) or 0)
 
     async def gauges(self) -> dict[str, int]:
+        """Returns how much there is. `used`: bytes of all; `taken`: of the buffer, those that no enqueue may have."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(keys.dirty(self.shard))
-        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock")
+        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock", "used", "buffer_max", "redis_max")
+        pipe.hlen(keys.idempotency(self.shard))
         pipe.zcard(keys.delayed(self.shard))
         pipe.zcard(keys.leases(self.shard))
         pipe.hlen(keys.record(self.shard))
-        dirty, (buffer, epoch, clock), delayed, leases, records = await self._io(pipe.execute)
+        dirty, (buffer, epoch, clock, used, *limits), many_keys, delayed, leases, records = await self._io(pipe.execute)
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
-        return numbers | {"buffer": max(0, int(buffer or 0)), "epoch": int(epoch or 0), "clock": int(clock or 0)}
+        buffer_max, redis_max = (int(limit or 0) for limit in limits)
+        size = int(used or 0) + KEY_WEIGHT * many_keys
+        lacks = min(size - (redis_max - buffer_max), buffer_max) if redis_max else 0
+        numbers |= {"epoch": int(epoch or 0), "clock": int(clock or 0), "used": size}
+        return numbers | {"buffer": max(0, int(buffer or 0)), "taken": max(0, int(buffer or 0), lacks)}
 
     async def reach(self, epoch: int, node: int) -> bool:
         """Writes that this broker was here, whatever epoch Redis knows and whichever server it is. Returns whether it
@@ -196,7 +205,7 @@ class ReadyCache(Server):
 
     async def lead(self, term: int, limits: Limits) -> int | None:
         """Raises the term. Returns the epoch Redis knows."""
-        answer = await self._run("lead", "", term, limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
+        answer = await self._run("lead", "", term, *_limits(limits))
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> None:
@@ -230,7 +239,7 @@ class ReadyCache(Server):
         self, epoch: int, term: int, up_to: int, versions: Iterable[tuple[bytes, bytes]], key_hashes: Sequence[bytes], *, trims: bool = True
     ) -> tuple[int, int]:
         """Reports what a flush has written. Versions: of an id, as its record has it. `trims`: also trims the dirty
-        list up to that number. Returns entries left, buffer bytes.
+        list up to that number. Returns entries left, bytes taken of the buffer.
         """
         pairs = [part for version in versions for part in version]
         answer = await self._run("flush_done", epoch, term, up_to, int(trims), len(pairs) // 2, len(key_hashes), *pairs, *key_hashes)
@@ -249,8 +258,8 @@ class ReadyCache(Server):
 
     async def refill_begin(self, epoch: int, term: int, topics: Sequence[str]) -> RefillBegun:
         a = await self._run("refill_begin", epoch, term, *topics)
-        found = {topic: (a[n], a[n + 1]) for topic, n in zip(topics, range(6, len(a), 2), strict=True)}
-        return RefillBegun(int(a[1]), SEQUENCE.unpack(a[2])[0], int(a[3]), a[4], a[5], found)
+        found = {topic: (a[n], a[n + 1]) for topic, n in zip(topics, range(8, len(a), 2), strict=True)}
+        return RefillBegun(int(a[1]), SEQUENCE.unpack(a[2])[0], int(a[3]), a[4], a[5], a[6], bool(a[7]), found)
 
     async def refill_end(self, epoch: int, term: int, pages: Sequence[tuple[str, Sequence[tuple[bytes, bytes]], bytes]]) -> list[Refilled]:
         """A page is a topic, its rows, and the first key left out. Returns what was done to each, in their order."""
@@ -262,10 +271,9 @@ class ReadyCache(Server):
         a = await self._run("refill_end", epoch, term, *args)
         return [Refilled(*a[n : n + 4]) for n in range(1, len(a), 4)]
 
-    async def time_scan_begin(self, epoch: int, term: int) -> tuple[int, int, int, int]:
-        """Returns clock, T due, T id, room in `delayed`."""
+    async def time_scan_begin(self, epoch: int, term: int) -> ScanBegun:
         a = await self._run("time_scan_begin", epoch, term)
-        return int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4]
+        return ScanBegun(int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4], a[5])
 
     async def time_scan_end(self, epoch: int, term: int, due: int, id: int, rows: Iterable[tuple[bytes, bytes]]) -> int:
         flat = (part for row in rows for part in row)
@@ -276,8 +284,16 @@ class ReadyCache(Server):
         answer = await self._run("arrive", epoch, term, *(part for row in rows for part in row))
         return {int.from_bytes(id) for id in answer[2]}
 
-    async def evict(self, epoch: int, term: int, topic: str, count: int) -> int:
-        return int((await self._run("evict", epoch, term, topic, count))[1])
+    async def evict(self, epoch: int, term: int, topic: str, count: int, size: int = 0) -> tuple[int, int]:
+        """Takes the greatest out, so many or so many bytes (0: any). Returns how many stay ready, the bytes taken."""
+        answer = await self._run("evict", epoch, term, topic, count, size)
+        return answer[1], answer[2]
+
+    async def crowded(self, epoch: int, term: int, topics: int) -> Crowd:
+        """Returns what Redis holds of its budget, and of so many topics those with ready messages."""
+        _, used, soft, names, fetched, ready = await self._run("crowded", epoch, term, topics)
+        found = [(name.decode(), int(at), many) for name, at, many in zip(names, fetched, ready, strict=True)]
+        return Crowd(int(used), int(soft), found)
 
     async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
         return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
@@ -327,5 +343,8 @@ class ReadyCache(Server):
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
         """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
-        limit = (limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max)
-        await self._run("open_epoch", epoch, term, *clock, *limit, *flat)
+        await self._run("open_epoch", epoch, term, *clock, *_limits(limits), *flat)
+
+
+def _limits(limits: Limits) -> tuple[int, ...]:
+    return limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max, limits.redis_max

@@ -23,7 +23,12 @@ def load() -> dict[str, Script]:
 
 
 def _script(path: Path) -> Script:
-    own = path.read_text()
-    uses = next(line for line in own.splitlines() if line.startswith("-- uses:")).split(":", 1)[1].split()
-    text = "".join((FOLDER / "lib" / f"{part}.lua").read_text() for part in uses) + own
+    text = _with_parts(path)
     return Script(path.stem, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_parts(path: Path) -> str:
+    """Returns what a file uses, and what that uses, before the file itself."""
+    own = path.read_text()
+    uses = next((line for line in own.splitlines() if line.startswith("-- uses:")), "-- uses:").split(":", 1)[1].split()
+    return "".join(_with_parts(FOLDER / "lib" / f"{part}.lua") for part in uses) + own

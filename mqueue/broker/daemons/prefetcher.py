@@ -16,6 +16,9 @@ from mqueue.message import BATCH_MAX, BODY_MAX
 ROUNDS_MAX = 32  # pages in one go, so that a flush gets its turn
 ARRIVALS_MAX = 100
 PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # while Redis is full
+ROW_MIN = 400  # bytes that the smallest message takes in Redis
+RECENT_US = 10_000_000  # a topic that was fetched from since then is in use
+SLICE = BATCH_MAX // 2
 
 logger = structlog.get_logger(__name__)
 
@@ -26,6 +29,7 @@ class Prefetcher:
         self._arrived = 0  # the last arrival that was looked at
         self._pause_s = 0.0
         self._again_at = 0.0  # monotonic
+        self._pressed = False  # a topic that is asked for found Redis full of others' messages
 
     async def refill(self, lead: Lead, topics: Sequence[str]) -> None:
         """Loads the next page of each of these topics, in one statement. A topic of which there is more asks again."""
@@ -61,10 +65,13 @@ class Prefetcher:
     async def _refill(self, lead: Lead, topics: Sequence[str]) -> None:
         shard = lead.shard
         begun = await shard.cache.refill_begin(lead.epoch, lead.term, topics)
-        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < begun.cap}
+        most = 1 if begun.tight else begun.cap
+        room = {t: (frontier, begun.hard - ready) for t, (frontier, ready) in begun.topics.items() if frontier != LAST and ready < most}
         if not room:
             return
-        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, BATCH_MAX, BODY_MAX)
+        self._pressed = self._pressed or begun.tight
+        limit = max(1, min(BATCH_MAX, begun.page // ROW_MIN))
+        pages = await lead.store.pages.refill(room, begun.clock, begun.t_due, begun.t_id, limit, min(begun.page, BODY_MAX))
         await failpoints.ahit("refill.before_script")
         done = await shard.cache.refill_end(lead.epoch, lead.term, pages)
         shard.metrics.refills.inc(len(done))
@@ -79,12 +86,13 @@ class Prefetcher:
     async def _scan_page(self, lead: Lead) -> bool:
         """Reads one page. Returns True when no more is to be done now."""
         shard = lead.shard
-        clock, due, id, room = await shard.cache.time_scan_begin(lead.epoch, lead.term)
+        clock, due, id, room, size = await shard.cache.time_scan_begin(lead.epoch, lead.term)
         shard.metrics.clock_lag_seconds.set(max(0, clock - due) / 1e6)
-        if due - clock > self._horizon_us // 2 or room <= 0:
+        if due - clock > self._horizon_us // 2 or room <= 0 or not size:
             return True
         until = clock + self._horizon_us
-        rows, reached = await lead.store.pages.due(due, id, until, min(BATCH_MAX, room), BODY_MAX)
+        limit = max(1, min(BATCH_MAX, room, size // ROW_MIN))
+        rows, reached = await lead.store.pages.due(due, id, until, limit, min(size, BODY_MAX))
         await shard.cache.time_scan_end(lead.epoch, lead.term, *reached, rows)
         return reached == (until, 0)
 
@@ -107,5 +115,34 @@ class Prefetcher:
         async with lead.shared.pages:  # a topic that is forgotten has no `low`, which a refill under way needs
             topics = await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX)
         for topic in topics:
-            while await cache.evict(lead.epoch, lead.term, topic, BATCH_MAX // 2):
+            while (await cache.evict(lead.epoch, lead.term, topic, SLICE))[0]:
                 pass
+
+    async def relieve(self, lead: Lead) -> None:
+        """Makes room where Redis holds more than it may, or so much that a topic which is asked for has none: takes out
+        topics that nobody fetched from lately, then the greater halves of those with the most that are ready.
+        """
+        cache, pressed, self._pressed = lead.shard.cache, self._pressed, False
+        crowd = await cache.crowded(lead.epoch, lead.term, BATCH_MAX if pressed else 0)
+        if not pressed and crowd.used <= crowd.soft:
+            return
+        await lead.store.pulse(lead.epoch, lead.term)  # what goes must be able to come back
+        if not pressed:
+            crowd = await cache.crowded(lead.epoch, lead.term, BATCH_MAX)
+        left = crowd.used - crowd.soft * (5 if pressed else 7) // 8
+        rounds = ROUNDS_MAX
+        for topic, keep in to_evict(crowd.topics, lead.shard.now_us()):
+            ready = keep + 1
+            while left > 0 and rounds > 0 and ready > keep:
+                ready, taken = await cache.evict(lead.epoch, lead.term, topic, SLICE, left)
+                left -= taken
+                rounds -= 1
+
+
+def to_evict(topics: Sequence[tuple[str, int, int]], now: int) -> list[tuple[str, int]]:
+    """Returns whose ready messages go first, and how many stay, of topics with the time they were last fetched from and
+    how many are ready. It is pure.
+    """
+    idle = sorted((t for t in topics if now - t[1] > RECENT_US), key=lambda t: t[1])
+    in_use = sorted((t for t in topics if now - t[1] <= RECENT_US), key=lambda t: -t[2])
+    return [(name, 0) for name, _, _ in idle] + [(name, ready // 2) for name, _, ready in in_use]

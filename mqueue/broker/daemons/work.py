@@ -108,6 +108,7 @@ class Work:
 
     async def _scan(self, lead: Lead) -> None:
         while True:
+            await self._prefetcher.relieve(lead)
             await self._prefetcher.scan(lead)
             await asyncio.sleep(SCAN_EVERY_S)
 

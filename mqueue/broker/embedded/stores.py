@@ -60,12 +60,15 @@ def restart_delay(failures: int) -> float:
 
 
 class EmbeddedStores:
-    """The two stores of a data dir. `steady_s`: a store that lived so long starts again without delay."""
+    """The two stores of a data dir. `steady_s`: a store that lived so long starts again without delay. `redis_max`: the
+    bytes that all shards may hold in Redis; 0: it has no limit.
+    """
 
-    def __init__(self, data_dir: Path, shards: int, *, steady_s: float = STEADY_S) -> None:
+    def __init__(self, data_dir: Path, shards: int, *, steady_s: float = STEADY_S, redis_max: int = 0) -> None:
         self._data_dir = data_dir
         self._steady_s = steady_s
         self._shards = shards
+        self._redis_max = redis_max
         self._ground: Ground | None = None
         self._stores: list[Store] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -78,7 +81,7 @@ class EmbeddedStores:
         """
         self._ground = take(self._data_dir)
         try:
-            postgres, valkey = PostgreSQL(self._ground, self._shards), Valkey(self._ground)
+            postgres, valkey = PostgreSQL(self._ground, self._shards), Valkey(self._ground, self._redis_max)
             self._stores = [postgres, valkey]
             await self._start_all()
         except BaseException:

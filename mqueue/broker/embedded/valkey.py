@@ -16,6 +16,7 @@ from mqueue.paths import write_private
 
 START_S = 10.0
 ANSWER_S = 2.0  # to a PING
+MARGIN, MARGIN_BYTES = 1.5, 64 * 1024 * 1024  # above what the shards may hold: for scripts, connections, and what is on its way to them
 STOP = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 # Small sorted sets as lists would make each lease of a hundred look through all the others.
@@ -30,7 +31,7 @@ daemonize no
 logfile ""
 save ""
 appendonly no
-maxmemory 0
+maxmemory {maxmemory}
 maxmemory-policy noeviction
 zset-max-listpack-entries 0
 shutdown-on-sigterm nosave now
@@ -44,7 +45,9 @@ def address(data_dir: Path) -> str:
 class Valkey:
     name = "valkey"
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, held_max: int = 0) -> None:
+        """`held_max`: bytes that its shards may hold; 0: it has no limit."""
+        self._maxmemory = int(MARGIN * held_max) + MARGIN_BYTES if held_max else 0
         self._folder = ground.subfolder("valkey")
         self._log = ground.subfolder("log") / "valkey.log"
         self._address = address(ground.folder)
@@ -99,7 +102,13 @@ class Valkey:
         def text(value: object) -> str:
             return str(value).replace("\\", "\\\\").replace('"', '\\"')
 
-        return CONFIG.format(socket=text(self._socket), password=text(self._password), folder=text(self._folder), pidfile=text(self._pidfile))
+        return CONFIG.format(
+            socket=text(self._socket),
+            password=text(self._password),
+            folder=text(self._folder),
+            pidfile=text(self._pidfile),
+            maxmemory=self._maxmemory,
+        )
 
     async def _wait_ready(self, server: Server, since: int) -> None:
         deadline = asyncio.get_running_loop().time() + START_S
@@ -110,13 +119,13 @@ class Valkey:
             await asyncio.sleep(0.01)
 
     async def _answers(self) -> bool:
-        """Does it take our password and answer? Told by hand, so that the Redis client stays in the cache package."""
+        """Does it take our password and limit, and answer? Told by hand: the client stays in the cache package."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 reader, writer = await asyncio.open_unix_connection(str(self._socket))
                 try:
-                    writer.write(f"AUTH {self._password}\r\nPING\r\n".encode())
-                    return await reader.readexactly(12) == b"+OK\r\n+PONG\r\n"
+                    writer.write(f"AUTH {self._password}\r\nCONFIG SET maxmemory {self._maxmemory}\r\nPING\r\n".encode())
+                    return await reader.readexactly(17) == b"+OK\r\n+OK\r\n+PONG\r\n"
                 finally:
                     writer.close()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):

@@ -16,6 +16,7 @@ Which file to open:
 
     engine.py           Engine: which use case answers which call
     enqueuer.py         enqueue: drafts, idempotency keys, durability
+    room.py             enqueues that wait for the write-behind buffer to have place
     fetcher.py          fetch: the least messages, now or as soon as there is one
     settler.py          ack, nack, release, bury, extend
     canceller.py        cancel a message by its id

@@ -10,6 +10,7 @@ from typing import Any
 
 from mqueue.broker.commit.batch import Draft, LookAgain, Repeated
 from mqueue.broker.commit.committer import Committer
+from mqueue.broker.engine.room import Room
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
@@ -40,6 +41,7 @@ class Enqueuer:
     ) -> None:
         self._shards = shards
         self._committers = committers
+        self._rooms = [Room(shard) for shard in shards]
         self._slots = slots
         self._metrics = metrics
         self._clock = clock
@@ -142,8 +144,10 @@ class Enqueuer:
                 return dict(zip(items, ids, strict=True))
         size = sum(drafts[i].size for i in items if i not in known)
         deadline = self._clock.monotonic() + ROOM_WAIT_S
+        refused = False
         while new := [i for i in items if i not in known]:
-            await self._wait_for_room(shard, size, deadline)
+            await self._rooms[number].wait(size, deadline - self._clock.monotonic(), refused=refused)
+            refused = False
             try:
                 made = await self._committers[number].enqueue([drafts[i] for i in new], key_hash, body_hash, epoch)
             except Repeated:
@@ -164,7 +168,7 @@ class Enqueuer:
                 if isinstance(error, InFlight):  # at another broker, whose disk may not have it yet
                     await shard.hurry_flush()
                 else:
-                    shard.room.clear()
+                    refused = True
                 continue
             known.update(zip(new, made, strict=True))
         return known
@@ -236,19 +240,6 @@ class Enqueuer:
         if told is None:
             raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
         return record.unpack_runs(told[record.IDEMPOTENCY.size :])
-
-    async def _wait_for_room(self, shard: Shard, size: int, deadline: float) -> None:
-        """Waits until the write-behind buffer has room for so many bytes more, or nothing at all in it."""
-        while shard.mode == HOT and shard.buffer and shard.buffer_max and shard.buffer + shard.coming + size > shard.buffer_max:
-            left = deadline - self._clock.monotonic()
-            if left <= 0:
-                raise BufferFull("the write-behind buffer is full: PostgreSQL does not keep up", retry_after=1)
-            shard.room.clear()
-            try:
-                async with asyncio.timeout(min(left, 0.1)):
-                    await shard.room.wait()
-            except TimeoutError:
-                shard.buffer = (await shard.cache.gauges())["buffer"]
 
 
 async def _all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.campaigns import order
-from tests.campaigns.history import Delivery, Fetch, History, Key, judge
+from tests.campaigns.judging.history import Delivery, Fetch, History, Key, judge
 from tests.processes.api import Http
 from tests.processes.broker import Broker
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from mqueue import wire
 from mqueue.client import AsyncClient
 from mqueue.torture.stage import Stage
+from tests.campaigns.judging.rates import rate
 from tests.campaigns.outage import CALLS, report, run
-from tests.campaigns.rates import rate
 from tests.processes.stores import SECRET
 
 

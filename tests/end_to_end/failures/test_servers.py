@@ -16,7 +16,7 @@ import pytest
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
 from tests.campaigns import kill, order
-from tests.campaigns.history import judge
+from tests.campaigns.judging.history import judge
 from tests.processes.api import Http
 from tests.processes.broker import Broker
 from tests.processes.stores import Stores, environment

@@ -16,7 +16,7 @@ class World:
         self.monotonic = 50.0
         clock = SimpleNamespace(monotonic=lambda: self.monotonic)
         self._lead: Any = SimpleNamespace(shard=SimpleNamespace(store=self, clock=clock, node=1))
-        self._epochs = Epochs(cast(Any, None), Limits(1, 1, 1, 1))
+        self._epochs = Epochs(cast(Any, None), Limits(1, 1, 1, 1, 2))
 
     async def brokers(self) -> list[BrokerRow]:
         return [BrokerRow(2, 0, 0, 0, self.postgres - self.seen_at, True, self.seen_at)]

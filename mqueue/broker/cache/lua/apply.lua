@@ -13,8 +13,8 @@
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
 --       the row that PostgreSQL had then, or none
 -- returns {'ok' | 'done', reply} | {'epoch', epoch} | {'behind', applied}
---       reply: >I8 due clock, >I8 clock, >I8 T due, >I8 buffer bytes; per enqueue >c1c8 (o ok, d duplicate of, r its request was enqueued before, m key
---       reused, p in flight, f buffer full, w Redis full, l look again);
+--       reply: >I8 due clock, >I8 clock, >I8 T due, >I8 bytes taken of the buffer; per enqueue >c1c8 (o ok, d duplicate of, r its request was
+--       enqueued before, m key reused, p in flight, f buffer full, w Redis full, l look again);
 --       per settle >c1c1I4I2I8I2c8B: verdict (o, s stale, g no record, a was cancelled already, r runs: flagged, l look again), state, version, attempts, due, origin node, origin sequence, in_pg
 --
 -- `done`: this number was applied before (its answer got lost); the kept reply is given again. A group is one request: all or nothing.
@@ -123,7 +123,7 @@ local function is_moved(rows)
 end
 
 local holders = {} -- unique key -> id of the message that waits under it
-local full = enqueues > 0 and buffer > 0 and buffer + bytes > buffer_max
+local full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and total() + bytes > redis_max)
 if #keyed > 0 then
   for from = 1, #keyed, CALL_MAX do
     local upto = math.min(#keyed, from + CALL_MAX - 1)
@@ -277,7 +277,7 @@ end
 push_dirty(node, sequence)
 if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
 commit()
-local reply = pack('>I8I8I8I8', due_clock(), now, t_due, math.max(buffer, 0)) .. table.concat(verdicts) .. table.concat(outcomes)
+local reply = pack('>I8I8I8I8', due_clock(), now, t_due, buffer_taken()) .. table.concat(verdicts) .. table.concat(outcomes)
 call('HSET', prefix .. 'applied', ARGV[2], sequence)
 call('HSET', prefix .. 'reply', ARGV[2], reply)
 return { 'ok', reply }

@@ -6,7 +6,7 @@
 -- returns {'ok', next cursor ('0': that was all)} | {'term', a later one}
 if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
 goes_on_when_full()
-call('HDEL', shard_key, 'epoch')
+call('HDEL', shard_key, 'epoch', 'used')
 local found = call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', ARGV[5])
 local gone = {}
 for i = 1, #found[2] do

@@ -4,7 +4,7 @@
 -- keys  prefix
 -- args  epoch, term, number flushed, trim up to it (1) or not yet (0), versions, key hashes, then per version: id, version (>I4);  then the hashes:
 --       of a unique key with the id that it stood for: a row tells of that now
--- returns {'ok', entries left, buffer bytes} | {'epoch' | 'term', …}     may be repeated
+-- returns {'ok', entries left, bytes taken of the buffer} | {'epoch' | 'term', …}     may be repeated
 local KEY_KEEP = 60000000
 local no = refused(true)
 if no then return no end
@@ -70,16 +70,17 @@ if hashes > 0 then
     end
   end
 end
-commit()
-call('HSET', shard_key, 'flushed', ARGV[3])
 if trims then
   call('HSET', shard_key, 'trimmed', ARGV[3])
   while true do
     local page = call('LRANGE', prefix .. 'dirty', 0, 99)
     local n = 0
     while n < #page and unpack1('>I8', page[n + 1]) <= up_to do n = n + 1 end
+    for i = 1, n do used = used - #page[i] - ENTRY_WEIGHT end
     if n > 0 then call('LTRIM', prefix .. 'dirty', n, -1) end
     if n < 100 then break end
   end
 end
-return { 'ok', call('LLEN', prefix .. 'dirty'), whole(buffer) }
+commit()
+call('HSET', shard_key, 'flushed', ARGV[3])
+return { 'ok', call('LLEN', prefix .. 'dirty'), whole(buffer_taken()) }

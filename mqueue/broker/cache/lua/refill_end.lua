@@ -50,6 +50,7 @@ local function refill(name, frontier, first, last) -- rows: from argument `first
     if not from_row then key = other end
     if not key or not less(key, frontier) then break end
     if loaded + brought >= room then frontier = key; break end
+    if from_row and total() > (t.size + loaded + brought > 0 and soft * 3 / 4 or redis_max) then frontier = key; break end -- one where there is none
     local id = sub(key, 17)
     if from_row then
       put(id, with_state(row[1], 'r'))

@@ -6,6 +6,7 @@
 -- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}
 --
 -- Where Redis' TIME and the leader's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
+local KEY_EARLY = 40000000 -- of the 60 s that flush_done gives a key
 local no = refused(true)
 if no then return no end
 goes_on_when_full()
@@ -22,6 +23,13 @@ for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
   if #over > 0 then
     call('ZREMRANGEBYRANK', prefix .. zset, 0, #over - 1)
     call('HDEL', prefix .. 'keys', unpack(over))
+  end
+end
+if total() - used > soft / 4 then -- keys take too much: those that PostgreSQL has go sooner, but for whoever looked for them just now
+  local early = call('ZRANGEBYSCORE', prefix .. 'key_ends', '-inf', now + KEY_EARLY, 'LIMIT', 0, CALL_MAX)
+  if #early > 0 then
+    call('ZREMRANGEBYRANK', prefix .. 'key_ends', 0, #early - 1)
+    call('HDEL', prefix .. 'keys', unpack(early))
   end
 end
 commit()

@@ -4,7 +4,7 @@
 -- moves: DELAYED -scan-> UNPLACED
 -- keys  prefix
 -- args  epoch, term
--- returns {'ok', clock, T due, T id, room} | {'epoch' | 'term', …}
+-- returns {'ok', clock, T due, T id, room, bytes that a page may have (0: no room)} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
 goes_on_when_full()
@@ -17,4 +17,8 @@ for i = 1, #over do
   if is_clean(r) then drop(over[i]); zrem(delayed, over[i]); bump(topic_of(r), 'delayed', -1) end
 end
 commit()
-return { 'ok', whole(now), whole(t_due), t_id, delayed_max - call('ZCARD', delayed) }
+-- Half of the budget is for those; a small page comes in any case where the clock would reach T, past which nothing is due.
+local floor = math.min(FLOOR, math.floor(soft / 16))
+local page = math.floor(math.min(soft / 2 - total(), 1e9))
+if page < floor then page = t_due - now < 1000000 and total() <= redis_max and floor or 0 end
+return { 'ok', whole(now), whole(t_due), t_id, delayed_max - call('ZCARD', delayed), page }

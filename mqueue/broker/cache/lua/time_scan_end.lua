@@ -22,5 +22,6 @@ for i = 5, #ARGV, 2 do
 end
 local due = tonumber(ARGV[3])
 if due > t_due or (due == t_due and less_id(t_id, ARGV[4])) then t_due, t_id = due, ARGV[4]; changed.t = true end
+delays = 0 -- T does not fall over what it has just risen over
 commit()
 return { 'ok', loaded }

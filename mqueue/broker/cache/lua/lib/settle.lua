@@ -18,6 +18,7 @@ local function finish(r, state)
   local id = id_of(r)
   r = state .. sub(r, 2, 6) .. pack('>I4', version_of(r) + 1) .. sub(r, 11)
   if in_pg(r) then
+    if records[id] then used = used + weight(r) - weight(records[id]) end -- its body goes
     put(id, r)
     dirty_ids[#dirty_ids + 1] = id
   else
@@ -61,7 +62,7 @@ local function bury(r, reason)
   local id = id_of(r)
   put(id, with_state(r, 'x'))
   zadd(prefix .. 'dead:' .. topic_of(r), 0, id)
-  if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
+  if reason ~= '' then set_error(id, reason) end
 end
 
 -- A delivery that ended without an ack: the attempt counts. `due` nil keeps the message's place. Returns the record.
@@ -77,7 +78,7 @@ local function fail(r, due, reason, dead)
     return records[id]
   end
   if due then r = with_due(r, due) end
-  if reason ~= '' then call('HSET', prefix .. 'error', id, reason) end
+  if reason ~= '' then set_error(id, reason) end
   wait_again(r)
   return r
 end
@@ -91,7 +92,7 @@ local function end_leases()
     local r = records[ids[i]]
     if r and state_of(r) == 'l' then
       if state_of(fail(end_lease(r, topic_of(r)), nil, '', false)) == 'x' then
-        call('HSET', prefix .. 'error', ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
+        set_error(ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
       end
     else zrem(leases, ids[i]) end
   end

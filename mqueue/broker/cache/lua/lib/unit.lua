@@ -5,67 +5,7 @@
 -- A record (mqueue/broker/format/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
 --   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
-local prefix = KEYS[1]
-local call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte, string.rep, struct.pack, struct.unpack
-local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
-local NOBODY = rep('\0', 20)      -- no receipt, no until
-local CALL_MAX = 1000             -- ids a call may touch in one loop
-local AWAY_US = 1000000           -- no script for so long: no broker was there, and nobody could renew a lease
-local HOLD_US = 5000000           -- so long after that no lease ends: a worker renews again within this
-
--- ---- shard ----------------------------------------------------------------------------------------------------------------
-local shard_key = prefix .. 'shard'
-local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
-  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held')
-local epoch, term = shard[1], tonumber(shard[2] or 0)
-local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
-local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
-local ready_cap, ready_hard, delayed_max = tonumber(shard[7] or 1), tonumber(shard[8] or 1), tonumber(shard[9] or 1)
-local buffer, buffer_max = tonumber(shard[10] or 0), tonumber(shard[11] or 0)
-local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
-local held = tonumber(shard[14] or 0) -- leases do not end before this
-local changed = {}                -- fields of the shard hash to write
-
-local function whole(x) return string.format('%.0f', x) end
-
-do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
-  local time = call('TIME')
-  local wall = time[1] * 1000000 + time[2]
-  local step = seen == 0 and 0 or wall - seen
-  if step < 0 then step = 0 elseif step > 5000000 then step = 5000000; changed.jumps = true end
-  now, seen = now + step, wall
-  if step > AWAY_US then held = now + HOLD_US; changed.held = true end
-end
-
-local function less(a, b) -- byte order, whatever the locale; for keys (24 bytes)
-  if a == b then return false end
-  local a1, a2, a3, a4, a5, a6 = unpack1('>I4I4I4I4I4I4', a)
-  local b1, b2, b3, b4, b5, b6 = unpack1('>I4I4I4I4I4I4', b)
-  if a1 ~= b1 then return a1 < b1 end
-  if a2 ~= b2 then return a2 < b2 end
-  if a3 ~= b3 then return a3 < b3 end
-  if a4 ~= b4 then return a4 < b4 end
-  if a5 ~= b5 then return a5 < b5 end
-  return a6 < b6
-end
-
-local function less_id(a, b)
-  local a1, a2 = unpack1('>I4I4', a)
-  local b1, b2 = unpack1('>I4I4', b)
-  if a1 ~= b1 then return a1 < b1 end
-  return a2 < b2
-end
-
--- Is (due, id) below the time frontier T? Everything below it is in Redis.
-local function below_t(due, id)
-  if due ~= t_due then return due < t_due end
-  return less_id(id, t_id)
-end
-
-local function due_clock() -- what a broker may stamp on a message that is due at once: always below T
-  if now < t_due then return now end
-  return t_due - 1
-end
+-- uses: shard
 
 -- ---- records ---------------------------------------------------------------------------------------------------------------
 local records, bodies = {}, {}    -- id -> record | false, as this call leaves them
@@ -80,11 +20,17 @@ local function load(ids)          -- at most CALL_MAX
   for i = 1, #miss do records[miss[i]] = got[i] end
 end
 
-local function put(id, record) records[id] = record; touched[id] = true end
+local function put(id, record)
+  if not records[id] then used = used + weight(record) end
+  records[id] = record; touched[id] = true
+end
 
 local bodiless = {}               -- id -> true where no body nor error text is left to delete
 
-local function drop(id) records[id] = false; touched[id] = true end
+local function drop(id)
+  if records[id] then used = used - weight(records[id]) end
+  records[id] = false; touched[id] = true
+end
 local function drop_ended(id) drop(id); bodiless[id] = true end
 
 local function state_of(r) return sub(r, 1, 1) end
@@ -103,9 +49,6 @@ local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(byte(r, 2) 
 local function size_of(r) return (unpack1('>I4', r, 81)) end
 local function with_state(r, state) return state .. sub(r, 2) end
 local function has_expired(expires) return expires ~= 0 and expires <= now end
-local GONE = { [97] = true, [99] = true, [101] = true } -- a c e
-local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
-
 local function is_due(r)
   local due = due_of(r)
   return due <= now and below_t(due, id_of(r))
@@ -176,7 +119,7 @@ local function topic(name)
   if t then return t end
   local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low', 'fetched', 'asked')
   t = { name = name, frontier = got[1], low = got[2] or LAST, fetched = tonumber(got[3] or 0), asked = tonumber(got[4] or 0), ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
-        placed = 0, known = got[1] and true or false }
+        placed = 0, excess = 0, known = got[1] and true or false }
   topics[name] = t
   return t
 end
@@ -211,17 +154,21 @@ local function place(r)           -- a due message: into ready if it belongs bel
   if not t.frontier or (t.frontier ~= LAST and not less(key, t.frontier)) then return spill(t, r) end
   measure(t)
   local above = t.size == 0 or less(t.top, key)
-  if t.size >= ready_cap and above then lower(t, key); return spill(t, r) end
+  local tight = total() > soft
+  if (t.size >= ready_cap or tight) and above then lower(t, key); return spill(t, r) end
   if above then t.top = key end
+  if tight then t.excess = t.excess + size_of(r) end
   t.size = t.size + 1
   t.placed = t.placed + 1
   put(id_of(r), with_state(r, 'r'))
   zadd(t.ready, unpack1('>I4', key) - 2147483648, sub(key, 5))
 end
 
+local delays = 0                  -- records that this call delayed
 local function delay(r)
   local id = id_of(r)
   put(id, with_state(r, 'd'))
+  delays = delays + 1
   zadd(prefix .. 'delayed', due_of(r), id)
   bump(topic_of(r), 'delayed', 1)
 end
@@ -294,8 +241,19 @@ local function push_dirty(node, sequence)
   if kinds == 0 and #dirty_ids == 0 and #dirty_keys == 0 and node == 0 then return end
   number = number + 1
   changed.number = true
-  call('RPUSH', prefix .. 'dirty', pack('>I8I8I2', number, now, node) .. sequence .. pack('>I2I2I2', kinds, #dirty_ids, #dirty_keys)
-    .. table.concat(parts) .. table.concat(dirty_ids) .. table.concat(dirty_keys))
+  local entry = pack('>I8I8I2', number, now, node) .. sequence .. pack('>I2I2I2', kinds, #dirty_ids, #dirty_keys)
+    .. table.concat(parts) .. table.concat(dirty_ids) .. table.concat(dirty_keys)
+  used = used + #entry + ENTRY_WEIGHT
+  call('RPUSH', prefix .. 'dirty', entry)
+end
+
+local function drop_errors(ids)
+  for from = 1, #ids, CALL_MAX do
+    for _, text in ipairs(call('HMGET', prefix .. 'error', unpack(ids, from, math.min(#ids, from + CALL_MAX - 1)))) do
+      if text then used = used - #text - ERROR_WEIGHT end
+    end
+  end
+  chunked('HDEL', prefix .. 'error', ids)
 end
 
 local function write_records()
@@ -314,7 +272,7 @@ local function write_records()
   if #del > 0 then chunked('HDEL', prefix .. 'record', del) end
   if #bare > 0 then
     chunked('HDEL', prefix .. 'body', bare)
-    if call('EXISTS', prefix .. 'error') == 1 then chunked('HDEL', prefix .. 'error', bare) end
+    if call('EXISTS', prefix .. 'error') == 1 then drop_errors(bare) end
   end
   local with = {}
   for id, body in pairs(bodies) do with[#with + 1] = id; with[#with + 1] = body end
@@ -324,13 +282,15 @@ local function write_records()
   touched, bodies, rem, add = {}, {}, {}, {}
 end
 
-local function spill_overflow(t)  -- over the hard cap the greatest go back, and the frontier drops to the least of them
-  local over = call('ZPOPMAX', t.ready, math.min(t.size - ready_hard, CALL_MAX))
+-- The greatest go back, over the hard cap or as many bytes as came in where Redis was full; the frontier drops to the least of them.
+local function spill_overflow(t, count)
+  local over = call('ZPOPMAX', t.ready, math.min(count, CALL_MAX))
   local ids = {}
   for i = 1, #over, 2 do ids[#ids + 1] = sub(over[i], 13) end
   load(ids)
   for i = 1, #ids do
     local r = records[ids[i]]
+    t.excess = t.excess - size_of(r)
     lower(t, key_of(r))
     spill(t, r)
   end
@@ -353,13 +313,15 @@ local function write_topics()
 end
 
 local function write_shard()
-  if call('ZCARD', prefix .. 'delayed') > delayed_max then
+  local many, most = call('ZCARD', prefix .. 'delayed'), delayed_max
+  if delays > 0 and total() > soft then most = math.min(most, math.max(many - delays, 0)) end
+  if many > most then
     -- over its cap T falls, never below the clock: what brokers stamp stays below it
-    local at = call('ZRANGE', prefix .. 'delayed', delayed_max, delayed_max, 'WITHSCORES')
+    local at = call('ZRANGE', prefix .. 'delayed', most, most, 'WITHSCORES')
     local due = tonumber(at[2])
     if due > now and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
   end
-  local fields = { 'clock', whole(now), 'seen', whole(seen) }
+  local fields = { 'clock', whole(now), 'seen', whole(seen), 'used', whole(math.max(used, 0)) }
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
   if changed.buffer then field('buffer', whole(buffer)) end
@@ -373,7 +335,8 @@ end
 local function commit()
   write_records()
   for _, t in pairs(topics) do
-    while t.size and t.size > ready_hard do spill_overflow(t) end
+    while t.size and t.size > ready_hard do spill_overflow(t, t.size - ready_hard) end
+    while t.excess > 0 and t.size > 1 do spill_overflow(t, 1) end
   end
   write_records()
   write_topics()

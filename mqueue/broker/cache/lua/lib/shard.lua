@@ -1,0 +1,96 @@
+-- What a script knows of the shard before it looks at a message: its fields, its clock, and its budget of bytes. Used by unit.
+local prefix = KEYS[1]
+local call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte, string.rep, struct.pack, struct.unpack
+local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
+local NOBODY = rep('\0', 20)      -- no receipt, no until
+local CALL_MAX = 1000             -- ids a call may touch in one loop
+local AWAY_US = 1000000           -- no script for so long: no broker was there, and nobody could renew a lease
+local HOLD_US = 5000000           -- so long after that no lease ends: a worker renews again within this
+
+-- ---- shard ----------------------------------------------------------------------------------------------------------------
+local shard_key = prefix .. 'shard'
+local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
+  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held', 'used', 'redis_max')
+local epoch, term = shard[1], tonumber(shard[2] or 0)
+local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
+local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
+local ready_cap, ready_hard, delayed_max = tonumber(shard[7] or 1), tonumber(shard[8] or 1), tonumber(shard[9] or 1)
+local buffer, buffer_max = tonumber(shard[10] or 0), tonumber(shard[11] or 0)
+local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
+local held = tonumber(shard[14] or 0) -- leases do not end before this
+local used = tonumber(shard[15] or 0) -- bytes that records, bodies, errors and dirty entries take
+local redis_max = tonumber(shard[16] or math.huge)
+local soft = redis_max - buffer_max -- what is not for the buffer: past it nothing is added but what waits for its flush
+local changed = {}                -- fields of the shard hash to write
+
+local function whole(x) return string.format('%.0f', x) end
+
+do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
+  local time = call('TIME')
+  local wall = time[1] * 1000000 + time[2]
+  local step = seen == 0 and 0 or wall - seen
+  if step < 0 then step = 0 elseif step > 5000000 then step = 5000000; changed.jumps = true end
+  now, seen = now + step, wall
+  if step > AWAY_US then held = now + HOLD_US; changed.held = true end
+end
+
+local function less(a, b) -- byte order, whatever the locale; for keys (24 bytes)
+  if a == b then return false end
+  local a1, a2, a3, a4, a5, a6 = unpack1('>I4I4I4I4I4I4', a)
+  local b1, b2, b3, b4, b5, b6 = unpack1('>I4I4I4I4I4I4', b)
+  if a1 ~= b1 then return a1 < b1 end
+  if a2 ~= b2 then return a2 < b2 end
+  if a3 ~= b3 then return a3 < b3 end
+  if a4 ~= b4 then return a4 < b4 end
+  if a5 ~= b5 then return a5 < b5 end
+  return a6 < b6
+end
+
+local function less_id(a, b)
+  local a1, a2 = unpack1('>I4I4', a)
+  local b1, b2 = unpack1('>I4I4', b)
+  if a1 ~= b1 then return a1 < b1 end
+  return a2 < b2
+end
+
+-- Is (due, id) below the time frontier T? Everything below it is in Redis.
+local function below_t(due, id)
+  if due ~= t_due then return due < t_due end
+  return less_id(id, t_id)
+end
+
+local function due_clock() -- what a broker may stamp on a message that is due at once: always below T
+  if now < t_due then return now end
+  return t_due - 1
+end
+
+-- ---- the budget of bytes: `used` changes where a record comes (put), goes (drop) or loses its body (finish), and nowhere else --------
+local KEY_WEIGHT, GONE_WEIGHT, ENTRY_WEIGHT, ERROR_WEIGHT = 300, 200, 16, 100 -- measured: tests/campaigns/budget.py
+local FLOOR = 1048576               -- bytes of a page for a topic that has nothing ready, or for a time frontier that the clock reaches
+local GONE = { [97] = true, [99] = true, [101] = true } -- a c e
+local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
+
+local function weight(r)            -- rounded up as an allocator does it: four classes between two powers of two
+  if GONE[byte(r)] then return #r + GONE_WEIGHT end
+  local size = unpack1('>I4', r, 81)
+  local _, exponent = math.frexp(size)
+  local step = 2 ^ (exponent - 3)
+  return math.ceil(size / step) * step
+end
+
+local keys_used
+local function total()              -- what this shard takes of redis_max
+  keys_used = keys_used or KEY_WEIGHT * call('HLEN', prefix .. 'keys')
+  return used + keys_used
+end
+
+local function buffer_taken()       -- bytes of the buffer that no enqueue may have: what waits in it, or what lacks of all of Redis
+  return math.max(buffer, math.min(total() - soft, buffer_max), 0)
+end
+
+local function set_error(id, text)
+  local old = call('HSTRLEN', prefix .. 'error', id)
+  used = used + #text - old + (old == 0 and ERROR_WEIGHT or 0)
+  call('HSET', prefix .. 'error', id, text)
+end
+
