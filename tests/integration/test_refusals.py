@@ -19,7 +19,7 @@ from tests.waiting import until
 
 EPOCH, TERM, NODE = 7, 1, 1
 CLOCK = 1_700_000_000_000_000
-LIMITS = Limits(10, 20, 10, 1 << 20)
+LIMITS = Limits(10, 20, 10, 1 << 20, 4 << 20)
 PASSWORD = "secret"
 SLOW_START = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")  # µs a key
 KEYS = 5000
@@ -140,14 +140,14 @@ async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyC
     await cache.tick(EPOCH, TERM, CLOCK)
     await cache.apply(EPOCH, NODE, 0, 1, [], [])
     await cache.ask_flush()
-    begun = await cache.refill_begin(EPOCH, TERM, "n/t")
-    assert begun.frontier == b""
+    begun = await cache.refill_begin(EPOCH, TERM, ["n/t"])
+    assert begun.topics == {"n/t": (b"", 0)}
     before = await snapshot(valkey)
     with pytest.raises(CacheRefused) as refused:
-        await cache.refill_end(EPOCH, TERM, "n/t", b"\xff" * 24, [(bytes(84) + b"n/t", b"body")])
+        await cache.refill_end(EPOCH, TERM, [("n/t", [(bytes(84) + b"n/t", b"body")], b"\xff" * 24)])
     assert refused.value.kind is Refusal.FULL
     assert await snapshot(valkey) == before
-    await cache.refill_end(EPOCH, TERM, "n/t", b"\xff" * 24, [])
+    await cache.refill_end(EPOCH, TERM, [("n/t", [], b"\xff" * 24)])
     assert await cache.frontier("n/t") == b"\xff" * 24
     await cache.clear(TERM)
     await cache.open_epoch(EPOCH + 1, TERM, (CLOCK, CLOCK), LIMITS, {})
