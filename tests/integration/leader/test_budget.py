@@ -126,6 +126,30 @@ def test_a_topic_that_is_asked_for_gets_room_from_one_that_is_not(roomy: World) 
     assert world.run(drain(world)) == 15 * 8
 
 
+def test_the_time_frontier_does_not_fall_below_what_was_stamped_ahead(world: World) -> None:
+    """A broker's clock is a little ahead of the shard's: what is due at once waits in `delayed`, more of it than may be
+    there. Beyond T nobody would find it, since the time scan leaves out what was due when it came.
+    """
+    world.run(world.fresh())
+    broker = world.brokers[NODES[0]]
+
+    async def work() -> tuple[int, tuple[int, int]]:
+        await world.prefetcher.scan(world.lead)
+        await enqueue(world, TOPICS[0], SMALL, 1)
+        broker.shard.next_sequence()
+        stamp = broker.shard.clock_us + 2 * SECOND
+        made = [
+            message(broker, next(world.ids), topic=TOPICS[0], priority=0, delay_us=0, ttl_us=0, max_retries=3, at_once=stamp) for _ in range(6)
+        ]
+        applied = await broker.batch([e for e, _ in made], [], logged=True, repeated=False)
+        assert {letter for letter, _ in applied.verdicts} == {b"o"}
+        return stamp, await world.time_frontier()
+
+    stamp, frontier = world.run(work())
+    assert frontier[0] > stamp
+    assert world.run(drain(world)) == 7
+
+
 def test_topics_that_nobody_fetches_from_go_first() -> None:
     now = 100 * SECOND
     topics = [("used", now - SECOND, 10), ("used more", now, 30), ("old", 5 * SECOND, 7), ("older", SECOND, 9)]

@@ -102,7 +102,11 @@ local at, bytes, keyed, uniques = 8, 0, {}, {}
 for i = 1, enqueues do
   local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
   bytes = bytes + size_of(record)
-  if stamped_now and due_of(record) >= t_due and due_of(record) <= unpack1('>I8', ARGV[at + 3], 5) then refused_groups[ARGV[at + 1]] = 'l' end
+  local due = due_of(record)
+  if stamped_now and (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 3], 5) then -- due at once
+    if due >= t_due then refused_groups[ARGV[at + 1]] = 'l'
+    elseif due > ahead then ahead = due; changed.ahead = true end
+  end
   if hash ~= '' then keyed[#keyed + 1] = hash end
   if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
   at = at + 7

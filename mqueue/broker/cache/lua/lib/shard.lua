@@ -10,7 +10,7 @@ local HOLD_US = 5000000           -- so long after that no lease ends: a worker 
 -- ---- shard ----------------------------------------------------------------------------------------------------------------
 local shard_key = prefix .. 'shard'
 local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
-  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held', 'used', 'redis_max')
+  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held', 'used', 'redis_max', 'ahead')
 local epoch, term = shard[1], tonumber(shard[2] or 0)
 local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
 local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
@@ -20,6 +20,7 @@ local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
 local held = tonumber(shard[14] or 0) -- leases do not end before this
 local used = tonumber(shard[15] or 0) -- bytes that records, bodies, errors and dirty entries take
 local redis_max = tonumber(shard[16] or math.huge)
+local ahead = tonumber(shard[17] or 0) -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
 local soft = redis_max - buffer_max -- what is not for the buffer: past it nothing is added but what waits for its flush
 local changed = {}                -- fields of the shard hash to write
 

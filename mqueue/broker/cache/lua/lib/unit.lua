@@ -316,15 +316,16 @@ local function write_shard()
   local many, most = call('ZCARD', prefix .. 'delayed'), delayed_max
   if delays > 0 and total() > soft then most = math.min(most, math.max(many - delays, 0)) end
   if many > most then
-    -- over its cap T falls, never below the clock: what brokers stamp stays below it
+    -- over its cap T falls, never below the clock nor a stamp that is ahead of it: what is due at once stays below it, for the scan leaves it out
     local at = call('ZRANGE', prefix .. 'delayed', most, most, 'WITHSCORES')
     local due = tonumber(at[2])
-    if due > now and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
+    if due > math.max(now, ahead) and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
   end
   local fields = { 'clock', whole(now), 'seen', whole(seen), 'used', whole(math.max(used, 0)) }
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
   if changed.buffer then field('buffer', whole(buffer)) end
+  if changed.ahead then field('ahead', whole(ahead)) end
   if changed.held then field('held', whole(held)) end
   if changed.lease_no then field('lease_no', whole(lease_no)) end
   if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
