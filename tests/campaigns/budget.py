@@ -1,7 +1,7 @@
 """One budget of bytes: whatever the size of the messages, ready, delayed, unflushed or with keys, Redis stays under
 1.1 times its budget, and every topic goes on.
 
-python -m tests.campaigns.budget --minutes 10
+python -m tests.campaigns.budget --minutes 10 --budget 64
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from tests.processes.broker import Broker
 from .campaign import finish, options, table
 
 BUDGET_MB = 64
-ENV = {"MQUEUE_REDIS_MAX_MB": str(BUDGET_MB), "MQUEUE_BUFFER_MAX_MB": "16"}
 MB = 1024 * 1024
 ALLOWED = 1.1
 LOOK_S = 1.0
@@ -25,6 +24,10 @@ SIZES = (1, 100, 5_000, 64 * 1024, 256 * 1024)
 REQUEST_MAX = 4 * MB
 TOPICS = 12
 PAUSE_S = 0.02  # after a refusal, and between the fetches of one consumer
+
+
+def env(budget_mb: int) -> dict[str, str]:
+    return {"MQUEUE_REDIS_MAX_MB": str(budget_mb), "MQUEUE_BUFFER_MAX_MB": str(budget_mb // 4)}
 
 
 class Load:
@@ -80,23 +83,23 @@ async def run(broker: Broker, seconds: float) -> tuple[Load, list[int]]:
     return load, looks
 
 
-def report(load: Load, looks: list[int]) -> int:
+def report(load: Load, looks: list[int], budget_mb: int) -> int:
     most = max(looks)
-    good = most < ALLOWED * BUDGET_MB * MB and all(load.fetched.values()) and load.enqueued > 0
+    good = most < ALLOWED * budget_mb * MB and all(load.fetched.values()) and load.enqueued > 0
     rows = {
         "looks": len(looks),
         "enqueued, refused": f"{load.enqueued}, {load.refused}",
         "fetched, least of a topic": f"{sum(load.fetched.values())}, {min(load.fetched.values())}",
-        "Redis at most, MB": f"{most / MB:.1f} of {BUDGET_MB}",
+        "Redis at most, MB": f"{most / MB:.1f} of {budget_mb}",
         "in the middle, MB": f"{sorted(looks)[len(looks) // 2] / MB:.1f}",
     }
     return finish(good, table(rows), "what Redis holds is bounded in bytes, and every topic goes on")
 
 
 def main() -> int:
-    args = options(__doc__, minutes=10.0)
-    with Broker(env=ENV) as broker:
-        return report(*asyncio.run(run(broker, args.minutes * 60)))
+    args = options(__doc__, minutes=10.0, budget=BUDGET_MB)
+    with Broker(env=env(args.budget)) as broker:
+        return report(*asyncio.run(run(broker, args.minutes * 60)), args.budget)
 
 
 if __name__ == "__main__":
