@@ -156,7 +156,10 @@ class Checker:
         knows of them, nor of their keys.
         """
         short = [broker for broker in self._world.brokers if broker in self._lost_power or broker.disk.refused]
-        durable = {id for broker in short for e in self._entries(broker) if e.kind == log_record.ENQUEUE for id in e.told}
+        for broker in short:
+            list(self._entries(broker))
+        # what was read of segments that are gone counts, too: they went because all of it was flushed, keys and all
+        durable = {id for _, read in self._reads.values() for e in read.entries if e.kind == log_record.ENQUEUE for id in e.told}
         nodes = {broker.node for broker in short}
         answered = {id for job in self._world.history.jobs.values() for id in job.ids}
         return {id for id in self._world.history.held if id >> 12 & 1023 in nodes} - durable - answered
