@@ -95,6 +95,18 @@ class Checker:
                 if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
                     told.log_lost = True
 
+    def went_back(self) -> None:
+        """PostgreSQL forgot: what it had of these settles only the logs have now."""
+        world = self._world
+        found = world.postgres.own.execute(STATE).fetchone()
+        assert found is not None
+        positions = {node: position for node, position, _ in found[1]}
+        for all_told in world.history.told.values():
+            for told in all_told:
+                if told.is_final and positions.get(told.node, 0) < told.bound:
+                    told.is_final, told.log_lost = False, told.log_lost or told.broker in self._lost_power
+        world.history.cancelling.clear()  # who was to be cancelled stood there alone
+
     # -- a look --------------------------------------------------------------------------------------------------------
 
     def look(self, why: str, postgres: Sequence[int] = ()) -> None:

@@ -165,7 +165,7 @@ def _gather_keys(page: FlushPage, batch: FlushBatch, ids: Container[bytes]) -> I
 
 def _read_entry(entry: bytes, batch: FlushBatch, first: dict[bytes, int]) -> None:
     number, _, node, sequence, kinds, ids, _ = ENTRY.unpack_from(entry)
-    batch.number = max(batch.number, number)
+    batch.number, batch.first = max(batch.number, number), batch.first or number
     if node:
         batch.positions[node] = max(sequence, batch.positions.get(node, 0))
     at = ENTRY.size

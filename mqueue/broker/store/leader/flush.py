@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.faults import RowExists, RowRefused
+from mqueue.broker.faults import EpochEnded, RowExists, RowRefused
 from mqueue.broker.format.record import Record
 from mqueue.broker.store import aside, write
 from mqueue.broker.store.leader.session import LeaderSession
@@ -34,11 +34,12 @@ class Gone:
 
 @dataclass(slots=True)
 class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
-    row.
+    """What one flush writes. `first`: its first dirty number: those before were flushed. `tallies`: (dirty number,
+    topic, state, count) of messages that began and ended without a row.
     """
 
     number: int = 0
+    first: int = 0
     clock: int = 0
     positions: dict[int, int] = field(default_factory=dict)
     fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
@@ -64,7 +65,8 @@ class FlushStore:
 
     async def write(self, epoch: int, term: int, batch: FlushBatch) -> int:
         """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable.
-        Returns how many rows PostgreSQL has refused: they are set aside.
+        Returns how many rows PostgreSQL has refused: they are set aside. Raises EpochEnded where PostgreSQL lacks a
+        flush before this one: it has gone back.
         """
         named = batch.topics()
         ids = await self._session.topic_ids(named) if named else {}
@@ -90,6 +92,8 @@ class FlushStore:
             await write.bury(connection, rows, ids, ledger, batch.clock)
 
         async with self._session.fenced(epoch, term, moves=True) as flushed:
+            if flushed + 1 < batch.first:  # N and the positions would move on past what only the logs have now
+                raise EpochEnded(None)
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
                 await write.copy(connection, "copy_message", batch.fresh, ids)
