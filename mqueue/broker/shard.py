@@ -9,6 +9,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+import structlog
+
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.faults import Fault, Refusal, StoreLost
 from mqueue.broker.metrics import ShardMetrics
@@ -25,6 +27,8 @@ FLUSH_WAIT_S = 5.0  # whoever must have something in PostgreSQL before it answer
 ALONE_S = 60.0  # so long a broker that cannot look at the shard row goes on in its epoch; after that others may have opened a cold one
 SILENT_S = 3.0  # PostgreSQL is said to be away
 HOT, COLD, APART = "hot", "cold", "apart"
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -94,6 +98,12 @@ class Shard:
         """Stops serving, since the epoch is gone, and has the shard row looked at."""
         self.serving.clear()
         self.suspect.set()
+
+    def set_aside(self, rows: int) -> None:
+        """Tells that PostgreSQL has refused so many rows, which are set aside."""
+        if rows:
+            logger.error("PostgreSQL has refused rows: they are set aside, see the table refused", shard=self.number, count=rows)
+            self.metrics.refused.inc(rows)
 
     @property
     def reaches(self) -> bool:

@@ -14,6 +14,10 @@ Which file to open:
     scene.py        a stage under load, and its drain
     stage.py        stores, brokers and proxies
     faults.py       what is done to them
+    forgetting.py   PostgreSQL goes back
+    refusing.py     PostgreSQL refuses some rows
+    topics.py       a thousand topics are opened
+    damage.py       what a fault took
     load.py         producers and workers
     proxy.py        a way to a server that can be cut and stalled
     history.py      what clients saw

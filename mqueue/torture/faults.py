@@ -5,26 +5,20 @@ forgot, who was away.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from mqueue.broker.failpoints import NAMES
+from mqueue.torture.damage import Damage
+from mqueue.torture.forgetting import postgres_forgets
 from mqueue.torture.proxy import Proxy
+from mqueue.torture.refusing import postgres_refuses
 from mqueue.torture.stage import Broker, Stage
+from mqueue.torture.topics import many_topics
 
 OF_LEADERS = ("flush.", "refill.", "recovery.before_open")  # only a leader gets there: the other broker is stopped
 # these are not reached within seconds, or not at all, since the load has no schedules
 SELDOM = {"wal.rotate", "wal.before_remove", "schedule.before_insert", "schedule.before_commit", "schedule.after_commit"}
 REACH_S = 6.0
 DOWN_S = 3.0
-
-
-class Damage(NamedTuple):
-    """`reached`: did the fault happen? `note`: which one of several it was."""
-
-    lost: bool = False
-    down: frozenset[int] = frozenset()
-    reached: bool = True
-    note: str = ""
 
 
 Fault = Callable[[Stage, random.Random], Awaitable[Damage]]
@@ -181,5 +175,8 @@ FAULTS: dict[str, Fault] = {
     "postgres-kill": postgres_kill,
     "postgres-cut": on_link(lambda broker: broker.postgres, Proxy.cut, 4.0),
     "postgres-stall": on_link(lambda broker: broker.postgres, Proxy.stall, 7.0),
+    "postgres-forgets": postgres_forgets,
+    "postgres-refuses": postgres_refuses,
+    "many-topics": many_topics,
     "failpoint": failpoint,
 }

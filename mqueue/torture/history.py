@@ -15,7 +15,9 @@ class Key(NamedTuple):
 
 
 class Enqueued(NamedTuple):
-    """`answered`: when its id came. `keyed`: was it sent under an idempotency key?"""
+    """`answered`: when its id came. `keyed`: was it sent under an idempotency key? `first_sent`: when it was asked for
+    first; None: nobody wrote that down, or it was to come later.
+    """
 
     topic: str
     payload: bytes
@@ -23,6 +25,7 @@ class Enqueued(NamedTuple):
     keyed: bool
     broker: int
     answered: float
+    first_sent: float | None = None
 
 
 class Delivery(NamedTuple):

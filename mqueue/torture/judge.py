@@ -35,6 +35,7 @@ class Verdict:
     attempts: set[int] = field(default_factory=set)  # delivered more often than its retries allow
     doubled: list[bytes] = field(default_factory=list)  # two messages under one idempotency key
     inversions: list[tuple[Key, Key]] = field(default_factory=list)
+    overtaken: list[tuple[Key, Key]] = field(default_factory=list)  # what was asked for later came first
     unsorted: list[Key] = field(default_factory=list)  # the first of an answer in which a lesser one follows a greater
     untrue: list[tuple[Fetch, Key]] = field(default_factory=list)  # "nothing", though this was there
     drift: dict[str, int] = field(default_factory=dict)  # topics whose ledger does not add up
@@ -178,12 +179,15 @@ def _judge_order(history: History, seen: dict[int, list[Seen]], verdict: Verdict
         topic = deliveries[0].delivery.topic
         spans[topic] += _spans(history, id, deliveries, blind[topic])
     sweeps = {topic: Sweep(found) for topic, found in spans.items()}
+    arrivals = {topic: Sweep(found) for topic, found in _by_arrival(history, seen, blind).items()}
     for fetch in sorted(history.fetches, key=lambda f: f.sent):
         least = {t: sweeps[t].least(fetch.sent, fetch.answered) for t in fetch.topics if t in sweeps}
+        first = {t: arrivals[t].least(fetch.sent, fetch.answered) for t in fetch.topics if t in arrivals}
         if any(t in blind and blind[t].touches(fetch.sent, fetch.answered) for t in fetch.topics):
             continue
         verdict.judged += 1
         _compare(history, fetch, {t: key for t, key in least.items() if key is not None}, verdict)
+        verdict.overtaken += _overtaken(history, fetch, first)
 
 
 def _greatest(history: History, fetch: Fetch) -> dict[int, Key]:
@@ -235,6 +239,34 @@ def _spans(history: History, id: int, deliveries: list[Seen], blind: Blind) -> l
         start = max(start, due, blind.last_end(fetch.sent)) + MARGIN_S
         if start < fetch.sent:
             found.append(Span(start, fetch.sent, delivery.key))
+    return found
+
+
+def _by_arrival(history: History, seen: dict[int, list[Seen]], blind: dict[str, Blind]) -> dict[str, list[Span]]:
+    """Returns when each message that was due at once certainly waited for its first delivery. Its key is that of
+    someone who knows no stamps: priority, and when its enqueue was answered.
+    """
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for id, deliveries in seen.items():
+        (fetch, delivery), known = deliveries[0], history.enqueued.get(id)
+        if known is not None and known.first_sent is not None and delivery.attempt == 1:
+            start = max(known.answered, blind[delivery.topic].last_end(fetch.sent)) + MARGIN_S
+            if start < fetch.sent:
+                spans[delivery.topic].append(Span(start, fetch.sent, Key(delivery.key.priority, round(known.answered * 1e6), id)))
+    return spans
+
+
+def _overtaken(history: History, fetch: Fetch, first: dict[str, Key | None]) -> list[tuple[Key, Key]]:
+    """Returns what came in its first delivery although something of no greater priority was there whose enqueue had
+    been answered before this one's was sent.
+    """
+    found: list[tuple[Key, Key]] = []
+    for delivery in fetch.got:
+        known, waits = history.enqueued.get(delivery.key.id), first.get(delivery.topic)
+        if known is None or known.first_sent is None or delivery.attempt > 1 or waits is None:
+            continue
+        if (waits.priority, waits.due_us) < (delivery.key.priority, round((known.first_sent - MARGIN_S) * 1e6)):
+            found.append((delivery.key, waits))
     return found
 
 

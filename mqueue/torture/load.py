@@ -42,6 +42,7 @@ class Load:
         self._clients = [AsyncClient(url, token, retries=False, timeout=CALL_S) for url in urls]
         self._seed = seed
         self._numbers = count()
+        self._first_sent: dict[bytes, float] = {}  # by payload: a request without an answer is sent again
         self.draining = False
         self.produced = self.acked = 0
 
@@ -77,12 +78,16 @@ class Load:
         retries = [item.max_retries for item in items if item.max_retries is not None]
         assert len(retries) == len(items), "an item names no retries"
         self.history.sent.update(item.payload for item in items)
+        for item in items:
+            self._first_sent.setdefault(item.payload, time.monotonic())
         with self._answer("enqueue", at) as told:
             ids = await self._clients[at].enqueue_many(items)
             told.count = len(ids)
             for id, item, most in zip(ids, items, retries, strict=True):
                 keyed = item.idempotency_key is not None
-                made = Enqueued(item.topic, item.payload, most, keyed, at, time.monotonic())
+                first_sent = self._first_sent.pop(item.payload, None)
+                at_once = item.delay is None and item.deliver_after is None
+                made = Enqueued(item.topic, item.payload, most, keyed, at, time.monotonic(), first_sent if at_once else None)
                 self.history.enqueued[id] = made
             self.produced += len(ids)
         return told.said

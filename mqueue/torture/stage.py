@@ -12,9 +12,10 @@ import time
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import LiteralString, Self
 
 import aiohttp
+import psycopg
 import redis.asyncio as aioredis
 
 from mqueue import tokens
@@ -185,6 +186,15 @@ class Stage:
         ) as client:
             await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
+    async def tell_postgres(self, statement: LiteralString) -> list[int]:
+        """Tells the database of each shard. Returns the numbers that they answer with."""
+        numbers: list[int] = []
+        for url in self.urls.database_urls:
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+                cursor = await connection.execute(statement)
+                numbers += [number for (number,) in await cursor.fetchall()] if cursor.description else []
+        return numbers
+
     def kill_redis(self) -> None:
         os.kill(self.pid("valkey"), signal.SIGKILL)
 
@@ -195,6 +205,11 @@ class Stage:
     def without_postgres(self) -> AbstractAsyncContextManager[None]:
         """PostgreSQL is stopped meanwhile, and ready again afterwards."""
         return self._stores.without("postgresql")
+
+    @property
+    def postgres_files(self) -> Path:
+        """Returns the folder of all that PostgreSQL has."""
+        return self._home / "stores" / "pg" / "data"
 
     def pid(self, store: str) -> int:
         pid = self._stores.pids().get(store)

@@ -48,7 +48,7 @@ def test_the_clock_goes_on_while_others_hold_the_epoch(world: World, cold: ColdS
         lead = world.lead
         async with holding(world):
             async with asyncio.timeout(SOON_S):
-                clock, _, _ = await lead.store.cold.turn(lead.epoch, lead.term, lambda: 77 * SECOND, lambda: 0)
+                clock, *_ = await lead.store.cold.turn(lead.epoch, lead.term, lambda: 77 * SECOND, lambda: 0)
             async with holding(world) as [(ticked, _)]:
                 return clock, ticked
 

@@ -43,7 +43,7 @@ def test_a_replay_that_comes_after_the_opening_writes_nothing_unannounced(world:
         world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, some), clock=0, late=False))
     assert world.run(world.rows()) == {}
     world.run(replay(world.store, world.lead.epoch, 1, told(world, 1, some), clock=0, late=True))
-    assert len(world.run(world.leader.pages.arrivals(10))[0]) == 1
+    assert len(world.run(world.leader.pages.arrivals(0, 10))[0]) == 1
 
 
 def test_what_somebody_else_has_replayed_is_not_replayed_again(world: World) -> None:

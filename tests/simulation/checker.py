@@ -95,6 +95,18 @@ class Checker:
                 if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
                     told.log_lost = True
 
+    def went_back(self) -> None:
+        """PostgreSQL forgot: what it had of these settles only the logs have now."""
+        world = self._world
+        found = world.postgres.own.execute(STATE).fetchone()
+        assert found is not None
+        positions = {node: position for node, position, _ in found[1]}
+        for all_told in world.history.told.values():
+            for told in all_told:
+                if told.is_final and positions.get(told.node, 0) < told.bound:
+                    told.is_final, told.log_lost = False, told.log_lost or told.broker in self._lost_power
+        world.history.cancelling.clear()  # who was to be cancelled stood there alone
+
     # -- a look --------------------------------------------------------------------------------------------------------
 
     def look(self, why: str, postgres: Sequence[int] = ()) -> None:
@@ -156,7 +168,10 @@ class Checker:
         knows of them, nor of their keys.
         """
         short = [broker for broker in self._world.brokers if broker in self._lost_power or broker.disk.refused]
-        durable = {id for broker in short for e in self._entries(broker) if e.kind == log_record.ENQUEUE for id in e.told}
+        for broker in short:
+            list(self._entries(broker))
+        # what was read of segments that are gone counts, too: they went because all of it was flushed, keys and all
+        durable = {id for _, read in self._reads.values() for e in read.entries if e.kind == log_record.ENQUEUE for id in e.told}
         nodes = {broker.node for broker in short}
         answered = {id for job in self._world.history.jobs.values() for id in job.ids}
         return {id for id in self._world.history.held if id >> 12 & 1023 in nodes} - durable - answered

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 REFUSES = 0.2  # of the seeds have a Redis that refuses, too
+FORGETS = 0.15  # have a PostgreSQL that forgets
 
 
 class Faults:
@@ -29,12 +30,14 @@ class Faults:
             self.cut, self.slow, self.flaky,
             self.disk_full, self.disk_breaks, self.disk_slow, self.broker_clock_jumps, self.redis_clock_jumps,
         ]  # fmt: skip
-        refusals = [self.redis_is_full, self.redis_is_a_replica]
+        refusals = [self.redis_is_full, self.redis_is_a_replica, self.postgres_goes_back]
         self.kinds = self._rng.sample(kinds, self._rng.choice([1, 2, 3, 4, 6, 8]))
         if world.kinds:
             self.kinds = [kind for kind in (*kinds, *refusals) if kind.__name__ in world.kinds]
         elif (apart := random.Random(world.seed)).random() < REFUSES:  # so that other seeds tell the story that they told before
-            self.kinds.append(apart.choice(refusals))
+            self.kinds.append(apart.choice(refusals[:2]))
+        if not world.kinds and random.Random(f"{world.seed} forgets").random() < FORGETS:
+            self.kinds.append(self.postgres_goes_back)
         self._pause_s = self._rng.choice([0.7, 2.0, 5.0])
 
     async def run(self, until: float) -> None:
@@ -137,6 +140,22 @@ class Faults:
         """To a copy that has it all."""
         self._world.postgres.restart()
         self._world.postgres.timeline += 1
+
+    async def postgres_goes_back(self) -> None:
+        """It forgets some seconds, its timeline as it is. Not where something came past Redis meanwhile, or an epoch
+        has ended: what is in no log is lost then.
+        """
+        world = self._world
+        was = world.checker.epoch, "hot"
+        copies = world.postgres.snapshot()
+        for _ in range(self._rng.randint(2, 30)):
+            modes = {broker.shard.mode for broker in world.brokers if broker.alive and broker.shard is not None}
+            if (world.checker.epoch, world.checker.mode) != was or modes - {"hot"} or not world.postgres.up:
+                return
+            await elapse(0.1)
+        world.count("PostgreSQL went back")
+        world.postgres.go_back(copies)
+        world.checker.went_back()
 
     async def script_fails(self) -> None:
         self._world.redis.failing = self._rng.randint(1, 20)

@@ -62,6 +62,7 @@ class Postgres(Server):
         self.own = self._connect()
         self.own.execute("ALTER TABLE broker ALTER seen_at SET DEFAULT to_timestamp(0)")
         self.timeline = 1
+        self.life = 0  # a server that has gone back was started since
         self.amid = False  # a transaction: nothing waits until its end
         self.written: Callable[[], object] = lambda: None
 
@@ -73,6 +74,7 @@ class Postgres(Server):
     def begin(self, wall_us: Callable[[], int]) -> None:
         self.restart()
         self._wall_us, self.timeline, self.up, self.written = wall_us, 1, True, lambda: None
+        self.life = 0
         with self.own.transaction():
             for table in TABLES:
                 self.own.execute(f"DELETE FROM {table}".encode())
@@ -88,6 +90,25 @@ class Postgres(Server):
     def restart(self) -> None:
         for connection in list(self.lent):
             connection.end()
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Returns all that it has."""
+        copies = {}
+        for table in (*TABLES, "tick"):
+            with self.own.cursor() as cursor, cursor.copy(f"COPY {table} TO STDOUT".encode()) as copy:
+                copies[table] = b"".join(bytes(part) for part in copy)
+        return copies
+
+    def go_back(self, copies: dict[str, bytes]) -> None:
+        """Becomes what it was then, its timeline as it is: what was committed since is forgotten."""
+        self.restart()
+        self.life += 1
+        with self.own.transaction():
+            for table in ("tick", *TABLES):
+                self.own.execute(f"DELETE FROM {table}".encode())
+            for table in reversed((*TABLES, "tick")):
+                with self.own.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN".encode()) as copy:
+                    copy.write(copies[table])
 
     def borrow(self) -> psycopg.Connection[Any]:
         return self._idle.pop() if self._idle else self._connect()
@@ -110,6 +131,7 @@ class Postgres(Server):
 
     def told(self, query: bytes) -> bytes:
         """The statement with the simulation's time in it."""
+        query = query.replace(b"pg_postmaster_start_time()", b"to_timestamp(%d)" % self.life)
         for now in NOW:
             query = query.replace(now, b"to_timestamp(%.6f)" % (self._wall_us() / 1e6))
         return query.replace(TIMELINE, b"%d" % self.timeline)

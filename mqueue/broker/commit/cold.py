@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 from mqueue.broker.cache.calls import Outcome, SettleArgs, asks_to_cancel
 from mqueue.broker.commit.batch import Batch, EnqueueRequest, LookAgain, Repeated, SettleRequest, Stamp, number
-from mqueue.broker.faults import CacheLost
+from mqueue.broker.faults import CacheLost, RowRefused
 from mqueue.broker.format import record
 from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.shard import APART, Shard
 from mqueue.broker.store.cold import Change, Clocks, ColdStore, Fresh, KeyTaken, Leased, cancelled, failed
 from mqueue.broker.store.rows import Key
 from mqueue.broker.wal.ids import IdSource
-from mqueue.errors import KeyReused
+from mqueue.errors import Invalid, KeyReused
 
 PLACED_S = 2.0
 PLACED_PAUSE_S = 0.03
@@ -36,7 +36,8 @@ async def commit(shard: Shard, ids: IdSource, batch: Batch) -> None:
     if batch.enqueues:
         try:
             await _enqueue(cold, shard, ids, batch.enqueues)
-        except (KeyTaken, KeyReused):  # this batch or an earlier one has the key: each request is tried by itself
+        except (KeyTaken, KeyReused, RowRefused):
+            # this batch or an earlier one has the key, or PostgreSQL refuses a row: each request is tried by itself
             for request in batch.enqueues:
                 await _enqueue_one(cold, shard, ids, request)
     if batch.settles and shard.mode == APART:
@@ -114,6 +115,8 @@ async def _enqueue_one(cold: ColdStore, shard: Shard, ids: IdSource, request: En
         return await _enqueue(cold, shard, ids, [request])
     except KeyReused as reused:
         error = reused
+    except RowRefused as refused:  # nothing was written: it can still be told
+        error = Invalid(f"PostgreSQL refuses this message: {str(refused).partition(chr(10))[0]}")
     except KeyTaken:  # the engine looks again, and finds which
         error = LookAgain()
         if request.key_hash and (known := await shard.store.request_key(request.key_hash, shard.now_us())):
@@ -137,7 +140,7 @@ async def _settle(cold: ColdStore, shard: Shard, requests: Sequence[SettleReques
 
     ids = [int.from_bytes(args.id) for args in asked if not asks_to_cancel(args)]
     if ids:
-        await cold.settle(shard.epoch, shard.now_us(), ids, decide)
+        shard.set_aside(await cold.settle(shard.epoch, shard.now_us(), ids, decide))
     settled = iter(outcomes)
     to_cancel = {int.from_bytes(args.id): args.topic.decode() for args in asked if asks_to_cancel(args)}
     there = await cold.cancel(shard.epoch, shard.now_us(), to_cancel) if to_cancel else {}

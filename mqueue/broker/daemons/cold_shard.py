@@ -74,9 +74,10 @@ class ColdShard:
             turned_at = now()
             prunes = turned_at >= prune_at
             expires = BATCH_MAX if prunes else 0
-            clock, ended, expired = await lead.store.cold.turn(
+            clock, ended, expired, refused = await lead.store.cold.turn(
                 lead.epoch, lead.term, went_on, shard.clock.wall_us, expires, ends=turned_at >= ends_at
             )
+            shard.set_aside(refused)
             if prunes and not expired:
                 await lead.store.prunes.keys(clock, BATCH_MAX)
                 await lead.store.prunes.cancel_requests(REQUEST_KEPT_S, BATCH_MAX)

@@ -10,8 +10,6 @@ from collections.abc import Container, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-import structlog
-
 from mqueue import lifecycle
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import FlushPage
@@ -28,9 +26,6 @@ SLOW_S, FAST_S = 2.0, 0.5  # a flush far from its deadline takes more next time,
 ENTRY = struct.Struct(">QQHQHHH")
 TALLY = struct.Struct(">cIH")
 GONE = frozenset(state.value for state in lifecycle.GONE)
-
-
-logger = structlog.get_logger(__name__)
 
 
 class Flushed(NamedTuple):
@@ -82,9 +77,7 @@ class Flusher:
             self._pace.took(math.inf)
             raise
         self._pace.took(time.perf_counter() - began)
-        if refused:
-            logger.error("PostgreSQL has refused rows: they are set aside, see the table refused", shard=shard.number, count=refused)
-            shard.metrics.refused.inc(refused)
+        shard.set_aside(refused)
         await failpoints.ahit("flush.after_commit")
         async with lead.shared.pages:  # not between a page and the script that takes its rows
             await self._done(lead, batch.number, versions, key_hashes)
@@ -172,7 +165,7 @@ def _gather_keys(page: FlushPage, batch: FlushBatch, ids: Container[bytes]) -> I
 
 def _read_entry(entry: bytes, batch: FlushBatch, first: dict[bytes, int]) -> None:
     number, _, node, sequence, kinds, ids, _ = ENTRY.unpack_from(entry)
-    batch.number = max(batch.number, number)
+    batch.number, batch.first = max(batch.number, number), batch.first or number
     if node:
         batch.positions[node] = max(sequence, batch.positions.get(node, 0))
     at = ENTRY.size

@@ -61,7 +61,10 @@ class Scheduler:
         def decide(due: Sequence[Schedule], now_us: int) -> list[Ticked]:
             return self._decide(lead, due, now_us, stamp_us)
 
-        ticked = await lead.store.ticks.enqueue(lead.epoch, lead.term, lead.shard.wall_us, limit, decide, announce=announce, stamp_us=stamp_us)
+        ticked, refused = await lead.store.ticks.enqueue(
+            lead.epoch, lead.term, lead.shard.wall_us, limit, decide, announce=announce, stamp_us=stamp_us
+        )
+        lead.shard.set_aside(refused)
         await failpoints.ahit("schedule.after_commit")
         return ticked
 

@@ -175,7 +175,7 @@ class Membership:
         for part in parts(log):
             folded = await asyncio.to_thread(tail.fold, part)
             clock = max(row.clock_us, shard.now_us())
-            await replay(shard.store, row.epoch, shard.node, folded, clock=clock, late=late, after=max(position, last))
+            shard.set_aside(await replay(shard.store, row.epoch, shard.node, folded, clock=clock, late=late, after=max(position, last)))
             last = folded.last
             logger.info(
                 "replayed into PostgreSQL",

@@ -157,7 +157,8 @@ class _Rescue:
     async def _replay_late(self, row: ShardRow, node: int, position: int) -> int:
         for part in parts(self._late(row, position)):
             folded = await asyncio.to_thread(tail.fold, part)
-            await replay(self._store, row.epoch, node, folded, clock=row.clock_us, late=True, after=position)
+            if refused := await replay(self._store, row.epoch, node, folded, clock=row.clock_us, late=True, after=position):
+                logger.error("PostgreSQL has refused rows: they are set aside, see the table refused", shard=row.number, count=refused)
             self._done.count(folded)
             position = folded.last
         return position

@@ -21,6 +21,7 @@ Which file to open:
     replay.py      the tail of a log, in one transaction
     schedules.py   how schedules are edited
     write.py       what flushes, replays and cold batches write in their transactions; the ledger
+    aside.py       what PostgreSQL refuses as a row
     rows.py        rows as the records and bodies that Redis and the log know
     queries.py     loads the SQL
     migrate.py     brings a database to the present schema

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from mqueue.broker.faults import EpochEnded
 from mqueue.broker.format import record
-from mqueue.broker.store import write
+from mqueue.broker.store import aside, write
 from mqueue.broker.store.queries import fetch, sql
 from mqueue.broker.store.rows import Key, Row, behind, leased_row
 from mqueue.broker.store.shard import ShardStore
@@ -98,7 +98,7 @@ class ColdStore:
         self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
     ) -> None:
         """Enqueues what `make` makes, given the clocks, and who waits under which of `unique_keys`. Raises KeyTaken,
-        and nothing is written.
+        or RowRefused where PostgreSQL refuses one of them, and nothing is written.
         """
         async with self._holding(epoch, hint, mode) as (connection, clocks):
             waiting: dict[bytes, int] = {}
@@ -132,13 +132,15 @@ class ColdStore:
             rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
         return [leased_row(row, epoch, number, *behind(row)) for row in rows], now
 
-    async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> None:
-        """Writes what `decide` decides, given those messages that are there, and the clocks."""
+    async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> int:
+        """Writes what `decide` decides, given those messages that are there, and the clocks. Returns how many rows
+        PostgreSQL has refused: they are set aside.
+        """
         async with self._holding(epoch, hint) as (connection, clocks):
             held = {id for (id,) in await fetch(connection, "lock_leased", ids=list(ids))}
             there = [leased(row) for row in await fetch(connection, "leased_messages", ids=list(ids))]
             # what is not held was free; leased since, it is so after this settle
-            await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
+            return await apply(connection, decide({m.id: m if m.id in held else m._replace(receipt=b"") for m in there}, clocks), clocks.now)
 
     async def cancel(self, epoch: int, hint: int, topics: Mapping[int, str]) -> dict[int, Leased]:
         """Cancels messages. `topics`: `namespace/topic` by id. Returns those that were there: who had a receipt runs,
@@ -182,23 +184,33 @@ def failed(m: Leased, due: int, error: str, *, buried: bool = False) -> Change:
     return Change(m.id, m.topic_id, b"x" if dead else b"n", m.version + 1, attempts, m.due if dead else due, error)
 
 
-async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clock: int) -> None:
-    """Ends the leases of these messages, which are held, and writes what becomes of them."""
+async def apply(connection: AsyncConnection[Any], changes: Sequence[Change], clock: int) -> int:
+    """Ends the leases of these messages, which are held, and writes what becomes of them. Returns how many rows
+    PostgreSQL has refused: they are set aside.
+    """
     if not changes:
-        return
+        return 0
     await connection.execute(sql("delete_leases"), {"ids": [c.id for c in changes]})
     ledger = Ledger()
     waiting, dead = ([c for c in changes if c.state == state] for state in (b"n", b"x"))
-    if waiting:
-        await connection.execute(sql("settle_rows"), _columns(waiting) | {"dues": [c.due for c in waiting]})
-    if dead:
-        for (topic_id,) in await fetch(connection, "bury_rows", **_columns(dead), died_at=clock):
+
+    async def wait(some: Sequence[Change]) -> None:
+        await connection.execute(sql("settle_rows"), _columns(some) | {"dues": [c.due for c in some]})
+
+    async def bury(some: Sequence[Change]) -> None:
+        for (topic_id,) in await fetch(connection, "bury_rows", **_columns(some), died_at=clock):
             ledger.add(topic_id, "dead")
+
+    async def set_aside(c: Change, reason: str) -> None:
+        await aside.changed_row(connection, c.id, c.topic_id, c.state, c.version, c.attempts, c.due, c.error, reason)
+
+    refused = await aside.by_parts(connection, waiting, wait, set_aside) + await aside.by_parts(connection, dead, bury, set_aside)
     for state in (b"a", b"c"):
         ended = [(c.id, c.version) for c in changes if c.state == state]
         for topic_id in (await write.delete_messages(connection, ended)).values() if ended else ():
             ledger.add(topic_id, END_OF_STATE[state])
     await write.lock_and_write_ledger(connection, ledger)
+    return refused
 
 
 async def _claim(connection: AsyncConnection[Any], keys: Sequence[Key], clock: int) -> None:

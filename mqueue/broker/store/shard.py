@@ -17,7 +17,8 @@ from psycopg import AsyncConnection
 from psycopg.errors import InterfaceError, LockNotAvailable, OperationalError, QueryCanceled, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from mqueue.broker.faults import NodeTaken, StoreLost
+from mqueue.broker.faults import NodeTaken, RowRefused, StoreLost
+from mqueue.broker.store.aside import refuses_data
 from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.readers import Readers
@@ -160,7 +161,7 @@ class ShardStore:
             if away and not (kind == "user" and isinstance(error, QueryCanceled | LockNotAvailable)):
                 # or too slow; else it is what was asked, or how many ask: users read what takes long
                 self.circuit.failed()
-            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
+            raise (RowRefused if refuses_data(error) else StoreLost)(f"PostgreSQL of shard {self.number}: {error}") from error
 
     @asynccontextmanager
     async def transaction(self, kind: str = "write") -> AsyncIterator[AsyncConnection[Any]]:

@@ -3,22 +3,18 @@ them.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import psycopg
 from psycopg import AsyncConnection
 
 from mqueue.broker.format import record
 from mqueue.broker.format.record import Record
-from mqueue.broker.store.queries import fetch, sql
+from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Key
 
 COPY_SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_END = b"\xff\xff"
-# SQLSTATE classes that tell of what was to be written: data, constraints, program limits (too large for an index), a
-# trigger that raises. All others tell of the server or the session.
-ABOUT_DATA = frozenset({"22", "23", "54", "P0"})
 ENDS = ("acked", "dead", "expired", "purged", "cancelled")
 END_OF_STATE = {b"a": "acked", b"x": "dead", b"e": "expired", b"c": "cancelled"}
 
@@ -82,55 +78,6 @@ async def write_again(
     await stage(connection, rows, ids)
     for topic_id, count in await (await connection.execute(sql("upsert_message"))).fetchall():
         ledger.add(topic_id, "enqueued", count)
-
-
-def refuses_data(error: psycopg.Error) -> bool:
-    """Is it the data that PostgreSQL refuses? Else it is busy, read-only, full, away or wrong."""
-    return (error.sqlstate or "")[:2] in ABOUT_DATA
-
-
-async def by_parts(
-    connection: AsyncConnection[Any],
-    rows: Sequence[tuple[Record, bytes | None, bytes]],
-    ids: dict[str, int],
-    ledger: Ledger,
-    put: Callable[[Sequence[tuple[Record, bytes | None, bytes]]], Awaitable[None]],
-) -> int:
-    """Writes what PostgreSQL takes of these rows, and sets aside what it refuses: it halves them until a refused row
-    stands alone. Returns how many were set aside.
-    """
-    if not rows:
-        return 0
-    try:
-        async with connection.transaction():
-            await put(rows)
-        return 0
-    except psycopg.Error as error:
-        if not refuses_data(error):
-            raise
-        if len(rows) == 1:
-            await _set_aside(connection, rows[0], ids, ledger, f"{error.sqlstate}: {error}")
-            return 1
-    half = len(rows) // 2
-    return sum([await by_parts(connection, part, ids, ledger, put) for part in (rows[:half], rows[half:])])
-
-
-async def _set_aside(
-    connection: AsyncConnection[Any], row: tuple[Record, bytes | None, bytes], ids: dict[str, int], ledger: Ledger, reason: str
-) -> None:
-    r, error, body = row
-    args = {"id": r.id, "topic_id": ids[r.topic], "version": r.version, "state": r.state, "body": body, "error": error}
-    [(is_new,)] = await fetch(connection, "set_aside", **args, reason=reason.replace("\0", "")[:1000])
-    if is_new:
-        ledger.add(ids[r.topic], "enqueued")
-
-
-async def take_back(connection: AsyncConnection[Any], written: Iterable[int], ledger: Ledger) -> set[int]:
-    """Forgets what was set aside of these messages, which a later version replaces. Returns which there were."""
-    rows = await fetch(connection, "take_back", ids=list(written))
-    for _, topic_id in rows:
-        ledger.add(topic_id, "enqueued", -1)
-    return {id for id, _ in rows}
 
 
 async def bury(

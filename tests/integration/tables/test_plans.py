@@ -60,6 +60,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "delete_unleased": ("message_pkey", {"ids": [1], "versions": [1]}),
     "live_leases": ("message_pkey", {"after": 0, "limit": 100, "now": 0}),
     "row_to_cancel": ("message_pkey", {"id": 7}),
+    "row_to_refuse": ("message_pkey", {"id": 7}),
     "unique_rows": ("message_unique", {"unique_keys": [b"1"], "limit": 16}),
     "unique_waiting": ("message_unique", {"unique_keys": [b"1"], "now": 0}),
     "prune_cancel_requests": ("message_pkey", {"age_s": 60.0, "limit": 10}),

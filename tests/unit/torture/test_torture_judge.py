@@ -46,6 +46,14 @@ def inverted(h: History) -> None:
     h.settles = {1: [ack(12.5)], 2: [ack(11.5)]}
 
 
+def overtaken(h: History) -> None:
+    """The first was answered before the second was sent, and its stamp says that it came later."""
+    late, soon = Key(0, 3_000_000, 1), Key(0, 2_000_000, 2)
+    h.enqueued = {key.id: Enqueued("t", b"%d" % key.id, 3, True, 0, at, at - 0.1) for key, at in ((late, 9.0), (soon, 10.0))}
+    h.fetches = [fetch(11, soon), fetch(12, late)]
+    h.settles = {1: [ack(12.5)], 2: [ack(11.5)]}
+
+
 def untrue(h: History) -> None:
     h.fetches.insert(0, fetch(10.5))
 
@@ -125,6 +133,7 @@ BAD: dict[Callable[[History], None], set[str]] = {
     only_a_stale_ack: {"lost"},
     unknown: {"unknown"},
     inverted: {"inversions"},
+    overtaken: {"overtaken"},
     untrue: {"untrue"},
     leased_twice: {"overlap"},
     leased_twice_though_extended: {"overlap"},
@@ -167,6 +176,17 @@ def perhaps_acked(h: History) -> None:
 def an_unanswered_fetch_may_have_leased_it(h: History) -> None:
     inverted(h)
     h.unanswered.append(Window(10.2, 11.5, ("t",)))
+
+
+def two_that_were_sent_side_by_side_come_by_their_stamps(h: History) -> None:
+    overtaken(h)
+    h.enqueued[2] = h.enqueued[2]._replace(first_sent=8.95)
+
+
+def one_that_comes_again_was_not_overtaken(h: History) -> None:
+    overtaken(h)
+    h.fetches = [fetch(9.5, Key(0, 3_000_000, 1)), *h.fetches[:1], fetch(12, Key(0, 11_600_000, 1), attempt=2)]
+    h.settles[1] = [Settle("nack", 0, 11.4, 11.5, "ok", 11.6), ack(12.5)]
 
 
 def a_fault_hides_the_order(h: History) -> None:
@@ -215,6 +235,8 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         dead_in_the_end,
         perhaps_acked,
         an_unanswered_fetch_may_have_leased_it,
+        two_that_were_sent_side_by_side_come_by_their_stamps,
+        one_that_comes_again_was_not_overtaken,
         a_fault_hides_the_order,
         redis_lost_the_lease,
         redis_lost_the_ack_and_its_broker_was_away,

@@ -14,11 +14,12 @@ LEASE_ENDED = "the lease expired: the worker died, hung, or took longer than its
 
 
 class Turned(NamedTuple):
-    """The shard clock, how many leases ended, and how many messages expired."""
+    """The shard clock, how many leases ended, how many messages expired, and how many rows PostgreSQL has refused."""
 
     clock: int
     ended: int
     expired: int
+    refused: int
 
 
 class ColdLeaderStore:
@@ -40,21 +41,23 @@ class ColdLeaderStore:
             clock, wall = went_on(), wall_us()
             postgres_us = (await fetch(connection, "commit_loosely"))[0][0]
             [(clock,)] = await fetch(connection, "tick", clock=max(clock, min(wall, postgres_us)))
-            ended = await self._end_leases(clock) if ends else 0
+            ended, refused = await self._end_leases(clock) if ends else (0, 0)
             expired = await self._expire(clock, expires) if expires else 0
-        return Turned(clock, ended, expired)
+        return Turned(clock, ended, expired, refused)
 
-    async def _end_leases(self, clock: int) -> int:
-        """Makes messages whose lease has run out wait again, their attempt counted, or die. Returns how many."""
+    async def _end_leases(self, clock: int) -> tuple[int, int]:
+        """Makes messages whose lease has run out wait again, their attempt counted, or die. Returns how many, and how
+        many of them PostgreSQL refuses.
+        """
         connection = self._session.connection
         held = [id for (id,) in await fetch(connection, "dead_leases", now=clock, limit=LEASE_LIMIT)]
         if not held:
             await connection.execute(sql("prune_leases"), {"now": clock, "limit": LEASE_LIMIT})
-            return 0
+            return 0, 0
         messages = {m.id: m for m in map(leased, await fetch(connection, "leased_messages", ids=held))}
         ended = [id for (id,) in await fetch(connection, "end_leases", ids=held, now=clock)]
-        await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
-        return len(ended)
+        refused = await apply(connection, [failed(messages[id], messages[id].due, LEASE_ENDED) for id in ended], clock)
+        return len(ended), refused
 
     async def _expire(self, clock: int, limit: int) -> int:
         """Deletes messages past their TTL that nobody has. Returns how many went."""

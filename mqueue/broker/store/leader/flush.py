@@ -9,9 +9,9 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.faults import RowExists, RowRefused
+from mqueue.broker.faults import EpochEnded, RowExists, RowRefused
 from mqueue.broker.format.record import Record
-from mqueue.broker.store import write
+from mqueue.broker.store import aside, write
 from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Key
@@ -34,11 +34,12 @@ class Gone:
 
 @dataclass(slots=True)
 class FlushBatch:
-    """What one flush writes. `tallies`: (dirty number, topic, state, count) of messages that began and ended without a
-    row.
+    """What one flush writes. `first`: its first dirty number: those before were flushed. `tallies`: (dirty number,
+    topic, state, count) of messages that began and ended without a row.
     """
 
     number: int = 0
+    first: int = 0
     clock: int = 0
     positions: dict[int, int] = field(default_factory=dict)
     fresh: list[tuple[Record, bytes | None, bytes]] = field(default_factory=list)
@@ -53,9 +54,9 @@ class FlushBatch:
         named = {r.topic for rows in (self.fresh, self.again, self.dead) for r, _, _ in rows}
         return named | {gone.topic for gone in self.gone} | {topic for _, topic, _, _ in self.tallies}
 
-    def known(self) -> list[int]:
-        """Returns the ids of which PostgreSQL may have something."""
-        return [r.id for rows in (self.again, self.dead) for r, _, _ in rows] + [gone.id for gone in self.gone]
+    def known(self) -> list[tuple[int, int]]:
+        """Returns id and version of those of which PostgreSQL may have something."""
+        return [(r.id, r.version) for rows in (self.again, self.dead) for r, _, _ in rows] + [(g.id, g.version) for g in self.gone]
 
 
 class FlushStore:
@@ -64,7 +65,8 @@ class FlushStore:
 
     async def write(self, epoch: int, term: int, batch: FlushBatch) -> int:
         """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable.
-        Returns how many rows PostgreSQL has refused: they are set aside.
+        Returns how many rows PostgreSQL has refused: they are set aside. Raises EpochEnded where PostgreSQL lacks a
+        flush before this one: it has gone back.
         """
         named = batch.topics()
         ids = await self._session.topic_ids(named) if named else {}
@@ -90,21 +92,22 @@ class FlushStore:
             await write.bury(connection, rows, ids, ledger, batch.clock)
 
         async with self._session.fenced(epoch, term, moves=True) as flushed:
+            if flushed + 1 < batch.first:  # N and the positions would move on past what only the logs have now
+                raise EpochEnded(None)
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
                 await write.copy(connection, "copy_message", batch.fresh, ids)
                 for topic, count in Counter(r.topic for r, _, _ in batch.fresh).items():
                     ledger.add(ids[topic], "enqueued", count)
-            taken = await write.take_back(connection, batch.known(), ledger)
+            taken = await aside.take_back(connection, batch.known(), ledger)
             for rows, put in ((batch.again, again), (batch.dead, bury)):
                 if careful:
-                    refused += await write.by_parts(connection, rows, ids, ledger, put)
+                    refused += await aside.by_parts(connection, rows, put, aside.Aside(connection, ids, ledger).row)
                 else:
                     await put(rows)
             await _end(connection, batch.gone, taken, flushed, ids, ledger)
             if batch.mirrors:
-                ended = [r.id for rows in (batch.again, batch.dead) for r, _, _ in rows] + [gone.id for gone in batch.gone]
-                await connection.execute(sql("delete_leases"), {"ids": ended})
+                await connection.execute(sql("delete_leases"), {"ids": [id for id, _ in batch.known()]})
             for number, topic, state, count in batch.tallies:
                 if number > flushed:
                     ledger.add(ids[topic], "enqueued", count)

@@ -16,9 +16,9 @@ from psycopg import AsyncConnection
 from psycopg.errors import UniqueViolation
 
 from mqueue.broker.faults import Deposed, RowExists, RowRefused, StoreLost
+from mqueue.broker.store.aside import refuses_data
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.shard import ShardStore
-from mqueue.broker.store.write import refuses_data
 
 
 class LeaderSession:

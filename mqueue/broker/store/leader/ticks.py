@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from mqueue.broker import failpoints
 from mqueue.broker.format import record
-from mqueue.broker.store import write
+from mqueue.broker.format.record import Record
+from mqueue.broker.store import aside, write
 from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.queries import fetch, sql
 from mqueue.broker.store.rows import Row
@@ -47,8 +48,9 @@ class TickStore:
         *,
         announce: bool,
         stamp_us: int,
-    ) -> list[Ticked]:
-        """Holds up to `limit` schedules whose next tick has come, writes what `decide` makes of them, and returns it.
+    ) -> tuple[list[Ticked], int]:
+        """Holds up to `limit` schedules whose next tick has come, writes what `decide` makes of them, and returns it;
+        and how many of the messages PostgreSQL has refused: they are set aside, and the schedules go on.
 
         `wall_us`: this broker's wall clock, read behind the fence. `decide`: given the schedules, and the time by which
         they are due. `announce`: Redis serves, and the leader must place the messages. `stamp_us`: when they came, by
@@ -58,19 +60,24 @@ class TickStore:
             now_us = wall_us()
             due = await fetch(self._session.connection, "due_schedules", now=now_us, limit=limit)
             ticked = decide([Schedule(*row[:-1]) for row in due], due[0][-1] if due else now_us)
-            await self._write(ticked, announce, stamp_us)
-        return ticked
+            refused = await self._write(ticked, announce, stamp_us)
+        return ticked, refused
 
-    async def _write(self, ticked: Sequence[Ticked], announce: bool, stamp_us: int) -> None:
+    async def _write(self, ticked: Sequence[Ticked], announce: bool, stamp_us: int) -> int:
         connection = self._session.connection
         rows = [(record.unpack(data), None, body) for t in ticked for data, body in t.rows]
+        refused = 0
         await failpoints.ahit("schedule.before_insert")
         if rows:
             ids = await self._session.topic_ids(r.topic for r, _, _ in rows)
-            await write.copy(connection, "copy_message", rows, ids)
             ledger = Ledger()
-            for r, _, _ in rows:
-                ledger.add(ids[r.topic], "enqueued")
+
+            async def put(some: Sequence[tuple[Record, bytes | None, bytes]]) -> None:
+                await write.copy(connection, "copy_message", some, ids)
+                for r, _, _ in some:
+                    ledger.add(ids[r.topic], "enqueued")
+
+            refused = await aside.by_parts(connection, rows, put, aside.Aside(connection, ids, ledger).row)
             await write.lock_and_write_ledger(connection, ledger)
             if announce:
                 await connection.execute(sql("put_arrivals"), {"ids": [r.id for r, _, _ in rows]})
@@ -86,3 +93,4 @@ class TickStore:
             },
         )
         await failpoints.ahit("schedule.before_commit")
+        return refused
