@@ -211,18 +211,21 @@ class Worker:
         for thread in (self._heartbeat, self._watchdog, self._presence):
             thread.start()
         beside = self._beside(client)
+        unsettled = 0
         try:
             self._fetcher.start()
             self.started = True
             self._log_start()
             await self._stopping.began.wait()
-            return await self._wind_down()
+            unsettled = await self._wind_down()
+            return unsettled
         finally:
             for task in beside:
                 task.cancel()
             self._fetcher.abort()
-            for part in (self._cancellations, self._heartbeat, self._watchdog, self._executor, self._presence):
+            for part in (self._cancellations, self._heartbeat, self._watchdog, self._executor):
                 part.stop()
+            self._presence.stop(heard=not unsettled)
             self._winding_down.cancel()  # jobs still run where this run() is itself cancelled
 
     async def _check(self, client: AsyncClient) -> str | None:

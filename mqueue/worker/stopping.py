@@ -8,6 +8,7 @@ run for long enough, has no grace period: it waits for what runs until it is tol
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Set
 
 from mqueue.worker.polling.fetcher import Fetcher
@@ -15,8 +16,8 @@ from mqueue.worker.running.interrupts import Interrupts
 from mqueue.worker.tasks.job import Job
 
 CANCEL_S = 1.0  # for cancelled handlers to clean up
-SETTLE_S = 10.0  # for the last settles
-HURRY_S = 1.0  # for the last settles, once it must be over
+SETTLE_S = 10.0  # for the last settles, as far as the grace lasts
+HURRY_S = 1.0  # for the last settles, once it is over
 
 
 class Stopping:
@@ -29,6 +30,11 @@ class Stopping:
         self.told = asyncio.Event()
         self.hurry = asyncio.Event()
         self.idle = asyncio.Event()
+        self._told_at: float | None = None
+
+    def left_s(self, grace: float) -> float:
+        """Returns how many seconds of the grace are left; all of it until it is told."""
+        return grace if self._told_at is None else self._told_at + grace - time.monotonic()
 
     def tell(self) -> None:
         """Somebody says so: the first time it means stop, the second time now."""
@@ -38,6 +44,8 @@ class Stopping:
 
     def retire(self) -> None:
         """Somebody says stop; said again it means no more."""
+        if self._told_at is None:
+            self._told_at = time.monotonic()
         self.told.set()
         self.began.set()
 
@@ -66,7 +74,7 @@ class WindingDown:
         """Waits until all is settled, or cannot be. Returns how many settles could not be told."""
         await self._quiet(None, self._stopping.told)
         if self._jobs:
-            await self._quiet(self._grace, self._stopping.hurry)
+            await self._quiet(max(0.0, self._stopping.left_s(self._grace)), self._stopping.hurry)
             self.cancel()
             await self._quiet(CANCEL_S)
         for job in list(self._jobs):
@@ -96,10 +104,12 @@ class WindingDown:
             wait.cancel()
 
     async def _settle_all(self, fetcher: Fetcher) -> int:
+        """Tells the last outcomes: while the grace lasts, and for HURRY_S at least."""
         draining = asyncio.create_task(fetcher.drain(SETTLE_S))
-        hurry = asyncio.create_task(self._stopping.hurry.wait())
-        await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not draining.done():
-            fetcher.hurry(HURRY_S)
+        for said in (self._stopping.told, self._stopping.hurry):
+            waiting = asyncio.create_task(said.wait())
+            await asyncio.wait([draining, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if not draining.done():
+                fetcher.hurry(HURRY_S if said is self._stopping.hurry else max(HURRY_S, self._stopping.left_s(self._grace)))
         return await draining

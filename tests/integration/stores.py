@@ -156,6 +156,7 @@ class World:
         await self.connection.execute("UPDATE broker SET position = 0, started = 0, replayed = 0")
         await self.connection.execute("UPDATE shard SET clock_us = 0, dirty_number = 0")
         await self.connection.execute("UPDATE tick SET clock_us = 0, ticked_at = NULL")
+        await self.connection.execute("ALTER SEQUENCE cold_clock RESTART")
         self.store._topic_ids.clear()
         await self._wipe()
 

@@ -79,7 +79,7 @@ class Postgres(Server):
             for table in TABLES:
                 self.own.execute(f"DELETE FROM {table}".encode())
             self.own.execute("UPDATE tick SET clock_us = 0, ticked_at = NULL")
-            for sequence in ("lease_number", "topic_id_seq"):
+            for sequence in ("lease_number", "topic_id_seq", "cold_clock"):
                 self.own.execute(f"ALTER SEQUENCE {sequence} RESTART".encode())
 
     def close(self) -> None:

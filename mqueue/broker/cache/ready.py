@@ -295,8 +295,10 @@ class ReadyCache(Server):
         found = [(name.decode(), int(at), many) for name, at, many in zip(names, fetched, ready, strict=True)]
         return Crowd(int(used), int(soft), found)
 
-    async def idle_topics(self, epoch: int, term: int, idle_us: int, limit: int) -> list[str]:
-        return [t.decode() for t in (await self._run("idle_topics", epoch, term, idle_us, limit))[1]]
+    async def idle_topics(self, epoch: int, term: int, idle_us: int, empty_idle_us: int, limit: int) -> tuple[list[str], int]:
+        """Looks at some topics by chance. Returns those to be evicted, and how many that held nothing are forgotten."""
+        answer = await self._run("idle_topics", epoch, term, idle_us, empty_idle_us, limit)
+        return [t.decode() for t in answer[1]], int(answer[2])
 
     async def frontier(self, topic: str) -> bytes | None:
         """Returns the frontier of a topic; None where the topic is unknown."""

@@ -50,11 +50,11 @@ async def _enqueue(cold: ColdStore, shard: Shard, ids: IdSource, requests: Seque
     made: list[list[int]] = []
 
     def make(clocks: Clocks, waiting: dict[bytes, int]) -> Fresh:
-        ticked, now = clocks
+        due, now = clocks
         shard.saw_cold_clock(now)
         if shard.mode == APART:  # what it last heard of the clock in Redis
-            ticked, now = max(ticked, now, shard.clocks.most_us()), max(now, shard.clocks.most_us())
-        stamp = Stamp(shard.node, 0, now, ticked)
+            due = now = max(now, shard.clocks.most_us())
+        stamp = Stamp(shard.node, 0, now, due)
         fresh = [fresh_of(number(request, ids, stamp), waiting) for request in requests]
         made[:] = [told for told, _ in fresh]
         keys = [key for _, one in fresh for key in one.keys]
@@ -200,4 +200,4 @@ def _change(m: Leased, args: SettleArgs, clocks: Clocks) -> Change:
 
 
 def _after(delay: float, clocks: Clocks) -> int:
-    return clocks.now + int(delay) if delay else clocks.ticked
+    return clocks.now + int(delay) if delay else clocks.due

@@ -15,6 +15,8 @@ from mqueue.message import BATCH_MAX, BODY_MAX
 
 ROUNDS_MAX = 32  # pages in one go, so that a flush gets its turn
 ARRIVALS_MAX = 100
+EMPTY_IDLE_US = 60_000_000  # after so long a topic is forgotten that holds nothing: it may never have been one
+EVICT_ROUNDS_MAX = 40  # in one go
 PAUSE_S, PAUSE_MAX_S = 0.1, 2.0  # while Redis is full
 ROW_MIN = 400  # bytes that the smallest message takes in Redis
 RECENT_US = 10_000_000  # a topic that was fetched from since then is in use
@@ -110,13 +112,19 @@ class Prefetcher:
             self._arrived = ids[-1]
 
     async def evict(self, lead: Lead, idle_us: int) -> None:
-        """Takes topics that nobody fetched from for long out of Redis, slice by slice."""
+        """Takes topics that nobody fetched from for long out of Redis, slice by slice. It goes on as long as many of
+        those it looks at are to be forgotten.
+        """
         cache = lead.shard.cache
-        async with lead.shared.pages:  # a topic that is forgotten has no `low`, which a refill under way needs
-            topics = await cache.idle_topics(lead.epoch, lead.term, idle_us, BATCH_MAX)
-        for topic in topics:
-            while (await cache.evict(lead.epoch, lead.term, topic, SLICE))[0]:
-                pass
+        for _ in range(EVICT_ROUNDS_MAX):
+            async with lead.shared.pages:  # a topic that is forgotten has no `low`, which a refill under way needs
+                empty_idle_us = min(idle_us, EMPTY_IDLE_US)
+                topics, forgotten = await cache.idle_topics(lead.epoch, lead.term, idle_us, empty_idle_us, BATCH_MAX)
+            for topic in topics:
+                while (await cache.evict(lead.epoch, lead.term, topic, SLICE))[0]:
+                    pass
+            if forgotten < BATCH_MAX // 10:
+                return
 
     async def relieve(self, lead: Lead) -> None:
         """Makes room where Redis holds more than it may, or so much that a topic which is asked for has none: takes out

@@ -131,9 +131,10 @@ class Views:
         row = await shard.store.message_by_id(id)
         if row is None:
             return None
-        namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling = row
+        namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling, due_clock = row
         metadata = None if text_of_metadata is None else text_of_metadata.encode()
-        state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= shard.now_us() else "delayed"
+        due_by = due_clock if shard.mode == COLD else shard.now_us()
+        state = "dead" if dead else "leased" if leased and shard.mode == COLD else "waiting" if due <= due_by else "delayed"
         return MessageStatus(
             id, namespace, topic, state, priority, attempts, retries, payload, metadata, due, created, text, cancelling  # type: ignore[arg-type]
         )  # fmt: skip

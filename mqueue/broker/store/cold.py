@@ -30,11 +30,12 @@ class KeyTaken(Exception):
 
 
 class Clocks(NamedTuple):
-    """Two times in µs. `ticked`: of the last tick: what is stamped with it is due for everybody from then on. `now`: a
-    little later.
+    """Two times in µs. `due`: what lies there or below is due, for everybody; each transaction is told more than those
+    before it, so what it stamps with it comes after all that was due when it was asked. `now`: the shard clock, up to a
+    tick later: delays and leases are counted from it.
     """
 
-    ticked: int
+    due: int
     now: int
 
 
@@ -91,8 +92,8 @@ class ColdStore:
             rows = await (await connection.execute(sql("fence_mode"), {"epoch": epoch, "mode": mode}, binary=True)).fetchall()
             if not rows:
                 raise EpochEnded(None)
-            ticked, now = rows[0]
-            yield connection, Clocks(ticked, max(now, min(hint, ticked + HINT_MAX_US)))
+            due, now = rows[0]
+            yield connection, Clocks(due, max(due, now, min(hint, due + HINT_MAX_US)))
 
     async def enqueue(
         self, epoch: int, hint: int, mode: str, make: Callable[[Clocks, dict[bytes, int]], Fresh], unique_keys: Sequence[bytes] = ()
@@ -124,12 +125,14 @@ class ColdStore:
         """Leases up to `limit` messages, least key first, of at most `size` bytes. Returns leased records with their
         bodies; the clock.
         """
-        async with self._holding(epoch, hint, kind="read") as (connection, (_, now)):
+        async with self._holding(epoch, hint, kind="read") as (connection, (due, now)):
             await connection.execute(sql("commit_loosely"))  # a lease that a crash undoes is one that ended early
             await connection.execute(sql("one_fetch"), {"namespace": namespace, "names": list(topics)})
             number = (await (await connection.execute(sql("next_lease_number"), binary=True)).fetchall())[0][0]
-            args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms, "now": now}
-            rows = await (await connection.execute(sql("lease_page"), {**args, "epoch": epoch, "number": number}, binary=True)).fetchall()
+            args = {"namespace": namespace, "names": list(topics), "limit": limit, "bytes": size, "lease_ms": lease_ms}
+            rows = await (
+                await connection.execute(sql("lease_page"), {**args, "due": due, "now": now, "epoch": epoch, "number": number}, binary=True)
+            ).fetchall()
         return [leased_row(row, epoch, number, *behind(row)) for row in rows], now
 
     async def settle(self, epoch: int, hint: int, ids: Sequence[int], decide: Callable[[dict[int, Leased], Clocks], list[Change]]) -> int:

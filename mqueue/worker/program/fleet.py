@@ -27,7 +27,7 @@ from mqueue.worker.program.options import Options
 from mqueue.worker.running.processes import how
 from mqueue.worker.sources import WorkerError
 from mqueue.worker.status import Status
-from mqueue.worker.stopping import CANCEL_S, SETTLE_S
+from mqueue.worker.stopping import CANCEL_S, HURRY_S
 from mqueue.worker.traces import summary
 
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
@@ -144,7 +144,7 @@ class Fleet:
         if not self._stopping.is_set():
             self.stop()
         watch.cancel()
-        _, late = await asyncio.wait(keepers, timeout=self._options.grace + CANCEL_S + SETTLE_S + KILL_S)
+        _, late = await asyncio.wait(keepers, timeout=self._options.grace + CANCEL_S + HURRY_S + KILL_S)
         if late:
             log.error("worker processes do not stop, killed", processes=len(late))
             for slot in self._slots:

@@ -80,10 +80,10 @@ class Presence:
         """The next report says that the worker stops."""
         self._state = "stopping"
 
-    def stop(self) -> None:
-        """Says goodbye, for GOODBYE_S at most."""
+    def stop(self, *, heard: bool = True) -> None:
+        """Says goodbye, for GOODBYE_S at most. Not `heard`: the broker does not answer, so nobody waits for that."""
         self._stopped.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and heard:
             self._thread.join(GOODBYE_S)
 
     def report(self) -> wire.Worker:

@@ -11,7 +11,7 @@ from mqueue.broker.format.entries import Enqueued
 from mqueue.broker.store.cold import Clocks, Leased
 from mqueue.errors import KeyReused
 
-CLOCKS = Clocks(ticked=1_000_000, now=1_020_000)
+CLOCKS = Clocks(due=1_000_000, now=1_020_000)
 RECEIPT = (7).to_bytes(4) + (42).to_bytes(8)
 OTHER = (7).to_bytes(4) + (43).to_bytes(8)
 DELAYS = struct.pack(">2d", 5_000_000.0, 9_000_000.0)
@@ -50,7 +50,7 @@ def test_released_without_a_delay_it_is_as_if_never_delivered() -> None:
 
 def test_at_once_is_due_for_everybody() -> None:
     [outcome], _ = decided([settle("nack", delays=struct.pack(">d", 0.0))], {5: leased()}, CLOCKS)
-    assert outcome.due == CLOCKS.ticked
+    assert outcome.due == CLOCKS.due
 
 
 @pytest.mark.parametrize("kind", ["ack", "nack", "bury", "release"])

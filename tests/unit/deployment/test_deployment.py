@@ -47,7 +47,7 @@ def seconds(duration: str) -> float:
 
 def takes_to_stop(grace: float, *, processes: bool = False) -> float:
     """A worker, at the longest."""
-    return grace + stopping.CANCEL_S + stopping.SETTLE_S + (fleet.KILL_S if processes else 0)
+    return grace + stopping.CANCEL_S + stopping.HURRY_S + (fleet.KILL_S if processes else 0)
 
 
 # ── the settings ──
@@ -115,7 +115,7 @@ def test_the_brokers_log_is_in_its_state_directory() -> None:
 def test_the_handbook_says_how_long_a_worker_takes_beyond_its_grace() -> None:
     said = " ".join((ROOT / "docs" / "worker.md").read_text().split())
     assert f"The exit may take {takes_to_stop(0):g} s more than the grace period" in said
-    assert f"{stopping.CANCEL_S:g} s for what is cancelled to clean up, {stopping.SETTLE_S:g} s for the last outcomes" in said
+    assert f"{stopping.CANCEL_S:g} s for what is cancelled to clean up, {stopping.HURRY_S:g} s for the last outcomes" in said
 
 
 def test_systemd_waits_for_as_long_as_a_stop_takes() -> None:

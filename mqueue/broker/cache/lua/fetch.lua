@@ -123,7 +123,7 @@ for i = 1, #names do
 end
 for i = 1, #all do
   local t = all[i]
-  if now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
+  if t.frontier and now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
   if t.frontier ~= LAST and t.size < ready_cap / 2 then ask(t) end
   if t.size > 0 then wake(t.name) end
 end

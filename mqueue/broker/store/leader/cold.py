@@ -40,7 +40,7 @@ class ColdLeaderStore:
         async with self._session.fenced(epoch, term):
             clock, wall = went_on(), wall_us()
             postgres_us = (await fetch(connection, "commit_loosely"))[0][0]
-            [(clock,)] = await fetch(connection, "tick", clock=max(clock, min(wall, postgres_us)))
+            [(clock, _)] = await fetch(connection, "tick", clock=max(clock, min(wall, postgres_us)))
             ended, refused = await self._end_leases(clock) if ends else (0, 0)
             expired = await self._expire(clock, expires) if expires else 0
         return Turned(clock, ended, expired, refused)

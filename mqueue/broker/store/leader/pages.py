@@ -60,7 +60,8 @@ class PageStore:
 
         What is due later is not read, however much it is: in a priority it comes last.
         """
-        topic_id = await self._topic_id(topic)
+        if (topic_id := await self._topic_id(topic)) is None:
+            return [], record.FIRST
         begin = dict(zip(KEY_COLUMNS, record.key_parts(after) if after else FIRST_PARTS, strict=True))
         below = record.key_parts(frontier) if frontier != record.LAST else LAST_PARTS
         end = dict(zip((f"to_{column}" for column in KEY_COLUMNS), below, strict=True))
@@ -88,8 +89,11 @@ class PageStore:
         async with self._session.fenced(epoch, term):
             await self._session.connection.execute(sql("delete_arrivals"), {"ids": list(ids)})
 
-    async def _topic_id(self, topic: str) -> int:
-        return (await self._session.topic_ids([topic]))[topic]
+    async def _topic_id(self, topic: str) -> int | None:
+        """Returns its id; None: PostgreSQL has never had a message of it. To ask makes no topic."""
+        namespace, _, name = topic.partition("/")
+        rows = await self._session.ask("topic_ids", namespaces=[namespace], names=[name])
+        return int(rows[0][0]) if rows else None
 
 
 def _key_of(row: Sequence[Any]) -> bytes:

@@ -89,6 +89,7 @@ class LeaderStore:
         async with self._session.fenced(epoch, term, moves=True):
             await self._cancel_requested(clock)
             await self._open(epoch, term, "cold", "", timeline, clock)
+            await self._session.ask("tick", clock=clock)  # what is enqueued before the first turn is stamped past it
 
     @asynccontextmanager
     async def opening_hot(

@@ -4,7 +4,7 @@
 WITH picked AS (
   SELECT m.* FROM topic t CROSS JOIN LATERAL (
     SELECT * FROM message m
-    WHERE m.topic_id = t.id AND m.deliver_after_us <= %(now)s AND (m.expires_at_us IS NULL OR m.expires_at_us > %(now)s)
+    WHERE m.topic_id = t.id AND m.deliver_after_us <= %(due)s AND (m.expires_at_us IS NULL OR m.expires_at_us > %(now)s)
       AND NOT EXISTS (SELECT FROM lease l WHERE l.id = m.id)
     ORDER BY m.priority, m.rank, m.deliver_after_us, m.id LIMIT %(limit)s FOR UPDATE OF m SKIP LOCKED) m
   WHERE t.namespace = %(namespace)s AND t.name = ANY(%(names)s)

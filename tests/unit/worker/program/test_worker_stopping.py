@@ -16,9 +16,12 @@ from fake_broker import FakeBroker
 
 from mqueue.repeats import SAME_S
 from mqueue.worker.runtime import Worker
+from mqueue.worker.stopping import CANCEL_S, HURRY_S
 from mqueue.worker.tasks.app import MQueue
 from tests import ROOT
 from tests.waiting import until, wait_until
+
+BUSY_S = 3.0  # a machine that does other things, too
 
 
 def recycled(app: MQueue, broker: FakeBroker, grace: float) -> tuple[Worker, "asyncio.Task[int]"]:
@@ -92,6 +95,21 @@ async def test_a_second_word_does_not_wait_for_a_broker_that_is_away(app: MQueue
     async with asyncio.timeout(30):
         assert await run == 1
     assert time.monotonic() - began < 6
+
+
+async def test_the_exit_keeps_within_the_grace_where_the_broker_is_away(app: MQueue, broker: FakeBroker, begun: asyncio.Event) -> None:
+    grace = 0.5
+    worker = Worker(app, url=broker.url, token=broker.token, grace=grace)
+    run = asyncio.create_task(worker.run())
+    await begun.wait()
+    await until(lambda: worker.counts["ack"] == 1)
+    await asyncio.to_thread(broker.server.down)
+    began = time.monotonic()
+    worker.stop()
+    async with asyncio.timeout(30):
+        assert await run == 1
+    beyond = CANCEL_S + HURRY_S
+    assert time.monotonic() - began < grace + beyond + BUSY_S
 
 
 PROGRAM = """

@@ -210,11 +210,13 @@ local function wake(name)         -- one waiter, on whichever broker it waits
 end
 
 -- Asks the leader to refill a topic: each topic once, in `asked:<namespace>`; the namespaces take turns, in `askers`; `ask` is the bell. Again
--- only after a second, since a leader that died has forgotten what it took.
+-- only after a second, since a leader that died has forgotten what it took. So many of a namespace may wait; the others come again and ask.
+local ASKED_MAX = 20000
 local function ask(t)
   if now - t.asked < 1000000 then return end
-  t.asked = now
   local namespace = string.match(t.name, '^[^/]*')
+  if call('ZCARD', prefix .. 'asked:' .. namespace) >= ASKED_MAX then return end
+  t.asked = now
   call('HSET', prefix .. 'topic:' .. t.name, 'asked', whole(now))
   call('SADD', prefix .. 'topics', t.name)
   call('ZADD', prefix .. 'asked:' .. namespace, 'NX', now, t.name)
