@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker.cache.calls import Depths
-from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.engine.joined import all_that_answer, first_of
 from mqueue.broker.format import record
 from mqueue.broker.shard import COLD, Shard
 from mqueue.lifecycle import GONE, State
@@ -16,6 +16,7 @@ STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dea
 LOOKS_MAX, LOOK_PAUSE_S = 5, 0.02
 GAP_S = 0.1  # between an ack and its result, at most, as a rule
 LOOK_S = 0.05  # a flush comes every 60 ms on a busy shard: a look that takes longer would be repeated in vain
+TOPICS_S = 6.0  # a shard whose store is away says so sooner; what has very many topics takes its time
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
@@ -34,11 +35,12 @@ class Views:
         self._progress = progress
         self._leaves = leaves
 
-    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
-        try:
-            per_shard = await asyncio.gather(*(self._topics_of(shard, namespaces) for shard in self._shards))
-        except Fault as fault:
-            raise unavailable(fault) from fault
+    async def topics(self, namespaces: Sequence[str] | None, missing: set[int] | None = None) -> list[TopicStats]:
+        """Returns those of the shards that answer. `missing` gets the others' numbers."""
+        places: set[int] = set()
+        per_shard = await all_that_answer([self._topics_of(shard, namespaces) for shard in self._shards], places, TOPICS_S)
+        if missing is not None:
+            missing |= {self._shards[place].number for place in places}
         return sorted(chain.from_iterable(per_shard), key=lambda t: (t.namespace, t.topic))
 
     async def _topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
@@ -98,24 +100,22 @@ class Views:
             found = await self.look(id, namespaces)
         return found
 
-    async def look(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Returns it as it is at this moment."""
-        try:
-            for shard in self._shards:
-                if (found := await self._live(shard, id)) is None:
-                    continue
-                if namespaces is not None and found.namespace not in namespaces:
-                    return None
-                if found.state == "leased":
-                    progress, note = await self._progress(id, TopicName(found.namespace, found.topic))
-                    return replace(found, progress=progress, note=note)
-                return found
-            for shard in self._shards:
-                if (kept := await self._done(shard, id, namespaces)) is not None:
-                    return kept
-        except Fault as fault:
-            raise unavailable(fault) from fault
-        return None
+    async def look(self, id: int, namespaces: Collection[str] | None = None, shards: Sequence[Shard] | None = None) -> MessageStatus | None:
+        """Returns it as it is at this moment. `shards`: where it may be (None: in any). One that has it answers,
+        however the others are.
+        """
+        return await first_of([self._look(shard, id, namespaces) for shard in (self._shards if shards is None else shards)])
+
+    async def _look(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
+        found = await self._live(shard, id)
+        if found is None:
+            return await self._done(shard, id, namespaces)
+        if namespaces is not None and found.namespace not in namespaces:
+            return None
+        if found.state == "leased":
+            progress, note = await self._progress(id, TopicName(found.namespace, found.topic))
+            return replace(found, progress=progress, note=note)
+        return found
 
     async def _live(self, shard: Shard, id: int) -> MessageStatus | None:
         """Returns it where it waits, runs or is dead."""

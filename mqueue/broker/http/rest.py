@@ -62,7 +62,9 @@ class Rest:
             call.caller.enter(query.namespace)
             namespaces = [query.namespace]
         call.make_room(query.namespace or "")
-        found = await self._engine.topics(namespaces)
+        missing: set[int] = set()
+        found = await self._engine.topics(namespaces, missing)
+        call.tell_missing(missing)
         return await call.in_turns(convert.each(convert.topic, found), len(found) * TOPIC_BYTES)
 
     async def workers(self, call: Call) -> str | list[wire.Worker]:
