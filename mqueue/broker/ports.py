@@ -131,8 +131,8 @@ class Engine(Protocol):
         """Returns all topics of these namespaces (None: of all). `missing` gets the shards that gave no answer."""
         ...
 
-    async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Looks for a message of these namespaces (None: of all)."""
+    async def message(self, id: int, namespaces: Collection[str] | None = None, name: TopicName | None = None) -> MessageStatus | None:
+        """Looks for a message of these namespaces (None: of all); only in the shard of its topic, if that is named."""
         ...
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:

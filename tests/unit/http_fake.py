@@ -154,7 +154,7 @@ class FakeEngine:
         self._called("topics", namespaces)
         return [STATS]
 
-    async def message(self, id: int, namespaces: Any = None) -> MessageStatus | None:
+    async def message(self, id: int, namespaces: Any = None, name: Any = None) -> MessageStatus | None:
         self._called("message", id)
         return self.status if self.status is None or namespaces is None or self.status.namespace in namespaces else None
 

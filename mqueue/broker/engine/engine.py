@@ -54,7 +54,7 @@ class Engine:
         fetcher = Fetcher(shards, slots, waiters, metrics, clock, GiveBack(settler.settle))
         dead_letters = DeadLetters(shards, slots, clock)
         workers = Workers(shards[0].store, clock)
-        views = Views(shards, workers.progress, settler.leaves)
+        views = Views(shards, workers.progress, settler.leaves, slots.shard)
         results = Results(shards, slots, result_waiters, views.look, clock)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)

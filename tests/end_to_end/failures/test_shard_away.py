@@ -5,7 +5,7 @@ as if nothing were.
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -102,7 +102,12 @@ def test_views_answer_from_the_healthy_shard(stores: Stores) -> None:
             reply = http.call("GET", "/topics")
             assert reply.status == 200
             assert ([t["topic"] for t in reply.body], reply.headers[MISSING]) == ([TOPICS[1]], "0")
-            assert http.status(1).status == 503, "nobody knows: it may be in the shard that is away"
+            unknown = http.status(1)
+            assert (unknown.status, "shard 0" in unknown.body["detail"]) == (503, True), "it may be in the shard that is away"
+            assert http.call("GET", "/messages/1", query=http.name).status == 404, "it would be in the other"
+            assert http.call("GET", f"/messages/{id}", query=http.name).body["state"] == "ready"
+            assert http.call("GET", "/messages/1/result", query=http.name).body["code"] == "not-found"
+            assert http.call("POST", f"/messages/{id}/cancel").body["status"] == "cancelled"
 
 
 def test_a_broker_that_was_frozen_leases_to_nobody_that_has_hung_up(stores: Stores) -> None:
@@ -118,3 +123,48 @@ def test_a_broker_that_was_frozen_leases_to_nobody_that_has_hung_up(stores: Stor
         got: list[dict[str, object]] = []
         wait_until(lambda: got.extend(http.get()) or len(got) == 5, "nothing is leased for nobody")
         assert sorted((m["id"], m["attempt"]) for m in got) == [(id, 1) for id in ids]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_broker_starts_and_serves_what_it_can(stores: Stores, lost: int) -> None:
+    with Broker(env=stores.environment()) as broker:
+        there, here = (Http(broker.url, broker.token, TOPICS[shard]) for shard in (lost, 1 - lost))
+        kept = there.put(b"kept")
+        broker.stop()
+        with away(stores, lost):
+            broker.start()
+            there.url = here.url = broker.url
+            there.token = here.token = broker.token
+            ids = here.put(b"1", b"2")
+            assert [m["id"] for m in here.get()] == ids
+            reply = there.call("POST", "/enqueue", [{**there.name, "payload": "eA=="}])
+            assert (reply.status, reply.headers["Retry-After"] is not None) == (503, True)
+            ready = here.call("GET", "/ready")
+            assert (ready.status, [shard["mode"] for shard in ready.body["shards"]].index("recovering")) == (503, lost)
+            assert ready.body["shards"][lost]["postgres"] != "ok"
+        got = wait_until(
+            lambda: there.call("GET", "/dequeue", query=there.name), "it is there", 60, enough=lambda r: r.status == 200 and r.body
+        )
+        assert [m["id"] for m in got.body] == kept
+        assert there.put(b"more")[0] > ids[-1]
+        assert wait_until(lambda: here.call("GET", "/ready").status == 200, "all is ready")
+
+
+def test_a_new_broker_needs_the_first_shard_and_says_so(stores: Stores) -> None:
+    with Broker(env=stores.environment()):
+        pass
+    with away(stores, 0), closing(Broker(env=stores.environment())) as new:
+        with pytest.raises(AssertionError, match="the broker is not ready"):
+            new.start()
+        assert "Traceback" not in new.last_words()
+        assert "shard 0" in new.last_words()
+
+
+def test_where_no_shard_is_there_the_broker_says_so_and_ends(stores: Stores) -> None:
+    with Broker(env=stores.environment()) as broker:
+        broker.stop()
+        with stores.without("postgresql"), pytest.raises(AssertionError, match="the broker is not ready"):
+            broker.start()
+        assert "run this again once it is mended" in broker.last_words()
+        assert "Traceback" not in broker.last_words()
+        broker._taken()
