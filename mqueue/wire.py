@@ -96,8 +96,8 @@ class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
     """This is the body of `/poll`: it settles what ended, then fetches for the free slots. `limit` 0 only settles.
 
     `name`: a later poll, of the same namespace and to the same broker, may `end` the wait of this one by it: this one
-    is answered at once with what it has. If the client hangs up instead, it may have been leased a message that nobody
-    gets, and that costs an attempt.
+    is answered at once with what it has. If the client hangs up instead, a message may just be on its way to it, and
+    that costs an attempt.
     """
 
     namespace: Name = m.DEFAULT_NAMESPACE
@@ -110,11 +110,14 @@ class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
     end: Annotated[list[PollName], Meta(max_length=m.TOPICS_MAX)] = []
 
 
-class Polled(Struct):
-    """This is the answer of `/poll`, with `verdicts` in the order of `settle`."""
+class Polled(Struct, omit_defaults=True):
+    """This is the answer of `/poll`, with `verdicts` in the order of `settle`. `missing`: shards of its topics that
+    gave no answer; `messages` has what the others gave.
+    """
 
     verdicts: list[Verdict]
     messages: list[Message]
+    missing: list[int] = []
 
 
 class DeadItem(Struct, omit_defaults=True, kw_only=True):

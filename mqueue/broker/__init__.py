@@ -27,6 +27,7 @@ without PostgreSQL it goes on in Redis until the buffer is full. A log that cann
 Which file to open:
 
     app.py          the composition root: what is built, started and stopped, in which order
+    databases.py    the broker enters the databases of its shards, some of them later
     reload.py       what a broker reads again on SIGHUP
     http/           the HTTP API and the metrics page
     engine/         the use cases, one module each, and who waits for what

@@ -19,17 +19,17 @@ from mqueue.broker.commit.committer import Committer
 from mqueue.broker.config import ConfigError, Settings
 from mqueue.broker.daemons.leader import Leader
 from mqueue.broker.daemons.scheduler import Scheduler
+from mqueue.broker.databases import Databases
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine.engine import Engine
 from mqueue.broker.engine.fetch_waiters import Waiters
-from mqueue.broker.faults import CacheLost, Fault, NodeTaken
+from mqueue.broker.faults import CacheLost, Fault
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.recovery.membership import Membership
 from mqueue.broker.reload import Read, Reload
 from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.slots import SlotMap
-from mqueue.broker.store.migrate import migrate_all
 from mqueue.broker.store.queries import preload
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.errors import WalError, WalFull
@@ -149,17 +149,18 @@ class Broker:
         urls = await self._open_stores()
         preload()
         stores = [ShardStore(k, url) for k, url in enumerate(urls.database_urls)]
-        await self._migrate(urls.database_urls)
+        databases = Databases(stores, self._identity, data_dir)
         caches = [self._cache(k, urls) for k in range(len(stores))]
-        slots = await self._register(stores)
+        slots = SlotMap(await databases.enter_all())
         assert self._identity.node is not None
         ids = IdSource(self._identity.node, self._identity, self._clock)
         await self._build_shards(stores, caches, urls, ids, self._identity)
         engine = self._build_engine(slots)
-        self._run_parts(engine, ids, self._identity.reserve)
+        self._run_parts(engine, ids, self._identity, databases)
         async with asyncio.timeout(SERVING_WAIT_S):
             for shard in self._shards:
-                await shard.serving.wait()
+                if shard.number not in databases.away:
+                    await shard.serving.wait()
         authenticator = Authenticator(secret, self._clock)
         await self._serve_http(engine, authenticator, urls)
 
@@ -212,16 +213,31 @@ class Broker:
             result_max=settings.result_max_kb * 1024,
         )
 
-    def _run_parts(self, engine: Engine, ids: IdSource, reserve: Reserve) -> None:
+    def _run_parts(self, engine: Engine, ids: IdSource, identity: Identity, databases: Databases) -> None:
         """Starts all that runs beside the requests."""
-        for shard, committer, leader in zip(self._shards, self._committers, self._leaders, strict=True):
-            self._spawn(Membership(shard).run(), f"membership-{shard.number}")
-            self._spawn(leader.run(), f"leader-{shard.number}")
+        for shard, committer in zip(self._shards, self._committers, strict=True):
             self._spawn(committer.run(), f"committer-{shard.number}")
             self._spawn(engine.wake_loop(shard), f"wake-{shard.number}")
-        self._spawn(self._keep_ahead(ids, reserve), "ids")
+            if shard.number in databases.away:
+                self._spawn(self._enter_later(shard, databases, ids, identity), f"enter-{shard.number}")
+            else:
+                self._run_shard(shard)
+        self._spawn(self._keep_ahead(ids, identity.reserve), "ids")
         self._spawn(engine.workers_loop(), "workers")
         self._spawn(self._watch_health(), "health")
+
+    def _run_shard(self, shard: Shard) -> None:
+        self._spawn(Membership(shard).run(), f"membership-{shard.number}")
+        self._spawn(self._leaders[shard.number].run(), f"leader-{shard.number}")
+
+    async def _enter_later(self, shard: Shard, databases: Databases, ids: IdSource, identity: Identity) -> None:
+        """Serves a shard whose database was away at the start, once it is there. Until then nothing has used its
+        numbers.
+        """
+        registered = await databases.until_entered(shard.number)
+        ids.begin_at(registered.id_floor_ms)
+        shard.start = shard.sequence = identity.start_count << 40
+        self._run_shard(shard)
 
     async def _open_stores(self) -> StoreUrls:
         settings = self._settings
@@ -230,35 +246,8 @@ class Broker:
         self._embedded = EmbeddedStores(settings.data_dir, settings.shards, redis_max=settings.shards * settings.redis_max_mb * 1024 * 1024)
         return await self._embedded.start()
 
-    async def _migrate(self, urls: tuple[str, ...]) -> None:
-        for line in await asyncio.to_thread(lambda: list(migrate_all(urls))):
-            logger.info("migrated", what=line)
-
     def _cache(self, shard: int, urls: StoreUrls) -> ReadyCache:
         return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None, self._metrics.script)
-
-    async def _register(self, stores: list[ShardStore]) -> SlotMap:
-        assert self._identity is not None
-        for store in stores:
-            await store.open()
-            await _check_safety(store)
-            await store.create(len(stores))
-        slots = await stores[0].slot_map(len(stores))
-        for store in stores:
-            row = await store.row()
-            if (row.number, row.shards) != (store.number, len(stores)):
-                raise ConfigError(
-                    f"shard {store.number}: this database is shard {row.number} of {row.shards}, but {len(stores)} are configured: "
-                    "give the databases in their order, all of them"
-                )
-        for store in stores:
-            try:
-                registered = await store.register_broker(self._identity.uuid, self._identity.node)
-            except NodeTaken as taken:
-                raise ConfigError(f"{taken}: {self._identity.directory} was retired; give this broker an empty WAL directory") from taken
-            self._identity.set_node(registered.node)
-            self._identity.begin_after(max(registered.position, registered.started), registered.id_floor_ms)
-        return SlotMap(slots)
 
     async def _serve_http(self, engine: Engine, authenticator: Authenticator, urls: StoreUrls) -> None:
         settings = self._settings
@@ -338,11 +327,11 @@ class Broker:
                 await committer.stop()
             logger.info("all that came is answered")
             await asyncio.gather(*(leader.flush_all(LAST_FLUSH_S) for leader in self._leaders))
-            flushed = await asyncio.gather(*(shard.flush_own(LAST_FLUSH_S) for shard in self._shards))
+            flushed = await asyncio.gather(*(self._flush_own(shard) for shard in self._shards))
             for shard, done in zip(self._shards, flushed, strict=True):
                 if done:
                     logger.info("all that this broker had taken is in PostgreSQL", shard=shard.number)
-                else:  # it is the only one that has it where Redis is lost, too: it must come back
+                elif shard.epoch:  # it is the only one that has it where Redis is lost, too: it must come back
                     logger.warning("not all is in PostgreSQL: start this broker again on its directory", shard=shard.number)
         await tasks.end(self._tasks)
         for shard, done in zip(self._shards, flushed, strict=True):
@@ -355,6 +344,10 @@ class Broker:
         for admin in self._admins:
             await admin.close()
 
+    async def _flush_own(self, shard: Shard) -> bool:
+        """A shard that was never entered has had nothing of this life, and its log may have something of another."""
+        return shard.epoch != 0 and await shard.flush_own(LAST_FLUSH_S)
+
     def abandon(self) -> None:
         """Ends the process at once, at the second signal: what is durable is durable."""
         os._exit(1)
@@ -362,15 +355,6 @@ class Broker:
 
 def _open_log(identity: Identity, shard: int) -> ShardLog:
     return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
-
-
-async def _check_safety(store: ShardStore) -> None:
-    """Refuses a server that forgets what it said to be committed."""
-    syncs, whole_pages = await store.safety()
-    if not syncs:
-        raise ConfigError(f"shard {store.number}: PostgreSQL runs with fsync=off and may lose what it has committed: set fsync=on, reload it")
-    if not whole_pages:  # right where the file system never tears a page, as ZFS
-        logger.warning("full_page_writes is off: unless the file system never tears a page, a crash may destroy data", shard=store.number)
 
 
 async def _check_policy(cache: ReadyCache) -> None:

@@ -54,14 +54,20 @@ class Schedules(Protocol):
         ...
 
 
-class Enough:
-    """Tells a fetch that waits to answer with what there is now. `wake` is the fetch's."""
+class Asks:
+    """Is what a fetch and whoever asked for it tell each other meanwhile. `gone()`: has the client hung up? `said`: the
+    fetch is to answer with what there is now; `wake` is the fetch's. `missing`: the shards that gave no answer.
+    `takes_less`: does the answer tell `missing`, so that it may be empty because of them?
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[], bool] = lambda: False, *, takes_less: bool = False) -> None:
+        self.gone = gone
+        self.takes_less = takes_less
         self.said = False
         self.wake: Callable[[], None] = lambda: None
+        self.missing: set[int] = set()
 
-    def say(self) -> None:
+    def say_enough(self) -> None:
         self.said = True
         self.wake()
 
@@ -83,13 +89,13 @@ class Engine(Protocol):
         ...
 
     async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, asks: Asks | None = None
     ) -> list[Delivery]:
-        """Leases up to `limit` messages, least key first; waits up to `wait` s, or until it is `enough`. It is empty
-        only when nothing was deliverable.
+        """Leases up to `limit` messages, least key first; waits up to `wait` s, or until enough was said. It is empty
+        only when nothing was deliverable; where other shards have something, it names those that gave no answer.
 
-        Cancelling the call (the client hung up) while it waits loses nothing; what was leased for it comes back with
-        its lease.
+        Cancelling the call (the client hung up) loses nothing; what was leased for it is given back, without an
+        attempt.
         """
         ...
 
@@ -121,12 +127,12 @@ class Engine(Protocol):
         """Deletes dead letters. Says `ok` where one went, `gone` where there was none."""
         ...
 
-    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
-        """Returns all topics of these namespaces (None: of all)."""
+    async def topics(self, namespaces: Sequence[str] | None, missing: set[int] | None = None) -> list[TopicStats]:
+        """Returns all topics of these namespaces (None: of all). `missing` gets the shards that gave no answer."""
         ...
 
-    async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Looks for a message of these namespaces (None: of all)."""
+    async def message(self, id: int, namespaces: Collection[str] | None = None, name: TopicName | None = None) -> MessageStatus | None:
+        """Looks for a message of these namespaces (None: of all); only in the shard of its topic, if that is named."""
         ...
 
     async def result(self, id: int, name: TopicName | None, wait: float = 0.0, namespaces: Collection[str] | None = None) -> ResultLook | None:

@@ -16,6 +16,7 @@ from mqueue.broker.faults import Fault, Refusal, StoreLost
 from mqueue.broker.metrics import ShardMetrics
 from mqueue.broker.shard_clock import ShardClock
 from mqueue.broker.store.shard import ShardStore
+from mqueue.broker.wal.ids import node_of
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import Clock
 from mqueue.errors import Unavailable
@@ -146,6 +147,20 @@ class Shard:
                 await self.until_flushed(self.buffered, seconds)
         except (Fault, TimeoutError):
             return False
+        return True
+
+    async def may_get(self, id: int) -> bool:
+        """May a message be here that was not found just now? The broker that took it may have replayed its log since.
+        Raises Unavailable where that broker is away still, or the shard is between two epochs: nobody may say that it
+        is gone. Raises StoreLost.
+        """
+        if not self.serving.is_set():
+            raise Unavailable(f"shard {self.number} is recovering, and may have message {id}", retry_after=2)
+        node = node_of(id)
+        if node == self.node:
+            return False
+        if await self.store.is_away(node, self.epoch):
+            raise Unavailable(f"the broker that took message {id} (node {node}) is away, and its log may have it", retry_after=5)
         return True
 
     def readiness(self) -> Readiness:

@@ -86,7 +86,7 @@ class FakeSchedules:
 class FakeEngine:
     def __init__(self) -> None:
         self.schedules = FakeSchedules(self)
-        self.enough: list[Any] = []  # what each fetch was given to end its wait
+        self.asks: list[Any] = []  # what each fetch was given to talk with
         self.calls: list[tuple[str, Any]] = []
         self.fails: Exception | None = None
         self.verdict: str = "ok"
@@ -110,10 +110,10 @@ class FakeEngine:
         return Accepted([2**62 + n for n in range(len(messages))], durability)
 
     async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Any = None
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, asks: Any = None
     ) -> Any:
         self._called("fetch", (namespace, list(topics), limit, wait, lease))
-        self.enough.append(enough)
+        self.asks.append(asks)
         if self.waits:
             self.waiting.set()
             try:
@@ -150,11 +150,11 @@ class FakeEngine:
         self._called("delete_dead", (namespace, topic, list(ids)))
         return ["ok" if id % 2 else "gone" for id in ids]
 
-    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
+    async def topics(self, namespaces: Sequence[str] | None, missing: set[int] | None = None) -> list[TopicStats]:
         self._called("topics", namespaces)
         return [STATS]
 
-    async def message(self, id: int, namespaces: Any = None) -> MessageStatus | None:
+    async def message(self, id: int, namespaces: Any = None, name: Any = None) -> MessageStatus | None:
         self._called("message", id)
         return self.status if self.status is None or namespaces is None or self.status.namespace in namespaces else None
 

@@ -10,7 +10,7 @@ Who is authoritative. Not this layer: it keeps nothing that another broker could
 
 What failure does. A fault of a store becomes `Unavailable`: nothing is promised, and the client repeats. Where it is
 unknown whether something happened, the answer says so. A caller that hangs up loses nothing: what was leased for it
-comes back with its lease.
+is given back, without an attempt. Of several shards those that are well answer, and the others are named.
 
 Which file to open:
 
@@ -26,6 +26,8 @@ Which file to open:
     results.py          the result of a message, now or as soon as it is known
     workers.py          who works, and at what
     fetch_waiters.py    fetches that wait for a message
+    joined.py           one answer of several shards, of which some may be away
+    give_back.py        releases what was leased for nobody
     result_waiters.py   calls that wait for a result
     result_writer.py    results on their way into PostgreSQL, many in one statement
     cancel_notices.py   workers that wait to hear which of their messages are to be cancelled

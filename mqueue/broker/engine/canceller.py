@@ -15,7 +15,6 @@ from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import COLD, Shard
-from mqueue.broker.wal.ids import node_of
 from mqueue.errors import Unavailable
 from mqueue.message import Cancelled, Settle
 
@@ -33,7 +32,7 @@ class Canceller:
     async def cancel(self, id: int, namespaces: Collection[str] | None) -> Cancelled:
         """Cancels a message of these namespaces (None: of all); anything else is `gone`."""
         failure: Unavailable | None = None
-        for shard in self._shards:  # an id does not tell its shard
+        for shard in sorted(self._shards, key=lambda shard: not shard.serving.is_set()):  # an id does not tell its shard
             try:
                 answer = await self._cancel_in(shard, id, namespaces)
             except Unavailable as error:
@@ -76,9 +75,7 @@ class Canceller:
         """Is a message there that nobody knew of just now? It came out of the log of a broker that was away when this
         epoch began. Raises Unavailable where that broker is away still.
         """
-        node = node_of(id)
-        if node != shard.node and await shard.store.is_away(node, shard.epoch):
-            raise Unavailable(f"the broker that took message {id} (node {node}) is away, and its log may have it", retry_after=5)
+        await shard.may_get(id)
         topic, _ = await self._find(shard, id)
         return bool(topic)
 

@@ -13,6 +13,7 @@ from mqueue.broker.engine.dead_letters import DeadLetters
 from mqueue.broker.engine.enqueuer import Enqueuer
 from mqueue.broker.engine.fetch_waiters import Waiters
 from mqueue.broker.engine.fetcher import Fetcher
+from mqueue.broker.engine.give_back import GiveBack
 from mqueue.broker.engine.result_waiters import ResultWaiters
 from mqueue.broker.engine.results import Results
 from mqueue.broker.engine.schedules import Schedules
@@ -48,12 +49,12 @@ class Engine:
             shards, committers, slots, metrics, clock, lease_s=lease_s, max_retries=max_retries, idempotency_s=idempotency_s,
             postgres_namespaces=postgres_namespaces,
         )  # fmt: skip
-        fetcher = Fetcher(shards, slots, waiters, metrics, clock)
         result_waiters = ResultWaiters()
         settler = Settler(shards, committers, slots, metrics, jitter, result_waiters, result_max)
+        fetcher = Fetcher(shards, slots, waiters, metrics, clock, GiveBack(settler.settle))
         dead_letters = DeadLetters(shards, slots, clock)
         workers = Workers(shards[0].store, clock)
-        views = Views(shards, workers.progress, settler.leaves)
+        views = Views(shards, workers.progress, settler.leaves, slots.shard)
         results = Results(shards, slots, result_waiters, views.look, clock)
         cancellations = Cancellations(shards, clock)
         canceller = Canceller(shards, committers, cancellations, metrics)

@@ -5,17 +5,19 @@ an untrue "nothing".
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Fetched
 from mqueue.broker.engine.fetch_waiters import LOOK_S, Opening, Waiters
+from mqueue.broker.engine.give_back import GiveBack
+from mqueue.broker.engine.joined import fetch_joined
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics
-from mqueue.broker.ports import Enough
+from mqueue.broker.ports import Asks
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.cold import ColdStore
@@ -28,11 +30,14 @@ MORE_S = 30.0  # so long it may go on removing what has expired
 OPEN_WAIT_S = 0.25  # after that a fetch leaves out the topics that need the leader
 OPEN_LOOK_S = 1.0  # between two looks whether they are open: a word may get lost
 ASK_PAUSE_S = 0.02  # between two looks whether the shard serves again
+AGAIN_S = 1.0  # so long a fetch waits before it asks a shard again that gave no answer
+AWAY_S = 0.25  # whoever has nothing from the others waits so long for a shard that is known to be away: it may be back
 COLD_LOOK_S = 0.25  # on the cold path nobody wakes a waiter
 
 
 class Fetcher:
-    def __init__(self, shards: Sequence[Shard], slots: SlotMap, waiters: Waiters, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, shards: Sequence[Shard], slots: SlotMap, waiters: Waiters, metrics: Metrics, clock: Clock, give_back: GiveBack) -> None:
+        self._give_back = give_back
         self._shards = shards
         self._slots = slots
         self._waiters = waiters
@@ -40,29 +45,47 @@ class Fetcher:
         self._clock = clock
 
     async def fetch(
-        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, enough: Enough | None = None
+        self, namespace: str, topics: Sequence[str], limit: int, wait: float = 0.0, lease: float | None = None, asks: Asks | None = None
     ) -> list[Delivery]:
         names = [TopicName(namespace, topic) for topic in dict.fromkeys(topics)]
         by_shard: dict[int, list[TopicName]] = defaultdict(list)
         for name in names:
             by_shard[self._slots.shard(name)].append(name)
         lease_ms = 0 if lease is None else max(1, int(lease * 1000))
-        deadline = self._clock.monotonic() + wait
-        if wait <= 0:
-            return await self._fetch(by_shard, limit, lease_ms, False)
+        asks = asks or Asks()
+        try:
+            if wait <= 0:
+                return await self._fetch(by_shard, limit, lease_ms, asks, 0.0, None)
+            return await self._wait(names, by_shard, limit, lease_ms, asks, self._clock.monotonic() + wait)
+        except Unavailable:
+            if asks.takes_less and 0 < len(asks.missing) < len(by_shard):
+                return []
+            raise
+
+    async def _wait(
+        self, names: Sequence[TopicName], by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, asks: Asks, deadline: float
+    ) -> list[Delivery]:
         waiter = self._waiters.add(names)
-        if enough is not None:
-            enough.wake = waiter.event.set
+        asks.wake = waiter.event.set
         self._metrics.waiting_fetches.set(self._waiters.count)
         try:
             while True:
                 waiter.event.clear()
-                found = await self._fetch(by_shard, limit, lease_ms, True)
+                failed: Unavailable | None = None
+                try:
+                    left = deadline - self._clock.monotonic()
+                    found = await self._fetch(by_shard, limit, lease_ms, asks, left, waiter.event)
+                except Unavailable as error:
+                    if len(by_shard) == 1:
+                        raise
+                    found, failed = [], error
                 left = deadline - self._clock.monotonic()
-                if found or left <= 0 or (enough is not None and enough.said):
+                if found or left <= 0 or asks.said:
+                    if failed is not None and not asks.said:
+                        raise failed
                     return found
                 try:
-                    async with asyncio.timeout(min(left, 60.0)):
+                    async with asyncio.timeout(min(left, 60.0 if failed is None else AGAIN_S)):
                         await waiter.event.wait()
                 except TimeoutError:
                     continue
@@ -73,26 +96,45 @@ class Fetcher:
                 for name in names:
                     self._waiters.wake(name)
 
-    async def _fetch(self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
-        """Returns what is there now, of all these shards. It is empty only when that is true."""
-        found: list[Delivery] = []
-        failed: Unavailable | None = None
-        order = list(by_shard)
-        if len(order) > 1:
-            random.shuffle(order)
-        for number in order:
+    async def _fetch(
+        self, by_shard: dict[int, list[TopicName]], limit: int, lease_ms: int, asks: Asks, left: float, woken: asyncio.Event | None
+    ) -> list[Delivery]:
+        """Returns what is there now, of all these shards. It is empty only when that is true, or when whoever asked has
+        gone: then nothing stays leased.
+        """
+        asks.missing.clear()
+        if asks.gone():
+            return []
+
+        def fetch(number: int, limit: int) -> Awaitable[list[Delivery]]:
+            return self._fetch_shard(self._shards[number], by_shard[number], limit, lease_ms, woken is not None)
+
+        if len(by_shard) == 1:
             try:
-                found += await self._fetch_shard(self._shards[number], by_shard[number], limit - len(found), lease_ms, waiting)
-            except (Unavailable, Fault) as error:
-                failed = unavailable(error) if isinstance(error, Fault) else error
-            if len(found) >= limit:
-                break
-        if failed is not None and not found:
-            raise failed
+                found = await fetch(next(iter(by_shard)), limit)
+            except Fault as fault:
+                raise unavailable(fault) from fault
+        else:
+            order = random.sample([*by_shard], len(by_shard))
+            crowded = {number for number in order if self._give_back.crowded(number)}
+            asks.missing |= crowded
+            order = [number for number in order if number not in crowded]
+            found = await fetch_joined(
+                order, fetch, limit, asks.missing, self._give_back.now, self._is_away, max(AWAY_S, left), woken, lambda: asks.said
+            )
+            if asks.missing and not found and not asks.said:
+                raise Unavailable(f"shard {min(asks.missing)} does not answer, and no other has anything", retry_after=1)
         if found:
             await failpoints.ahit("dequeue.before_reply")
+            if asks.gone():  # nobody would get it
+                self._give_back.now(found)
+                return []
             self._metrics.dequeued(found[0].namespace, len(found))
         return found
+
+    def _is_away(self, number: int) -> bool:
+        shard = self._shards[number]
+        return not shard.serving.is_set() or (shard.mode == HOT and not shard.reaches) or self._give_back.silent(number)
 
     async def _fetch_shard(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool) -> list[Delivery]:
         """Returns what this shard has now. Topics that need the leader hold up the others for OPEN_WAIT_S; where
@@ -109,7 +151,7 @@ class Fetcher:
                 if opening is not None:
                     opening.look()
                 try:
-                    got = await self._take(shard, names, limit, lease_ms, waiting, partial)
+                    got = await self._give_back.keep(shard.number, self._take(shard, names, limit, lease_ms, waiting, partial), _deliveries)
                 except EpochEnded:
                     shard.lost()
                     got = None
@@ -143,7 +185,7 @@ class Fetcher:
                 self._waiters.wake(name, got.left)
         if got.closed:
             shard.metrics.partial_fetches.inc()
-        return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
+        return _deliveries(got)
 
     async def _take(self, shard: Shard, names: Sequence[TopicName], limit: int, lease_ms: int, waiting: bool, partial: bool) -> Fetched:
         if shard.mode == HOT:
@@ -192,6 +234,10 @@ def _held_up(shard: Shard, names: Sequence[TopicName], got: Fetched | None) -> s
     if got.status == "more":
         return "more has expired than can be removed at once: go on asking"
     return f"its leader does not answer: {len(got.closed)} of the {len(names)} topics need PostgreSQL, as {got.closed[0]!r}"
+
+
+def _deliveries(got: Fetched) -> list[Delivery]:
+    return [_delivery(data, body, got.clock) for data, body in zip(got.records, got.bodies, strict=True)]
 
 
 def _delivery(data: bytes, body: bytes, clock: int) -> Delivery:

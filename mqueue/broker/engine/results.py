@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
+from mqueue.broker.engine.joined import first_of
 from mqueue.broker.engine.result_waiters import ResultWaiters
-from mqueue.broker.faults import Fault, unavailable
 from mqueue.broker.shard import Shard
 from mqueue.broker.slots import SlotMap
 from mqueue.clock import Clock
+from mqueue.errors import Unavailable
 from mqueue.message import MessageStatus, ResultLook, TopicName
 
 UNKNOWN_S = 5.0
@@ -28,7 +29,7 @@ def look_every(waiters: int) -> float:
 
 class Results:
     """Answers what became of a message. `status`: tells that of a message by its id, of some namespaces
-    (None: of all).
+    (None: of all), as one of some shards has it.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Results:
         shards: Sequence[Shard],
         slots: SlotMap,
         waiters: ResultWaiters,
-        status: Callable[[int, Collection[str] | None], Awaitable[MessageStatus | None]],
+        status: Callable[[int, Collection[str] | None, Sequence[Shard]], Awaitable[MessageStatus | None]],
         clock: Clock,
     ) -> None:
         self._shards = shards
@@ -84,13 +85,19 @@ class Results:
                 continue
 
     async def _look(self, shards: Sequence[Shard], id: int, name: TopicName | None, namespaces: Collection[str] | None) -> ResultLook | None:
+        async def kept(shard: Shard) -> ResultLook | None:
+            found = await shard.store.result_of(id, name, namespaces, values=True)
+            return None if found is None else ResultLook("done", bytes(found[-1] or b""))
+
+        failed: Unavailable | None = None
         try:
-            for shard in shards:
-                if (kept := await shard.store.result_of(id, name, namespaces, values=True)) is not None:
-                    return ResultLook("done", bytes(kept[-1] or b""))
-        except Fault as fault:
-            raise unavailable(fault) from fault
-        status = await self._status(id, namespaces)
+            if (done := await first_of([kept(shard) for shard in shards])) is not None:
+                return done
+        except Unavailable as error:  # the message itself may be in another shard
+            failed = error
+        status = await self._status(id, namespaces, shards)
+        if failed is not None and (status is None or status.state == "done"):
+            raise failed
         if status is None or name not in (None, (status.namespace, status.topic)) or status.state == "done":
             return None  # it ended since the look before: the next look finds it
         return ResultLook(status.state, error=status.error)

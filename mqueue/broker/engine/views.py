@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker.cache.calls import Depths
-from mqueue.broker.faults import Fault, unavailable
+from mqueue.broker.engine.joined import all_that_answer, first_of
+from mqueue.broker.faults import Fault
 from mqueue.broker.format import record
 from mqueue.broker.shard import COLD, Shard
+from mqueue.errors import Unavailable
 from mqueue.lifecycle import GONE, State
 from mqueue.message import MessageStatus, TopicName, TopicStats
 
@@ -16,12 +18,13 @@ STATES = {"r": "ready", "d": "delayed", "l": "leased", "s": "waiting", "x": "dea
 LOOKS_MAX, LOOK_PAUSE_S = 5, 0.02
 GAP_S = 0.1  # between an ack and its result, at most, as a rule
 LOOK_S = 0.05  # a flush comes every 60 ms on a busy shard: a look that takes longer would be repeated in vain
+TOPICS_S = 6.0  # a shard whose store is away says so sooner; what has very many topics takes its time
 LEDGER = ("enqueued", "acked", "dead", "expired", "purged", "cancelled")
 
 
 class Views:
     """Answers what people look at. `progress`: of a message that runs, and its note. `leaves(id)`: is it just leaving a
-    result?
+    result? `place`: a topic's shard.
     """
 
     def __init__(
@@ -29,16 +32,19 @@ class Views:
         shards: Sequence[Shard],
         progress: Callable[[int, TopicName], Awaitable[tuple[float | None, str | None]]],
         leaves: Callable[[int], bool] = lambda id: False,
+        place: Callable[[TopicName], int] = lambda name: 0,
     ) -> None:
         self._shards = shards
         self._progress = progress
         self._leaves = leaves
+        self._place = place
 
-    async def topics(self, namespaces: Sequence[str] | None) -> list[TopicStats]:
-        try:
-            per_shard = await asyncio.gather(*(self._topics_of(shard, namespaces) for shard in self._shards))
-        except Fault as fault:
-            raise unavailable(fault) from fault
+    async def topics(self, namespaces: Sequence[str] | None, missing: set[int] | None = None) -> list[TopicStats]:
+        """Returns those of the shards that answer. `missing` gets the others' numbers."""
+        places: set[int] = set()
+        per_shard = await all_that_answer([self._topics_of(shard, namespaces) for shard in self._shards], places, TOPICS_S)
+        if missing is not None:
+            missing |= {self._shards[place].number for place in places}
         return sorted(chain.from_iterable(per_shard), key=lambda t: (t.namespace, t.topic))
 
     async def _topics_of(self, shard: Shard, namespaces: Sequence[str] | None) -> list[TopicStats]:
@@ -87,35 +93,41 @@ class Views:
             found.append(TopicStats(namespace, name, shard.number, 0, delayed, leased, max(0, pending - leased - delayed), dead, ledger))
         return found
 
-    async def message(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Looks for a message of these namespaces (None: of all). What is about to leave its result is looked for
-        again.
+    async def message(self, id: int, namespaces: Collection[str] | None = None, name: TopicName | None = None) -> MessageStatus | None:
+        """Looks for a message of these namespaces (None: of all), where it is if its topic is named. What is about to
+        leave its result is looked for again.
         """
+        shards = self._shards if name is None else [self._shards[self._place(name)]]
         leaves = self._leaves(id)
-        found = await self.look(id, namespaces)
+        found = await self.look(id, namespaces, shards)
         if found is None and (leaves or self._leaves(id)):
             await asyncio.sleep(GAP_S)
-            found = await self.look(id, namespaces)
+            found = await self.look(id, namespaces, shards)
+        return found if found is None or name in (None, (found.namespace, found.topic)) else None
+
+    async def look(self, id: int, namespaces: Collection[str] | None, shards: Sequence[Shard]) -> MessageStatus | None:
+        """Returns it as it is at this moment. One of these shards that has it answers, however the others are. None
+        only where it is in none: raises Unavailable where one does not answer, or a log that is away may have it.
+        """
+        return await first_of([self._look(shard, id, namespaces) for shard in shards])
+
+    async def _look(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
+        try:
+            found = await self._found(shard, id, namespaces)
+            if found is None and await shard.may_get(id):
+                found = await self._found(shard, id, namespaces)
+        except Fault as fault:
+            raise Unavailable(f"shard {shard.number} does not answer, and may have message {id}", retry_after=1) from fault
+        if found is not None and found.state == "leased":
+            progress, note = await self._progress(id, TopicName(found.namespace, found.topic))
+            return replace(found, progress=progress, note=note)
         return found
 
-    async def look(self, id: int, namespaces: Collection[str] | None = None) -> MessageStatus | None:
-        """Returns it as it is at this moment."""
-        try:
-            for shard in self._shards:
-                if (found := await self._live(shard, id)) is None:
-                    continue
-                if namespaces is not None and found.namespace not in namespaces:
-                    return None
-                if found.state == "leased":
-                    progress, note = await self._progress(id, TopicName(found.namespace, found.topic))
-                    return replace(found, progress=progress, note=note)
-                return found
-            for shard in self._shards:
-                if (kept := await self._done(shard, id, namespaces)) is not None:
-                    return kept
-        except Fault as fault:
-            raise unavailable(fault) from fault
-        return None
+    async def _found(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
+        found = await self._live(shard, id)
+        if found is None:
+            return await self._done(shard, id, namespaces)
+        return found if namespaces is None or found.namespace in namespaces else None
 
     async def _live(self, shard: Shard, id: int) -> MessageStatus | None:
         """Returns it where it waits, runs or is dead."""

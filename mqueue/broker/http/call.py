@@ -5,7 +5,7 @@ bounded.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -30,6 +30,8 @@ BODIES_MAX = 256 * 1024 * 1024  # bytes of bodies larger than one read, all requ
 TURN_S = 0.01  # of the loop, for one large request; a step may take a little longer
 
 DURABILITY = b"mqueue-durability"
+MISSING = b"mqueue-missing-shards"
+GONE = "mqueue.gone"  # an extension of the scope: has the client hung up, though nobody has read that yet?
 
 ANYONE = Caller(None, None, 0.0, 0.0)
 
@@ -96,6 +98,16 @@ class Call:
         self._answers = answers
         self._namespace = ""
         self._reserved = 0
+
+    def has_gone(self) -> bool:
+        """Has the client hung up, as far as the connection knows at this moment?"""
+        gone = self.scope.get("extensions", {}).get(GONE)
+        return gone is not None and bool(gone())
+
+    def tell_missing(self, shards: Collection[int]) -> None:
+        """Says of which shards the answer has nothing, since they gave none."""
+        if shards:
+            self.reply_headers.append((MISSING, ", ".join(map(str, sorted(shards))).encode()))
 
     @property
     def sends_msgpack(self) -> bool:

@@ -60,11 +60,16 @@ class TopicsQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     namespace: wire.Name | None = None
 
 
-class ResultQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """`GET /messages/{id}/result`."""
+class MessageQuery(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`GET /messages/{id}`."""
 
     topic: wire.Name | None = None
     namespace: wire.Name = m.DEFAULT_NAMESPACE
+
+
+class ResultQuery(MessageQuery, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """`GET /messages/{id}/result`."""
+
     wait: Annotated[float, Meta(ge=0, le=m.WAIT_MAX_S)] = 0.0
 
 

@@ -15,7 +15,7 @@ from mqueue.broker.http import convert, decode
 from mqueue.broker.http.call import DURABILITY, Call
 from mqueue.broker.http.quotas import Quotas
 from mqueue.broker.http.waits import Waits
-from mqueue.broker.ports import Engine, Enough
+from mqueue.broker.ports import Asks, Engine
 from mqueue.errors import Invalid, Stale
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Hot:
     async def dequeue(self, call: Call) -> list[wire.Message]:
         query = call.query(decode.FetchQuery)
         await call.skip_body()  # so that what comes next can only be the client hanging up
-        return await self._fetch(call, query)
+        return await self._fetch(call, query, Asks(call.has_gone))
 
     async def poll(self, call: Call) -> wire.Polled:
         """Settles first. If the fetch fails the answer is its error: settling again is harmless."""
@@ -56,12 +56,13 @@ class Hot:
             settles.append(convert.settle(item, item.kind, index))
         self._waits.enough(poll.namespace, poll.end)
         messages: list[wire.Message] = []
-        with self._waits.named(poll.namespace, poll.name) as enough:  # from here on, since it may be ended while it settles
+        asks = Asks(call.has_gone, takes_less=True)
+        with self._waits.named(poll.namespace, poll.name, asks):  # from here on, since it may be ended while it settles
             verdicts = await self._engine.settle(settles) if settles else []
-            if poll.limit and not (enough is not None and enough.said):
+            if poll.limit and not asks.said:
                 fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
-                messages = await self._fetch(call, fetch, enough)
-        return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages)
+                messages = await self._fetch(call, fetch, asks)
+        return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages, sorted(asks.missing))
 
     async def ack(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
         return await self._settle_all(call, "ack")
@@ -85,16 +86,17 @@ class Hot:
             settles.append(convert.settle(item, kind, index))
         return _verdicts(body, [s.id for s in settles], await self._engine.settle(settles) if settles else [])
 
-    async def _fetch(self, call: Call, query: decode.FetchQuery, enough: Enough | None = None) -> list[wire.Message]:
+    async def _fetch(self, call: Call, query: decode.FetchQuery, asks: Asks) -> list[wire.Message]:
         convert.check_names(query.namespace, query.topic)
         call.caller.enter(query.namespace)
         call.make_room(query.namespace)
         topics = list(dict.fromkeys(query.topic))
 
         def fetch() -> Awaitable[list[m.Delivery]]:
-            return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease, enough)
+            return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease, asks)
 
         deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
+        call.tell_missing(asks.missing)
         msgpack = call.wants_msgpack
         size = sum(len(delivery.payload) + len(delivery.metadata or b"") for delivery in deliveries)
         return await call.in_turns(convert.each(lambda delivery: convert.message(delivery, msgpack), deliveries), size)

@@ -7,6 +7,7 @@ gone.
 """
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mqueue.broker.http import problem
-from mqueue.broker.http.call import Receive, Scope, Send
+from mqueue.broker.http.call import GONE, Receive, Scope, Send
 from mqueue.errors import Invalid, MQueueError, Unavailable
 
 HEADERS_BYTES_MAX = 32 * 1024  # of a request line, headers and trailers
@@ -86,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {GONE: self.has_gone}  # type: ignore[dict-item]
         self._headers_bytes = 0
         self._arriving_since = self.loop.time()
 
@@ -186,6 +188,16 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), b"connection: close\r\n\r\n", body]
         self.transport.write(b"".join(lines))
         self.transport.close()
+
+    def has_gone(self) -> bool:
+        """Has the client closed, its half or all? A loop that was held up has not read that yet; the socket knows."""
+        if self.transport.is_closing():
+            return True
+        if (connection := self.transport.get_extra_info("socket")) is None:
+            return False
+        look = select.poll()
+        look.register(connection.fileno(), select.POLLRDHUP)
+        return bool(look.poll(0))
 
     def eof_received(self) -> None:
         """The client closed, or its half: either way it is treated as gone (the transport closes itself)."""

@@ -62,7 +62,9 @@ class Rest:
             call.caller.enter(query.namespace)
             namespaces = [query.namespace]
         call.make_room(query.namespace or "")
-        found = await self._engine.topics(namespaces)
+        missing: set[int] = set()
+        found = await self._engine.topics(namespaces, missing)
+        call.tell_missing(missing)
         return await call.in_turns(convert.each(convert.topic, found), len(found) * TOPIC_BYTES)
 
     async def workers(self, call: Call) -> str | list[wire.Worker]:
@@ -88,9 +90,9 @@ class Rest:
         return await call.in_turns(convert.each(lambda told: convert.worker(*told, namespaces), found), size)
 
     async def message(self, call: Call) -> wire.Status:
-        call.query(decode.NoQuery)
+        name = _named(call, call.query(decode.MessageQuery))
         id: str = call.scope["path_params"]["id"]
-        found = await self._engine.message(int(id), call.caller.namespaces) if _is_id(id) else None
+        found = await self._engine.message(int(id), call.caller.namespaces, name) if _is_id(id) else None
         if found is None:
             raise NotFound(f"no message {id[:32]}")
         return convert.status(found, call.wants_msgpack)
@@ -120,11 +122,7 @@ class Rest:
         """Answers with what the message left; waits for it. Raises Pending, JobFailed, NotFound."""
         query = call.query(decode.ResultQuery)
         await call.skip_body()  # so that what comes next can only be the client hanging up
-        name = None
-        if query.topic is not None:
-            convert.check_names(query.namespace, (query.topic,))
-            call.caller.enter(query.namespace)
-            name = m.TopicName(query.namespace, query.topic)
+        name = _named(call, query)
         id: str = call.scope["path_params"]["id"]
         found = None
         if _is_id(id):
@@ -149,3 +147,12 @@ class Rest:
             call.status = 503
             call.reply_headers.append((b"retry-after", b"1"))
         return wire.Ready(status="ready" if call.status == 200 else "not-ready", shards=[convert.shard_ready(shard) for shard in shards])
+
+
+def _named(call: Call, query: decode.MessageQuery) -> m.TopicName | None:
+    """Returns the topic that a look for a message names, if it names one."""
+    if query.topic is None:
+        return None
+    convert.check_names(query.namespace, (query.topic,))
+    call.caller.enter(query.namespace)
+    return m.TopicName(query.namespace, query.topic)

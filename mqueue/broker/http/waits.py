@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mqueue.broker.http.call import ClientGone, Receive
-from mqueue.broker.ports import Enough
+from mqueue.broker.ports import Asks
 from mqueue.errors import Unavailable
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ WATCH_AFTER_S = 0.05  # most fetches are answered sooner, and need no watcher
 class Waits:
     def __init__(self) -> None:
         self._open: set[_Wait] = set()
-        self._named: dict[tuple[str, str], Enough] = {}
+        self._named: dict[tuple[str, str], Asks] = {}
         self._draining = False
 
     def drain(self) -> None:
@@ -29,23 +29,23 @@ class Waits:
             wait.end(_stopping())
 
     @contextmanager
-    def named(self, namespace: str, name: str | None) -> Iterator[Enough | None]:
-        """Returns what `enough` says to a wait of that name; None for one that has none."""
+    def named(self, namespace: str, name: str | None, asks: Asks) -> Iterator[None]:
+        """Lets `enough` reach a wait of that name, if it has one."""
         if name is None:
-            yield None
+            yield
             return
-        enough = self._named[namespace, name] = Enough()
+        self._named[namespace, name] = asks
         try:
-            yield enough
+            yield
         finally:
-            if self._named.get((namespace, name)) is enough:
+            if self._named.get((namespace, name)) is asks:
                 del self._named[namespace, name]
 
     def enough(self, namespace: str, names: Iterable[str]) -> None:
         """Lets those that wait under these names answer with what there is."""
         for name in names:
             if (waits := self._named.get((namespace, name))) is not None:
-                waits.say()
+                waits.say_enough()
 
     async def run(self, work: Callable[[], Awaitable[T]], receive: Receive, *, waits: bool) -> T:
         """Await `work()` in this task. The request's body must have been read. Raises ClientGone; where it waits,

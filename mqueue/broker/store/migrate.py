@@ -17,6 +17,10 @@ class NotMigrated(MQueueError):
     code, title = "not-migrated", "A database could not be migrated"
 
 
+class NotReached(NotMigrated):
+    """Its PostgreSQL takes no connection, or lost one: it may later."""
+
+
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 0x6D71_0001  # any two brokers that start together migrate one after the other
 
@@ -45,11 +49,15 @@ def migrate_all(urls: Sequence[str]) -> Iterator[str]:
     first that fails.
     """
     for shard, url in enumerate(urls):
-        try:
-            applied = migrate(url)
-        except psycopg.Error as error:
-            unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
-            why = "it is no URL of a database" if unread else " ".join(str(error).split())
-            raise NotMigrated(f"shard {shard} of DATABASE_URLS: run this again once it is mended: {why}") from error
-        for name in applied:
-            yield f"shard {shard}: {name}"
+        yield from migrate_shard(shard, url)
+
+
+def migrate_shard(shard: int, url: str) -> list[str]:
+    """Migrates one: returns `shard: name` for each file applied. Raises NotMigrated, NotReached."""
+    try:
+        return [f"shard {shard}: {name}" for name in migrate(url)]
+    except psycopg.Error as error:
+        unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
+        why = "it is no URL of a database" if unread else " ".join(str(error).split())
+        kind = NotReached if isinstance(error, psycopg.OperationalError) else NotMigrated
+        raise kind(f"shard {shard} of DATABASE_URLS: run this again once it is mended: {why}") from error

@@ -63,6 +63,10 @@ class IdSource:
             first = stop
         return ids
 
+    def begin_at(self, floor_ms: int) -> None:
+        """Makes the next ids for this millisecond (since 2024) or a later one: others used those before it."""
+        self._tick = max(self._tick, floor_ms << COUNT_BITS)
+
     def renew(self) -> None:
         """Reserve ahead when less than half is left, so that `take` need not: call it every 3 s or so, in a thread."""
         now = max(self._now_ms(), self._tick >> COUNT_BITS)

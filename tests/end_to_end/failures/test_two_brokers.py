@@ -100,6 +100,8 @@ def test_a_broker_that_comes_back_late_brings_what_only_its_log_has(pair: tuple[
     wait_until(lambda: first.metric("mqueue_epoch") >= 2, "a new epoch", 20)
     got = wait_until(lambda: a.get(limit=100), "it serves again", 20)
     assert {m["id"] for m in got} - {done["id"]} == set(kept) - {done["id"]}
+    looks = ("GET", f"/messages/{late[0]}"), ("GET", f"/messages/{late[0]}/result"), ("POST", f"/messages/{late[0]}/cancel")
+    assert [a.call(*look).status for look in looks] == [503] * 3, "its log may have it"
     second.start()
     (b,) = clients(second)
     brought = wait_until(lambda: a.get(limit=100), "what the late broker brought", 20)

@@ -192,7 +192,7 @@ async def test_a_poll_that_is_refused_ends_no_other(b: Broker) -> None:
     await b.engine.waiting.wait()
     refused = {"end": ["n"], "settle": [{"id": 1, "topic": "t", "kind": "cancel"}]}
     assert (await b.post("/poll", refused))[0] == 400
-    [named] = b.engine.enough
+    [named] = b.engine.asks
     assert not named.said
     poll.cancel()
 

@@ -142,7 +142,7 @@ QUERIES = [
     ("/dlq?topic=a&topic=b", "topic"),
     ("/dlq?topic=a&after=-1", "after"),
     ("/topics?topic=a", "topic"),
-    ("/messages/5?topic=a", "topic"),
+    ("/messages/5?topics=a", "topics"),
 ]
 
 
