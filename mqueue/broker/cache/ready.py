@@ -33,6 +33,7 @@ VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
 REPLY_HEAD = struct.Struct(">QQQQ")
 SEQUENCE = struct.Struct(">Q")
+LIMITS = struct.Struct(">QQQQQ")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
 KEY_WEIGHT = 300  # bytes of a key, as lib/shard.lua counts it
@@ -172,14 +173,14 @@ class ReadyCache(Server):
         """Returns how much there is. `used`: bytes of all; `taken`: of the buffer, those that no enqueue may have."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(keys.dirty(self.shard))
-        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock", "used", "buffer_max", "redis_max")
+        pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock", "used", "limits")
         pipe.hlen(keys.idempotency(self.shard))
         pipe.zcard(keys.delayed(self.shard))
         pipe.zcard(keys.leases(self.shard))
         pipe.hlen(keys.record(self.shard))
-        dirty, (buffer, epoch, clock, used, *limits), many_keys, delayed, leases, records = await self._io(pipe.execute)
+        dirty, (buffer, epoch, clock, used, limits), many_keys, delayed, leases, records = await self._io(pipe.execute)
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
-        buffer_max, redis_max = (int(limit or 0) for limit in limits)
+        buffer_max, redis_max = LIMITS.unpack(limits)[3:] if limits else (0, 0)
         size = int(used or 0) + KEY_WEIGHT * many_keys
         lacks = min(size - (redis_max - buffer_max), buffer_max) if redis_max else 0
         numbers |= {"epoch": int(epoch or 0), "clock": int(clock or 0), "used": size}
@@ -205,7 +206,7 @@ class ReadyCache(Server):
 
     async def lead(self, term: int, limits: Limits) -> int | None:
         """Raises the term. Returns the epoch Redis knows."""
-        answer = await self._run("lead", "", term, *_limits(limits))
+        answer = await self._run("lead", "", term, _limits(limits))
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> None:
@@ -345,8 +346,8 @@ class ReadyCache(Server):
     async def open_epoch(self, epoch: int, term: int, clock: tuple[int, int], limits: Limits, positions: dict[int, int]) -> None:
         """Opens an epoch in a Redis that was cleared. `clock`: where its clock begins, at least and at most."""
         flat = [part for node, position in positions.items() for part in (node, SEQUENCE.pack(position))]
-        await self._run("open_epoch", epoch, term, *clock, *_limits(limits), *flat)
+        await self._run("open_epoch", epoch, term, *clock, _limits(limits), *flat)
 
 
-def _limits(limits: Limits) -> tuple[int, ...]:
-    return limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max, limits.redis_max
+def _limits(limits: Limits) -> bytes:
+    return LIMITS.pack(limits.ready_cap, limits.ready_hard, limits.delayed_max, limits.buffer_max, limits.redis_max)

@@ -2,16 +2,15 @@
 -- uses: unit
 -- moves: nothing
 -- keys  prefix
--- args  epoch, term, clock at least, clock at most (µs; between them Redis' TIME decides), ready cap, ready hard cap, delayed max, buffer max,
---       bytes of all that Redis may hold, then per broker: node, position (8 bytes)
+-- args  epoch, term, clock at least, clock at most (µs; between them Redis' TIME decides), limits (as of lead), then per broker: node, position (8 bytes)
 -- returns {'ok'} | {'term', a later one}
 if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
 goes_on_when_full()
 local clock = math.max(math.min(seen, tonumber(ARGV[4])), tonumber(ARGV[3]), 1)
 call('DEL', prefix .. 'applied', prefix .. 'reply')
-for i = 10, #ARGV, 2 do call('HSET', prefix .. 'applied', ARGV[i], ARGV[i + 1]) end
+for i = 6, #ARGV, 2 do call('HSET', prefix .. 'applied', ARGV[i], ARGV[i + 1]) end
 call('HSET', shard_key, 'term', ARGV[2], 'clock', whole(clock), 'seen', whole(seen), 't_due', whole(clock), 't_id', rep('\0', 8),
-  'ready_cap', ARGV[5], 'ready_hard', ARGV[6], 'delayed_max', ARGV[7], 'buffer_max', ARGV[8], 'redis_max', ARGV[9], 'buffer', 0, 'number', 0,
+  'limits', ARGV[5], 'buffer', 0, 'number', 0,
   'flushed', 0, 'trimmed', 0, 'lease_no', 0, 'ahead', 0, 'held', call('EXISTS', prefix .. 'leases') == 1 and whole(clock + HOLD_US) or 0)
 call('HSET', shard_key, 'epoch', ARGV[1])
 return { 'ok' }

@@ -9,19 +9,18 @@ local HOLD_US = 5000000           -- so long after that no lease ends: a worker 
 
 -- ---- shard ----------------------------------------------------------------------------------------------------------------
 local shard_key = prefix .. 'shard'
-local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id',
-  'ready_cap', 'ready_hard', 'delayed_max', 'buffer', 'buffer_max', 'number', 'lease_no', 'held', 'used', 'redis_max', 'ahead')
+local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id', 'limits', 'buffer', 'number', 'lease_no', 'held', 'used', 'ahead')
 local epoch, term = shard[1], tonumber(shard[2] or 0)
 local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
 local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
-local ready_cap, ready_hard, delayed_max = tonumber(shard[7] or 1), tonumber(shard[8] or 1), tonumber(shard[9] or 1)
-local buffer, buffer_max = tonumber(shard[10] or 0), tonumber(shard[11] or 0)
-local number, lease_no = tonumber(shard[12] or 0), tonumber(shard[13] or 0)
-local held = tonumber(shard[14] or 0) -- leases do not end before this
-local used = tonumber(shard[15] or 0) -- bytes that records, bodies, errors and dirty entries take
-local redis_max = tonumber(shard[16] or math.huge)
-local ahead = tonumber(shard[17] or 0) -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
+local ready_cap, ready_hard, delayed_max, buffer_max, redis_max = 1, 1, 1, 0, math.huge
+if shard[7] then ready_cap, ready_hard, delayed_max, buffer_max, redis_max = unpack1('>I8I8I8I8I8', shard[7]) end
 local soft = redis_max - buffer_max -- what is not for the buffer: past it nothing is added but what waits for its flush
+local buffer = tonumber(shard[8] or 0)
+local number, lease_no = tonumber(shard[9] or 0), tonumber(shard[10] or 0)
+local held = tonumber(shard[11] or 0) -- leases do not end before this
+local used = tonumber(shard[12] or 0) -- bytes that records, bodies, errors and dirty entries take
+local ahead = tonumber(shard[13] or 0) -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
 local changed = {}                -- fields of the shard hash to write
 
 local function whole(x) return string.format('%.0f', x) end
@@ -72,12 +71,17 @@ local FLOOR = 1048576               -- bytes of a page for a topic that has noth
 local GONE = { [97] = true, [99] = true, [101] = true } -- a c e
 local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
 
+local weights, frexp, ceil = {}, math.frexp, math.ceil -- by size: most messages of a call are alike
 local function weight(r)            -- rounded up as an allocator does it: four classes between two powers of two
   if GONE[byte(r)] then return #r + GONE_WEIGHT end
   local size = unpack1('>I4', r, 81)
-  local _, exponent = math.frexp(size)
+  local known = weights[size]
+  if known then return known end
+  local _, exponent = frexp(size)
   local step = 2 ^ (exponent - 3)
-  return math.ceil(size / step) * step
+  known = ceil(size / step) * step
+  weights[size] = known
+  return known
 end
 
 local keys_used
