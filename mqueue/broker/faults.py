@@ -31,6 +31,13 @@ class Refused(EpochEnded):
     """The epoch has ended, and nothing of the batch was applied."""
 
 
+class Forgotten(EpochEnded):
+    """PostgreSQL lacks what it had committed in this epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+
 class Deposed(Fault):
     """A later leader's term stands in the shard."""
 

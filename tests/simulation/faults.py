@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 REFUSES = 0.2  # of the seeds have a Redis that refuses, too
+KEPT_S = 10.0  # past what it forgets
 FORGETS = 0.15  # have a PostgreSQL that forgets
 
 
@@ -142,10 +143,12 @@ class Faults:
         self._world.postgres.timeline += 1
 
     async def postgres_goes_back(self) -> None:
-        """It forgets some seconds, its timeline as it is. Not where something came past Redis meanwhile, or an epoch
-        has ended: what is in no log is lost then.
+        """It forgets some seconds, its timeline as it is. Not where logs are not kept past their flush, something came
+        past Redis meanwhile, or an epoch has ended: what is in no log is lost then.
         """
         world = self._world
+        if world.config.keep_s < KEPT_S:
+            return
         was = world.checker.epoch, "hot"
         copies = world.postgres.snapshot()
         for _ in range(self._rng.randint(2, 30)):

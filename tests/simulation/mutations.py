@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from mqueue.broker.commit.committer import Committer
-from mqueue.broker.daemons import epoch
+from mqueue.broker.daemons import epoch, flusher
 from mqueue.broker.store import replay, write
 from mqueue.broker.store.leader.store import LeaderStore
 from mqueue.broker.store.queries import sql
@@ -68,6 +68,13 @@ async def _nothing(*args: Any) -> list[Any]:
     return []
 
 
+def _first_unknown(pages: Any) -> Any:
+    batch, *others = GATHER(pages)
+    batch.first = 0
+    return batch, *others
+
+
+GATHER = flusher.gather
 CHANGE = Identity._change
 REMOVE = ShardLog.remove_flushed
 RUN_IDS_ARE_EQUAL = staticmethod(lambda row, reached: row.mode == "hot" and reached is not None and reached.epoch == row.epoch)
@@ -92,6 +99,7 @@ MUTATIONS = (
         "segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))
     ),
     Mutation("a new epoch runs what was to be cancelled", ("redis_forgets",), _replace(LeaderStore, "_cancel_requested", _nothing)),
+    Mutation("a flush goes on past a forgotten one", ("postgres_goes_back",), _replace(flusher, "gather", _first_unknown)),
     Mutation("a flush does not move the positions", ("redis_forgets",), _replace(write, "move_positions", _nothing)),
 )
 

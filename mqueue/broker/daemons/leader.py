@@ -24,7 +24,7 @@ from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.daemons.work import Work
-from mqueue.broker.faults import CacheLost, EpochEnded, Fault, GivesWay, StoreLost
+from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Forgotten, GivesWay, StoreLost
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.store.leader.store import LeaderStore
 
@@ -32,6 +32,7 @@ ELECTION_S = 1.0
 HANGS_S = 5.0  # without a heartbeat a leader's lock is taken from it
 PULSE_S = 1.0  # between two looks at the session that holds the lock
 REMEMBERS_EVERY_S = 1.0
+FORGOTTEN_EPOCHS = 1_000_000  # the next epoch is one of so many: PostgreSQL may have forgotten one that a broker has confirmed
 GIVES_WAY_S = 3.0  # to a broker that reaches Redis
 
 logger = structlog.get_logger(__name__)
@@ -101,13 +102,18 @@ class Leader:
             await self._epochs.give_way(lead)
         self._lead_changed(True)
         logger.info("leading", shard=shard.number, term=lead.term)
+        forgot = False
         while True:
             row = await shard.store.row()
-            if self._epochs.goes_on(row, reached) and not await self._epochs.set_back(lead, row.mode):
+            goes_on = self._epochs.goes_on(row, reached)
+            forgot = forgot or (goes_on and await self._epochs.set_back(lead, row.mode))
+            if goes_on and not forgot:
                 lead.epoch, mode = row.epoch, row.mode
                 shard.cache.run_id = row.run_id
             else:
-                mode = await self._epochs.reopen(lead, reached.epoch or 0 if reached else 0)
+                least = row.epoch + random.randrange(FORGOTTEN_EPOCHS) if forgot else 0
+                mode = await self._epochs.reopen(lead, max(reached.epoch or 0 if reached else 0, least))
+                forgot = False
             shard.suspect.set()
             try:
                 if mode == COLD:
@@ -117,7 +123,7 @@ class Leader:
             except EpochEnded as ended:
                 logger.warning("the epoch has ended", shard=shard.number, epoch=lead.epoch, reason=str(ended))
                 shard.lost()
-                reached = Reached(None, "")
+                reached, forgot = Reached(None, ""), isinstance(ended, Forgotten)
                 continue
             except CacheLost as lost:
                 logger.warning("Redis does not answer", shard=shard.number, reason=str(lost))
@@ -144,7 +150,7 @@ class Leader:
             await asyncio.sleep(REMEMBERS_EVERY_S)
             with suppress(StoreLost):
                 if await self._epochs.set_back(lead, HOT):
-                    raise EpochEnded(None)
+                    raise Forgotten
 
     async def _keep(self, lead: Lead) -> None:
         """Looks whether the session lives that holds the lock, and the fence stands. An answer that comes too late is

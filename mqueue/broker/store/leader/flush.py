@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from mqueue.broker import failpoints
-from mqueue.broker.faults import EpochEnded, RowExists, RowRefused
+from mqueue.broker.faults import Forgotten, RowExists, RowRefused
 from mqueue.broker.format.record import Record
 from mqueue.broker.store import aside, write
 from mqueue.broker.store.leader.session import LeaderSession
@@ -65,7 +65,7 @@ class FlushStore:
 
     async def write(self, epoch: int, term: int, batch: FlushBatch) -> int:
         """One transaction writes rows, ends, dead letters, keys, ledger, positions, N and clock. It is repeatable.
-        Returns how many rows PostgreSQL has refused: they are set aside. Raises EpochEnded where PostgreSQL lacks a
+        Returns how many rows PostgreSQL has refused: they are set aside. Raises Forgotten where PostgreSQL lacks a
         flush before this one: it has gone back.
         """
         named = batch.topics()
@@ -93,7 +93,7 @@ class FlushStore:
 
         async with self._session.fenced(epoch, term, moves=True) as flushed:
             if flushed + 1 < batch.first:  # N and the positions would move on past what only the logs have now
-                raise EpochEnded(None)
+                raise Forgotten
             await failpoints.ahit("flush.before_copy")
             if batch.fresh:
                 await write.copy(connection, "copy_message", batch.fresh, ids)
