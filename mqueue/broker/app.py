@@ -22,7 +22,7 @@ from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine.engine import Engine
 from mqueue.broker.engine.fetch_waiters import Waiters
-from mqueue.broker.faults import CacheLost, Fault, NodeTaken
+from mqueue.broker.faults import CacheLost, Fault, NodeTaken, NoNodeFree
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.recovery.membership import Membership
@@ -241,19 +241,23 @@ class Broker:
             await store.open()
             await _check_safety(store)
             await store.create(len(stores))
-        slots = await stores[0].slot_map(len(stores))
-        for store in stores:
-            row = await store.row()
+            row = await store.row()  # looked at before the next one is begun: a refusal changes nothing
             if (row.number, row.shards) != (store.number, len(stores)):
                 raise ConfigError(
                     f"shard {store.number}: this database is shard {row.number} of {row.shards}, but {len(stores)} are configured: "
-                    "give the databases in their order, all of them"
+                    f"give the {row.shards} in their order. Their number is fixed at the first start; for another begin with empty databases"
                 )
+        slots = await stores[0].slot_map(len(stores))
         for store in stores:
             try:
                 registered = await store.register_broker(self._identity.uuid, self._identity.node)
             except NodeTaken as taken:
                 raise ConfigError(f"{taken}: {self._identity.directory} was retired; give this broker an empty WAL directory") from taken
+            except NoNodeFree as full:
+                raise ConfigError(
+                    f"{full}. Free that of a broker that never comes back: mqueue wal retire DIR, or, where its directory is lost, "
+                    "mqueue wal retire --node NUMBER"
+                ) from full
             self._identity.set_node(registered.node)
             self._identity.begin_after(max(registered.position, registered.started), registered.id_floor_ms)
         return SlotMap(slots)

@@ -23,6 +23,10 @@ class NodeTaken(Fault):
     """A broker's number was freed, and another one has it now."""
 
 
+class NoNodeFree(Fault):
+    """Every node number belongs to some broker."""
+
+
 class Overtaken(Fault):
     """A broker's position has moved meanwhile: what was to be replayed is in PostgreSQL, and may have ended there."""
 
