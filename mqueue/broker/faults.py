@@ -40,7 +40,7 @@ class Deposed(Fault):
 
 
 class GivesWay(Fault):
-    """This broker leads and cannot reach Redis, and another one can."""
+    """This broker leads, and another one should: it reaches Redis, which this one does not, or it is its turn."""
 
 
 class Behind(Fault):
