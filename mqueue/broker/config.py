@@ -166,7 +166,7 @@ class Settings(BaseModel):
     port: int = _option(8080, "", "Port of the HTTP API; 0 lets the system choose", ge=0, le=65535)
     metrics_port: int = _option(2112, "", "Port of the metrics; 0 lets the system choose", ge=0, le=65535)
     data_dir: Folder = _option(default_data_dir, "", "Folder of the log, the embedded stores and what is made once")
-    shards: int = _option(1, "databases", "Databases of the embedded PostgreSQL; more later, never fewer", ge=1, le=64)
+    shards: int = _option(1, "databases", "Databases of the embedded PostgreSQL; their number is fixed at the first start", ge=1, le=64)
     database_urls: DatabaseUrls = _option((), "", "PostgreSQL, one URL per shard, comma-separated; unset: embedded", repr=False)
     redis_addrs: RedisAddrs = _option((), "", "Redis or Valkey: host:port or URL, comma-separated; shards share", repr=False)
     redis_password: str | None = _option(None, "", "Password for each address without one of its own", repr=False)

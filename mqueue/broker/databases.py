@@ -17,9 +17,10 @@ import structlog
 
 from mqueue.backoff import pause_s
 from mqueue.broker.config import ConfigError
-from mqueue.broker.faults import Fault, NodeTaken, StoreLost
+from mqueue.broker.faults import Fault, NodeTaken, NoNodeFree, StoreLost
 from mqueue.broker.store.migrate import NotReached, migrate_shard
-from mqueue.broker.store.shard import Registered, ShardStore
+from mqueue.broker.store.seats import Registered
+from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.identity import Identity
 from mqueue.errors import MQueueError
 from mqueue.paths import write_private
@@ -81,19 +82,24 @@ class Databases:
         await store.open()
         await _check_safety(store)
         await store.create(shards)
-        if store.number == 0:
-            self._take_slots(await store.slot_map(shards))
-        row = await store.row()
+        row = await store.row()  # looked at before the next one is begun: a refusal changes nothing
         if (row.number, row.shards) != (store.number, shards):
             raise ConfigError(
                 f"shard {store.number}: this database is shard {row.number} of {row.shards}, but {shards} are configured: "
-                "give the databases in their order, all of them"
+                f"give the {row.shards} in their order. Their number is fixed at the first start; for another begin with empty databases"
             )
+        if store.number == 0:
+            self._take_slots(await store.slot_map(shards))
         identity = self._identity
         try:
             registered = await store.register_broker(identity.uuid, identity.node)
         except NodeTaken as taken:
             raise ConfigError(f"{taken}: {identity.directory} was retired; give this broker an empty WAL directory") from taken
+        except NoNodeFree as full:
+            raise ConfigError(
+                f"{full}. Free that of a broker that never comes back: mqueue wal retire DIR, or, where its directory is lost, "
+                "mqueue wal retire --node NUMBER"
+            ) from full
         identity.set_node(registered.node)
         identity.begin_after(max(registered.position, registered.started), registered.id_floor_ms)
         return registered

@@ -23,6 +23,10 @@ class NodeTaken(Fault):
     """A broker's number was freed, and another one has it now."""
 
 
+class NoNodeFree(Fault):
+    """Every node number belongs to some broker."""
+
+
 class Overtaken(Fault):
     """A broker's position has moved meanwhile: what was to be replayed is in PostgreSQL, and may have ended there."""
 
@@ -43,7 +47,7 @@ class Deposed(Fault):
 
 
 class GivesWay(Fault):
-    """This broker leads and cannot reach Redis, and another one can."""
+    """This broker leads, and another one should: it reaches Redis, which this one does not, or it is its turn."""
 
 
 class Behind(Fault):

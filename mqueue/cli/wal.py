@@ -142,19 +142,34 @@ def _stores(data_dir: Path | None) -> "StoreUrls":
 
 
 @wal.command()
-@directory_argument
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--node", type=click.IntRange(1, 1023), help="The number of a broker whose directory is lost, in the place of DIR.")
+@click.option("--lost", is_flag=True, help="With --node: the directory is lost for good, and so is what only its log had.")
 @data_dir_option
-def retire(directory: Path, data_dir: Path | None) -> None:
-    """Give the broker's node number back, when all of its log is in PostgreSQL. No broker starts on DIR afterwards.
+def retire(directory: Path | None, node: int | None, lost: bool, data_dir: Path | None) -> None:
+    """Give a broker's node number back, when all of its log is in PostgreSQL. No broker starts on DIR afterwards.
 
     For a broker that never comes back: there are 1023 numbers. The databases are those of DATABASE_URLS, or of the
-    broker that runs on the data dir.
+    broker that runs on the data dir. Where its disk is gone, and DIR with it, --node names it: what is known of its log
+    is printed, and --lost does it.
     """
     import asyncio
 
     from mqueue.broker.recovery import retire as retiring
     from mqueue.broker.wal.identity import held
 
-    with held(directory) as state:
-        node = asyncio.run(retiring.retire(directory, state, _stores(data_dir).database_urls))
-    click.echo(f"node number {node} is free; nothing needs {directory} any more")
+    if (directory is None) == (node is None) or (lost and node is None):
+        raise click.UsageError("name the WAL directory, or, where it is lost, the node number by --node (with --lost to do it)")
+    if directory is not None:
+        with held(directory) as state:
+            free = asyncio.run(retiring.retire(directory, state, _stores(data_dir).database_urls))
+        click.echo(f"node number {free} is free; nothing needs {directory} any more")
+        return
+
+    async def run(number: int) -> None:
+        async for line in retiring.lost(number, _stores(data_dir), acknowledged=lost):
+            click.echo(line)
+
+    assert node is not None
+    asyncio.run(run(node))
+    click.echo(f"node number {node} is free")

@@ -31,7 +31,8 @@ from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.leader.store import LeaderStore
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.replay import replay
-from mqueue.broker.store.shard import ShardRow, ShardStore
+from mqueue.broker.store.seats import ShardRow
+from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.log import ShardLog
 from mqueue.clock import SystemClock
 
@@ -190,7 +191,7 @@ class World:
         row = await self.store.row()
         for node in order:
             broker = self.brokers[node]
-            position = await self.store.heartbeat(node, epoch, broker.started)
+            position, _ = await self.store.heartbeat(node, epoch, broker.started, self.time.wall_us())
             told = tail.fold(entry for entry in broker.log if entry.sequence > position)
             await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
             await self.store.bury_orphans(node, broker.started)

@@ -15,7 +15,7 @@ from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.entries import Settled
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.store.replay import replay
-from mqueue.broker.store.shard import Registered
+from mqueue.broker.store.seats import Registered
 
 TOPIC = "t/a"
 

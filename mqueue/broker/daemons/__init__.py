@@ -1,10 +1,11 @@
 """What the leader of a shard does in the background, so that messages stay safe, due and in order.
 
-What happens here. Every broker tries to lead every shard; the one that holds an advisory lock in PostgreSQL does. It
-opens an epoch where none serves. In a hot epoch the daemons run in lanes, side by side, each with a connection and
-deadlines of its own; what must not mix takes turns (`lead.py`). The tick, the audit of the ledger and the look at
-Sentinel have loops of their own. In a cold epoch it only keeps the clock, ends leases, prunes and enqueues what is
-scheduled. A daemon decides and calls: each of its writes is one method of `store/leader/`, or one script.
+What happens here. Every broker tries to lead every shard; the one that holds an advisory lock in PostgreSQL does, and
+hands over where it is another one's turn. It opens an epoch where none serves. In a hot epoch the daemons run in
+lanes, side by side, each with a connection and deadlines of its own; what must not mix takes turns (`lead.py`). The
+tick, the audit of the ledger and the look at Sentinel have loops of their own. In a cold epoch it only keeps the
+clock, ends leases, prunes and enqueues what is scheduled. A daemon decides and calls: each of its writes is one method
+of `store/leader/`, or one script.
 
 Who is authoritative. The *term* in the shard row and in Redis: a new leader raises both before it reads anything, and
 each transaction and script of a leader compares it. So a leader that was paused and wakes changes nothing.
@@ -17,6 +18,7 @@ brokers have replayed their logs, and opens the next.
 Which file to open:
 
     leader.py       election, and one term
+    favourite.py    which broker should lead a shard: so the leaders are spread
     work.py         what the leader of a hot shard does, in its lanes
     lanes.py        how a lane fails and begins anew
     lead.py         what one leadership works with: shard, store, term, epoch, and whose turn it is

@@ -15,16 +15,16 @@ import structlog
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
+from mqueue.broker.daemons.favourite import ALIVE_S
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.faults import CacheLost, Deposed, GivesWay
 from mqueue.broker.format import record
 from mqueue.broker.shard import ALONE_S, COLD, HOT, Shard
 from mqueue.broker.store.leader.store import Opening
-from mqueue.broker.store.shard import BrokerRow, ShardRow
+from mqueue.broker.store.seats import BrokerRow, ShardRow
 
 BARRIER_S = 6.0  # a closing epoch waits so long for brokers that may live
 REPLAY_MAX_S = 60.0  # it waits so long for replays that go on: those of brokers that are heard, and the leader's own
-ALIVE_S = 2.5  # since the last heartbeat
 REACH_S = 1.0  # one try
 COLD_AFTER_S = 2.0  # Redis may be silent for so long
 CLOCKS_APART_S = 5.0  # a silent broker stops by its own clock
@@ -95,9 +95,9 @@ class Epochs:
             raise GivesWay("another broker reaches Redis: it may lead")
 
     async def _others(self, lead: Lead) -> list[BrokerRow]:
-        return [b for b in await self._brokers(lead) if b.node != lead.shard.node]
+        return [b for b in await self.brokers(lead) if b.node != lead.shard.node]
 
-    async def _brokers(self, lead: Lead) -> list[BrokerRow]:
+    async def brokers(self, lead: Lead) -> list[BrokerRow]:
         """Returns all brokers. From the first look on their silence is counted by this broker's monotonic clock:
         PostgreSQL's may jump.
         """
@@ -145,7 +145,7 @@ class Epochs:
 
     async def _behind(self, lead: Lead, silent_s: float) -> list[int]:
         """Returns the nodes that have not confirmed this epoch, but for those that have been silent for so long."""
-        return [b.node for b in await self._brokers(lead) if b.replayed < lead.epoch and b.silent_s < silent_s]
+        return [b.node for b in await self.brokers(lead) if b.replayed < lead.epoch and b.silent_s < silent_s]
 
     async def _open_hot(self, lead: Lead, run_id: str) -> None:
         """Opens the epoch in one transaction: a replay that comes meanwhile waits, and finds the epoch open."""

@@ -21,6 +21,7 @@ from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.cold_shard import ColdShard
 from mqueue.broker.daemons.epoch import COLD_AFTER_S, Epochs, Reached
+from mqueue.broker.daemons.favourite import Favour, favourite
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.daemons.work import Work
@@ -28,12 +29,13 @@ from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Forgotten, GivesW
 from mqueue.broker.shard import COLD, HOT, Shard
 from mqueue.broker.store.leader.store import LeaderStore
 
-ELECTION_S = 1.0
+ELECTION_S = 1.0  # between two tries
+FAVOURED_S = 0.25  # of the broker whose turn it is
 HANGS_S = 5.0  # without a heartbeat a leader's lock is taken from it
 PULSE_S = 1.0  # between two looks at the session that holds the lock
 REMEMBERS_EVERY_S = 1.0
 FORGOTTEN_EPOCHS = 1_000_000  # the next epoch is one of so many: PostgreSQL may have forgotten one that a broker has confirmed
-GIVES_WAY_S = 3.0  # to a broker that reaches Redis
+GIVES_WAY_S = 3.0  # to a broker that should lead
 
 logger = structlog.get_logger(__name__)
 
@@ -59,7 +61,7 @@ class Leader:
             try:
                 store = await LeaderStore.connect(self._shard.store)
                 while not await self._elected(store):
-                    await asyncio.sleep(ELECTION_S * (0.75 + random.random() / 2))
+                    await asyncio.sleep((FAVOURED_S if await self._is_favoured() else ELECTION_S) * (0.75 + random.random() / 2))
                 await self._lead(store)
             except Fault as fault:
                 self._gave_way_at = self._shard.clock.monotonic() if isinstance(fault, GivesWay) else None
@@ -71,8 +73,8 @@ class Leader:
                     await store.close()
 
     async def _elected(self, store: LeaderStore) -> bool:
-        """Tries once to be elected. A broker that cannot reach Redis leaves it to others for a while; a leader that
-        hangs loses its lock.
+        """Tries once to be elected. A broker that gave way leaves it to others for a while; a leader that hangs loses
+        its lock.
         """
         shard = self._shard
         if self._gave_way_at is not None and shard.clock.monotonic() - self._gave_way_at < GIVES_WAY_S:
@@ -81,6 +83,12 @@ class Leader:
             return True
         if await store.unseat(shard.node, HANGS_S):
             logger.warning("the leader hangs: its lock is free", shard=shard.number)
+        return False
+
+    async def _is_favoured(self) -> bool:
+        """Is it this broker's turn? Then it is handed the shard in a moment, and nobody should lead meanwhile."""
+        with suppress(StoreLost):
+            return favourite(await self._shard.store.brokers(), self._shard.number) == self._shard.node
         return False
 
     async def flush_all(self, timeout: float) -> None:
@@ -153,13 +161,19 @@ class Leader:
                     raise Forgotten
 
     async def _keep(self, lead: Lead) -> None:
-        """Looks whether the session lives that holds the lock, and the fence stands. An answer that comes too late is
-        no loss of either.
+        """Looks whether the session lives that holds the lock, and the fence stands: an answer that comes too late is
+        no loss of either. Hands over where another broker should lead.
         """
+        now = lead.shard.clock.monotonic
+        favour = Favour(lead.shard.node, now())
         while True:
             await asyncio.sleep(PULSE_S)
             try:
                 await lead.store.pulse(lead.epoch, lead.term)
+                favoured = favourite(await self._epochs.brokers(lead), lead.shard.number)
             except StoreLost:
                 if lead.store.closed:
                     raise
+                continue
+            if favour.is_lost(favoured, now()):
+                raise GivesWay(f"handing over to node {favoured}, whose turn it is")

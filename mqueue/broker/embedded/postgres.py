@@ -29,7 +29,7 @@ STOP = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 5.0))
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "100",
+    "max_connections": "300",  # of each broker up to 25 a shard
     "shared_buffers": "128MB",
     "fsync": "on",
     "synchronous_commit": "on",
@@ -200,12 +200,24 @@ class PostgreSQL:
             host=str(self._folder), user=USER, password=self._password, dbname="postgres", connect_timeout=5, autocommit=True
         )
 
+    def _held(self) -> int | None:
+        """Returns how many shards were begun here; None: none was, since the first start broke off."""
+        try:
+            with psycopg.connect(database_url(self._folder, self._password, 0), connect_timeout=5) as connection:
+                row = connection.execute("SELECT shards FROM shard").fetchone()
+        except psycopg.errors.UndefinedTable:
+            return None
+        return int(row[0]) if row else None
+
     async def _make_databases(self) -> None:
         async with await self._connect() as connection:
             rows = await (await connection.execute("SELECT datname FROM pg_database WHERE datname ~ '^mqueue_[0-9]+$'")).fetchall()
             there = {int(name.removeprefix("mqueue_")) for (name,) in rows}
-            if there and max(there) >= self._shards:
-                held = max(there) + 1
-                raise EmbeddedError(f"this data dir holds {held} shards: start with --shards {held}, or use another data dir")
+            held = await asyncio.to_thread(self._held) if 0 in there else None
+            if held not in (None, self._shards):
+                raise EmbeddedError(
+                    f"this data dir holds {held} shards, which is fixed at its first start: start with --shards {held}, "
+                    f"or begin a new data dir with --shards {self._shards}"
+                )
             for shard in sorted(set(range(self._shards)) - there):
                 await connection.execute(f"CREATE DATABASE mqueue_{shard:d}".encode())

@@ -22,7 +22,7 @@ from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
 from mqueue.broker.store.replay import replay
-from mqueue.broker.store.shard import ShardRow
+from mqueue.broker.store.seats import CLOCK_OFF_S, ShardRow
 
 LOOK_S = 0.5
 URGENT_S = 0.05
@@ -42,6 +42,7 @@ class Membership:
         self._tidied_at = 0.0
         self._reached_at = shard.clock.monotonic()
         self._missed = 0  # tries since then
+        self._clock_agrees = True  # the wall clock, with that of PostgreSQL
 
     async def run(self) -> None:
         watching = asyncio.create_task(self._watch_redis())
@@ -150,7 +151,22 @@ class Membership:
         0 where PostgreSQL may have gone back. Returns its position.
         """
         shard = self._shard
-        return await shard.store.heartbeat(shard.node, self._replayed, shard.start, shard.reaches, known)
+        now = shard.clock.wall_us()
+        position, clock_off_us = await shard.store.heartbeat(shard.node, self._replayed, shard.start, now, shard.reaches, known)
+        self._saw_clock_off(clock_off_us / 1e6)
+        return position
+
+    def _saw_clock_off(self, off_s: float) -> None:
+        """Tells once that the wall clock is off, and once that it is not any more."""
+        shard = self._shard
+        shard.metrics.clock_off_seconds.set(off_s)
+        if (abs(off_s) <= CLOCK_OFF_S) == self._clock_agrees:
+            return
+        self._clock_agrees = not self._clock_agrees
+        if self._clock_agrees:
+            logger.info("the wall clock agrees with that of PostgreSQL again", shard=shard.number, ahead_s=round(off_s, 1))
+        else:
+            logger.error("the wall clock is not that of PostgreSQL: set both", shard=shard.number, ahead_s=round(off_s, 1))
 
     @asynccontextmanager
     async def _beating(self) -> AsyncIterator[None]:

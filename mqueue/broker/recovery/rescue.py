@@ -31,7 +31,8 @@ from mqueue.broker.format.log_record import ENQUEUE, LogRecord
 from mqueue.broker.recovery.membership import catch_up, parts
 from mqueue.broker.shard import HOT
 from mqueue.broker.store.replay import replay
-from mqueue.broker.store.shard import Seat, ShardRow, ShardStore
+from mqueue.broker.store.seats import Seat, ShardRow
+from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal.identity import State
 from mqueue.broker.wal.recovery import Found, inspect
 from mqueue.broker.wal.survey import shards

@@ -15,6 +15,7 @@ the same transactions as its rows, so `mqueue verify` can tell whether anything 
 Which file to open:
 
     shard.py       what any broker asks: one method for each statement, and the pools
+    seats.py       what it says of the shard, and of each broker in it
     readers.py     how much users may read at once
     leader/        what the leader does, on the session that holds its lock
     cold.py        what serves a shard without Redis: enqueue, fetch, settle, cancel, extend

@@ -9,20 +9,20 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.errors import InterfaceError, LockNotAvailable, OperationalError, QueryCanceled, UniqueViolation
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from mqueue.broker.faults import NodeTaken, RowRefused, StoreLost
+from mqueue.broker.faults import NodeTaken, NoNodeFree, RowRefused, StoreLost
 from mqueue.broker.store.aside import refuses_data
 from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.readers import Readers
 from mqueue.broker.store.rows import row_to_cancel, unique_rows
+from mqueue.broker.store.seats import NODES_MAX, BrokerRow, Registered, Seat, ShardRow
 from mqueue.clock import Clock, SystemClock
 from mqueue.message import ERROR_WEIGHT, WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WORKERS_MAX, Result, TopicName, WorkerKey, WorkerReport
 
@@ -32,15 +32,17 @@ CONNECT_S = 2  # to each server of the URL: one that has lost its host never ans
 # Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
 # time each; what requests ask on their way; what leaders ask beside their own sessions; what users read.
 POOLS = {"control": 2, "write": 3, "read": 8, "leader": 2, "user": 4}
-CONTROL = frozenset(
-    {"heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat", "safety"}
-)
+CONTROL = frozenset({
+    "heartbeat", "shard_row", "brokers", "leave", "create_shard", "register_broker", "create_slot_map", "slot_map", "seat", "safety",
+    "longest_silent", "owner",
+})  # fmt: skip
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}  # a dead network is noticed
 STATEMENT_MS = {
     "control": 2_000, "write": 15_000, "read": 5_000, "user": 4_000,
     "leader": 30_000, "flush": 15_000, "refill": 5_000, "scan": 5_000, "arrivals": 10_000, "housekeeping": 15_000,  # the leader's lanes
 }  # fmt: skip
 REGISTER_TRIES = 20
+SILENT_NAMED = 3  # where all numbers are taken
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
 # Index plans on a table without statistics: the planner may not prefer what reads it whole.
 # A commit is on the disk when it is answered, whatever the database or the role says.
@@ -50,55 +52,6 @@ OPTIONS = "-c synchronous_commit=on -c idle_session_timeout=0 -c enable_seqscan=
 DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 IDLE_MS = {"leader": 20_000, "flush": 20_000}  # within a transaction: whoever hangs there holds others up
 IDLE_ELSE_MS = 3_000
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRow:
-    number: int
-    shards: int
-    epoch: int
-    term: int
-    mode: str
-    run_id: str
-    dirty_number: int
-    clock_us: int
-    timeline: int  # in which the epoch was opened
-    timeline_now: int
-    wall_us: int  # by PostgreSQL's clock
-    server_since: float = 0.0  # when the server that answers was started
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerRow:
-    node: int
-    position: int
-    started: int
-    replayed: int
-    silent_s: float  # since its last heartbeat
-    reaches: bool  # Redis, then
-    seen_at: float  # its last heartbeat, s since 1970 by PostgreSQL's clock
-    was_set_back: bool = False  # it has seen a position past this one: PostgreSQL forgot what it had committed
-
-
-class Registered(NamedTuple):
-    """What a broker's numbers must begin after: sequences past `position` and `started`, ids at `id_floor_ms` (since
-    2024) or later.
-    """
-
-    node: int
-    position: int
-    started: int
-    id_floor_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """What a broker is in one shard's database, by its identity."""
-
-    node: int
-    position: int
-    started: int
-    silent_s: float  # since its last heartbeat; very long after a clean stop
 
 
 class ShardStore:
@@ -203,7 +156,9 @@ class ShardStore:
         return list((await self._all("slot_map"))[0][0])
 
     async def register_broker(self, identity: uuid.UUID, node: int | None) -> Registered:
-        """Gives this broker its number. Raises NodeTaken where another broker has this number."""
+        """Gives this broker its number. Raises NodeTaken where another broker has this number, NoNodeFree where all
+        are taken.
+        """
         for _ in range(REGISTER_TRIES):
             with suppress(UniqueViolation):
                 if rows := await self._all("register_broker", identity=identity, node=node, host=socket.gethostname()):
@@ -211,23 +166,32 @@ class ShardStore:
                 if node is not None:
                     raise NodeTaken(f"node number {node} belongs to another broker")
             # another one started at the same time, and took that number
-        raise StoreLost(f"PostgreSQL of shard {self.number}: no node number is free")
+        silent = [_silence(*row) for row in await self._all("longest_silent", limit=SILENT_NAMED)]
+        raise NoNodeFree(f"shard {self.number}: all {NODES_MAX:,} node numbers are taken; silent for longest: {'; '.join(silent)}")
 
     async def retire_broker(self, identity: uuid.UUID, last: int, id_floor_ms: int) -> bool:
         """Frees its number if it is flushed up to `last`."""
         return bool(await self._all("retire_broker", identity=identity, last=last, id_floor_ms=id_floor_ms))
+
+    async def owner(self, node: int) -> tuple[uuid.UUID, str, int] | None:
+        """Returns whose this node number is: its identity, its host, and the ms since 1970 that its wall clock may tell
+        by now. None: nobody's.
+        """
+        rows = await self._all("owner", node=node)
+        return rows[0] if rows else None
 
     async def seat(self, identity: uuid.UUID) -> Seat | None:
         """Returns the broker's seat; None: it was never here, or its number was freed."""
         rows = await self._all("seat", identity=identity)
         return Seat(*rows[0]) if rows else None
 
-    async def heartbeat(self, node: int, replayed: int, started: int, reaches: bool = True, known: int = 0) -> int:
-        """Tells that this broker lives. `reaches`: it reaches Redis. `known`: the position it has seen. Returns the
-        present one.
+    async def heartbeat(self, node: int, replayed: int, started: int, wall_us: int, reaches: bool = True, known: int = 0) -> tuple[int, int]:
+        """Tells that this broker lives. `wall_us`: by its clock. `reaches`: it reaches Redis. `known`: the position it
+        has seen. Returns the present one, and by how many µs its clock is ahead of PostgreSQL's.
         """
-        args = {"node": node, "replayed": replayed, "started": started, "reaches": reaches, "known": known}
-        return int((await self._all("heartbeat", **args))[0][0])
+        args = {"node": node, "replayed": replayed, "started": started, "wall_us": wall_us, "reaches": reaches, "known": known}
+        [(position, clock_off_us)] = await self._all("heartbeat", **args)
+        return position, clock_off_us
 
     async def leave(self, node: int, *, flushed: bool) -> None:
         """Tells that this broker uses no epoch any more: nobody need wait for it. `flushed`: all of its log is in
@@ -418,3 +382,7 @@ def _connect_args(kind: str) -> dict[str, Any]:
     idle_ms = IDLE_MS.get(kind, IDLE_ELSE_MS)
     options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={idle_ms}"
     return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
+
+
+def _silence(node: int, host: str, seconds: float | None) -> str:
+    return f"node {node} on {host or 'an unknown host'}, " + ("stopped" if seconds is None else f"{seconds / 3600:.1f} h")

@@ -116,3 +116,27 @@ def test_verify_says_that_the_ledger_adds_up_and_where_it_does_not() -> None:
         assert "does not add up" in done.stderr
         [bad] = [line for line in done.stdout.splitlines()[1:] if not line.endswith(" 0")]
         assert bad.split()[0] == "default/t3" and bad.split()[-1] == "1"
+
+
+def test_another_number_of_shards_is_refused_and_changes_nothing() -> None:
+    with Broker() as broker:
+        [id] = Http(broker.url, broker.token).put(b"x")
+        assert broker.stop() == 0
+        command = [sys.executable, "-m", "mqueue.cli", "broker", "--data-dir", str(broker.data_dir), "--shards", "2"]
+        more = subprocess.run(command, capture_output=True, text=True, env=Broker.environment({}), check=False, timeout=60)
+        assert (more.returncode, "Traceback" in more.stderr) == (1, False), more.stderr
+        assert "holds 1 shards, which is fixed at its first start: start with --shards 1" in more.stderr
+        broker.start()
+        assert [m["id"] for m in Http(broker.url, broker.token).get()] == [id]
+
+
+def test_other_databases_are_refused_before_any_is_begun(data_dir: Path) -> None:
+    with embedded(data_dir) as urls:
+        one = environment(urls) | {"DATABASE_URLS": urls.database_urls[0]}
+        with Broker(env=one) as broker:
+            assert broker.stop() == 0
+            command = [sys.executable, "-m", "mqueue.cli", "broker", "--data-dir", str(broker.home / "other")]
+            both = subprocess.run(command, capture_output=True, text=True, env=Broker.environment(environment(urls)), check=False, timeout=60)
+        assert (both.returncode, "Their number is fixed at the first start" in both.stderr) == (78, True), both.stderr
+        with Broker(env=environment(urls) | {"DATABASE_URLS": urls.database_urls[1]}) as alone:
+            assert Http(alone.url, alone.token).put(b"x"), "the second one is nobody's yet"

@@ -184,6 +184,42 @@ def test_a_number_is_freed_when_all_is_flushed_and_its_next_owner_begins_after_i
     assert (taken.returncode, "belongs to another broker" in taken.stderr + taken.stdout) == (78, True), taken.stderr
 
 
+@pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "100"}], indirect=True)
+def test_a_number_whose_directory_is_lost_is_freed_by_whoever_accepts_the_loss(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    first, second = pair
+    b = Http(second.url, second.token)
+    ids = b.put(*[b"x"] * 20)
+    [(node,)] = stores.sql("SELECT max(node) FROM broker")
+    second.kill()
+    shutil.rmtree(wal_of(second))
+    heard = mqueue(stores, "wal", "retire", "--node", node, "--lost")
+    assert (heard.returncode, "was heard of" in heard.stderr) == (1, True), heard.stderr
+    stores.sql(f"UPDATE broker SET seen_at = now() - interval '100 s' WHERE node = {node}")
+    unflushed = mqueue(stores, "wal", "retire", "--node", node, "--lost")
+    assert (unflushed.returncode, "not flushed yet" in unflushed.stderr) == (1, True), unflushed.stderr
+    assert "Redis has its batches up to" in unflushed.stdout
+    assert first.stop() == 0  # it flushes
+    first.start()
+    asked = mqueue(stores, "wal", "retire", "--node", node)
+    assert (asked.returncode, "--lost" in asked.stderr) == (1, True), asked.stderr
+    [(position,)] = stores.sql(f"SELECT position FROM broker WHERE node = {node} AND identity IS NOT NULL")
+    assert f"up to sequence {position}" in asked.stdout
+    done = mqueue(stores, "wal", "retire", "--node", node, "--lost")
+    assert (done.returncode, f"node number {node} is free" in done.stdout) == (0, True), done.stderr
+    assert mqueue(stores, "wal", "retire", "--node", node, "--lost").returncode == 1, "it is nobody's"
+    assert mqueue(stores, "wal", "retire").returncode == 2
+
+    stores.sql(f"INSERT INTO broker (node, identity) SELECT n, gen_random_uuid() FROM generate_series({node + 1}, 1023) n")
+    with Broker(env=stores.environment()) as third:
+        new = Http(third.url, third.token).put(*[b"y"] * 20)
+        assert {id >> 12 & 1023 for id in new} == {node}
+        assert min(new) > max(ids), "it begins after the old one"
+        refused = mqueue(stores, "broker", "--data-dir", second.home / "one-more")
+    assert refused.returncode == 78
+    for said in ("1,023 node numbers are taken", "mqueue wal retire --node", "Traceback"):
+        assert (said in refused.stderr + refused.stdout) == (said != "Traceback"), refused.stderr
+
+
 def raise_floor(wal: Path, ms: int) -> int:
     state = json.loads((wal / "broker.json").read_text())
     state["id_floor_ms"] += ms

@@ -89,7 +89,7 @@ def test_a_session_of_its_own_that_nobody_is_behind_does_not_keep_a_broker_from_
     async def leads() -> None:
         half_open = await world.store.connect()
         await half_open.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK + NUMBER,))
-        await world.store.heartbeat(1, world.lead.epoch, 0)
+        await world.store.heartbeat(1, world.lead.epoch, 0, world.time.wall_us())
         try:
             async with led(world, leader_of(world, 1, world.cache)):
                 pass

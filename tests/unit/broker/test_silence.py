@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.daemons.epoch import Epochs
-from mqueue.broker.store.shard import BrokerRow
+from mqueue.broker.store.seats import BrokerRow
 
 
 class World:

@@ -69,6 +69,12 @@ CASES: list[Case] = [
     ("MQueueRefusedRows", {f"mqueue_flush_refused_rows_total{{{A}}}": "0x5 3x20"}, 15, [{"instance": "a", "shard": "0"}]),
     ("MQueueStrays", {f"mqueue_reconciler_strays_total{{{A}}}": "0x5 3x20"}, 15, [{"instance": "a", "shard": "0"}]),
     ("MQueueClockAhead", {f"mqueue_clock_ahead_seconds{{{A}}}": "90x20", f"mqueue_clock_ahead_seconds{{{B}}}": "0x20"}, 15, [{"shard": "0"}]),
+    (
+        "MQueueClockOff",
+        {f"mqueue_clock_off_seconds{{{A}}}": "-3600x20", f"mqueue_clock_off_seconds{{{B}}}": "0x20"},
+        15,
+        [{"instance": "a", "shard": "0"}],
+    ),
     ("MQueueDeadLetters", {'mqueue_dead_total{instance="a", namespace="n"}': "5x10 6x30"}, 12, [{"namespace": "n"}]),
     ("MQueueDeadLetters", {'mqueue_dead_total{instance="a", namespace="n"}': "_x10 1x30"}, 12, [{"namespace": "n"}]),
     ("MQueueDeadLetters", {'mqueue_dead_total{instance="a", namespace="n"}': "_x10 1x60"}, 40, []),

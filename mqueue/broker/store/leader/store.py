@@ -22,7 +22,8 @@ from mqueue.broker.store.leader.session import LeaderSession
 from mqueue.broker.store.leader.ticks import TickStore
 from mqueue.broker.store.queries import sql
 from mqueue.broker.store.rows import Key, behind, leased_row
-from mqueue.broker.store.shard import ShardRow, ShardStore
+from mqueue.broker.store.seats import ShardRow
+from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.store.write import Ledger
 
 LEADER_LOCK = 0x6D71_1EAD

@@ -1,4 +1,5 @@
--- heartbeat: this broker lives, has confirmed this epoch, reaches Redis or not, and knows of this position. Index: broker_pkey.
+-- heartbeat: this broker lives, has confirmed this epoch, reaches Redis or not, and knows of this position; how far its wall clock is off that of
+-- PostgreSQL. Index: broker_pkey.
 UPDATE broker SET seen_at = now(), replayed = greatest(replayed, %(replayed)s), started = greatest(started, %(started)s), reaches = %(reaches)s,
-                  known = %(known)s
-WHERE node = %(node)s RETURNING position
+                  known = %(known)s, clock_off_us = %(wall_us)s - (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+WHERE node = %(node)s RETURNING position, clock_off_us
