@@ -9,13 +9,15 @@ import signal
 import socket
 import sys
 import time
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 import redis.asyncio as aioredis
+from psycopg import AsyncConnection, sql
 
 from mqueue import tokens
 from mqueue.broker.embedded import EmbeddedStores, StoreUrls
@@ -25,6 +27,7 @@ from mqueue.errors import MQueueError
 from mqueue.launch import BROKER_STOP_S, READY, SETTINGS, START_S
 from mqueue.torture.proxy import Proxy
 
+FORGET = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
 SETTLE_S = 60.0  # after a fault everything must serve again within it
 
 
@@ -195,6 +198,20 @@ class Stage:
     def without_postgres(self) -> AbstractAsyncContextManager[None]:
         """PostgreSQL is stopped meanwhile, and ready again afterwards."""
         return self._stores.without("postgresql")
+
+    @asynccontextmanager
+    async def without_shard(self, number: int) -> AsyncIterator[None]:
+        """Nobody reaches this shard's database meanwhile, and Redis has forgotten the shard; the others are well."""
+        name = self.urls.database_urls[number].partition("?")[0].rpartition("/")[2]
+        database, allow = sql.Identifier(name), sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        async with await AsyncConnection.connect(self.urls.database_urls[number - 1], autocommit=True) as connection:
+            await connection.execute(allow.format(database, sql.SQL("false")))
+            try:
+                await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+                await self.tell_redis("EVAL", FORGET, "0", f"{{mq{number}}}*")
+                yield
+            finally:
+                await connection.execute(allow.format(database, sql.SQL("true")))
 
     def pid(self, store: str) -> int:
         pid = self._stores.pids().get(store)

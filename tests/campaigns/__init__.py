@@ -20,5 +20,6 @@ Each prints its figures, and ends with 1 where the claim does not hold. They tak
     history.py      what clients saw of a topic, and whether a strict queue could have shown it
     rates.py        what a history tells of throughput and of gaps
 
+    shards/         what befalls one of several shards
     load/           what they are loaded with
 """
