@@ -3,6 +3,7 @@
     <data dir>/            0700; as root 0711, so that PostgreSQL's account can reach its own folder
       broker.json   0600   where the running broker answers, and a token for it
       jwt-secret    0600   made once when JWT_SECRET is not set
+      slot-map.json 0600   a copy of which shard has which topics, for a start without the first one
       lock                 held by the running broker
       wal/                 the write-ahead log
       pg/, valkey/, log/   the embedded stores (mqueue.broker.embedded)

@@ -110,6 +110,16 @@ async def redis_readonly(stage: Stage, chance: random.Random) -> Damage:
     return Damage(lost=True)
 
 
+async def shard_away(stage: Stage, chance: random.Random) -> Damage:
+    """One shard of several is away with both its stores, and comes back without what Redis had."""
+    shards = len(stage.urls.database_urls)
+    if shards == 1:
+        return Damage(reached=False)
+    async with stage.without_shard(chance.randrange(shards)):
+        await asyncio.sleep(1.0 + chance.random() * 6)
+    return Damage(lost=True)
+
+
 async def redis_and_broker(stage: Stage, chance: random.Random) -> Damage:
     """Redis forgets while a broker is away, whose log then comes late, or just in time."""
     broker = _any(stage, chance)
@@ -169,6 +179,7 @@ FAULTS: dict[str, Fault] = {
     "redis-away": redis_away,
     "redis-full": redis_full,
     "redis-readonly": redis_readonly,
+    "shard-away": shard_away,
     "redis-and-broker": redis_and_broker,
     "redis-cut": on_link(lambda broker: broker.redis, Proxy.cut, 4.0),
     "redis-stall": on_link(lambda broker: broker.redis, Proxy.stall, 7.0),

@@ -9,14 +9,15 @@ import signal
 import socket
 import sys
 import time
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import LiteralString, Self
 
 import aiohttp
-import psycopg
 import redis.asyncio as aioredis
+from psycopg import AsyncConnection, sql
 
 from mqueue import tokens
 from mqueue.broker.embedded import EmbeddedStores, StoreUrls
@@ -26,6 +27,7 @@ from mqueue.errors import MQueueError
 from mqueue.launch import BROKER_STOP_S, READY, SETTINGS, START_S
 from mqueue.torture.proxy import Proxy
 
+FORGET = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
 SETTLE_S = 60.0  # after a fault everything must serve again within it
 
 
@@ -190,7 +192,7 @@ class Stage:
         """Tells the database of each shard. Returns the numbers that they answer with."""
         numbers: list[int] = []
         for url in self.urls.database_urls:
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            async with await AsyncConnection.connect(url, autocommit=True) as connection:
                 cursor = await connection.execute(statement)
                 numbers += [number for (number,) in await cursor.fetchall()] if cursor.description else []
         return numbers
@@ -210,6 +212,20 @@ class Stage:
     def postgres_files(self) -> Path:
         """Returns the folder of all that PostgreSQL has."""
         return self._home / "stores" / "pg" / "data"
+
+    @asynccontextmanager
+    async def without_shard(self, number: int) -> AsyncIterator[None]:
+        """Nobody reaches this shard's database meanwhile, and Redis has forgotten the shard; the others are well."""
+        name = self.urls.database_urls[number].partition("?")[0].rpartition("/")[2]
+        database, allow = sql.Identifier(name), sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        async with await AsyncConnection.connect(self.urls.database_urls[number - 1], autocommit=True) as connection:
+            await connection.execute(allow.format(database, sql.SQL("false")))
+            try:
+                await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+                await self.tell_redis("EVAL", FORGET, "0", f"{{mq{number}}}*")
+                yield
+            finally:
+                await connection.execute(allow.format(database, sql.SQL("true")))
 
     def pid(self, store: str) -> int:
         pid = self._stores.pids().get(store)

@@ -20,6 +20,7 @@ Each prints its figures, and ends with 1 where the claim does not hold. They tak
 
     campaign.py     how each begins and ends: options, the table, the verdict
 
+    shards/         what befalls one of several shards
     judging/        what they judge by
     load/           what they are loaded with
 """

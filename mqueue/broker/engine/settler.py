@@ -9,7 +9,7 @@ has gone meanwhile, the result of the later delivery stands, whichever comes fir
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from mqueue.broker import failpoints
@@ -23,11 +23,14 @@ from mqueue.broker.metrics import Metrics
 from mqueue.broker.shard import COLD, Shard
 from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.cold import ColdStore
-from mqueue.errors import TooLarge
+from mqueue.errors import TooLarge, Unavailable
 from mqueue.lifecycle import GONE, State
 from mqueue.message import ERROR_MAX, Extend, Result, Settle, TopicName, Verdict
 
 VERDICTS: dict[str, Verdict] = {"o": "ok", "s": "stale", "g": "gone"}
+
+
+Call = Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]
 
 
 class Settler:
@@ -82,13 +85,14 @@ class Settler:
             await self._keep(results)
         return verdicts
 
-    async def _by_shard(self, items: Sequence[Any], call: Callable[[Shard, Sequence[Any]], Awaitable[list[Verdict]]]) -> list[Verdict]:
+    async def _by_shard(self, items: Sequence[Any], call: Call, among: Call | None = None) -> list[Verdict]:
+        """Calls each shard with its items. `among`: instead of `call` where there are several."""
         by_shard: dict[int, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             by_shard[self._slots.shard(TopicName(item.namespace, item.topic))].append(i)
         if len(by_shard) == 1:
             return await call(self._shards[next(iter(by_shard))], items)
-        parts = await asyncio.gather(*(call(self._shards[n], [items[i] for i in at]) for n, at in by_shard.items()))
+        parts = await asyncio.gather(*((among or call)(self._shards[n], [items[i] for i in at]) for n, at in by_shard.items()))
         verdicts: list[Verdict] = ["gone"] * len(items)
         for at, part in zip(by_shard.values(), parts, strict=True):
             for i, verdict in zip(at, part, strict=True):
@@ -134,9 +138,14 @@ class Settler:
         return SettleArgs(s.id.to_bytes(8), _topic(s.namespace, s.topic), s.kind, _receipt(s.receipt), error, retry)
 
     async def extend(self, extends: Sequence[Extend]) -> list[Verdict]:
-        return await self._by_shard(extends, self._extend_shard)
+        """Extends leases. Where a shard of several does not serve, that is said at once, and the others' leases are
+        extended all the same: whoever holds them must not wait for it, and repeats the call.
+        """
+        return await self._by_shard(extends, self._extend_shard, partial(self._extend_shard, alone=False))
 
-    async def _extend_shard(self, shard: Shard, extends: Sequence[Extend]) -> list[Verdict]:
+    async def _extend_shard(self, shard: Shard, extends: Sequence[Extend], *, alone: bool = True) -> list[Verdict]:
+        if not alone and not shard.serving.is_set():
+            raise Unavailable(f"shard {shard.number} is recovering", retry_after=1)
         await shard.wait_serving()
         items = [
             (

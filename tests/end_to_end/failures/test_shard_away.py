@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import redis
 
+from mqueue.broker.cache import keys
 from mqueue.broker.slots import slot
 from mqueue.message import TopicName
 from tests.processes.api import Http
@@ -82,6 +84,30 @@ def test_a_fetch_over_both_shards_answers_with_what_the_healthy_one_has(stores: 
                 [id] = http.put(b"later")
                 [message], missing, _ = waiting.result(30)
                 assert (message["id"], missing) == (id, str(lost))
+
+
+def test_a_renewal_of_leases_in_both_shards_renews_those_of_the_healthy_one(stores: Stores) -> None:
+    with Broker(env=stores.environment()) as broker:
+        clients = [Http(broker.url, broker.token, topic) for topic in TOPICS]
+        for http in clients:
+            http.put(b"x", lease=30)
+        held: list[dict[str, Any]] = []
+        for http in clients:
+            held += [{**http.name, "id": m["id"], "receipt": m["receipt"], "lease": 600} for m in http.get()]
+        with away(stores, 0):
+            gone(broker, 0)
+            began = time.monotonic()
+            assert clients[1].call("POST", "/extend", held).status == 503
+            assert time.monotonic() - began < 3 * SLOW_S
+            assert leased_s(stores, held[1]["id"]) > 300
+
+
+def leased_s(stores: Stores, id: int) -> float:
+    """Seconds for which the second shard's Redis has this message leased still."""
+    with redis.Redis(unix_socket_path=stores.urls.redis_addrs[0].removeprefix("unix://"), password=stores.urls.redis_password) as client:
+        until_us = client.zscore(keys.leases(1), id.to_bytes(8))
+        assert until_us is not None
+        return until_us / 1e6 - time.time()
 
 
 def test_views_answer_from_the_healthy_shard(stores: Stores) -> None:
