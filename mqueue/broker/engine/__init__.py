@@ -26,8 +26,7 @@ Which file to open:
     results.py          the result of a message, now or as soon as it is known
     workers.py          who works, and at what
     fetch_waiters.py    fetches that wait for a message
-    joined.py           one answer of several shards, of which some may be away
-    give_back.py        releases what was leased for nobody
+    edge/               where shards meet: one answer of several, of which some may be away
     result_waiters.py   calls that wait for a result
     result_writer.py    results on their way into PostgreSQL, many in one statement
     cancel_notices.py   workers that wait to hear which of their messages are to be cancelled

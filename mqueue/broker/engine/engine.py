@@ -10,10 +10,10 @@ from mqueue.broker.commit.committer import Committer
 from mqueue.broker.engine.cancel_notices import Cancellations
 from mqueue.broker.engine.canceller import Canceller
 from mqueue.broker.engine.dead_letters import DeadLetters
+from mqueue.broker.engine.edge.give_back import GiveBack
 from mqueue.broker.engine.enqueuer import Enqueuer
 from mqueue.broker.engine.fetch_waiters import Waiters
 from mqueue.broker.engine.fetcher import Fetcher
-from mqueue.broker.engine.give_back import GiveBack
 from mqueue.broker.engine.result_waiters import ResultWaiters
 from mqueue.broker.engine.results import Results
 from mqueue.broker.engine.schedules import Schedules

@@ -11,9 +11,9 @@ from functools import lru_cache
 
 from mqueue.broker import failpoints
 from mqueue.broker.cache.calls import Fetched
+from mqueue.broker.engine.edge.give_back import GiveBack
+from mqueue.broker.engine.edge.joined import fetch_joined
 from mqueue.broker.engine.fetch_waiters import LOOK_S, Opening, Waiters
-from mqueue.broker.engine.give_back import GiveBack
-from mqueue.broker.engine.joined import fetch_joined
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault, Refusal, unavailable
 from mqueue.broker.format import record
 from mqueue.broker.metrics import Metrics

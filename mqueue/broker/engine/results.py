@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
-from mqueue.broker.engine.joined import first_of
+from mqueue.broker.engine.edge.joined import first_of
 from mqueue.broker.engine.result_waiters import ResultWaiters
 from mqueue.broker.shard import Shard
 from mqueue.broker.slots import SlotMap

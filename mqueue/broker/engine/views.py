@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import chain
 
 from mqueue.broker.cache.calls import Depths
-from mqueue.broker.engine.joined import all_that_answer, first_of
+from mqueue.broker.engine.edge.joined import all_that_answer, first_of
 from mqueue.broker.faults import Fault
 from mqueue.broker.format import record
 from mqueue.broker.shard import COLD, Shard

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mqueue.broker.engine.joined import all_that_answer, fetch_joined, first_of
+from mqueue.broker.engine.edge.joined import all_that_answer, fetch_joined, first_of
 from mqueue.errors import Unavailable
 from tests.waiting import until
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mqueue.broker.cache.calls import Fetched
+from mqueue.broker.engine.edge.give_back import GiveBack
 from mqueue.broker.engine.fetch_waiters import Waiters
 from mqueue.broker.engine.fetcher import Fetcher
-from mqueue.broker.engine.give_back import GiveBack
 from mqueue.broker.format import record
 from mqueue.broker.http.call import ClientGone
 from mqueue.broker.http.waits import WATCH_AFTER_S, Waits

@@ -1,0 +1,1 @@
+"""Stores that answer and refuse, or have forgotten what they said."""
