@@ -101,6 +101,7 @@ class _ShardInstruments:
 
         self.buffer_queue_depth = gauge("mqueue_buffer_queue_depth", "Items waiting to be flushed to PostgreSQL")
         self.buffer_bytes = gauge("mqueue_buffer_bytes", "Bytes waiting to be flushed")
+        self.redis_bytes = gauge("mqueue_redis_bytes", "Bytes counted for what Redis holds, against the budget; its leader tells")
         self.ready_queue_depth = gauge("mqueue_ready_queue_depth", "Messages in the ready queues of Redis")
         self.delayed_depth = gauge("mqueue_delayed_depth", "Messages not yet due, held in Redis")
         self.leased = gauge("mqueue_leased", "Messages leased to workers")
@@ -137,6 +138,7 @@ class ShardMetrics:
     def __init__(self, instruments: _ShardInstruments, shard: str) -> None:
         self.buffer_queue_depth = instruments.buffer_queue_depth.labels(shard)
         self.buffer_bytes = instruments.buffer_bytes.labels(shard)
+        self.redis_bytes = instruments.redis_bytes.labels(shard)
         self.ready_queue_depth = instruments.ready_queue_depth.labels(shard)
         self.delayed_depth = instruments.delayed_depth.labels(shard)
         self.leased = instruments.leased.labels(shard)

@@ -132,6 +132,7 @@ class Prefetcher:
         """
         cache, pressed, self._pressed = lead.shard.cache, self._pressed, False
         crowd = await cache.crowded(lead.epoch, lead.term, BATCH_MAX if pressed else 0)
+        lead.shard.metrics.redis_bytes.set(crowd.used)
         if not pressed and crowd.used <= crowd.soft:
             return
         await lead.store.pulse(lead.epoch, lead.term)  # what goes must be able to come back
