@@ -8,6 +8,7 @@ many examples run, MQUEUE_MACHINE_STEPS their length.
 
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from stores import NODES, SECOND, Stages, World, hashed, keyed, message
 
@@ -26,6 +28,7 @@ from mqueue.broker.format import record
 from tests.observed_moves import Watch
 
 EXAMPLES = int(os.environ.get("MQUEUE_MACHINE_EXAMPLES", "200"))
+TRIES = 3
 STEPS = int(os.environ.get("MQUEUE_MACHINE_STEPS", "60"))
 TOPICS = ("t/a", "t/b")
 ROUNDS_MAX = 60  # the leader's rounds within which a drain must come to its end
@@ -610,8 +613,17 @@ def test_a_repeated_request_whose_refusal_was_not_noted_counts_once(machine: Ord
 
 @pytest.mark.slow
 def test_order_holds_under_any_interleaving(world: World, watch: Watch) -> None:
+    violations: list[AssertionError] = []
+
     class Machine(OrderMachine):
-        pass
+        def teardown(self) -> None:
+            if isinstance(error := sys.exc_info()[1], AssertionError):
+                violations.append(error)
+            try:
+                super().teardown()
+            except AssertionError as error:
+                violations.append(error)
+                raise
 
     Machine.world, Machine.watch = world, watch
     profile = settings(
@@ -622,5 +634,15 @@ def test_order_holds_under_any_interleaving(world: World, watch: Watch) -> None:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Machine, settings=profile)
+    for tries in range(1, TRIES + 1):
+        try:
+            run_state_machine_as_test(Machine, settings=profile)
+            break
+        except FlakyStrategyDefinition:
+            # Redis' time goes on while a slow machine takes its steps, so a lease may have ended that had not before:
+            # no fault, but those steps cannot be built upon
+            if violations:
+                raise violations[0] from None
+            if tries == TRIES:
+                raise
     print({f"{was.name} {now.name}": count for (was, now), count in sorted(watch.seen.items())})

@@ -61,18 +61,18 @@ class Opening:
 class Waiters:
     def __init__(self) -> None:
         self._queues: dict[TopicName, deque[Waiter]] = {}
-        self._openings: set[Opening] = set()
+        self._openings: dict[Opening, None] = {}  # in the order of asking
         self.count = 0
 
     @contextmanager
     def opening(self) -> Iterator[Opening]:
         """Hears what is opened, until the block ends."""
         opening = Opening()
-        self._openings.add(opening)
+        self._openings[opening] = None
         try:
             yield opening
         finally:
-            self._openings.discard(opening)
+            del self._openings[opening]
 
     def opened(self, topics: Collection[str]) -> None:
         """Tells the fetches that wait for it which topics are open now (`namespace/topic`)."""
