@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 
 from mqueue.broker.cache import keys, scripts
+from mqueue.broker.cache.connections import Connections
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.cache.scripts import Script
 from mqueue.broker.embedded import StoreUrls
@@ -161,13 +162,13 @@ class SimCache(ReadyCache):
     async def forget_connections(self) -> None:
         self._linked_to = ""
 
-    async def _execute(self, command: tuple[Any, ...], beside: bool = False) -> Any:
+    async def _execute(self, command: tuple[Any, ...], connections: Connections) -> Any:
         name = str(command[0])
         if name == "EVALSHA":
             sha, _, prefix, *args = command[1:]
             name = next(s.name for s in self._scripts.values() if s.sha == sha)
         async with self._link.call(name):
-            if not beside:
+            if connections is not self._beside:
                 self.connect()
             if name in self._scripts:
                 result = self._server.script(("EVALSHA", sha, 2, prefix, self._server.time_us(), *args))

@@ -36,6 +36,7 @@ SEQUENCE = struct.Struct(">Q")
 LIMITS = struct.Struct(">QQQQQ")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
+DEPTHS_PAGE = 200  # topics in one call
 KEY_WEIGHT = 300  # bytes of a key, as lib/shard.lua counts it
 
 
@@ -151,18 +152,9 @@ class ReadyCache(Server):
 
     async def depths(self, topics: Sequence[str]) -> list[Depths]:
         found: list[Depths] = []
-        for start in range(0, len(topics), SCAN_PAGE):
-            pipe = self._redis.pipeline(transaction=False)
-            page = topics[start : start + SCAN_PAGE]
-            for topic in page:
-                pipe.zcard(keys.ready(self.shard, topic))
-                pipe.zcard(keys.spill(self.shard, topic))
-                pipe.hmget(keys.topic(self.shard, topic), "delayed", "leased", "unflushed")
-                pipe.zcard(keys.dead(self.shard, topic))
-            got = await self._io(pipe.execute)
-            for i in range(len(page)):
-                ready, spill, (delayed, leased, unflushed), dead = got[4 * i : 4 * i + 4]
-                found.append(Depths(ready, spill, int(delayed or 0), int(leased or 0), int(unflushed or 0), dead))
+        for start in range(0, len(topics), DEPTHS_PAGE):
+            numbers = (await self._run("depths", *topics[start : start + DEPTHS_PAGE]))[1:]
+            found += (Depths(*numbers[at : at + 6]) for at in range(0, len(numbers), 6))
         return found
 
     async def trimmed(self) -> int:

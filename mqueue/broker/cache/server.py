@@ -26,6 +26,7 @@ logger = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
+FETCHES_MAX = 16  # more connections, for fetches: a crowd of pollers keeps waiting neither batches nor the leader's calls
 BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
 BESIDE_MAX = 2  # more connections: those that try whether it takes writes
 
@@ -48,6 +49,7 @@ class Server:
         self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
+        self._fetches = Connections(self._pool(BlockingConnectionPool, FETCHES_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S), CALL_TIMEOUT_S)
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
@@ -77,10 +79,9 @@ class Server:
 
     async def forget_connections(self) -> None:
         """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
-        await self._connections.release()
-        for redis in (self._redis, self._blocking):
-            await redis.connection_pool.disconnect(inuse_connections=False)
-        await self._beside.close()
+        for connections in (self._connections, self._fetches, self._beside):
+            await connections.close()
+        await self._blocking.connection_pool.disconnect(inuse_connections=False)
 
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
@@ -93,7 +94,8 @@ class Server:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
-        await self._beside.close()
+        for connections in (self._fetches, self._beside):
+            await connections.close()
         if self._master is not None:
             await self._master.close()
 
@@ -107,7 +109,7 @@ class Server:
     async def _try(self, name: str, *args: Any) -> list[Any]:
         """Runs a script in whichever server answers, without queueing with the calls."""
         try:
-            answer: list[Any] = await self._evaluate(name, args, beside=True)
+            answer: list[Any] = await self._evaluate(name, args, self._beside)
         except ScriptFailed as error:
             raise CacheRefused(Refusal.OTHER, f"Redis of shard {self.shard}, {name}: {error}") from error
         except CacheRefused as refused:
@@ -122,7 +124,7 @@ class Server:
             await self._end_doubted()
         began = time.perf_counter()
         try:
-            answer = await self._evaluate(name, args)
+            answer = await self._evaluate(name, args, self._fetches if name == "fetch" else self._connections)
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
                 self._doubt(args[0])
@@ -145,16 +147,16 @@ class Server:
         found: list[Any] = answer
         return found
 
-    async def _evaluate(self, name: str, args: tuple[Any, ...], beside: bool = False) -> Any:
+    async def _evaluate(self, name: str, args: tuple[Any, ...], connections: Connections) -> Any:
         """Raises ScriptFailed, CacheRefused, CacheLost."""
         script = self._scripts[name]
         call = ("EVALSHA", script.sha, 1, self._prefix, *args)
         try:
             try:
-                return await self._execute(call, beside)
+                return await self._execute(call, connections)
             except NoScriptError:
-                await self._execute(("SCRIPT", "LOAD", script.text), beside)
-                return await self._execute(call, beside)
+                await self._execute(("SCRIPT", "LOAD", script.text), connections)
+                return await self._execute(call, connections)
         except (TimeoutError, RedisError, OSError) as error:
             raise refusals.fault(f"Redis of shard {self.shard}, {name}", error) from error
 
@@ -171,12 +173,12 @@ class Server:
     async def _end_epoch(self, epoch: int | bytes) -> None:
         """Has Redis forget this epoch (empty: whichever it knows)."""
         try:
-            await self._evaluate("end_epoch", (epoch,))
+            await self._evaluate("end_epoch", (epoch,), self._connections)
         except ScriptFailed as error:
             raise CacheLost(f"Redis of shard {self.shard} cannot end the epoch: {error}") from error
 
-    async def _execute(self, command: tuple[Any, ...], beside: bool = False) -> Any:
-        return await (self._beside if beside else self._connections).execute(command)
+    async def _execute(self, command: tuple[Any, ...], connections: Connections) -> Any:
+        return await connections.execute(command)
 
     async def _pop(self, key: str, timeout: float) -> str | None:
         got = await self._io(lambda: self._blocking.blpop([key], timeout=timeout))

@@ -37,7 +37,7 @@ AUDIT_PAUSES = 4  # after each topic, as many times what it took
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
 ASK_LOOK_S = 1.0  # between two looks at what is asked for: a bell may get lost with a leader
-REFILL_TOPICS_MAX = 100  # in one statement
+REFILL_TOPICS_MAX = 400  # in one statement
 
 logger = structlog.get_logger(__name__)
 
