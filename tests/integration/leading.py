@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from stores import LIMITS, NUMBER, World
 
+from mqueue.broker import tasks
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.daemons.cold_shard import ColdShard
 from mqueue.broker.daemons.epoch import Epochs, Reached
@@ -84,5 +85,4 @@ async def _running(what: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
         assert not running.done(), "it has ended by itself"
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await tasks.end([running])

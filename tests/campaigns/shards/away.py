@@ -130,8 +130,9 @@ class Load:
         while True:
             try:
                 messages = await self._client.fetch(TOPICS, limit=100, wait=5.0)
-            except MQueueError:
-                continue  # nothing was there before the wait ended
+            except MQueueError:  # nothing was there before the wait ended
+                await asyncio.sleep(0.05)  # it may have been said at once
+                continue
             now = time.monotonic()
             ours = [message for message in messages if message.topic == HERE]
             for message in ours:
@@ -162,16 +163,18 @@ async def run(seconds: float, rate: float) -> Found:
             async with AsyncClient(broker.url, broker.token, retries=False, timeout=30.0) as client:
                 load = Load(client, rate)
                 load.start()
-                await asyncio.sleep(WARM_S)  # the topics are opened
-                async with load.seen_in(found.well):
-                    await asyncio.sleep(seconds)  # the load goes on
-                async with AsyncExitStack() as stopped, load.seen_in(found.away):
-                    await stopped.enter_async_context(stores.without("valkey"))
-                    await stopped.enter_async_context(stores.without("postgresql"))
-                    await asyncio.sleep(seconds)  # the load goes on
-                await until(lambda: _is_served(client), "the shard is back", BACK_S)
-                found.back = True
-                await load.stop()
+                try:
+                    await asyncio.sleep(WARM_S)  # the topics are opened
+                    async with load.seen_in(found.well):
+                        await asyncio.sleep(seconds)  # the load goes on
+                    async with AsyncExitStack() as stopped, load.seen_in(found.away):
+                        await stopped.enter_async_context(stores.without("valkey"))
+                        await stopped.enter_async_context(stores.without("postgresql"))
+                        await asyncio.sleep(seconds)  # the load goes on
+                    await until(lambda: _is_served(client), "the shard is back", BACK_S)
+                    found.back = True
+                finally:
+                    await load.stop()
         finally:
             await asyncio.to_thread(broker.close)
     return found
