@@ -77,6 +77,7 @@ class Call(Generic[T]):
     within: float = math.inf
     repeatable: bool = False
     answers: tuple[int, ...] = (HTTPStatus.OK,)  # statuses that have a result
+    whole: bool = False  # what only some of the shards say is no answer
 
 
 def batches(items: Iterable[wire.EnqueueItem]) -> Iterator[list[wire.EnqueueItem]]:
@@ -197,7 +198,7 @@ def delete_dead(topic: str, namespace: str, ids: Sequence[int]) -> Call[list[wir
 
 
 def topics(namespace: str | None) -> Call[list[wire.Topic]]:
-    return Call("GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True)
+    return Call("GET", "/topics" + (f"?{urlencode({'namespace': namespace})}" if namespace else ""), _read_topics, repeatable=True, whole=True)
 
 
 def workers(namespace: str | None) -> Call[list[wire.Worker]]:
@@ -301,6 +302,8 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
     """
     if status not in call.answers:
         raise error(status, headers, body)
+    if call.whole and (missing := headers.get("Mqueue-Missing-Shards")):
+        raise Unavailable(f"{call.method} {call.path}: not all shards answer, without: {missing}", retry_after=1)
     try:
         return call.read(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as wrong:

@@ -128,6 +128,7 @@ class Client:
         return self._chunked(ids, lambda part: protocol.delete_dead(topic, namespace, part))
 
     def topics(self, namespace: str | None = None) -> list[wire.Topic]:
+        """Returns all topics. Raises Unavailable while a shard gives no answer: what the others have is not all."""
         return self._call(protocol.topics(namespace))
 
     def workers(self, namespace: str | None = None) -> list[wire.Worker]:

@@ -221,3 +221,9 @@ def test_what_is_no_token_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(NoEndpoint, match="MQUEUE_TOKEN") as caught:
         discover("http://h", token, environ={}, left=lambda: None)
     assert "hid" not in caught.value.detail
+
+
+def test_topics_of_only_some_shards_are_no_answer() -> None:
+    with pytest.raises(Unavailable, match="not all shards answer, without: 1, 3"):
+        protocol.answer(protocol.topics(None), 200, {"Mqueue-Missing-Shards": "1, 3"}, b"[]")
+    assert protocol.answer(protocol.topics(None), 200, {}, b"[]") == []

@@ -18,7 +18,7 @@ from mqueue.message import BATCH_MAX, Delivery, Settle, Verdict
 T = TypeVar("T")
 
 LATE_MAX = 64
-SILENT_S = 0.1  # a call that takes longer is one of a shard that does not answer
+SILENT_S = 0.5  # a call that takes longer is one of a shard that does not answer
 
 logger = structlog.get_logger(__name__)
 

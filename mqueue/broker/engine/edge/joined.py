@@ -15,8 +15,8 @@ from mqueue.errors import Unavailable
 
 T = TypeVar("T")
 
-HEDGE_S = 0.05  # a healthy shard answers sooner, as a rule
-GRACE_S = 0.02
+HEDGE_S = 0.5  # a healthy shard answers sooner, also past Redis on a busy disk: what is given up may have leased, out of its order
+GRACE_S = 0.25
 
 
 async def fetch_joined(
