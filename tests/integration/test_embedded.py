@@ -199,12 +199,16 @@ async def test_a_data_dir_has_one_broker(data_dir):
         assert await ask(urls.database_urls[0], "SELECT 1") == 1
 
 
-async def test_shards_cannot_be_left_out(data_dir):
+async def test_the_number_of_shards_is_fixed_once_one_was_begun(data_dir):
     async with running(data_dir, shards=2):
         pass
-    with pytest.raises(EmbeddedError, match="holds 2 shards"):
-        await EmbeddedStores(data_dir, 1).start()
-    async with running(data_dir, shards=3) as urls:  # nothing of the failed start is left, and more is allowed
+    async with running(data_dir, shards=3) as urls:  # none was begun
+        with psycopg.connect(urls.database_urls[0], autocommit=True) as connection:
+            connection.execute("CREATE TABLE shard AS SELECT 3 AS shards")
+    for shards in (2, 4):
+        with pytest.raises(EmbeddedError, match="holds 3 shards"):
+            await EmbeddedStores(data_dir, shards).start()
+    async with running(data_dir, shards=3) as urls:  # nothing of the failed starts is left
         assert len(urls.database_urls) == 3
 
 

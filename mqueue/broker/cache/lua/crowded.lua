@@ -6,6 +6,7 @@
 -- returns {'ok', bytes used, bytes beyond which nothing is loaded, names, when they were last fetched from (clock µs), how many are ready} | {'epoch' | 'term', …}
 local no = refused(true)
 if no then return no end
+goes_on_when_full()
 local names, fetched, ready = {}, {}, {}
 local most = tonumber(ARGV[3])
 for _, name in ipairs(most > 0 and call('SRANDMEMBER', prefix .. 'topics', most) or {}) do
