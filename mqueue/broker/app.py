@@ -96,7 +96,8 @@ async def _main(settings: Settings, read: Read) -> int:
             starting.result()
             gc.collect()
             gc.freeze()  # what is there now stays; to look through it again and again would stop everything for some 60 ms each time
-            print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
+            with suppress(OSError):  # whoever started it has gone: that is told by a signal, or means nothing
+                print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
             ends: set[asyncio.Future[Any]] = {stopping, broker.failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         else:
