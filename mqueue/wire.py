@@ -112,7 +112,7 @@ class Poll(Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Polled(Struct, omit_defaults=True):
     """This is the answer of `/poll`, with `verdicts` in the order of `settle`. `missing`: shards of its topics that
-    gave no answer; `messages` has what the others gave.
+    gave no answer, or more than there was room for; `messages` has what the others gave.
     """
 
     verdicts: list[Verdict]

@@ -98,7 +98,7 @@ class History:
     enqueued: dict[int, Enqueued] = field(default_factory=dict)
     fetches: list[Fetch] = field(default_factory=list)
     settles: dict[int, list[Settle]] = field(default_factory=dict)
-    unanswered: list[Window] = field(default_factory=list)  # fetches: what they leased nobody knows
+    unanswered: list[Window] = field(default_factory=list)  # fetches, or a part of theirs: what they leased nobody knows
     answers: list[Answer] = field(default_factory=list)  # of enqueue, fetch, ack, nack and extend
     faults: list[Fault] = field(default_factory=list)
     dead: set[int] = field(default_factory=set)  # in the dead letter queue at the end

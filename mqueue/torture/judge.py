@@ -18,6 +18,7 @@ from mqueue.torture.history import Answer, Delivery, Enqueued, Fault, Fetch, His
 MARGIN_S = 0.05  # between the broker's clock and ours (one machine)
 EXPIRY_S = 0.5  # so long after its lease has ended a message is there
 HELD_S = 5.5  # after a fault no lease ends for 5 s: those who run their jobs could not renew meanwhile
+WHOLE_S = 0.25  # an answer that took longer may leave out topics that needed PostgreSQL: across topics it is not judged
 CALM_S = 1.0  # after a fault is over: the due clock may lag until the first scan of a new epoch
 UNFLUSHED_S = 10.0  # so long, at most, something waits for its flush, or for what ends a fault
 WRONG = {MQueueError.code, *BY_CODE} - {InFlight.code, BufferFull.code}  # of a 503 the reason was written down, not the code
@@ -190,12 +191,17 @@ def _judge_order(history: History, seen: dict[int, list[Seen]], verdict: Verdict
         verdict.overtaken += _overtaken(history, fetch, first)
 
 
-def _greatest(history: History, fetch: Fetch) -> dict[int, Key]:
-    """Returns the greatest key that came, by shard: across shards there is no order."""
-    greatest: dict[int, Key] = {}
+def _among(history: History, fetch: Fetch, topic: str) -> str | int:
+    """Returns with what this topic is merged by key: with all topics of its shard, or with no other."""
+    return history.shards.get(topic, 0) if fetch.answered - fetch.sent < WHOLE_S else topic
+
+
+def _greatest(history: History, fetch: Fetch) -> dict[str | int, Key]:
+    """Returns the greatest key that came, of those that are merged: across shards there is no order."""
+    greatest: dict[str | int, Key] = {}
     for delivery in fetch.got:
-        shard = history.shards.get(delivery.topic, 0)
-        greatest[shard] = max(delivery.key, greatest.get(shard, delivery.key))
+        among = _among(history, fetch, delivery.topic)
+        greatest[among] = max(delivery.key, greatest.get(among, delivery.key))
     return greatest
 
 
@@ -210,13 +216,13 @@ def _is_unsorted(history: History, fetch: Fetch) -> bool:
 
 
 def _compare(history: History, fetch: Fetch, least: dict[str, Key], verdict: Verdict) -> None:
-    """Within a shard the greatest key that came is at most the least that was there."""
+    """Of what is merged by key the greatest that came is at most the least that was there."""
     if not fetch.got:
         verdict.untrue += [(fetch, key) for key in least.values()]
         return
     greatest = _greatest(history, fetch)
     for topic, key in least.items():
-        there = greatest.get(history.shards.get(topic, 0))
+        there = greatest.get(_among(history, fetch, topic))
         if there is not None and key < there:
             verdict.inversions.append((there, key))
 

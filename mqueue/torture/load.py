@@ -134,19 +134,19 @@ class Load:
     async def fetch(self, at: int, topics: tuple[str, ...], limit: int, wait: float) -> list[wire.Message]:
         """Makes one call, and returns its messages; none where it fails."""
         sent = time.monotonic()
-        messages: list[wire.Message] = []
+        polled = wire.Polled([], [])
         told = _Told()
         try:
             with self._answer("fetch", at) as told:
-                messages = await self._clients[at].fetch(topics, limit=limit, wait=wait, lease=LEASE_S)
-                told.count = len(messages)
+                polled = await self._clients[at].poll(wire.Poll(topics=list(topics), limit=limit, wait=wait, lease=LEASE_S))
+                told.count = len(polled.messages)
         finally:
-            if told.said != OK:  # what it leased comes back with its lease
+            if told.said != OK or polled.missing:  # what it leased comes back with its lease, or is given back
                 self.history.unanswered.append(Window(sent, time.monotonic() + LEASE_S + 1.0, topics))
         if told.said == OK:
-            delivered = tuple(self._delivery(m, sent) for m in messages)
+            delivered = tuple(self._delivery(m, sent) for m in polled.messages)
             self.history.fetches.append(Fetch(topics, at, sent, time.monotonic(), delivered))
-        return messages
+        return polled.messages
 
     def _delivery(self, m: wire.Message, sent: float) -> Delivery:
         """The lease's end is told by our clock: the shard's may be ahead of it."""

@@ -102,9 +102,9 @@ class ReadyCache(Server):
         answer = await self._run("join", epoch, node, *packed)
         return (SEQUENCE.unpack(answer[1])[0] if answer[1] else None), int(answer[2]), int(answer[3])
 
-    async def clocks(self, epoch: int) -> Clocks:
+    async def clocks(self, epoch: int, wall_us: int) -> Clocks:
         """Places what has become due, and returns the clocks."""
-        return Clocks(*(int(x) for x in (await self._run("clocks", epoch))[1:]))
+        return Clocks(*(int(x) for x in (await self._run("clocks", epoch, wall_us))[1:]))
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
         """Returns the next topic on which a waiter should be woken; behind `!` those that are open now, one a line."""

@@ -23,7 +23,7 @@ async def at_once(shard: Shard) -> int:
     while (stamp := shard.clocks.at_once()) is None:
         asked_at = shard.clock.monotonic()
         try:
-            clocks = await shard.cache.clocks(epoch)
+            clocks = await shard.cache.clocks(epoch, shard.clock.wall_us())
         except EpochEnded as ended:
             raise Refused(ended.found) from ended
         except CacheLost as lost:
@@ -48,4 +48,4 @@ async def until_due(shard: Shard, stamp: int, clock: int) -> None:
     ahead_s = min((stamp - clock) / 1e6, AHEAD_S)
     await asyncio.sleep(ahead_s)
     with suppress(Fault):  # it is in the log and in Redis, and the next tick places it
-        await shard.cache.clocks(shard.epoch)
+        await shard.cache.clocks(shard.epoch, shard.clock.wall_us())

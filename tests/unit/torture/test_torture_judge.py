@@ -46,6 +46,19 @@ def inverted(h: History) -> None:
     h.settles = {1: [ack(12.5)], 2: [ack(11.5)]}
 
 
+def inverted_after_a_long_wait(h: History) -> None:
+    inverted(h)
+    h.fetches[0] = h.fetches[0]._replace(answered=11.4)
+
+
+def inverted_across_topics(h: History) -> None:
+    """Both topics are of one shard, and the answer came at once."""
+    inverted(h)
+    h.enqueued[1] = h.enqueued[1]._replace(topic="u")
+    h.fetches = [f._replace(topics=("t", "u"), got=tuple(d._replace(topic="tu"[d.key == LOW]) for d in f.got)) for f in h.fetches]
+    h.shards["u"] = 0
+
+
 def overtaken(h: History) -> None:
     """The first was answered before the second was sent, and its stamp says that it came later."""
     late, soon = Key(0, 3_000_000, 1), Key(0, 2_000_000, 2)
@@ -133,6 +146,8 @@ BAD: dict[Callable[[History], None], set[str]] = {
     only_a_stale_ack: {"lost"},
     unknown: {"unknown"},
     inverted: {"inversions"},
+    inverted_after_a_long_wait: {"inversions"},
+    inverted_across_topics: {"inversions"},
     overtaken: {"overtaken"},
     untrue: {"untrue"},
     leased_twice: {"overlap"},
@@ -176,6 +191,11 @@ def perhaps_acked(h: History) -> None:
 def an_unanswered_fetch_may_have_leased_it(h: History) -> None:
     inverted(h)
     h.unanswered.append(Window(10.2, 11.5, ("t",)))
+
+
+def a_slow_answer_may_leave_out_a_topic(h: History) -> None:
+    inverted_across_topics(h)
+    h.fetches[0] = h.fetches[0]._replace(answered=11.4)
 
 
 def two_that_were_sent_side_by_side_come_by_their_stamps(h: History) -> None:
@@ -235,6 +255,7 @@ def redis_lost_the_ack_and_its_broker_was_away(h: History) -> None:
         dead_in_the_end,
         perhaps_acked,
         an_unanswered_fetch_may_have_leased_it,
+        a_slow_answer_may_leave_out_a_topic,
         two_that_were_sent_side_by_side_come_by_their_stamps,
         one_that_comes_again_was_not_overtaken,
         a_fault_hides_the_order,

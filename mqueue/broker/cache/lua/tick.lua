@@ -4,16 +4,11 @@
 -- keys  prefix
 -- args  epoch, term, the leader's wall clock (µs)
 -- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}
---
--- Where Redis' TIME and the leader's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
 local KEY_EARLY = 40000000 -- of the 60 s that flush_done gives a key
 local no = refused(true)
 if no then return no end
 goes_on_when_full()
-local agreed = math.min(seen, tonumber(ARGV[3]))
-if agreed > now + AWAY_US then held = agreed + HOLD_US; changed.held = true -- what it missed is no time of a lease
-elseif agreed > now and held > now then held = held + agreed - now; changed.held = true end -- nor shorter for it
-if agreed > now then now = agreed end
+catch_up(tonumber(ARGV[3]))
 
 promote()
 end_leases()

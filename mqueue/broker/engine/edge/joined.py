@@ -31,8 +31,9 @@ async def fetch_joined(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[T]:
     """Returns what these shards give, `limit` at most. `fetch`: asks one for so many, and gives back what it leases
-    once it is cancelled. `missing` gets those that gave no answer. `away`: is it known to give none now? Such a one is
-    asked last; who has something does not wait for it, and who has nothing for `away_s`. `woken`: those that had
+    once it is cancelled. `missing` gets those that gave no answer, and those of whose answer something is given back.
+    `away`: is it known to give none now? Such a one is asked last; who has something does not wait for it, and who has
+    nothing for `away_s`. `woken`: those that had
     nothing are asked again, unless it is to `stop`. Raises Unavailable where one failed and no other has anything;
     then, and where this is cancelled, nothing stays leased.
     """
@@ -41,6 +42,7 @@ async def fetch_joined(
     running: dict[asyncio.Task[list[T]], int] = {}
     word = None if woken is None else asyncio.ensure_future(woken.wait())
     found: list[T] = []
+    ends: dict[int, int] = {}  # how many were found when a shard had answered
     failed: Unavailable | None = None
     try:
         while (waiting or running) and len(found) < limit:
@@ -59,6 +61,7 @@ async def fetch_joined(
                 if (error := _collect(task, found)) is not None:
                     failed = error
                     missing.add(number)
+                ends[number] = len(found)
             if woken is not None and word in done and not found and running:
                 if stop():
                     break
@@ -74,6 +77,7 @@ async def fetch_joined(
         missing |= {*running.values(), *waiting} if len(found) < limit else set()
     if len(found) > limit:  # two that were asked side by side both had something
         give_back(found[limit:])
+        missing |= {number for number, end in ends.items() if end > limit}
         del found[limit:]
     if failed is not None and not found:
         raise failed

@@ -34,6 +34,14 @@ do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 
   if step > AWAY_US then held = now + HOLD_US; changed.held = true end
 end
 
+-- Where Redis' TIME and a broker's wall clock are both past the shard clock, it goes on to the lesser of them: a pause of both is no jump.
+local function catch_up(wall)
+  local agreed = math.min(seen, wall)
+  if agreed > now + AWAY_US then held = agreed + HOLD_US; changed.held = true -- what it missed is no time of a lease
+  elseif agreed > now and held > now then held = held + agreed - now; changed.held = true end -- nor shorter for it
+  if agreed > now then now = agreed end
+end
+
 local function less(a, b) -- byte order, whatever the locale; for keys (24 bytes)
   if a == b then return false end
   local a1, a2, a3, a4, a5, a6 = unpack1('>I4I4I4I4I4I4', a)
