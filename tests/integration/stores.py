@@ -191,7 +191,7 @@ class World:
         row = await self.store.row()
         for node in order:
             broker = self.brokers[node]
-            position, _ = await self.store.heartbeat(node, epoch, broker.started, self.time.wall_us())
+            position, _ = await self.store.heartbeat(node, epoch, self.term, broker.started, self.time.wall_us())
             told = tail.fold(entry for entry in broker.log if entry.sequence > position)
             await replay(self.store, epoch, node, told, clock=max(row.clock_us, broker.shard.now_us()), late=False)
             await self.store.bury_orphans(node, broker.started)

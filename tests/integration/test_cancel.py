@@ -454,7 +454,7 @@ def test_what_the_log_of_an_absent_broker_may_have_is_not_gone(world: World) -> 
     """The epoch was opened without broker 2: nobody else knows what it has."""
     of_absent, of_present = 2 << 12 | 1 << 22, 1 << 12 | 1 << 22
     epoch = world.lead.epoch
-    world.run(world.store.heartbeat(1, epoch, 0, world.time.wall_us()))
+    world.run(world.store.heartbeat(1, epoch, world.term, 0, world.time.wall_us()))
     world.run(world.connection.execute("UPDATE broker SET replayed = %s WHERE node = 2", (epoch - 1,)))
     assert cancel(world, of_present) == "gone"
     with pytest.raises(Unavailable, match="node 2"):
@@ -462,7 +462,7 @@ def test_what_the_log_of_an_absent_broker_may_have_is_not_gone(world: World) -> 
     world.run(world.store.leave(2, flushed=True))
     assert cancel(world, of_absent) == "gone", "it left with an empty log"
     world.run(world.connection.execute("UPDATE broker SET replayed = 0 WHERE node = 2"))
-    world.run(world.store.heartbeat(2, epoch, 0, world.time.wall_us()))
+    world.run(world.store.heartbeat(2, epoch, world.term, 0, world.time.wall_us()))
     assert cancel(world, of_absent) == "gone", "it has come back"
 
 

@@ -21,7 +21,7 @@ def test_a_release_with_another_format_opens_its_own_epoch(world: World, monkeyp
         monkeypatch.setattr(keys, "FORMAT", keys.FORMAT + 1)
         cache = ReadyCache(NUMBER, world.urls.redis_addrs[0], world.urls.redis_password)
         try:
-            assert await cache.lead(term, LIMITS) is None, "it finds no epoch"
+            assert await cache.lead(term, "a", LIMITS) is None, "it finds no epoch"
             with pytest.raises(EpochEnded):
                 await cache.fetch(epoch, 2, [TOPIC], 1, 1000, False)
             await cache.clear(term)

@@ -61,7 +61,7 @@ async def valkey(data_dir: Path) -> AsyncIterator[Valkey]:
 async def cache(valkey: Valkey) -> AsyncIterator[ReadyCache]:
     """An epoch is open."""
     cache = ReadyCache(0, valkey.url, PASSWORD)
-    await cache.lead(TERM, LIMITS)
+    await cache.lead(TERM, "a", LIMITS)
     await cache.open_epoch(EPOCH, TERM, (CLOCK, CLOCK), LIMITS, {NODE: 0})
     yield cache
     await cache.close()
@@ -121,7 +121,7 @@ async def test_what_refuses_says_why(valkey: Valkey, cache: ReadyCache, spoil: C
     await spoil(valkey)
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: cache.reach(EPOCH, NODE),
-        lambda: cache.lead(TERM, LIMITS),
+        lambda: cache.lead(TERM, "a", LIMITS),
         lambda: cache.tick(EPOCH, TERM, CLOCK),
         lambda: cache.apply(EPOCH, NODE, 0, 1, [], []),
     ]

@@ -87,24 +87,32 @@ class Checker:
     def lost_power(self, broker: "SimBroker") -> None:
         """Settles it was told of, and its disk was not."""
         self._lost_power.add(broker)
-        outcomes = [(id, state) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
-        ended = {ord("a"): "ack", ord("c"): "cancel"}
-        logged = {(id, ended[state]) for id, state in outcomes if state in ended}
+        logged = self._ended(broker)
         for all_told in self._world.history.told.values():
             for told in all_told:
                 if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
                     told.log_lost = True
 
+    def _ended(self, broker: "SimBroker") -> set[tuple[int, str]]:
+        """The settles that its disk was told of: id and kind."""
+        outcomes = [(id, state) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
+        ended = {ord("a"): "ack", ord("c"): "cancel", ord("x"): "bury", ord("n"): "nack"}
+        return {(id, ended[state]) for id, state in outcomes if state in ended}
+
     def went_back(self) -> None:
-        """PostgreSQL forgot: what it had of these settles only the logs have now."""
+        """PostgreSQL forgot: what it had of these settles only the logs have now. Where a log was full they had waited
+        for PostgreSQL alone.
+        """
         world = self._world
+        logged = {broker: self._ended(broker) for broker in world.brokers}
         found = world.postgres.own.execute(STATE).fetchone()
         assert found is not None
         positions = {node: position for node, position, _ in found[1]}
         for all_told in world.history.told.values():
             for told in all_told:
-                if told.is_final and positions.get(told.node, 0) < told.bound:
-                    told.is_final, told.log_lost = False, told.log_lost or told.broker in self._lost_power
+                if positions.get(told.node, 0) < told.bound:
+                    told.is_final = False
+                    told.log_lost = told.log_lost or (told.settle.id, told.settle.kind) not in logged[told.broker]
         world.history.cancelling.clear()  # who was to be cancelled stood there alone
 
     # -- a look --------------------------------------------------------------------------------------------------------

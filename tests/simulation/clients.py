@@ -100,13 +100,14 @@ class Clients:
     async def fetch(self, broker: SimBroker, topics: Sequence[str], limit: int, wait: float, lease: float | None = None) -> list[Delivery]:
         lease = lease or self._rng.choice([2.0, 6.0, 15.0])
         asked_at = self._world.loop.time()
+        self._history.unknown_fetches += 1  # until its answer comes, and for ever where it does not
         try:
             got = await broker.call(lambda engine: engine.fetch(NAMESPACE, topics, limit, wait, lease))
         except Unknown as unknown:
             self._world.count("fetches unknown")
-            if str(unknown) != "refused":
-                self._history.unknown_fetches += 1
+            self._history.unknown_fetches -= str(unknown) == "refused"
             return []
+        self._history.unknown_fetches -= 1
         self._world.count("deliveries", len(got))
         self._history.delivered(got, asked_at, lease)
         return got

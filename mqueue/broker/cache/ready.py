@@ -196,9 +196,11 @@ class ReadyCache(Server):
 
     # -- the leader ----------------------------------------------------------------------------------------------------
 
-    async def lead(self, term: int, limits: Limits) -> int | None:
-        """Raises the term. Returns the epoch Redis knows."""
-        answer = await self._run("lead", "", term, _limits(limits))
+    async def lead(self, term: int, token: str, limits: Limits) -> int | None:
+        """Raises the term. Returns the epoch Redis knows. Raises Deposed where it knows a later term, or this one with
+        another `token`.
+        """
+        answer = await self._run("lead", "", term, token, _limits(limits))
         return int(answer[1]) if answer[1] else None
 
     async def wait_for_ask(self, timeout: float) -> None:

@@ -58,7 +58,7 @@ class Epochs:
         while True:
             try:
                 async with asyncio.timeout(REACH_S):
-                    return Reached(await self._admin.lead(lead.term, self._limits), await self._admin.run_id_of_server())
+                    return Reached(await self._admin.lead(lead.term, lead.shared.token, self._limits), await self._admin.run_id_of_server())
             except Deposed as later:  # PostgreSQL was set back: go past what Redis remembers
                 lead.term = await lead.store.raise_term(int(str(later).split()[1]), lead.shard.node)
             except (CacheLost, TimeoutError):

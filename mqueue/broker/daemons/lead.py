@@ -1,6 +1,7 @@
 """A Lead is what a daemon of the leader works with."""
 
 import asyncio
+import uuid
 from dataclasses import dataclass, field, replace
 
 from mqueue.broker.shard import Shard
@@ -16,12 +17,14 @@ class Shared:
     missed. No transaction that writes is open while somebody holds it, so nobody who holds it waits for whoever waits.
 
     `leases`: a flush and the mirror of leases never mix. `mirrors`: may PostgreSQL know leases? Then each flush looks
-    for those that ended.
+    for those that ended. `token`: tells this leadership from one of the same term: PostgreSQL that forgets may give a
+    term again.
     """
 
     pages: asyncio.Lock = field(default_factory=asyncio.Lock)
     leases: asyncio.Lock = field(default_factory=asyncio.Lock)
     mirrors: bool = True
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(slots=True)

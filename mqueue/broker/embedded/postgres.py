@@ -78,6 +78,7 @@ class PostgreSQL:
         self._shards = shards
         self._marker = f"-D {self._data} "
         self._server: Server | None = None
+        self._made = False  # the databases, by this process
         socket_path(self._folder / ".s.PGSQL.5432")
 
     @property
@@ -108,7 +109,9 @@ class PostgreSQL:
         else:
             self._server = left
         await self._wait_ready(self._server, since)
-        await self._make_databases()
+        if not self._made:
+            await self._make_databases()
+            self._made = True
         return left is not None
 
     async def stop(self) -> None:

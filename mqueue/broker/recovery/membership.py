@@ -38,7 +38,7 @@ logger = structlog.get_logger(__name__)
 class Membership:
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self._replayed = 0
+        self._replayed = self._term = 0  # the epoch that it has confirmed, and in which term: PostgreSQL may forget, and give a number again
         self._tidied_at = 0.0
         self._reached_at = shard.clock.monotonic()
         self._missed = 0  # tries since then
@@ -111,8 +111,10 @@ class Membership:
         # a process that was stopped has not heard of Redis for as long; it must have tried
         is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
         joined = row.epoch == shard.epoch
+        if joined:
+            self._term = row.term
         if row.mode == "recovering":
-            if self._replayed < row.epoch:
+            if self._replayed < row.epoch or self._term != row.term:
                 await self._confirm(row)
         elif row.mode == COLD:
             if not joined or shard.mode != COLD:
@@ -143,7 +145,7 @@ class Membership:
                 await failpoints.ahit("recovery.before_replay")
                 await self._replay(shard.log.records(position), row, position, late=False)
                 await failpoints.ahit("recovery.after_replay")
-            self._replayed = row.epoch
+            self._replayed, self._term = row.epoch, row.term
             shard.position = await self._beat()
 
     async def _beat(self, known: int = 0) -> int:
@@ -152,7 +154,7 @@ class Membership:
         """
         shard = self._shard
         now = shard.clock.wall_us()
-        position, clock_off_us = await shard.store.heartbeat(shard.node, self._replayed, shard.start, now, shard.reaches, known)
+        position, clock_off_us = await shard.store.heartbeat(shard.node, self._replayed, self._term, shard.start, now, shard.reaches, known)
         self._saw_clock_off(clock_off_us / 1e6)
         return position
 
@@ -218,7 +220,7 @@ class Membership:
             last, brought = await catch_up(shard.cache, shard.node, shard.log.records, row.epoch, start)
             shard.previous = shard.sequence
             shard.buffered = last if brought else 0
-            self._replayed = row.epoch  # what it had of ended epochs has come late
+            self._replayed, self._term = row.epoch, row.term  # what it had of ended epochs has come late
             await shard.cache.join(row.epoch, shard.node, shard.sequence, last)
             shard.epoch, shard.mode = row.epoch, HOT
             shard.clocks.begin_epoch()
@@ -239,7 +241,7 @@ class Membership:
             shard.cache.run_id = ""
             await self._replay_late(row, position)
             shard.epoch, shard.mode, shard.buffer = row.epoch, COLD, 0
-            shard.buffered, self._replayed = 0, row.epoch
+            shard.buffered, self._replayed, self._term = 0, row.epoch, row.term
             shard.clocks.begin_epoch()
             shard.clocks.saw(0, row.clock_us, shard.clock.monotonic())
             shard.metrics.epoch.set(row.epoch)

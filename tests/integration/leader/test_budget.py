@@ -22,9 +22,9 @@ ROUNDS_MAX = 400  # of the leader, within which everything must come
 def roomy(world: World) -> Iterator[World]:
     """Its limits are as a broker has them, but for the budget."""
     world.run(world.fresh())
-    world.run(world.cache.lead(world.lead.term, ROOMY))
+    world.run(world.cache.lead(world.lead.term, world.lead.shared.token, ROOMY))
     yield world
-    world.run(world.cache.lead(world.lead.term, LIMITS))
+    world.run(world.cache.lead(world.lead.term, world.lead.shared.token, LIMITS))
 
 
 async def used(world: World) -> int:
@@ -75,7 +75,7 @@ async def drain(world: World) -> int:
 )
 def test_redis_keeps_its_budget(roomy: World, size: int, rounds: int, many: int, delay_us: int, budget: int) -> None:
     world, limits = roomy, replace(ROOMY, buffer_max=budget * MB // 3, redis_max=budget * MB)
-    world.run(world.cache.lead(world.lead.term, limits))
+    world.run(world.cache.lead(world.lead.term, world.lead.shared.token, limits))
 
     async def fill() -> tuple[int, int]:
         await world.work(TOPICS)  # they are open: what comes is ready, and stays when it is flushed

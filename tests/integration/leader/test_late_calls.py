@@ -49,7 +49,7 @@ def test_a_late_end_of_a_refill_is_of_a_term_that_is_over(world: World) -> None:
         pages = await lead.store.pages.refill({TOPIC: (frontier, 100)}, begun.clock, begun.t_due, begun.t_id, 100, BODY_MAX)
         old = lead.term
         world.term = lead.term = await lead.store.raise_term(0, 1)
-        await world.cache.lead(lead.term, LIMITS)
+        await world.cache.lead(lead.term, lead.shared.token, LIMITS)
         await world.prefetcher.refill(lead, [TOPIC])
         with pytest.raises(Deposed):
             await world.cache.refill_end(lead.epoch, old, pages)
@@ -89,7 +89,7 @@ def test_a_session_of_its_own_that_nobody_is_behind_does_not_keep_a_broker_from_
     async def leads() -> None:
         half_open = await world.store.connect()
         await half_open.execute("SELECT pg_advisory_lock(%s)", (LEADER_LOCK + NUMBER,))
-        await world.store.heartbeat(1, world.lead.epoch, 0, world.time.wall_us())
+        await world.store.heartbeat(1, world.lead.epoch, world.lead.term, 0, world.time.wall_us())
         try:
             async with led(world, leader_of(world, 1, world.cache)):
                 pass

@@ -194,7 +194,7 @@ def test_a_tick_brings_what_its_schedule_says_and_is_delivered(world: World, lea
     async def delivered() -> list[Any]:
         lead = leaders.leads[-1]
         assert await leaders.turn(lead) == 2
-        await world.cache.lead(lead.term, LIMITS)
+        await world.cache.lead(lead.term, lead.shared.token, LIMITS)
         await world.prefetcher.scan(lead)
         await world.prefetcher.refill(lead, ["n/ticks"])
         await world.prefetcher.arrivals(lead)
