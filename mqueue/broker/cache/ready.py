@@ -153,7 +153,7 @@ class ReadyCache(Server):
     async def depths(self, topics: Sequence[str]) -> list[Depths]:
         found: list[Depths] = []
         for start in range(0, len(topics), DEPTHS_PAGE):
-            numbers = (await self._run("depths", *topics[start : start + DEPTHS_PAGE]))[1:]
+            numbers = (await self._run("depths", "", *topics[start : start + DEPTHS_PAGE]))[1:]
             found += (Depths(*numbers[at : at + 6]) for at in range(0, len(numbers), 6))
         return found
 

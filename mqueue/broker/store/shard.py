@@ -188,8 +188,9 @@ class ShardStore:
     async def heartbeat(
         self, node: int, replayed: int, term: int, started: int, wall_us: int, reaches: bool = True, known: int = 0
     ) -> tuple[int, int]:
-        """Tells that this broker lives. `replayed`: the epoch it has confirmed, in this `term`. `wall_us`: by its clock. `reaches`: it reaches Redis. `known`: the position it
-        has seen. Returns the present one, and by how many µs its clock is ahead of PostgreSQL's.
+        """Tells that this broker lives. `replayed`: the epoch it has confirmed, in this `term`. `wall_us`: by its clock.
+        `reaches`: it reaches Redis. `known`: the position it has seen. Returns the present one, and by how many µs its
+        clock is ahead of PostgreSQL's.
         """
         args = {"node": node, "replayed": replayed, "term": term, "started": started, "wall_us": wall_us, "reaches": reaches, "known": known}
         [(position, clock_off_us)] = await self._all("heartbeat", **args)

@@ -178,7 +178,7 @@ def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, 
         with Broker(env=stores.environment()) as broker, Broker(env=stores.environment()) as dead:
             wal = tmp_path / "wal"
             environment = Broker.environment(stores.environment())
-            inspect, verify, dry, replay, retire, quarantine, mend = [
+            inspect, verify, dry, replay, retire, ask, free, quarantine, mend = [
                 c.line.replace("/var/lib/mqueue/wal", str(wal)).replace("/mnt/dead/wal", str(wal))
                 for block in blocks(ROOT / "docs" / "operations.md", "bash")
                 for c in commands(block)
@@ -204,6 +204,10 @@ def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, 
             assert "shard 0: to replay: 0 messages" in sh(dry, environment, dead)
             assert "shard 0: replayed: 0 messages" in sh(replay, environment, dead)
             assert "is free" in sh(retire, environment, dead)
+            with pytest.raises(AssertionError, match="17 is nobody's"):
+                sh(ask, environment, dead)
+            with pytest.raises(AssertionError, match="17 is nobody's"):
+                sh(free, environment, dead)
             assert len(Http(broker.url, broker.token).get(limit=100)) == 40
     finally:
         stores.close()

@@ -1,5 +1,5 @@
-"""PostgreSQL has forgotten a flush, and its leader flushes on before anybody has looked; or it has forgotten a term or a
-closing, and gives the number again.
+"""PostgreSQL has forgotten a flush, and its leader flushes on before anybody has looked. Or it has forgotten a term, or
+a closing, and gives the number again.
 """
 
 import pytest

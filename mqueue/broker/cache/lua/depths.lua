@@ -2,11 +2,12 @@
 -- uses:
 -- moves: nothing
 -- keys  prefix
--- args  topic...
+-- args  epoch (unused), topic...
 -- returns {'ok', then per topic: ready, spill, delayed, leased, unflushed, dead}
 local prefix, call = KEYS[1], redis.call
 local found = { 'ok' }
-for _, name in ipairs(ARGV) do
+for at = 2, #ARGV do
+  local name = ARGV[at]
   local counters = call('HMGET', prefix .. 'topic:' .. name, 'delayed', 'leased', 'unflushed')
   local n = #found
   found[n + 1] = call('ZCARD', prefix .. 'ready:' .. name)
