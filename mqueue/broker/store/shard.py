@@ -188,7 +188,7 @@ class ShardStore:
     async def heartbeat(
         self, node: int, replayed: int, term: int, started: int, wall_us: int, reaches: bool = True, known: int = 0
     ) -> tuple[int, int]:
-        """Tells that this broker lives. `replayed`: the epoch it has confirmed, in this `term`. `wall_us`: by its clock.
+        """Tells that this broker lives. `replayed`: the epoch it has confirmed, in this `term`. `wall_us`: by its own.
         `reaches`: it reaches Redis. `known`: the position it has seen. Returns the present one, and by how many µs its
         clock is ahead of PostgreSQL's.
         """
