@@ -328,6 +328,10 @@ class World:
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
+    async def ready(self, topic: str) -> list[bytes]:
+        """The ids of a topic's ready messages."""
+        return [member[-8:] for member in await self.cache._redis.zrange(keys.ready(NUMBER, topic), 0, -1)]
+
     async def rows(self) -> dict[int, tuple[int, int]]:
         """id → due, attempts"""
         found = await self.connection.execute("SELECT id, deliver_after_us, attempts FROM message")

@@ -1,7 +1,7 @@
 """Requests of one batch that share idempotency keys: one that is refused takes none of them."""
 
 from by_hand import TOPIC, serve
-from stores import World, message
+from stores import SECOND, World, message
 
 from mqueue.broker.cache.calls import Enqueue
 from mqueue.broker.format import record
@@ -32,3 +32,19 @@ def test_a_refused_request_takes_no_key_from_the_next(world: World) -> None:
     third = [keyed(world, 2, b"n", b"c"), keyed(world, 2, b"n", b"c")]  # one message, and its repeat
     fourth = [keyed(world, 3, b"n", b"d")]
     assert apply(world, *first, *second, *third, *fourth) == [b"m", b"m", b"o", b"d", b"d", b"m"]
+
+
+def test_a_key_that_was_seen_is_there_for_its_batch(world: World) -> None:
+    """PostgreSQL has it, and it was about to go from Redis: the batch, which looks in Redis alone, comes a little later."""
+    world.run(world.fresh())
+    serve(world)
+    world.brokers[1].shard.next_sequence()
+    assert apply(world, keyed(world, 0, b"k", b"a")) == [b"o"]
+    world.run(world.flusher.flush(world.lead, everything=True))
+    world.run(world.advance(59 * SECOND))
+    now_us = world.run(world.tick())
+    assert world.run(world.cache.has_key([b"k" * 16], now_us)) != [None]
+    world.run(world.advance(5 * SECOND))
+    world.run(world.tick())
+    world.brokers[1].shard.next_sequence()
+    assert apply(world, keyed(world, 0, b"k", b"a")) == [b"d"]

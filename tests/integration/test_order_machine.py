@@ -192,7 +192,7 @@ class OrderMachine(RuleBasedStateMachine):
             return
         if request.whole:
             assert letters == {b"r"}
-            [known] = self.do(self.world.cache.has_key([hashed(request.key)]))
+            [known] = self.do(self.world.cache.has_key([hashed(request.key)], self.do(self.world.clock())))
             assert record.unpack_runs(known[record.IDEMPOTENCY.size :]) == request.ids
         else:
             assert [(letter, int.from_bytes(id)) for letter, id in applied.verdicts] == [(b"d", id) for id in request.ids]

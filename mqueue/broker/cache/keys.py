@@ -77,6 +77,11 @@ def dirty(k: int) -> str:
     return prefix(k) + "dirty"
 
 
+def key_ends(k: int) -> str:
+    """zset: key hash → when it goes from here, µs; PostgreSQL has it"""
+    return prefix(k) + "key_ends"
+
+
 def idempotency(k: int) -> str:
     """hash: key hash → id, body hash, origin, expiry"""
     return prefix(k) + "keys"

@@ -27,12 +27,14 @@ from mqueue.broker.cache.calls import (
     Tick,
 )  # fmt: skip
 from mqueue.broker.cache.server import Server
+from mqueue.broker.format import record
 from mqueue.message import BODY_MAX, letter_weight
 
 VERDICT = struct.Struct(">c8s")
 OUTCOME = struct.Struct(">ccIHQHQB")
 REPLY_HEAD = struct.Struct(">QQQQ")
 SEQUENCE = struct.Struct(">Q")
+KEY_KEEP_US = 60_000_000  # as flush_done.lua
 LIMITS = struct.Struct(">QQQQQ")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
@@ -113,8 +115,16 @@ class ReadyCache(Server):
     async def pass_wake(self, epoch: int, topic: str) -> None:
         await self._run("pass_wake", epoch, topic)
 
-    async def has_key(self, hashes: Sequence[bytes]) -> list[bytes | None]:
-        return await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
+    async def has_key(self, hashes: Sequence[bytes], now_us: int) -> list[bytes | None]:
+        """Returns the key records. Those that PostgreSQL has stay here for KEY_KEEP_US more: the batch that comes
+        must find them, too.
+        """
+        told: list[bytes | None] = await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
+        kept = {hash: now_us + KEY_KEEP_US for hash, one in zip(hashes, told, strict=True) if one and record.is_flushed(one)}
+        if kept:
+            await self._io(lambda: self._redis.zadd(keys.key_ends(self.shard), kept, xx=True, gt=True))
+            told = await self._io(lambda: self._redis.hmget(keys.idempotency(self.shard), hashes))
+        return told
 
     async def moved_keys(self) -> tuple[int, int]:
         """Returns how often keys of whole requests were moved into PostgreSQL in this epoch, and when the last of them
@@ -160,6 +170,10 @@ class ReadyCache(Server):
     async def trimmed(self) -> int:
         """Returns the last dirty number that is flushed, as far as Redis knows it in every record."""
         return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "trimmed")) or 0)
+
+    async def last_dirty(self) -> int:
+        """Returns the number of the last dirty entry of this epoch, flushed or not."""
+        return int(await self._io(lambda: self._redis.hget(keys.shard(self.shard), "number")) or 0)
 
     async def gauges(self) -> dict[str, int]:
         """Returns how much there is. `used`: bytes of all; `taken`: of the buffer, those that no enqueue may have."""

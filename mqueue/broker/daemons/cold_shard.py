@@ -9,7 +9,7 @@ from mqueue.broker.daemons.epoch import Epochs
 from mqueue.broker.daemons.lead import Lead
 from mqueue.broker.daemons.pruner import REQUEST_KEPT_S, UNHEARD_S
 from mqueue.broker.daemons.scheduler import Scheduler
-from mqueue.broker.faults import EpochEnded
+from mqueue.broker.faults import Forgotten
 from mqueue.broker.shard import COLD
 from mqueue.message import BATCH_MAX
 
@@ -48,7 +48,7 @@ class ColdShard:
         while answers < BACK:
             await asyncio.sleep(PROBE_S)
             if await self._epochs.set_back(lead, COLD):
-                raise EpochEnded(None)
+                raise Forgotten
             if await self._epochs.reach(lead, 0.0) is None:
                 answers = 0
                 await self._epochs.give_way(lead)

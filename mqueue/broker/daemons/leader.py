@@ -114,7 +114,7 @@ class Leader:
         while True:
             row = await shard.store.row()
             goes_on = self._epochs.goes_on(row, reached)
-            forgot = forgot or (goes_on and await self._epochs.set_back(lead, row.mode))
+            forgot = forgot or await self._epochs.set_back(lead, row.mode if goes_on else COLD)
             if goes_on and not forgot:
                 lead.epoch, mode = row.epoch, row.mode
                 shard.cache.run_id = row.run_id

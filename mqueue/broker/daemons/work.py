@@ -86,8 +86,10 @@ class Work:
     async def _flush(self, lead: Lead) -> None:
         now, flush_at = lead.shard.clock.monotonic, 0.0
         while True:
-            asked = await lead.shard.cache.wait_for_flush(max(0.0, flush_at - now()))
+            asked = await lead.shard.cache.wait_for_flush(min(ASK_LOOK_S, max(0.0, flush_at - now())))
             everything = asked or self._flush_all.is_set()
+            if not everything and now() < flush_at:
+                continue
             flushed = await self._flusher.flush(lead, everything)
             while everything and flushed.more:
                 flushed = await self._flusher.flush(lead, everything)

@@ -214,7 +214,7 @@ class Enqueuer:
         await shard.wait_serving()
         epoch = shard.epoch
         cold = shard.mode == COLD
-        in_redis = [None] * len(keyed) if cold else await shard.cache.has_key([drafts[i].key_hash for i in keyed])
+        in_redis = [None] * len(keyed) if cold else await shard.cache.has_key([drafts[i].key_hash for i in keyed], shard.now_us())
         for i, told in zip(keyed, in_redis, strict=True):
             if told is not None and record.IDEMPOTENCY.unpack(told)[1] != drafts[i].body_hash:
                 raise _key_reused(i)
@@ -236,7 +236,7 @@ class Enqueuer:
         """Returns what this request's first try was given."""
         if shard.mode == COLD and (known := await shard.store.request_key(key_hash, shard.now_us())):
             return record.unpack_runs(known[1])
-        [told] = await shard.cache.has_key([key_hash])
+        [told] = await shard.cache.has_key([key_hash], shard.now_us())
         if told is None:
             raise Unavailable("the idempotency key of this request has just been forgotten: it was enqueued before", retry_after=1)
         return record.unpack_runs(told[record.IDEMPOTENCY.size :])

@@ -11,7 +11,8 @@ is: the leader tells every broker that waits which topics are open now.
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 
 from mqueue.errors import Unavailable
@@ -30,12 +31,13 @@ class Waiter:
 
 
 class Opening:
-    """A fetch that waits until the leader has opened topics. `event`: all it waits for are open."""
+    """A fetch of these topics that waits until the leader has opened some. `event`: all it waits for are open."""
 
-    __slots__ = ("_closed", "_told", "event")
+    __slots__ = ("_closed", "_mine", "_told", "event")
 
-    def __init__(self) -> None:
+    def __init__(self, topics: Iterable[str]) -> None:
         self.event = asyncio.Event()
+        self._mine = frozenset(topics)
         self._closed: set[str] = set()
         self._told: set[str] = set()
 
@@ -51,9 +53,10 @@ class Opening:
         else:
             self.event.set()
 
-    def told(self, topics: Collection[str]) -> None:
-        self._told.update(topics)
-        self._closed.difference_update(topics)
+    def told(self, topics: AbstractSet[str]) -> None:
+        mine = self._mine & topics
+        self._told |= mine
+        self._closed -= mine
         if not self._closed:
             self.event.set()
 
@@ -65,19 +68,20 @@ class Waiters:
         self.count = 0
 
     @contextmanager
-    def opening(self) -> Iterator[Opening]:
-        """Hears what is opened, until the block ends."""
-        opening = Opening()
+    def opening(self, topics: Iterable[str]) -> Iterator[Opening]:
+        """Hears what of these is opened, until the block ends."""
+        opening = Opening(topics)
         self._openings[opening] = None
         try:
             yield opening
         finally:
             del self._openings[opening]
 
-    def opened(self, topics: Collection[str]) -> None:
+    def opened(self, topics: Iterable[str]) -> None:
         """Tells the fetches that wait for it which topics are open now (`namespace/topic`)."""
+        named = frozenset(topics)
         for opening in self._openings:
-            opening.told(topics)
+            opening.told(named)
 
     def add(self, topics: Iterable[TopicName]) -> Waiter:
         """Adds a fetch that waits. Raises Unavailable when too many wait."""

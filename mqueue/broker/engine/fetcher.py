@@ -171,7 +171,7 @@ class Fetcher:
                 if got is None:
                     await asyncio.sleep(ASK_PAUSE_S)
                 elif got.status == "ask" and opening is None:  # and look again at once: the word may have come before this
-                    opening = stack.enter_context(self._waiters.opening())
+                    opening = stack.enter_context(self._waiters.opening(map(str, names)))
                 elif got.status == "ask" and opening is not None:
                     opening.wait_for(got.closed)
                     until = min(deadline, now + OPEN_LOOK_S) if partial else min(deadline, partial_at)

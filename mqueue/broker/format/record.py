@@ -228,6 +228,11 @@ def pack_runs(ids: Sequence[int]) -> bytes:
     return b"".join(RUN.pack(*run) for run in runs)
 
 
+def is_flushed(key: bytes) -> bool:
+    """Has PostgreSQL this key record?"""
+    return bool(IDEMPOTENCY.unpack_from(key)[5])
+
+
 def unique_holders(key: bytes) -> list[bytes]:
     """Returns the ids that the key record of a unique key names."""
     return [key[:8], *(key[at : at + 8] for at in range(IDEMPOTENCY.size, len(key), RUN.size))]

@@ -103,18 +103,19 @@ class Membership:
         began = shard.clock.monotonic()
         row = await shard.store.row()
         shard.looked_at = began
-        if position < shard.position and row.epoch == shard.epoch:
+        joined = row.epoch == shard.epoch
+        recovers = row.mode == "recovering"
+        if position < shard.position and joined and not recovers:
             # the leader sees it by the heartbeat, and closes the epoch; nothing of the log may go before its replay
             logger.error("PostgreSQL has forgotten commits", shard=shard.number, position=position, known=shard.position)
             return
         shard.position = position
         # a process that was stopped has not heard of Redis for as long; it must have tried
         is_cut = self._missed >= APART_TRIES and shard.clock.monotonic() - self._reached_at > APART_AFTER_S
-        joined = row.epoch == shard.epoch
-        if joined:
+        if joined and not recovers:
             self._term = row.term
-        if row.mode == "recovering":
-            if self._replayed < row.epoch or self._term != row.term:
+        if recovers:
+            if self._replayed < row.epoch or self._term != row.term or joined:  # an epoch that was open and closes again: it was forgotten
                 await self._confirm(row)
         elif row.mode == COLD:
             if not joined or shard.mode != COLD:

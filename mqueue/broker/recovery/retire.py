@@ -86,8 +86,8 @@ async def lost(node: int, urls: StoreUrls, *, acknowledged: bool) -> AsyncIterat
                 if owner not in (None, found[0]):
                     raise MQueueError(f"shard {number}: node number {node} is that of another broker there: are these databases of one mqueue?")
                 owner, seats[store], floor = found[0], seat, max(floor, found[2])
-                applied = await _applied(cache, store, node)
-                waits = waits or (applied or 0) > seat.position
+                applied, is_flushed = await _applied(cache, store, node)
+                waits = waits or not is_flushed
                 yield f"shard {number}: PostgreSQL has its log up to sequence {seat.position}; {_last(seat, applied)}"
             if owner is None:
                 raise MQueueError(f"node number {node} is nobody's: there is nothing to retire")
@@ -104,13 +104,17 @@ async def lost(node: int, urls: StoreUrls, *, acknowledged: bool) -> AsyncIterat
         raise MQueueError(str(fault)) from fault
 
 
-async def _applied(cache: ReadyCache, store: ShardStore, node: int) -> int | None:
-    """Returns the last sequence of this broker that Redis has applied in this epoch; None: Redis cannot tell."""
+async def _applied(cache: ReadyCache, store: ShardStore, node: int) -> tuple[int | None, bool]:
+    """Returns the last sequence of this broker that Redis has applied in this epoch (None: Redis cannot tell), and
+    whether PostgreSQL has all that Redis had to flush then. A number may be used, and no batch: then nothing waits.
+    """
     row = await store.row()
     cache.run_id = row.run_id
     with suppress(CacheLost, EpochEnded):
-        return (await cache.join(row.epoch, node, None))[0]
-    return None
+        applied = (await cache.join(row.epoch, node, None))[0]
+        await cache.ask_flush()
+        return applied, (await store.row()).dirty_number >= await cache.last_dirty()
+    return None, True
 
 
 def _last(seat: Seat, applied: int | None) -> str:

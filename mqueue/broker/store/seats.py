@@ -33,11 +33,11 @@ class BrokerRow:
     reaches: bool  # Redis, then
     seen_at: float  # its last heartbeat, s since 1970 by PostgreSQL's clock
     was_set_back: bool = False  # it has seen a position past this one: PostgreSQL forgot what it had committed
-    clock_off_s: float = 0.0  # by so much its wall clock was ahead of PostgreSQL's
+    clock_off_s: float | None = None  # by so much its wall clock was ahead of PostgreSQL's; None: its release does not tell
 
     @property
     def clock_agrees(self) -> bool:
-        return abs(self.clock_off_s) <= CLOCK_OFF_S
+        return self.clock_off_s is not None and abs(self.clock_off_s) <= CLOCK_OFF_S
 
 
 class Registered(NamedTuple):

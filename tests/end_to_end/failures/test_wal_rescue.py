@@ -184,6 +184,19 @@ def test_a_number_is_freed_when_all_is_flushed_and_its_next_owner_begins_after_i
     assert (taken.returncode, "belongs to another broker" in taken.stderr + taken.stdout) == (78, True), taken.stderr
 
 
+def test_a_number_is_freed_though_its_last_life_took_nothing(pair: tuple[Broker, Broker], stores: Stores) -> None:
+    """It joined the epoch, so Redis knows a number of it, and no batch will ever be flushed up to that."""
+    second = pair[1]
+    [(node,)] = stores.sql("SELECT max(node) FROM broker")
+    second.kill()
+    second.start()
+    second.kill()
+    shutil.rmtree(wal_of(second))
+    stores.sql(f"UPDATE broker SET seen_at = now() - interval '100 s' WHERE node = {node}")
+    done = mqueue(stores, "wal", "retire", "--node", node, "--lost")
+    assert (done.returncode, f"node number {node} is free" in done.stdout) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize("pair", [{"MQUEUE_FLUSH_AGE_MS": "100"}], indirect=True)
 def test_a_number_whose_directory_is_lost_is_freed_by_whoever_accepts_the_loss(pair: tuple[Broker, Broker], stores: Stores) -> None:
     first, second = pair

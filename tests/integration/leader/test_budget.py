@@ -96,6 +96,31 @@ def test_redis_keeps_its_budget(roomy: World, size: int, rounds: int, many: int,
     assert world.run(drain(world)) == there
 
 
+def test_cancels_beside_a_release_end_where_redis_is_past_its_budget(roomy: World) -> None:
+    """All of one batch: what is released is placed, counts as too much, and is taken away like those before it."""
+    world, topic = roomy, TOPICS[0]
+
+    async def cancelled() -> tuple[list[bytes], dict[str, object]]:
+        await world.work(TOPICS)
+        await enqueue(world, topic, SMALL, 3)
+        got = await world.cache.fetch(world.lead.epoch, NODES[0], [topic], 1, 30_000, False)
+        [leased] = got.records
+        waiting = [id for id in await world.ready(topic) if id != leased[record.ID]]
+        await world.cache.lead(world.lead.term, world.lead.shared.token, replace(ROOMY, redis_max=ROOMY.buffer_max + 1))
+        settles = [SettleArgs(id, topic.encode(), "cancel", b"", b"", b"") for id in waiting]
+        settles += [SettleArgs(leased[record.ID], topic.encode(), "release", leased[60:72], b"", b"")]
+        settles += [SettleArgs(leased[record.ID], topic.encode(), "cancel", b"", b"", b"")]
+        world.brokers[NODES[0]].shard.next_sequence()
+        applied = await world.brokers[NODES[0]].batch([], settles, logged=True, repeated=False)
+        await world.cache.lead(world.lead.term, world.lead.shared.token, ROOMY)
+        await world.work(TOPICS)
+        await world.check_used()
+        return [outcome.verdict for outcome in applied.outcomes], await world.left_in_redis()
+
+    verdicts, left = world.run(cancelled())
+    assert (verdicts, left) == ([b"o"] * 4, {})
+
+
 def test_what_waits_for_its_flush_is_refused_past_the_budget(roomy: World) -> None:
     """Nothing is flushed, so nothing can go."""
     letters = [roomy.run(enqueue(roomy, TOPICS[0], LARGE, 8)) for _ in range(6)]

@@ -56,6 +56,20 @@ def test_what_is_refused_is_set_aside_and_the_others_are_written(refusing: World
     assert _drift(world) == 0
 
 
+def test_a_unique_index_of_the_users_own_refuses_one_row_alone(refusing: World) -> None:
+    world, broker = refusing, refusing.brokers[1]
+    world.run(world.connection.execute("CREATE UNIQUE INDEX users_own ON message (priority) WHERE priority = 6"))
+    try:
+        broker.shard.next_sequence()
+        made = [message(broker, next(world.ids), topic="t/a", priority=6 if n < 2 else 0, delay_us=0, ttl_us=0, max_retries=3) for n in range(5)]
+        world.run(broker.batch([e for e, _ in made], [], logged=True, repeated=False))
+        world.run(world.flusher.flush(world.lead, everything=True))
+        assert (len(world.run(world.rows())), len(world.run(_all(world, "SELECT id, reason FROM refused")))) == (4, 1)
+        assert _drift(world) == 0
+    finally:
+        world.run(world.connection.execute("DROP INDEX users_own"))
+
+
 def test_an_end_of_what_is_set_aside_counts(refusing: World) -> None:
     world, broker = refusing, refusing.brokers[1]
     world.run(world.cache.fetch(world.lead.epoch, NODES[0], ["t/a"], 1, 1000, False))

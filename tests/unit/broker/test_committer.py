@@ -28,7 +28,7 @@ class Refusing:
     def __init__(self, *faults: Fault) -> None:
         self._faults = list(faults)
 
-    async def clocks(self, epoch: int) -> Clocks:
+    async def clocks(self, epoch: int, wall_us: int) -> Clocks:
         return Clocks(1, 2, 3)
 
     async def apply(self, *args: Any, **options: Any) -> None:
@@ -47,7 +47,7 @@ class Always:
     def calls(self) -> int:
         return len(self.made)
 
-    async def clocks(self, epoch: int) -> Clocks:
+    async def clocks(self, epoch: int, wall_us: int) -> Clocks:
         return Clocks(1, 2, 3)
 
     async def apply(self, *args: Any, **options: Any) -> Applied:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mqueue.broker.engine.edge.joined import all_that_answer, fetch_joined, first_of
+from mqueue.broker.engine.edge.joined import GRACE_S, all_that_answer, fetch_joined, first_of
 from mqueue.errors import Unavailable
 from tests.waiting import until
 
@@ -93,6 +93,39 @@ async def test_who_had_nothing_is_asked_again_when_woken() -> None:
     messages.append("1")
     event.set()
     assert await waiting == ["1"]
+
+
+async def test_who_had_nothing_is_asked_again_though_another_is_silent() -> None:
+    event = asyncio.Event()
+    messages: list[str] = []
+    fetch = Fetch(a=lambda limit: has(*messages)(limit), b=silent)
+    waiting = asyncio.ensure_future(fetch(woken=event))
+    await until(lambda: fetch.asked == [0, 1])
+    messages.append("1")
+    event.set()
+    assert (await waiting, fetch.missing) == (["1"], {1})
+
+
+async def test_a_word_changes_nothing_once_something_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard is silent, and messages go on coming to the other: the loop does not spin, and the lease does not age."""
+    waits = 0
+    wait = asyncio.wait
+
+    async def counted(*args: object, **kwargs: object) -> object:
+        nonlocal waits
+        waits += 1
+        return await wait(*args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(asyncio, "wait", counted)
+    event = asyncio.Event()
+    fetch = Fetch(a=has("1"), b=silent)
+    waiting = asyncio.ensure_future(fetch(woken=event))
+    await until(lambda: fetch.asked == [0, 1])
+    began = time.monotonic()
+    event.set()
+    assert await waiting == ["1"]
+    assert time.monotonic() - began < 2 * GRACE_S + 0.5
+    assert waits < 10
 
 
 async def test_what_two_gave_for_one_place_goes_back() -> None:

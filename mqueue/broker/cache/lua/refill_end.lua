@@ -16,6 +16,7 @@ local names, answer = {}, { 'ok' }
 local function refill(name, frontier, first, last) -- rows: from argument `first` to `last`
   local t = topic(name)
   measure(t)
+  local was_empty = t.size == 0
   if less(t.low, frontier) then frontier = t.low end
 
   local ids = {}
@@ -50,7 +51,8 @@ local function refill(name, frontier, first, last) -- rows: from argument `first
     if not from_row then key = other end
     if not key or not less(key, frontier) then break end
     if loaded + brought >= room then frontier = key; break end
-    if from_row and total() > (t.size + loaded + brought > 0 and soft * 3 / 4 or redis_max) then frontier = key; break end -- one where there is none
+    local most = loaded + brought == 0 and redis_max or soft -- of a topic that has nothing ready: one in any case
+    if from_row and total() > (was_empty and most or soft * 3 / 4) then frontier = key; break end
     local id = sub(key, 17)
     if from_row then
       put(id, with_state(row[1], 'r'))

@@ -7,8 +7,9 @@ asked last, and only where no other has anything.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from mqueue.broker.faults import Fault, unavailable
 from mqueue.errors import Unavailable
@@ -33,55 +34,122 @@ async def fetch_joined(
     """Returns what these shards give, `limit` at most. `fetch`: asks one for so many, and gives back what it leases
     once it is cancelled. `missing` gets those that gave no answer, and those of whose answer something is given back.
     `away`: is it known to give none now? Such a one is asked last; who has something does not wait for it, and who has
-    nothing for `away_s`. `woken`: those that had
-    nothing are asked again, unless it is to `stop`. Raises Unavailable where one failed and no other has anything;
-    then, and where this is cancelled, nothing stays leased.
+    nothing for `away_s`. `woken`: those that had nothing are asked again, unless it is to `stop`: then it ends within
+    GRACE_S. Raises Unavailable where one failed and no other has anything; then, and where this is cancelled, nothing
+    stays leased.
     """
-    order = sorted(numbers, key=away)
-    waiting = order[::-1]
-    running: dict[asyncio.Task[list[T]], int] = {}
-    word = None if woken is None else asyncio.ensure_future(woken.wait())
-    found: list[T] = []
-    ends: dict[int, int] = {}  # how many were found when a shard had answered
-    failed: Unavailable | None = None
+    join = _Join(sorted(numbers, key=away), fetch, limit, missing, give_back, away, away_s, woken)
     try:
-        while (waiting or running) and len(found) < limit:
-            if found and all(map(away, (*waiting, *running.values()))):
+        while join.goes_on():
+            join.ask()
+            if not await join.hear(stop):
                 break
-            patience = GRACE_S if found else away_s if not waiting and all(map(away, running.values())) else None
-            if waiting and not (found and running):
-                number = waiting.pop()
-                running[asyncio.ensure_future(_answer(fetch(number, limit - len(found))))] = number
-                patience = HEDGE_S if waiting else away_s if all(map(away, running.values())) else patience
-            done, _ = await asyncio.wait({*running, word} if word else {*running}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if not done and (found or not waiting):
-                break
-            for task in [task for task in running if task in done]:
-                number = running.pop(task)
-                if (error := _collect(task, found)) is not None:
-                    failed = error
-                    missing.add(number)
-                ends[number] = len(found)
-            if woken is not None and word in done and not found and running:
-                if stop():
-                    break
-                woken.clear()
-                word = asyncio.ensure_future(woken.wait())
-                waiting = waiting + [number for number in order[::-1] if number not in {*running.values(), *waiting, *missing}]
     except BaseException:
-        give_back(found)
-        found = []
+        give_back(join.found)
+        join.found = []
         raise
     finally:
-        _leave(running, word, give_back)
-        missing |= {*running.values(), *waiting} if len(found) < limit else set()
-    if len(found) > limit:  # two that were asked side by side both had something
-        give_back(found[limit:])
-        missing |= {number for number, end in ends.items() if end > limit}
-        del found[limit:]
-    if failed is not None and not found:
-        raise failed
-    return found
+        join.leave()
+    return join.result()
+
+
+class _Join(Generic[T]):
+    """One such fetch. `over_at`: then those that are silent are given up, since there is something or it is to stop."""
+
+    def __init__(
+        self,
+        order: list[int],
+        fetch: Callable[[int, int], Awaitable[list[T]]],
+        limit: int,
+        missing: set[int],
+        give_back: Callable[[Sequence[T]], None],
+        away: Callable[[int], bool],
+        away_s: float,
+        woken: asyncio.Event | None,
+    ) -> None:
+        self.found: list[T] = []
+        self._order, self._fetch, self._limit, self._missing, self._give_back = order, fetch, limit, missing, give_back
+        self._away, self._away_s, self._woken = away, away_s, woken
+        self._now = asyncio.get_running_loop().time
+        self._waiting = order[::-1]
+        self._running: dict[asyncio.Task[list[T]], int] = {}
+        self._ends: dict[int, int] = {}  # how many were found when a shard had answered
+        self._failed: Unavailable | None = None
+        self._next_at = self._now()  # then the next is asked, whether those before have answered or not
+        self._alone_at = self.over_at = math.inf  # since the former only such are waited for as are away
+        self._word = None if woken is None else asyncio.ensure_future(woken.wait())
+
+    def goes_on(self) -> bool:
+        if len(self.found) >= self._limit or not (self._waiting or self._running):
+            return False
+        if self.found:
+            return not all(map(self._away, (*self._waiting, *self._running.values())))
+        return self.over_at == math.inf or bool(self._running)
+
+    def ask(self) -> None:
+        """Asks the next shard where it is its turn."""
+        if self._waiting and (not self._running or (self.over_at == math.inf and self._now() >= self._next_at)):
+            number = self._waiting.pop()
+            self._running[asyncio.ensure_future(_answer(self._fetch(number, self._limit - len(self.found))))] = number
+            self._next_at = self._now() + HEDGE_S
+        alone = not self._waiting and all(map(self._away, self._running.values()))
+        self._alone_at = min(self._alone_at, self._now()) if alone else math.inf
+
+    async def hear(self, stop: Callable[[], bool]) -> bool:
+        """Waits for an answer, for the word, or until the next is to be asked. False: nobody is waited for any more."""
+        until = min(self.over_at, self._next_at if self._waiting else self._alone_at + self._away_s)
+        listens = {self._word} if self._word is not None and self.over_at == math.inf else set()
+        timeout = None if until == math.inf else max(0.0, until - self._now())
+        done, _ = await asyncio.wait({*self._running, *listens}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not done and (self.over_at < math.inf or not self._waiting):
+            return False
+        for task in [task for task in self._running if task in done]:
+            self._collect(task)
+        if self.found:
+            self.over_at = min(self.over_at, self._now() + GRACE_S)
+        elif self._woken is not None and self._word in done:
+            if stop():
+                self.over_at = self._now() + GRACE_S
+            else:
+                self._ask_again(self._woken)
+        return True
+
+    def _collect(self, task: "asyncio.Task[list[T]]") -> None:
+        number = self._running.pop(task)
+        try:
+            self.found += task.result()
+        except Unavailable as error:
+            self._failed = error
+            self._missing.add(number)
+        self._ends[number] = len(self.found)
+        self._next_at = self._now()
+
+    def _ask_again(self, woken: asyncio.Event) -> None:
+        """Those that had nothing may have something now."""
+        woken.clear()
+        self._word = asyncio.ensure_future(woken.wait())
+        busy = {*self._running.values(), *self._waiting, *self._missing}
+        self._waiting += [number for number in self._order[::-1] if number not in busy]
+        self._next_at = self._now()
+
+    def leave(self) -> None:
+        """Gives up those that have not answered."""
+        if self._word is not None:
+            self._word.cancel()
+        for task in self._running:
+            task.add_done_callback(lambda task: _give_back_late(task, self._give_back))
+            task.cancel()
+        if len(self.found) < self._limit:
+            self._missing.update(self._running.values(), self._waiting)
+
+    def result(self) -> list[T]:
+        if len(self.found) > self._limit:  # two that were asked side by side both had something
+            self._give_back(self.found[self._limit :])
+            self._missing.update(number for number, end in self._ends.items() if end > self._limit)
+            del self.found[self._limit :]
+        if self._failed is not None and not self.found:
+            raise self._failed
+        return self.found
 
 
 async def first_of(looks: Collection[Awaitable[T | None]]) -> T | None:
@@ -99,8 +167,7 @@ async def first_of(looks: Collection[Awaitable[T | None]]) -> T | None:
                 failed = error
     finally:
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            _drop(task)
     if failed is not None:
         raise failed
     return None
@@ -116,37 +183,26 @@ async def all_that_answer(looks: Sequence[Awaitable[T]], missing: set[int], pati
     finally:
         late = [task for task in tasks if not task.done()]
         for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+            _drop(task)
     failed: Unavailable | None = None
     answers: list[T] = []
     for place, task in enumerate(tasks):
         try:
+            if task in late:
+                raise Unavailable("a shard does not answer", retry_after=1)
             answers.append(task.result())
-        except (Unavailable, asyncio.CancelledError) as error:
-            failed = error if isinstance(error, Unavailable) else Unavailable("a shard does not answer", retry_after=1)
+        except Unavailable as error:
+            failed = error
             missing.add(place)
     if failed is not None and not answers:
         raise failed
     return answers
 
 
-def _leave(running: "Iterable[asyncio.Task[list[T]]]", word: "asyncio.Task[object] | None", give_back: Callable[[Sequence[T]], None]) -> None:
-    """Gives up those that have not answered."""
-    if word is not None:
-        word.cancel()
-    for task in running:
-        task.add_done_callback(lambda task: _give_back_late(task, give_back))
-        task.cancel()
-
-
-def _collect(task: "asyncio.Task[list[T]]", found: list[T]) -> Unavailable | None:
-    """Adds what it gave; returns why it gave nothing."""
-    try:
-        found += task.result()
-    except Unavailable as error:
-        return error
-    return None
+def _drop(task: "asyncio.Task[Any]") -> None:
+    """Gives a look up, and does not wait for its end: a call of a store that is silent takes seconds to be given up."""
+    task.cancel()
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 async def _answer(work: Awaitable[T]) -> T:

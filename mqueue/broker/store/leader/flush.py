@@ -77,7 +77,7 @@ class FlushStore:
             batch.again += batch.fresh
             batch.fresh = []
             if isinstance(refused, RowExists):
-                with suppress(RowRefused):
+                with suppress(RowExists, RowRefused):  # another unique index may refuse it, too
                     return await self._write(epoch, term, batch, ids)
             return await self._write(epoch, term, batch, ids, careful=True)
 

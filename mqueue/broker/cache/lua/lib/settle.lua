@@ -33,14 +33,18 @@ end
 local function take_away(r)
   local key, state = key_of(r), state_of(r)
   local name = topic_of(r)
-  if touched[id_of(r)] then write_records() end -- it may have been placed by this very call: removals come before additions
+  local placed = touched[id_of(r)] -- perhaps by this very call: removals come before additions
+  if placed then write_records() end
   if state == 'd' then
     zrem(prefix .. 'delayed', id_of(r)); bump(name, 'delayed', -1)
   elseif state == 's' then
     zrem(prefix .. 'spill:' .. name, sub(key, 5))
   else
-    zrem(prefix .. 'ready:' .. name, sub(key, 5))
-    if topics[name] and topics[name].size then topics[name].size = topics[name].size - 1 end
+    local t = topic(name)
+    measure(t) -- now: later it would count what is about to go
+    zrem(t.ready, sub(key, 5))
+    t.size = t.size - 1
+    if placed then t.excess = t.excess - size_of(r) end
   end
   return finish(r, 'c')
 end

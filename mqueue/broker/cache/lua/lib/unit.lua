@@ -289,6 +289,7 @@ local function spill_overflow(t, count)
   local over = call('ZPOPMAX', t.ready, math.min(count, CALL_MAX))
   local ids = {}
   for i = 1, #over, 2 do ids[#ids + 1] = sub(over[i], 13) end
+  if #ids == 0 then t.size, t.excess = 0, 0; return end
   load(ids)
   for i = 1, #ids do
     local r = records[ids[i]]
@@ -339,7 +340,11 @@ local function commit()
   write_records()
   for _, t in pairs(topics) do
     while t.size and t.size > ready_hard do spill_overflow(t, t.size - ready_hard) end
-    while t.excess > 0 and t.size > 1 do spill_overflow(t, 1) end
+    local many = 1
+    while t.excess > 0 and t.size > 1 do
+      spill_overflow(t, math.min(many, t.size - 1))
+      many = math.min(2 * many, CALL_MAX)
+    end
   end
   write_records()
   write_topics()
