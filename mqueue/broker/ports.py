@@ -56,8 +56,9 @@ class Schedules(Protocol):
 
 class Asks:
     """Is what a fetch and whoever asked for it tell each other meanwhile. `gone()`: has the client hung up? `said`: the
-    fetch is to answer with what there is now; `wake` is the fetch's. `missing`: the shards that gave no answer.
-    `takes_less`: does the answer tell `missing`, so that it may be empty because of them?
+    fetch is to answer with what there is now; `wake` is the fetch's. `missing`: the shards that gave no answer;
+    `given_up`: those of former looks, which may have leased, and give that back. `takes_less`: does the answer name
+    them, so that it may be empty because of them?
     """
 
     def __init__(self, gone: Callable[[], bool] = lambda: False, *, takes_less: bool = False) -> None:
@@ -66,6 +67,16 @@ class Asks:
         self.said = False
         self.wake: Callable[[], None] = lambda: None
         self.missing: set[int] = set()
+        self.given_up: set[int] = set()
+
+    @property
+    def named(self) -> list[int]:
+        """The shards of which the answer says that something may be missing."""
+        return sorted(self.missing | self.given_up)
+
+    def look_again(self) -> None:
+        self.given_up |= self.missing
+        self.missing.clear()
 
     def say_enough(self) -> None:
         self.said = True

@@ -35,7 +35,7 @@ def test_a_refused_request_takes_no_key_from_the_next(world: World) -> None:
 
 
 def test_a_key_that_was_seen_is_there_for_its_batch(world: World) -> None:
-    """PostgreSQL has it, and it was about to go from Redis: the batch, which looks in Redis alone, comes a little later."""
+    """PostgreSQL has it, and it was about to go from Redis. The batch comes a little later, and looks there alone."""
     world.run(world.fresh())
     serve(world)
     world.brokers[1].shard.next_sequence()

@@ -102,7 +102,7 @@ class Fetcher:
         """Returns what is there now, of all these shards. It is empty only when that is true, or when whoever asked has
         gone: then nothing stays leased.
         """
-        asks.missing.clear()
+        asks.look_again()
         if asks.gone():
             return []
 

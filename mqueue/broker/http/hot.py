@@ -62,7 +62,7 @@ class Hot:
             if poll.limit and not asks.said:
                 fetch = decode.FetchQuery(topic=poll.topics, namespace=poll.namespace, limit=poll.limit, wait=poll.wait, lease=poll.lease)
                 messages = await self._fetch(call, fetch, asks)
-        return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages, sorted(asks.missing))
+        return wire.Polled([wire.Verdict(s.id, v) for s, v in zip(settles, verdicts, strict=True)], messages, asks.named)
 
     async def ack(self, call: Call) -> wire.Verdict | list[wire.Verdict]:
         return await self._settle_all(call, "ack")
@@ -96,7 +96,7 @@ class Hot:
             return self._engine.fetch(query.namespace, topics, query.limit, query.wait, query.lease, asks)
 
         deliveries = await self._waits.run(fetch, call.receive, waits=query.wait > 0)
-        call.tell_missing(asks.missing)
+        call.tell_missing(asks.named)
         msgpack = call.wants_msgpack
         size = sum(len(delivery.payload) + len(delivery.metadata or b"") for delivery in deliveries)
         return await call.in_turns(convert.each(lambda delivery: convert.message(delivery, msgpack), deliveries), size)

@@ -61,7 +61,7 @@ def test_a_unique_index_of_the_users_own_refuses_one_row_alone(refusing: World) 
     world.run(world.connection.execute("CREATE UNIQUE INDEX users_own ON message (priority) WHERE priority = 6"))
     try:
         broker.shard.next_sequence()
-        made = [message(broker, next(world.ids), topic="t/a", priority=6 if n < 2 else 0, delay_us=0, ttl_us=0, max_retries=3) for n in range(5)]
+        made = [message(broker, next(world.ids), topic="t/a", priority=p, delay_us=0, ttl_us=0, max_retries=3) for p in (6, 6, 0, 0, 0)]
         world.run(broker.batch([e for e, _ in made], [], logged=True, repeated=False))
         world.run(world.flusher.flush(world.lead, everything=True))
         assert (len(world.run(world.rows())), len(world.run(_all(world, "SELECT id, reason FROM refused")))) == (4, 1)

@@ -32,11 +32,11 @@ async def fetch_joined(
     stop: Callable[[], bool] = lambda: False,
 ) -> list[T]:
     """Returns what these shards give, `limit` at most. `fetch`: asks one for so many, and gives back what it leases
-    once it is cancelled. `missing` gets those that gave no answer, and those of whose answer something is given back.
-    `away`: is it known to give none now? Such a one is asked last; who has something does not wait for it, and who has
-    nothing for `away_s`. `woken`: those that had nothing are asked again, unless it is to `stop`: then it ends within
-    GRACE_S. Raises Unavailable where one failed and no other has anything; then, and where this is cancelled, nothing
-    stays leased.
+    once it is cancelled. `missing` gets those that gave no answer, needed or not, and those of whose answer something
+    goes back. `away`: is it known to give none now? Such a one is asked last; who has something does not wait for it,
+    and who has nothing for `away_s`. `woken`: those that had nothing are asked again, unless it is to `stop`: then it
+    ends within GRACE_S. Raises Unavailable where one failed and no other has anything; then, and where this is
+    cancelled, nothing stays leased.
     """
     join = _Join(sorted(numbers, key=away), fetch, limit, missing, give_back, away, away_s, woken)
     try:
@@ -125,12 +125,11 @@ class _Join(Generic[T]):
         self._next_at = self._now()
 
     def _ask_again(self, woken: asyncio.Event) -> None:
-        """Those that had nothing may have something now."""
+        """Those that had nothing may have something now. They take their turn behind one that is being asked."""
         woken.clear()
         self._word = asyncio.ensure_future(woken.wait())
         busy = {*self._running.values(), *self._waiting, *self._missing}
         self._waiting += [number for number in self._order[::-1] if number not in busy]
-        self._next_at = self._now()
 
     def leave(self) -> None:
         """Gives up those that have not answered."""
@@ -139,8 +138,7 @@ class _Join(Generic[T]):
         for task in self._running:
             task.add_done_callback(lambda task: _give_back_late(task, self._give_back))
             task.cancel()
-        if len(self.found) < self._limit:
-            self._missing.update(self._running.values(), self._waiting)
+        self._missing.update(self._running.values(), self._waiting if len(self.found) < self._limit else ())
 
     def result(self) -> list[T]:
         if len(self.found) > self._limit:  # two that were asked side by side both had something
