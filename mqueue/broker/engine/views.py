@@ -124,12 +124,12 @@ class Views:
         return found
 
     async def _found(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
-        found = await self._live(shard, id)
+        found = await self._live(shard, id, namespaces)
         if found is None:
             return await self._done(shard, id, namespaces)
         return found if namespaces is None or found.namespace in namespaces else None
 
-    async def _live(self, shard: Shard, id: int) -> MessageStatus | None:
+    async def _live(self, shard: Shard, id: int, namespaces: Collection[str] | None) -> MessageStatus | None:
         """Returns it where it waits, runs or is dead."""
         data, body, error = (None,) * 3 if shard.mode == COLD else await shard.cache.record(id.to_bytes(8))
         if data is not None:
@@ -140,7 +140,7 @@ class Views:
                 id, *r.topic_name, STATES[r.state.decode()], r.priority, r.attempts, r.max_retries, b.payload, b.metadata,  # type: ignore[arg-type]
                 r.due, b.created_us, error.decode() if error is not None else None, bool(r.flags & record.CANCELLING),
             )  # fmt: skip
-        row = await shard.store.message_by_id(id)
+        row = await shard.store.message_by_id(id, namespaces)
         if row is None:
             return None
         namespace, topic, dead, leased, priority, attempts, retries, payload, text_of_metadata, due, created, text, cancelling, due_clock = row

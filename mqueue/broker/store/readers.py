@@ -28,19 +28,19 @@ class Readers:
 
     @asynccontextmanager
     async def turn(self, namespace: str) -> AsyncIterator[None]:
-        """Waits for this namespace's turn. Raises Unavailable where too many wait, or for too long. `namespace` empty:
-        who asks for several, or by an id alone.
+        """Waits for this namespace's turn. Raises Unavailable where too many wait, or for too long. `namespace`: all of
+        those that whoever asks may see; empty: he may see all.
         """
         line = self._lines[namespace]
         if line.count >= AT_ONCE + WAITING_MAX:
-            raise Unavailable(f"more than {WAITING_MAX} requests of {namespace or 'several namespaces'} wait to read", retry_after=1)
+            raise Unavailable(f"more than {WAITING_MAX} requests of {namespace or 'all namespaces'} wait to read", retry_after=1)
         line.count += 1
         try:
             try:
                 async with asyncio.timeout(WAIT_S):
                     await line.turns.acquire()
             except TimeoutError:
-                raise Unavailable(f"too much is read of {namespace or 'several namespaces'}: no turn in {WAIT_S:g} s", retry_after=1) from None
+                raise Unavailable(f"too much is read of {namespace or 'all namespaces'}: no turn in {WAIT_S:g} s", retry_after=1) from None
             try:
                 yield
             finally:

@@ -272,8 +272,9 @@ class ShardStore:
         """Does one of these arrivals still wait for the leader?"""
         return bool((await self._all("unplaced", ids=list(ids)))[0][0])
 
-    async def message_by_id(self, id: int) -> Any | None:
-        rows = await self._read("", "message_by_id", id=id)
+    async def message_by_id(self, id: int, namespaces: Collection[str] | None) -> Any | None:
+        """Returns its row, whatever its namespace. `namespaces`: those of whoever asks; None: all."""
+        rows = await self._read(_reader(namespaces), "message_by_id", id=id)
         return rows[0] if rows else None
 
     async def row_to_cancel(self, id: int) -> tuple[str, bytes]:
@@ -363,8 +364,9 @@ class ShardStore:
         return await self._read(_reader(namespaces), "topic_counts", namespaces=None if namespaces is None else list(namespaces))
 
 
-def _reader(namespaces: Sequence[str] | None) -> str:
-    return namespaces[0] if namespaces is not None and len(namespaces) == 1 else ""
+def _reader(namespaces: Collection[str] | None) -> str:
+    """Returns in whose line somebody waits who may see these namespaces."""
+    return "" if namespaces is None else ",".join(sorted(namespaces))
 
 
 def _kind(statement: str) -> str:
