@@ -16,7 +16,7 @@ from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.faults import CacheLost, EpochEnded, Fault
 from mqueue.broker.recovery.rescue import seat_of
-from mqueue.broker.shard import ALONE_S
+from mqueue.broker.shard import ALONE_S, FLUSH_WAIT_S
 from mqueue.broker.store.seats import Seat
 from mqueue.broker.store.shard import ShardStore
 from mqueue.broker.wal import identity
@@ -26,6 +26,7 @@ from mqueue.broker.wal.recovery import inspect
 from mqueue.broker.wal.survey import shards
 from mqueue.errors import MQueueError
 
+FLUSH_LOOK_S = 0.1
 CLOCKS_APART_MS = 3_600_000  # past the wall clock of a broker whose floor is lost with its directory
 
 
@@ -86,7 +87,7 @@ async def lost(node: int, urls: StoreUrls, *, acknowledged: bool) -> AsyncIterat
                 if owner not in (None, found[0]):
                     raise MQueueError(f"shard {number}: node number {node} is that of another broker there: are these databases of one mqueue?")
                 owner, seats[store], floor = found[0], seat, max(floor, found[2])
-                applied, is_flushed = await _applied(cache, store, node)
+                applied, is_flushed = await _applied(cache, store, node, seat.position)
                 waits = waits or not is_flushed
                 yield f"shard {number}: PostgreSQL has its log up to sequence {seat.position}; {_last(seat, applied)}"
             if owner is None:
@@ -104,16 +105,24 @@ async def lost(node: int, urls: StoreUrls, *, acknowledged: bool) -> AsyncIterat
         raise MQueueError(str(fault)) from fault
 
 
-async def _applied(cache: ReadyCache, store: ShardStore, node: int) -> tuple[int | None, bool]:
+async def _applied(cache: ReadyCache, store: ShardStore, node: int, position: int) -> tuple[int | None, bool]:
     """Returns the last sequence of this broker that Redis has applied in this epoch (None: Redis cannot tell), and
-    whether PostgreSQL has all that Redis had to flush then. A number may be used, and no batch: then nothing waits.
+    whether PostgreSQL has it. A number may be used, and no batch: then nothing is flushed up to it, so it is enough
+    that all is flushed that waited in Redis just now. That takes FLUSH_WAIT_S at most.
     """
     row = await store.row()
     cache.run_id = row.run_id
     with suppress(CacheLost, EpochEnded):
         applied = (await cache.join(row.epoch, node, None))[0]
+        if (applied or 0) <= position:
+            return applied, True
+        last = await cache.last_dirty()
         await cache.ask_flush()
-        return applied, (await store.row()).dirty_number >= await cache.last_dirty()
+        for _ in range(int(FLUSH_WAIT_S / FLUSH_LOOK_S)):
+            if (await store.row()).dirty_number >= last:
+                return applied, True
+            await asyncio.sleep(FLUSH_LOOK_S)
+        return applied, False
     return None, True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mqueue.broker.engine.edge.joined import GRACE_S, all_that_answer, fetch_joined, first_of
+from mqueue.broker.engine.edge.joined import GRACE_S, HEDGE_S, all_that_answer, fetch_joined, first_of
 from mqueue.errors import Unavailable
 from tests.waiting import until
 
@@ -126,6 +126,16 @@ async def test_a_word_changes_nothing_once_something_is_there(monkeypatch: pytes
     assert await waiting == ["1"]
     assert time.monotonic() - began < 2 * GRACE_S + 0.5
     assert waits < 10
+
+
+async def test_one_that_is_slow_gets_its_time_though_another_has_something_and_a_third_waits() -> None:
+    async def slow(limit: int) -> list[str]:
+        await asyncio.sleep(HEDGE_S + GRACE_S / 3)
+        return ["slow"]
+
+    fetch = Fetch(a=slow, b=has("1"), c=has("2"))
+    assert await fetch() == ["1", "slow", "2"]
+    assert (fetch.missing, fetch.given_back) == (set(), [])
 
 
 async def test_what_two_gave_for_one_place_goes_back() -> None:

@@ -76,7 +76,8 @@ class _Join(Generic[T]):
         self._ends: dict[int, int] = {}  # how many were found when a shard had answered
         self._failed: Unavailable | None = None
         self._next_at = self._now()  # then the next is asked, whether those before have answered or not
-        self._alone_at = self.over_at = math.inf  # since the former only such are waited for as are away
+        self._alone = False  # are only such waited for as are away?
+        self._alone_at = self.over_at = math.inf  # since the former it was so, but for those that were asked again
         self._word = None if woken is None else asyncio.ensure_future(woken.wait())
 
     def goes_on(self) -> bool:
@@ -92,16 +93,23 @@ class _Join(Generic[T]):
             number = self._waiting.pop()
             self._running[asyncio.ensure_future(_answer(self._fetch(number, self._limit - len(self.found))))] = number
             self._next_at = self._now() + HEDGE_S
-        alone = not self._waiting and all(map(self._away, self._running.values()))
-        self._alone_at = min(self._alone_at, self._now()) if alone else math.inf
+            self.over_at = self._now() + GRACE_S if self.found else self.over_at  # each gets its time
+        silent = [number for number in self._running.values() if self._away(number)]
+        self._alone = not self._waiting and len(silent) == len(self._running)
+        if self._alone:
+            self._alone_at = min(self._alone_at, self._now())
+        elif not silent:
+            self._alone_at = math.inf
 
     async def hear(self, stop: Callable[[], bool]) -> bool:
         """Waits for an answer, for the word, or until the next is to be asked. False: nobody is waited for any more."""
-        until = min(self.over_at, self._next_at if self._waiting else self._alone_at + self._away_s)
-        listens = {self._word} if self._word is not None and self.over_at == math.inf else set()
+        over = self.over_at < math.inf
+        ends_at = self._alone_at + self._away_s
+        until = self.over_at if over else self._next_at if self._waiting else ends_at if self._alone else max(ends_at, self._next_at)
+        listens = {self._word} if self._word is not None and not over else set()
         timeout = None if until == math.inf else max(0.0, until - self._now())
         done, _ = await asyncio.wait({*self._running, *listens}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not done and (self.over_at < math.inf or not self._waiting):
+        if not done and (over or not self._waiting):
             return False
         for task in [task for task in self._running if task in done]:
             self._collect(task)

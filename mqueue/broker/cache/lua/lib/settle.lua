@@ -33,8 +33,7 @@ end
 local function take_away(r)
   local key, state = key_of(r), state_of(r)
   local name = topic_of(r)
-  local placed = touched[id_of(r)] -- perhaps by this very call: removals come before additions
-  if placed then write_records() end
+  if touched[id_of(r)] then write_records() end -- it may have been placed by this very call: removals come before additions
   if state == 'd' then
     zrem(prefix .. 'delayed', id_of(r)); bump(name, 'delayed', -1)
   elseif state == 's' then
@@ -44,7 +43,7 @@ local function take_away(r)
     measure(t) -- now: later it would count what is about to go
     zrem(t.ready, sub(key, 5))
     t.size = t.size - 1
-    if placed then t.excess = t.excess - size_of(r) end
+    if t.tight then t.excess = t.excess - (t.tight[id_of(r)] or 0); t.tight[id_of(r)] = nil end
   end
   return finish(r, 'c')
 end

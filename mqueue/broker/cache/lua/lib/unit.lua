@@ -157,7 +157,11 @@ local function place(r)           -- a due message: into ready if it belongs bel
   local tight = total() > soft
   if (t.size >= ready_cap or tight) and above then lower(t, key); return spill(t, r) end
   if above then t.top = key end
-  if tight then t.excess = t.excess + size_of(r) end
+  if tight then
+    t.excess = t.excess + size_of(r)
+    t.tight = t.tight or {}
+    t.tight[id_of(r)] = size_of(r)
+  end
   t.size = t.size + 1
   t.placed = t.placed + 1
   put(id_of(r), with_state(r, 'r'))
