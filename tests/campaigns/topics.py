@@ -3,26 +3,31 @@
     python -m tests.campaigns.topics --topics 10000 --pollers 200
 
 Each topic has one message, which is in PostgreSQL when Redis is emptied. The pollers share the topics, 50 each, and ack
-what they get. Meanwhile another namespace enqueues and fetches, one message at a time.
+what they get. Meanwhile another namespace enqueues, fetches and acks, one message at a time.
 """
 
 import asyncio
+import multiprocessing
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 import redis.asyncio as aioredis
 
 from mqueue import wire
-from mqueue.client import AsyncClient
+from mqueue.client import AsyncClient, Client
 from mqueue.errors import MQueueError
 from mqueue.torture.stage import Stage
 from tests.processes.stores import SECRET
 
 from .campaign import finish, options, table
+
+T = TypeVar("T")
 
 TOPICS_OF_ONE = 50
 PAGE = 500
@@ -35,7 +40,7 @@ GIVE_UP_S = 60.0
 @dataclass
 class Found:
     """`served_s`: until each topic's message was delivered; `opened_s`: until the shard served again. `refused`: polls
-    that were told to come later. `others_s`: enqueue and fetch of the other namespace. `core`: the share of one that
+    that were told to come later. `others_s`: each call of the other namespace. `core`: the share of one that
     Valkey used until all were served.
     """
 
@@ -59,12 +64,16 @@ async def run(topics: int, pollers: int) -> Found:
     names = [f"topic-{n}" for n in range(topics)]
     with tempfile.TemporaryDirectory(prefix="mq-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
-        async with Stage(Path(folder), 1, 1, SECRET, {}) as stage, _client(stage) as client, _valkey(stage) as valkey:
+        async with (
+            Stage(Path(folder), 1, 1, SECRET, {}) as stage,
+            _client(stage) as client,
+            _valkey(stage) as valkey,
+            _other(stage.brokers[0].url, stage.token, found.others_s),
+        ):
             for at in range(0, topics, PAGE):
                 items = [wire.EnqueueItem(topic=name, payload=b"1") for name in names[at : at + PAGE]]
                 await client.enqueue_many(items, durability="postgres")
             waiting = set(names)
-            other = asyncio.create_task(_other(client, found))
             await asyncio.sleep(1.0)  # a second of calm
             began, used = time.monotonic(), await _cpu_s(valkey)
             await valkey.flushall()
@@ -75,8 +84,6 @@ async def run(topics: int, pollers: int) -> Found:
                     await asyncio.gather(*polling)
             found.served, found.served_s = topics - len(waiting), time.monotonic() - began
             found.core = (await _cpu_s(valkey) - used) / found.served_s
-            other.cancel()
-            await asyncio.gather(other, return_exceptions=True)
     return found
 
 
@@ -94,15 +101,44 @@ async def _poll(client: AsyncClient, topics: Sequence[str], waiting: set[str], f
             await asyncio.sleep(error.retry_after or 0.1)
 
 
-async def _other(client: AsyncClient, found: Found) -> None:
-    while True:
+@asynccontextmanager
+async def _other(url: str, token: str, times_s: list[float]) -> AsyncIterator[None]:
+    """The other namespace is a process of its own: it sees the broker, and not how busy the pollers' loop is."""
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_calls, args=(url, token, its))
+    process.start()
+    try:
+        assert await asyncio.to_thread(ours.recv) == "begun"
+        yield
+        ours.send("enough")
+        times_s += await asyncio.to_thread(ours.recv)
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.join)
+
+
+def _calls(url: str, token: str, told: Connection) -> None:
+    """Enqueues, fetches and acks one message after the other until it is told enough; tells how long each call took."""
+    times_s: list[float] = []
+
+    def timed(call: Callable[[], T]) -> T | None:
         began = time.monotonic()
-        with suppress(MQueueError):
-            await client.enqueue_many([wire.EnqueueItem(namespace="other", topic="steady", payload=b"1")])
-            if got := await client.fetch("steady", namespace="other", limit=1):
-                await client.ack(got)
-        found.others_s.append(time.monotonic() - began)
-        await asyncio.sleep(0.005)
+        try:
+            return call()
+        except MQueueError:
+            return None
+        finally:
+            times_s.append(time.monotonic() - began)
+
+    with Client(url, token, retries=False, timeout=30.0) as client:
+        client.fetch("steady", namespace="other", limit=1)
+        told.send("begun")
+        while not told.poll(0.005):
+            timed(lambda: client.enqueue("steady", b"1", namespace="other"))
+            if got := timed(lambda: client.fetch("steady", namespace="other", limit=1)):
+                timed(lambda: client.ack(got))
+        told.send(times_s)
 
 
 @asynccontextmanager
