@@ -1,22 +1,11 @@
 """What nobody would deliver is found: a row below the frontier whose record is gone from Redis."""
 
-from typing import Any
-
-import pytest
 from stores import NODES, SECOND, World, message
 
 from mqueue.broker.cache import keys
 from mqueue.broker.daemons.reconciler import Reconciler
-from mqueue.broker.store.queries import sql
 
 TOPIC = "t/a"
-ROWS, PRIORITIES = 200_000, 20
-BLOCKS_MAX = 400  # of 8 KiB that a step reads: some few for each priority; the index of ROWS has more than 1,000
-FILL = """
-INSERT INTO message (id, topic_id, priority, rank, deliver_after_us, attempts, max_retries, version, lease_ms, origin_node, origin_sequence,
-                     created_at_us, payload)
-SELECT n, %(topic_id)s, n %% %(priorities)s, 0, %(due)s + n, 0, 3, 1, 30000, 1, n, n, '\\x00' FROM generate_series(1, %(rows)s) n
-"""
 
 
 def _put(world: World, priorities: list[int]) -> list[int]:
@@ -70,41 +59,3 @@ def test_what_is_known_or_above_the_frontier_is_left_alone(world: World) -> None
     world.run(world.advance(61 * SECOND))
     assert _reconcile(world, Reconciler()) == 0
     assert world.run(world.store.existing([id]))
-
-
-def test_a_step_reads_little_of_a_large_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delayed rows below the frontier are passed over by the index, and the overdue one behind them all is found."""
-    world.run(world.fresh())
-    assert _get(world) == []
-    world.run(world.prefetcher.refill(world.lead, [TOPIC]))
-    _put(world, [0])
-    world.run(world.work([TOPIC]))
-    [topic_id] = world.run(world.store.topic_ids([TOPIC])).values()
-    due = world.brokers[NODES[0]].shard.now_us() + 3600 * SECOND
-    world.run(world.connection.execute(FILL, {"topic_id": topic_id, "rows": ROWS, "priorities": PRIORITIES, "due": due}))
-    [last] = _put(world, [PRIORITIES])
-    world.run(world.work([TOPIC]))
-    _forget(world, last)
-    world.run(world.advance(61 * SECOND))
-    world.run(world.tick())
-
-    session, blocks = world.session, 0
-    ask = session.ask
-
-    async def explain(name: str, **args: Any) -> list[Any]:
-        nonlocal blocks
-        explained = await world.connection.execute(b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql(name), args)
-        for (plans,) in await explained.fetchall():
-            blocks += plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
-        return await ask(name, **args)
-
-    monkeypatch.setattr(session, "ask", explain)
-    reconciler, found, most = Reconciler(), 0, 0
-    for _ in range(PRIORITIES):
-        blocks = 0
-        found += world.run(reconciler.reconcile(world.lead))
-        most = max(most, blocks)
-        if found:
-            break
-    assert most < BLOCKS_MAX, "it reads what is not due"
-    assert found == 1

@@ -129,8 +129,11 @@ async def test_a_word_changes_nothing_once_something_is_there(monkeypatch: pytes
 
 
 async def test_one_that_is_slow_gets_its_time_though_another_has_something_and_a_third_waits() -> None:
+    late = asyncio.Event()
+    asyncio.get_running_loop().call_later(HEDGE_S + GRACE_S / 3, late.set)
+
     async def slow(limit: int) -> list[str]:
-        await asyncio.sleep(HEDGE_S + GRACE_S / 3)
+        await late.wait()
         return ["slow"]
 
     fetch = Fetch(a=slow, b=has("1"), c=has("2"))
