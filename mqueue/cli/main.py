@@ -223,7 +223,7 @@ def verify(data_dir: Path | None) -> None:
 
 
 @main.command()
-@click.option("--minutes", type=Number(0.1), default=10.0, show_default=True, help="How long; each fault at least once a minute.")
+@click.option("--minutes", type=Number(0.1), default=10.0, show_default=True, help="How long; each fault is reached at least once.")
 @click.option("--seed", type=int, help="The same seed chooses the same faults. [default: a random one]")
 @click.option("--faults", help="Only these, comma-separated. [default: all]")
 @click.pass_context

@@ -18,6 +18,7 @@ from mqueue.torture.scene import new_history, staged, under_load
 from mqueue.torture.stage import Stage, TortureError
 
 LATER_S = 120.0
+FAULT_S = 8.0  # what one takes on average, with the calm after it: each comes as often as there is time for all
 CALM_S = 2.0  # between two faults, so that something certain is known
 WORKER_KILL = "worker-kill"
 NAMES = (*FAULTS, WORKER_KILL)
@@ -50,7 +51,7 @@ class Result:
 
 async def torture(minutes: float, seed: int, names: Sequence[str]) -> Result:
     """It raises nothing: what goes wrong is in the result."""
-    result = Result(seed, each=max(1, int(minutes)), reached=Counter(dict.fromkeys(names, 0)))
+    result = Result(seed, each=max(1, int(minutes * 60 / (FAULT_S * len(names)))), reached=Counter(dict.fromkeys(names, 0)))
     history = result.history = new_history()
     began = time.monotonic()
     try:
