@@ -32,9 +32,9 @@ class Watch:
         """While it lasts, it is told what runs."""
         run_script, run_statement = self._world.cache._run, AsyncConnection.execute
 
-        async def script(name: str, *args: Any) -> Any:
+        async def script(name: str, *args: Any, **options: Any) -> Any:
             self._ran.add(f"{name}.lua")
-            return await run_script(name, *args)
+            return await run_script(name, *args, **options)
 
         async def statement(connection: Any, query: Any, *args: Any, **options: Any) -> Any:
             if isinstance(query, bytes):

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--trace", action="store_true", help="tell the story")
     parser.add_argument("--keep-going", action="store_true", help="after a failure")
+    parser.add_argument("--against", default="", metavar="REV", help="compare each call with the scripts of that revision")
     parser.add_argument("--mutations", nargs="?", const="", help="take rules away, those whose name has this in it: each must be noticed")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of names
@@ -33,7 +34,7 @@ def main() -> int:
     failed: list[int] = []
     began = time.monotonic()
     virtual, runs = 0.0, 0
-    with Stage() as stage:
+    with Stage(options.against) as stage:
         for seed in seeds:
             world = stage.world(seed, trace=print if options.trace else None)
             try:
@@ -48,6 +49,8 @@ def main() -> int:
             counts += world.counts
             runs += 1
             virtual += world.loop.time()
+        if stage.redis.shadow is not None:
+            counts["calls compared"] = stage.redis.shadow.steps
     for name, count in sorted(counts.items()):
         print(f"{count:9,} {name}")
     seconds = time.monotonic() - began

@@ -12,27 +12,28 @@ from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 from mqueue.broker.cache import keys, scripts
 from mqueue.broker.cache.connections import Connections
 from mqueue.broker.cache.ready import ReadyCache
-from mqueue.broker.cache.scripts import Script
+from mqueue.broker.cache.scripts import FULL, Library
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.faults import EpochEnded
 
 from .link import Link, Server
+from .shadow import Both, Shadow
 
-TIME = "call('TIME')"
+TIME, ARGUMENTS = "call('TIME')", "ARGV = args"
 PEEK = "local there = {} for i, key in ipairs(KEYS) do there[i] = redis.call('EXISTS', key) end return there"
 NODES = (1, 2, 3)
-GIVEN = "{ math.floor(KEYS[2] / 1000000), KEYS[2] % 1000000 }"
+GIVEN = "ARGV, given = args, { math.floor(keys[2] / 1000000), keys[2] % 1000000 }"
 SHARD = 0
 
 
-def _scripts() -> dict[str, Script]:
-    """The scripts, told the time instead of asking for it."""
-    found = {}
-    for name, script in scripts.load().items():
-        text = script.text.replace(TIME, GIVEN)
-        assert "'TIME'" not in text, name
-        found[name] = Script(name, text, "")
-    return found
+def _client(urls: StoreUrls) -> Any:
+    return redis.Redis(unix_socket_path=urls.redis_addrs[0].removeprefix("unix://"), password=urls.redis_password)
+
+
+def told_the_time(body: str) -> Library:
+    """The library, told the time instead of asking for it."""
+    assert body.count(TIME) == body.count("'TIME'") == body.count(ARGUMENTS) == 1
+    return scripts.library("local given\n" + body.replace(TIME, "given").replace(ARGUMENTS, GIVEN))
 
 
 class Redis(Server):
@@ -40,8 +41,11 @@ class Redis(Server):
 
     def __init__(self, urls: StoreUrls, wall_us: Callable[[], int]) -> None:
         super().__init__("redis", lambda text: ConnectionError(text))
-        self.client: Any = redis.Redis(unix_socket_path=urls.redis_addrs[0].removeprefix("unix://"), password=urls.redis_password)
-        self.scripts = {n: Script(n, s.text, self.client.script_load(s.text)) for n, s in _scripts().items()}
+        self.client: Any = _client(urls)
+        self._first = self.client
+        self.library = told_the_time(scripts.load().body)
+        self.shadow: Shadow | None = None
+        self.client.function_load(self.library.text, replace=True)
         self._peek = self.client.script_load(PEEK)
         self._lists = [keys.ask(SHARD), keys.flush(SHARD), *(keys.wake(SHARD, node) for node in NODES)]  # those that calls block on
         self.filled = set(self._lists)
@@ -52,6 +56,14 @@ class Redis(Server):
         self.failing = 0  # the so-manieth script from now on fails
         self.read_only = False
         self.restart()
+
+    def compare_with(self, urls: StoreUrls, revision: str) -> Shadow:
+        """From here on whatever is asked is asked of a second server, too, with the scripts of that revision."""
+        second = _client(urls)
+        self.shadow, self._first = Shadow(self.client, second, revision), self.client
+        self.client = Both(self._first, second)
+        self._peek = self.client.script_load(PEEK)
+        return self.shadow
 
     def begin(self, wall_us: Callable[[], int]) -> None:
         self._wall_us, self.offset_us, self.run, self.up, self.failing = wall_us, 0, 0, True, 0
@@ -97,11 +109,13 @@ class Redis(Server):
         if self.failing:
             self.failing -= 1
             if self.failing == 0:
-                raise ResponseError("ERR user_script: the simulation's error")
-        pipe = self.client.pipeline(transaction=False)
+                raise ResponseError("ERR @user_function:1: the simulation's error")
+        pipe = self._first.pipeline(transaction=False)
         pipe.execute_command(*command)
         pipe.evalsha(self._peek, len(self._lists), *self._lists)
         result, there = pipe.execute(raise_on_error=False)
+        if self.shadow is not None:
+            self.shadow.compare(str(command[1]).removeprefix(self.library.function("")), command[2:], result)
         self.filled = {key for key, exists in zip(self._lists, there, strict=True) if exists}
         if self.filled:
             self.wake()
@@ -151,7 +165,7 @@ class SimCache(ReadyCache):
         self._link = link
         self._linked_to = ""
         self._redis = self._blocking = Client(self)
-        self._scripts = server.scripts
+        self._library = server.library
 
     def connect(self) -> None:
         """As `_connected` does for each new connection: after a restart of the server all are new."""
@@ -165,14 +179,14 @@ class SimCache(ReadyCache):
 
     async def _execute(self, command: tuple[Any, ...], connections: Connections) -> Any:
         name = str(command[0])
-        if name == "EVALSHA":
-            sha, _, prefix, *args = command[1:]
-            name = next(s.name for s in self._scripts.values() if s.sha == sha)
+        if name == "FCALL":
+            function, _, prefix, *args = command[1:]
+            name = function.removeprefix(self._library.function("")).removesuffix(FULL)
         async with self._link.call(name):
             if connections is not self._beside:
                 self.connect()
-            if name in self._scripts:
-                result = self._server.script(("EVALSHA", sha, 2, prefix, self._server.time_us(), *args))
+            if command[0] == "FCALL":
+                result = self._server.script(("FCALL", function, 2, prefix, self._server.time_us(), *args))
             else:
                 result = self._server.client.execute_command(*command)
         return result

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from mqueue.broker.cache import scripts
 from mqueue.broker.commit.committer import Committer
 from mqueue.broker.daemons import epoch, flusher
 from mqueue.broker.store import replay, write
@@ -40,11 +41,11 @@ def _replace(owner: Any, name: str, by: Any) -> Callable[[Redis, ExitStack], obj
 
 def _script(name: str, old: str, new: str) -> Callable[[Redis, ExitStack], object]:
     def breaks(redis: Redis, stack: ExitStack) -> None:
-        script = redis.scripts[name]
-        assert old in script.text, f"{name}.lua has no {old!r}"
-        text = script.text.replace(old, new)
-        mutant = script.__class__(name, text, redis.client.script_load(text))
-        stack.enter_context(patch.dict(redis.scripts, {name: mutant}))
+        own = (scripts.FOLDER / f"{name}.lua").read_text()
+        assert own in redis.library.body and old in own, f"{name}.lua has no {old!r}"
+        mutant = scripts.library(redis.library.body.replace(own, own.replace(old, new)))
+        redis.client.function_load(mutant.text, replace=True)
+        stack.enter_context(patch.object(redis, "library", mutant))
 
     return breaks
 

@@ -50,7 +50,11 @@ class Servers:
 
 
 class Stage:
-    """Servers of its own."""
+    """Servers of its own. `against`: a revision whose scripts are asked, too."""
+
+    def __init__(self, against: str = "") -> None:
+        self._against = against
+        self._second: EmbeddedStores | None = None
 
     def __enter__(self) -> Servers:
         self._folder = Path(tempfile.mkdtemp(prefix="mq-"))
@@ -58,10 +62,17 @@ class Stage:
         self._runner = asyncio.Runner()
         self._stores = EmbeddedStores(self._folder, 1)
         self._servers = Servers(self._runner.run(self._stores.start()))
+        if self._against:
+            second = self._folder / "second"
+            second.mkdir(mode=0o711)
+            self._second = EmbeddedStores(second, 1)
+            self._servers.redis.compare_with(self._runner.run(self._second.start()), self._against)
         return self._servers
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._servers.close()
-        self._runner.run(self._stores.stop())
+        for stores in (self._stores, self._second):
+            if stores is not None:
+                self._runner.run(stores.stop())
         self._runner.close()
         shutil.rmtree(self._folder, ignore_errors=True)

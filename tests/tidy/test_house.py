@@ -34,9 +34,9 @@ def test_no_parameter_stands_in_quotes(path: Path) -> None:
 def test_every_script_is_used_and_has_a_contract(path: Path) -> None:
     head = path.read_text().splitlines()
     assert head[0].startswith(f"-- {path.stem}: ")
-    for word in ("-- uses:", "-- moves: ", "-- keys ", "-- args ", "-- returns "):
+    for word in ("-- moves: ", "-- keys ", "-- args ", "-- returns "):
         assert any(line.startswith(word) for line in head), f"{path.name} has no line {word}"
-    assert users(rf'_(?:run|try|evaluate)\("{path.stem}"'), f"{path.name} is dead"
+    assert users(rf'_(?:run|try|call)\("{path.stem}"'), f"{path.name} is dead"
 
 
 def test_each_library_stays_in_its_place() -> None:

@@ -27,6 +27,7 @@ from mqueue.broker.cache.calls import (
     Tick,
 )  # fmt: skip
 from mqueue.broker.cache.server import Server
+from mqueue.broker.faults import CacheRefused, Refusal
 from mqueue.broker.format import record
 from mqueue.message import BODY_MAX, letter_weight
 
@@ -70,7 +71,12 @@ class ReadyCache(Server):
             args += (id, topic, KINDS[kind] + receipt)
             if kind != "ack":
                 args += (error, delays)
-        reply = (await self._run("apply", *args))[1]
+        try:
+            reply = (await self._run("apply", *args, full=not enqueues))[1]
+        except CacheRefused as refused:
+            if not enqueues or refused.kind is not Refusal.FULL:
+                raise
+            reply = (await self._run("apply", *args, full=True))[1]
         at = REPLY_HEAD.size + VERDICT.size * len(enqueues)
         due_clock, clock, frontier, buffer = REPLY_HEAD.unpack_from(reply)
         verdicts = list(VERDICT.iter_unpack(reply[REPLY_HEAD.size : at]))
@@ -197,7 +203,12 @@ class ReadyCache(Server):
         is full; all but what is new goes on then. It does not queue with the calls. `epoch`: the one this broker works
         in, 0: none; if Redis is read-only now, it may not be what it was.
         """
-        return bool((await self._try("reach", epoch, node))[1])
+        try:
+            return bool((await self._try("reach", epoch, node))[1])
+        except CacheRefused as refused:
+            if refused.kind is not Refusal.FULL:
+                raise
+        return bool((await self._try("reach", epoch, node, full=True))[1])
 
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
@@ -277,7 +288,7 @@ class ReadyCache(Server):
             args += (topic, left_out, len(rows))
             for row in rows:
                 args += row
-        a = await self._run("refill_end", epoch, term, *args)
+        a = await self._run("refill_end", epoch, term, *args, full=not any(rows for _, rows, _ in pages))
         return [Refilled(*a[n : n + 4]) for n in range(1, len(a), 4)]
 
     async def time_scan_begin(self, epoch: int, term: int) -> ScanBegun:
@@ -285,8 +296,8 @@ class ReadyCache(Server):
         return ScanBegun(int(a[1]), int(a[2]), SEQUENCE.unpack(a[3])[0], a[4], a[5])
 
     async def time_scan_end(self, epoch: int, term: int, due: int, id: int, rows: Iterable[tuple[bytes, bytes]]) -> int:
-        flat = (part for row in rows for part in row)
-        return int((await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat))[1])
+        flat = [part for row in rows for part in row]
+        return int((await self._run("time_scan_end", epoch, term, due, SEQUENCE.pack(id), *flat, full=not flat))[1])
 
     async def arrive(self, epoch: int, term: int, rows: Sequence[tuple[bytes, bytes]]) -> set[int]:
         """Returns the ids that must come again later."""

@@ -35,7 +35,7 @@ BY_CODE = {
     "MISCONF": Refusal.UNSAVED,
     "NOREPLICAS": Refusal.NO_REPLICAS,
 }
-IN_A_SCRIPT = "user_script"  # Redis adds it to whatever is raised within a script
+IN_A_SCRIPT = "@user_"  # Redis adds it, and whether it is a function or a script, to whatever is raised within one
 
 
 class ScriptFailed(Exception):

@@ -1,5 +1,6 @@
-"""The Lua scripts are loaded here: one operation a file, with the shared parts that its `-- uses:` line names put
-before it.
+"""The Lua library is put together here: what its operations share (`lua/lib/`), then one operation a file.
+
+Its name, and with it that of each function, holds a hash of the text, so that brokers of two releases use one Redis.
 """
 
 import hashlib
@@ -8,27 +9,49 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lua"
+SHARED = ("shard", "unit", "settle")  # each uses those before it
+BRINGS = frozenset({"apply", "arrive", "reach", "refill_end", "time_scan_end"})  # a full Redis refuses these
+FULL = "_full"  # behind the name of one of them: it runs there, too, and brings nothing
+
+REGISTER = "local register = redis.register_function\n"
+COLLECT = "local functions = {}\nlocal function register(f) functions[f.function_name] = f.callback end\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class Library:
     name: str
-    text: str
-    sha: str
+    body: str
+
+    @property
+    def text(self) -> str:
+        """Returns what Redis loads."""
+        return f"#!lua name={self.name}\n{REGISTER}local LIBRARY = '{self.name}'\n{self.body}"
+
+    def function(self, operation: str) -> str:
+        """Returns the name by which Redis knows an operation."""
+        return f"{self.name}_{operation}"
+
+    def script(self, operation: str) -> str:
+        """Returns a script that does one operation, for a Redis that is too full to load a library."""
+        flags = "" if operation in BRINGS else " flags=allow-oom"
+        ends = f"return functions['{self.function(operation)}'](KEYS, ARGV)\n"
+        return f"#!lua{flags}\n{COLLECT}local LIBRARY = '{self.name}'\n{self.body}{ends}"
 
 
 @cache
-def load() -> dict[str, Script]:
-    return {path.stem: _script(path) for path in sorted(FOLDER.glob("*.lua"))}
+def load() -> Library:
+    return library("".join(_parts()))
 
 
-def _script(path: Path) -> Script:
-    text = _with_parts(path)
-    return Script(path.stem, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def library(body: str) -> Library:
+    return Library(f"mqueue_{hashlib.sha256(body.encode()).hexdigest()[:16]}", body)
 
 
-def _with_parts(path: Path) -> str:
-    """Returns what a file uses, and what that uses, before the file itself."""
-    own = path.read_text()
-    uses = next((line for line in own.splitlines() if line.startswith("-- uses:")), "-- uses:").split(":", 1)[1].split()
-    return "".join(_with_parts(FOLDER / "lib" / f"{part}.lua") for part in uses) + own
+@cache
+def operations() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.lua"))
+
+
+def _parts() -> list[str]:
+    shared = [(FOLDER / "lib" / f"{name}.lua").read_text() for name in SHARED]
+    return shared + [f"do\n{(FOLDER / f'{name}.lua').read_text()}end\n" for name in operations()]

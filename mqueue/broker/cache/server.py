@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from mqueue.broker.cache import keys, refusals, scripts, sentinel
 from mqueue.broker.cache.connections import HELD_MAX, Connections
@@ -28,6 +28,7 @@ CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 64  # connections for calls
 FETCHES_MAX = 16  # more connections, for fetches: a crowd of pollers keeps waiting neither batches nor the leader's calls
 BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
+UNKNOWN_FUNCTION = "Function not found"  # there is no class nor code for it
 BESIDE_MAX = 2  # more connections: those that try whether it takes writes
 
 
@@ -53,8 +54,8 @@ class Server:
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
-        self._scripts = scripts.load()
-        self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
+        self._library = scripts.load()
+        self._timed = {name: timed(name) for name in scripts.operations()} if timed is not None else {}
 
     def _pool(self, kind: type[ConnectionPool], connections: int, **more: Any) -> ConnectionPool:
         more = {
@@ -106,10 +107,10 @@ class Server:
         except (TimeoutError, RedisError, OSError) as error:
             raise refusals.fault(f"Redis of shard {self.shard}", error) from error
 
-    async def _try(self, name: str, *args: Any) -> list[Any]:
-        """Runs a script in whichever server answers, without queueing with the calls."""
+    async def _try(self, name: str, *args: Any, full: bool = False) -> list[Any]:
+        """Runs an operation in whichever server answers, without queueing with the calls."""
         try:
-            answer: list[Any] = await self._evaluate(name, args, self._beside)
+            answer: list[Any] = await self._call(name, args, self._beside, full)
         except ScriptFailed as error:
             raise CacheRefused(Refusal.OTHER, f"Redis of shard {self.shard}, {name}: {error}") from error
         except CacheRefused as refused:
@@ -119,12 +120,13 @@ class Server:
             raise
         return answer
 
-    async def _run(self, name: str, *args: Any) -> list[Any]:
+    async def _run(self, name: str, *args: Any, full: bool = False) -> list[Any]:
+        """Runs an operation. `full`: it brings no messages, so that a full Redis lets it run (of scripts.BRINGS)."""
         if self._doubted:
             await self._end_doubted()
         began = time.perf_counter()
         try:
-            answer = await self._evaluate(name, args, self._fetches if name == "fetch" else self._connections)
+            answer = await self._call(name, args, self._fetches if name == "fetch" else self._connections, full)
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
                 self._doubt(args[0])
@@ -147,18 +149,26 @@ class Server:
         found: list[Any] = answer
         return found
 
-    async def _evaluate(self, name: str, args: tuple[Any, ...], connections: Connections) -> Any:
+    async def _call(self, name: str, args: tuple[Any, ...], connections: Connections, full: bool = False) -> Any:
         """Raises ScriptFailed, CacheRefused, CacheLost."""
-        script = self._scripts[name]
-        call = ("EVALSHA", script.sha, 1, self._prefix, *args)
+        operation = name + scripts.FULL if full and name in scripts.BRINGS else name
         try:
             try:
-                return await self._execute(call, connections)
-            except NoScriptError:
-                await self._execute(("SCRIPT", "LOAD", script.text), connections)
-                return await self._execute(call, connections)
+                return await self._execute(("FCALL", self._library.function(operation), 1, self._prefix, *args), connections)
+            except ResponseError as error:
+                if str(error) != UNKNOWN_FUNCTION:
+                    raise
+            return await self._load_and_call(operation, args, connections)
         except (TimeoutError, RedisError, OSError) as error:
             raise refusals.fault(f"Redis of shard {self.shard}, {name}", error) from error
+
+    async def _load_and_call(self, operation: str, args: tuple[Any, ...], connections: Connections) -> Any:
+        """Redis is new here, or this release is. A full one takes no library: it is given the text with the call."""
+        try:
+            await self._execute(("FUNCTION", "LOAD", "REPLACE", self._library.text), connections)
+        except OutOfMemoryError:
+            return await self._execute(("EVAL", self._library.script(operation), 1, self._prefix, *args), connections)
+        return await self._execute(("FCALL", self._library.function(operation), 1, self._prefix, *args), connections)
 
     def _doubt(self, epoch: int | str) -> None:
         self._doubted = int(epoch or 0) or self._doubted
@@ -173,7 +183,7 @@ class Server:
     async def _end_epoch(self, epoch: int | bytes) -> None:
         """Has Redis forget this epoch (empty: whichever it knows)."""
         try:
-            await self._evaluate("end_epoch", (epoch,), self._connections)
+            await self._call("end_epoch", (epoch,), self._connections)
         except ScriptFailed as error:
             raise CacheLost(f"Redis of shard {self.shard} cannot end the epoch: {error}") from error
 

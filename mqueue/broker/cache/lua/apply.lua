@@ -1,5 +1,4 @@
 -- apply: one batch of one broker: enqueues and settles, one number, one dirty entry.
--- uses: unit settle
 -- moves: UNPLACED -enqueue-> READY DELAYED SPILL, LEASED -ack-> ACKED, LEASED -bury-> DEAD CANCELLED, READY -spill-> SPILL UNPLACED
 -- moves: LEASED -nack-> READY DELAYED SPILL DEAD CANCELLED, LEASED -release-> READY DELAYED SPILL UNPLACED CANCELLED
 -- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
@@ -22,19 +21,13 @@
 -- them, which are true while Redis has no record of their message and no flush has come since they were read.
 -- What is due at once must be below T, which may have fallen since its broker heard of it: the time scan would leave it out. It is stamped again.
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
-local node, previous, sequence = tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local enqueues, settles = tonumber(ARGV[5]), tonumber(ARGV[6])
 local REQUEST_KEYS_MAX = 100000
-
-local no = refused(false)
-if no then return no end
-local applied = call('HGET', prefix .. 'applied', ARGV[2])
-if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
-if applied ~= previous then return { 'behind', applied or '' } end
-local no_room = enqueues > 0 and is_full()
-goes_on_when_full()
-
-if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
+local NOTHING                     -- an outcome's numbers, where there are none
+local node, stamped_now, enqueues, settles
+local full, no_room               -- the buffer is full; Redis is
+local verdicts, refused_groups, seen_keys
+local holders                     -- unique key -> id of the message that waits under it
+local moved, moved_until
 
 -- Is the first use of this key perhaps on no disk? Then a repeat may not be answered yet: its flush settles it.
 local function is_doubtful(old)
@@ -55,8 +48,6 @@ local function is_doubtful(old)
   return false
 end
 
-local seen_keys = {}
-
 -- Does a message wait? Not one that its time to live is over for: it will never run.
 local function waits(r)
   local state = state_of(r)
@@ -74,6 +65,11 @@ local function load_named(uniques) -- the records that their keys and rows name
   if #ids > 0 then load(ids) end
 end
 
+-- Is what was read of PostgreSQL then still so, where Redis has no record? It is if no flush has come since.
+local function is_true_yet(of_epoch, flushed)
+  return whole(of_epoch) == epoch and tonumber(call('HGET', shard_key, 'flushed') or 0) <= flushed
+end
+
 -- Who waits under a unique key? -> id; or nil and why that cannot be told: p not durable yet, l a flush may have dropped its record; nil: nobody.
 local function holder(unique, rows)
   local known = seen_keys[unique]
@@ -84,8 +80,7 @@ local function holder(unique, rows)
       return id
     end
   end
-  local of_epoch, flushed = unpack1('>I8I8', rows)
-  local is_true = whole(of_epoch) == epoch and tonumber(call('HGET', shard_key, 'flushed') or 0) <= flushed
+  local is_true = is_true_yet(unpack1('>I8I8', rows))
   for row = 17, #rows, 16 do
     local id = sub(rows, row, row + 7)
     if records[id] then
@@ -95,26 +90,7 @@ local function holder(unique, rows)
   return nil, not is_true and 'l' or nil
 end
 
--- 1. which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again
-local verdicts, refused_groups = {}, {}
-local stamped_now = ARGV[8] == '1'
-local at, bytes, keyed, uniques = 8, 0, {}, {}
-for i = 1, enqueues do
-  local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
-  bytes = bytes + size_of(record)
-  local due = due_of(record)
-  if stamped_now and (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 3], 5) then -- due at once
-    if due >= t_due then refused_groups[ARGV[at + 1]] = 'l'
-    elseif due > ahead then ahead = due; changed.ahead = true end
-  end
-  if hash ~= '' then keyed[#keyed + 1] = hash end
-  if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
-  at = at + 7
-end
-local function of_requests_now() return call('ZCARD', prefix .. 'request_keys') end -- more only by those of this batch
-
 -- May PostgreSQL have this request's key, moved there since its broker looked?
-local moved, moved_until
 local function is_moved(rows)
   if rows == '' then return false end
   if not moved then
@@ -126,12 +102,30 @@ local function is_moved(rows)
   return whole(of_epoch) ~= epoch or looked ~= moved
 end
 
-local holders = {} -- unique key -> id of the message that waits under it
-local full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and total() + bytes > redis_max)
-if #keyed > 0 then
+-- What a batch brings: its bytes, the keys it names, where those with a unique key begin. What is due at once and T does not reach is refused.
+local function look_at_enqueues()
+  local at, bytes, keyed, uniques = 8, 0, {}, {}
+  for _ = 1, enqueues do
+    local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
+    bytes = bytes + size_of(record)
+    if stamped_now then
+      local due = due_of(record)
+      if (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 3], 5) then -- due at once
+        if due >= t_due then refused_groups[ARGV[at + 1]] = 'l'
+        elseif due > ahead then ahead = due; changed.ahead = true end
+      end
+    end
+    if hash ~= '' then keyed[#keyed + 1] = hash end
+    if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
+    at = at + 7
+  end
+  return bytes, keyed, uniques
+end
+
+local function look_at_keys(keyed, uniques)
   for from = 1, #keyed, CALL_MAX do
     local upto = math.min(#keyed, from + CALL_MAX - 1)
-    local got = call('HMGET', prefix .. 'keys', unpack(keyed, from, upto))
+    local got = call('HMGET', keys_key, unpack(keyed, from, upto))
     for i = from, upto do seen_keys[keyed[i]] = got[i - from + 1] or nil end
   end
   load_named(uniques)
@@ -142,9 +136,12 @@ if #keyed > 0 then
       if id then holders[unique] = id else refused_groups[group] = refused_groups[group] or why end
     end
   end
-  at = 8
-  local taken, mine, of = {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
-  for i = 1, enqueues do
+end
+
+-- Which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again.
+local function refuse_groups()
+  local at, taken, mine, of = 8, {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
+  for _ = 1, enqueues do
     local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
     if group ~= of then
       if of and not refused_groups[of] then for h, k in pairs(mine) do taken[h] = k end end
@@ -160,69 +157,58 @@ if #keyed > 0 then
       if sub(key, 44, 44) == 'r' then
         if old then refused_groups[group] = refused_groups[group] or 'r'
         elseif is_moved(ARGV[at + 7]) then refused_groups[group] = refused_groups[group] or 'l'
-        elseif of_requests_now() >= REQUEST_KEYS_MAX then refused_groups[group] = refused_groups[group] or 'f' end
+        elseif call('ZCARD', prefix .. 'request_keys') >= REQUEST_KEYS_MAX then refused_groups[group] = refused_groups[group] or 'f' end
       end
     end
     at = at + 7
   end
 end
 
--- 2. enqueues
-local fresh_keys, of_requests = {}, {}
-at = 8
-for i = 1, enqueues do
-  local group, r, body, hash, key, unique = unpack(ARGV, at + 1, at + 6)
-  local id = id_of(r)
-  local old = hash ~= '' and seen_keys[hash]
-  if no_room then verdicts[i] = 'w' .. id
-  elseif full then verdicts[i] = 'f' .. id
-  elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
-  elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
-  elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]
-  else
-    verdicts[i] = 'o' .. id
-    dirty_ids[#dirty_ids + 1] = id
-    bodies[id] = body
-    buffer = buffer + size_of(r)
-    bump(topic_of(r), 'unflushed', 1)
-    if hash ~= '' then
-      seen_keys[hash] = key
-      fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
-      if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
-      else dirty_keys[#dirty_keys + 1] = hash end
+-- Returns the keys of whole requests, and where the settles begin.
+local function enqueue_all()
+  local fresh_keys, of_requests, at = {}, {}, 8
+  for i = 1, enqueues do
+    local group, r, hash, unique = ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
+    local id = id_of(r)
+    local old = hash ~= '' and seen_keys[hash]
+    if no_room then verdicts[i] = 'w' .. id
+    elseif full then verdicts[i] = 'f' .. id
+    elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
+    elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
+    elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]
+    else
+      verdicts[i] = 'o' .. id
+      dirty_ids[#dirty_ids + 1] = id
+      bodies[id] = ARGV[at + 3]
+      buffer = buffer + size_of(r)
+      bump(topic_of(r), 'unflushed', 1)
+      if hash ~= '' then
+        local key = ARGV[at + 5]
+        seen_keys[hash] = key
+        fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
+        if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
+        else dirty_keys[#dirty_keys + 1] = hash end
+      end
+      if unique ~= '' then
+        holders[unique] = id
+        fresh_keys[#fresh_keys + 1] = unique
+        fresh_keys[#fresh_keys + 1] = with_holder(ARGV[at + 7] == '' and seen_keys[unique], r)
+        dirty_keys[#dirty_keys + 1] = unique
+      end
+      place_or_delay(r)
     end
-    if unique ~= '' then
-      holders[unique] = id
-      fresh_keys[#fresh_keys + 1] = unique
-      fresh_keys[#fresh_keys + 1] = with_holder(ARGV[at + 7] == '' and seen_keys[unique], r)
-      dirty_keys[#dirty_keys + 1] = unique
-    end
-    place_or_delay(r)
+    at = at + 7
   end
-  at = at + 7
+  changed.buffer = enqueues > 0 or nil
+  if #fresh_keys > 0 then chunked('HSET', keys_key, fresh_keys) end -- before the settles, whose messages may wait again under one
+  return of_requests, at
 end
-changed.buffer = enqueues > 0 or nil
-if #fresh_keys > 0 then chunked('HSET', prefix .. 'keys', fresh_keys) end -- before the settles, whose messages may wait again under one
-
--- 3. settles
-local argv = ARGV
-local ids, first = {}, at
-for i = 1, settles do
-  ids[i] = argv[at + 1]
-  at = at + (byte(argv[at + 3]) == 97 and 3 or 5)
-end
-if settles > 0 then load(ids) end
-at = first
-local outcomes = {}
-local NOTHING = rep('\0', 26)
 
 -- The record to cancel: the one that is here, else of the row, if no flush can have dropped its record since that was read.
 local function to_cancel(id, row)
   local r = records[id]
   if r then return r end
-  if row == '' then return nil end
-  local of_epoch, flushed = unpack1('>I8I8', row)
-  if whole(of_epoch) ~= epoch or tonumber(call('HGET', shard_key, 'flushed') or 0) > flushed then return nil end
+  if row == '' or not is_true_yet(unpack1('>I8I8', row)) then return nil end
   return sub(row, 17)
 end
 
@@ -238,50 +224,84 @@ local function cancel(id, name, row) -- asked for by whoever has no lease
     if not is_cancelling(r) then put(id, with_flag(r, 2)) end
     return 'r' .. NOTHING
   end
-  local held = in_pg(r)
+  local was_in_pg = in_pg(r)
   r = state == 'n' and finish(r, 'c') or take_away(r)
-  return 'oc' .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. (held and '\1' or '\0')
+  return 'oc' .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. (was_in_pg and '\1' or '\0')
 end
 
-local said, kind, receipt
-for i = 1, settles do
-  local id, name = ids[i], argv[at + 2]
-  if argv[at + 3] ~= said then said = argv[at + 3]; kind, receipt = sub(said, 1, 1), sub(said, 2) end
-  local r = records[id]
-  if kind == 'c' and receipt == '' then outcomes[i] = cancel(id, name, argv[at + 5])
-  elseif not r or is_gone(r) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
-  elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
-  else
-    local origin, version, held = sub(r, 51, 60), version_of(r), in_pg(r)
-    r = end_lease(r, name)
-    local state = 'a'
-    if kind == 'a' then r = finish(r, state)
-    else
-      local reason, delays = argv[at + 4], argv[at + 5]
-      if kind == 'c' or (kind == 'r' and is_cancelling(r)) then r = finish(r, 'c')
-      elseif kind == 'r' then
-        if delays ~= '' then
-          r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', delays))
-          dirty_ids[#dirty_ids + 1] = id
-        end
-        wait_again(r)
-      else
-        local attempt = unpack1('>I2', r, 3)
-        local nth = math.min(attempt, #delays / 8 - 1)
-        r = fail(r, now + unpack1('>d', delays, nth * 8 + 1), reason, kind == 'b')
-      end
-      state = state_of(r)
-      if state ~= 'x' and state ~= 'c' then state = 'n' end
+-- A lease that ends otherwise than by an ack. Returns the record, and its state as an outcome tells it.
+local function end_otherwise(kind, r, version, reason, wait)
+  if kind == 'c' or (kind == 'r' and is_cancelling(r)) then r = finish(r, 'c')
+  elseif kind == 'r' then
+    if wait ~= '' then
+      r = with_due(with_counts(r, (unpack1('>I2', r, 3)), version + 1), now + unpack1('>d', wait))
+      dirty_ids[#dirty_ids + 1] = id_of(r)
     end
-    outcomes[i] = 'o' .. state .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. (held and '\1' or '\0')
+    wait_again(r)
+  else
+    local attempt = unpack1('>I2', r, 3)
+    local nth = math.min(attempt, #wait / 8 - 1)
+    r = fail(r, now + unpack1('>d', wait, nth * 8 + 1), reason, kind == 'b')
   end
-  at = at + (kind == 'a' and 3 or 5)
+  local state = state_of(r)
+  return r, (state == 'x' or state == 'c') and state or 'n'
 end
 
-push_dirty(node, sequence)
-if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
-commit()
-local reply = pack('>I8I8I8I8', due_clock(), now, t_due, buffer_taken()) .. table.concat(verdicts) .. table.concat(outcomes)
-call('HSET', prefix .. 'applied', ARGV[2], sequence)
-call('HSET', prefix .. 'reply', ARGV[2], reply)
-return { 'ok', reply }
+local function settle_all(first)
+  local ids, at = {}, first
+  for i = 1, settles do
+    ids[i] = ARGV[at + 1]
+    at = at + (byte(ARGV[at + 3]) == 97 and 3 or 5)
+  end
+  if settles > 0 then load(ids) end
+  local outcomes, said, kind, receipt = {}, nil, nil, nil
+  at = first
+  for i = 1, settles do
+    local id, name = ids[i], ARGV[at + 2]
+    if ARGV[at + 3] ~= said then said = ARGV[at + 3]; kind, receipt = sub(said, 1, 1), sub(said, 2) end
+    local r = records[id]
+    if kind == 'c' and receipt == '' then outcomes[i] = cancel(id, name, ARGV[at + 5])
+    elseif not r or is_gone(r) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
+    elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
+    else
+      local origin, version, was_in_pg, state = sub(r, 51, 60), version_of(r), in_pg(r), 'a'
+      r = end_lease(r, name)
+      if kind == 'a' then r = finish(r, state)
+      else r, state = end_otherwise(kind, r, version, ARGV[at + 4], ARGV[at + 5]) end
+      outcomes[i] = 'o' .. state .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. (was_in_pg and '\1' or '\0')
+    end
+    at = at + (kind == 'a' and 3 or 5)
+  end
+  return table.concat(outcomes)
+end
+
+operation('apply', function(redis_is_full)
+  local previous, sequence = ARGV[3], ARGV[4]
+  node, enqueues, settles, stamped_now = tonumber(ARGV[2]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8] == '1'
+  NOTHING = NOTHING or rep('\0', 26)
+  verdicts, refused_groups, seen_keys, holders, moved = {}, {}, {}, {}, nil
+
+  local no = refused(false)
+  if no then return no end
+  local applied = call('HGET', prefix .. 'applied', ARGV[2])
+  if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
+  if applied ~= previous then return { 'behind', applied or '' } end
+  if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
+
+  local bytes, keyed, uniques = look_at_enqueues()
+  no_room = redis_is_full
+  full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and total() + bytes > redis_max)
+  if #keyed > 0 then
+    look_at_keys(keyed, uniques)
+    refuse_groups()
+  end
+  local of_requests, at = enqueue_all()
+  local outcomes = settle_all(at)
+  push_dirty(node, sequence)
+  if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
+  commit()
+  local reply = pack('>I8I8I8I8', due_clock(), now, t_due, buffer_taken()) .. table.concat(verdicts) .. outcomes
+  call('HSET', prefix .. 'applied', ARGV[2], sequence)
+  call('HSET', prefix .. 'reply', ARGV[2], reply)
+  return { 'ok', reply }
+end, true)

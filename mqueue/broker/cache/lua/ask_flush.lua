@@ -1,10 +1,10 @@
 -- ask_flush: the leader is asked to flush all there is, now.
--- uses: unit
 -- moves: nothing
 -- keys  prefix
 -- args  epoch (unused)
 -- returns {'ok'}
-goes_on_when_full()
-call('RPUSH', prefix .. 'flush', '1')
-call('LTRIM', prefix .. 'flush', 0, 0) -- once is enough for all who ask
-return { 'ok' }
+operation('ask_flush', function()
+  call('RPUSH', prefix .. 'flush', '1')
+  call('LTRIM', prefix .. 'flush', 0, 0) -- once is enough for all who ask
+  return { 'ok' }
+end)

@@ -1,18 +1,14 @@
 -- flush_read: the next dirty entries and the latest versions of what they touched; marks each record in_pg before anything is written.
--- uses: unit
 -- moves: nothing
 -- keys  prefix
 -- args  epoch, term, entries to skip, ids at most, bytes at most, newest entry wanted (clock µs; 0: all)
 -- returns {'ok', entries, ids, records, in_pg flags before (string of 0/1), bodies, errors, key hashes, key records} | {'epoch' | 'term', …}
 --         records: false where there is none; bodies and errors: false where the record needs no write
-local no = refused(true)
-if no then return no end
-goes_on_when_full()
-local skip, ids_max, bytes_max, newest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-
 local PAGE = 1000 -- entries at most, and values that one call is given: Lua hands some 8,000 to a call
-local entries, ids, hashes, seen_ids, seen_hashes, bytes = {}, {}, {}, {}, {}, 0
-local function fits(entry)
+local entries, ids, hashes, seen_ids, seen_hashes, bytes
+local ids_max, bytes_max
+
+local function fits(entry)        -- takes it along, unless the page is full
   local kinds, many, keys = unpack1('>I2I2I2', entry, 27)
   if #entries >= PAGE or #entries > 0 and #ids + many > ids_max then return false end
   local at = 33
@@ -44,47 +40,55 @@ local function fits(entry)
   return true
 end
 
-local function values(name, fields) -- HMGET in parts
-  local out = {}
+local function values(key, fields) -- HMGET in parts
+  local found = {}
   for from = 1, #fields, PAGE do
-    local got = call('HMGET', prefix .. name, unpack(fields, from, math.min(from + PAGE - 1, #fields)))
-    for i = 1, #got do out[from + i - 1] = got[i] end
+    local got = call('HMGET', key, unpack(fields, from, math.min(from + PAGE - 1, #fields)))
+    for i = 1, #got do found[from + i - 1] = got[i] end
   end
-  return out
+  return found
 end
 
-local done = false
-while not done do
-  local page = call('LRANGE', prefix .. 'dirty', skip + #entries, skip + #entries + 31)
-  if #page == 0 then break end
-  for i = 1, #page do
-    if newest > 0 and unpack1('>I8', page[i], 9) > newest or not fits(page[i]) then done = true; break end
-  end
-end
+operation('flush_read', function()
+  local no = refused(true)
+  if no then return no end
+  local skip, newest = tonumber(ARGV[3]), tonumber(ARGV[6])
+  ids_max, bytes_max = tonumber(ARGV[4]), tonumber(ARGV[5])
+  entries, ids, hashes, seen_ids, seen_hashes, bytes = {}, {}, {}, {}, {}, 0
 
-local out, flags, out_bodies, errors = {}, {}, {}, {}
-local wanted, where = {}, {}
-for i = 1, #ids do
-  local r = records[ids[i]]
-  out[i] = r or false
-  flags[i] = '0'
-  out_bodies[i], errors[i] = false, false
-  if r then
-    if in_pg(r) then flags[i] = '1' end
-    if not is_gone(r) and not is_clean(r) then
-      wanted[#wanted + 1] = ids[i]; where[#where + 1] = i
-      if not in_pg(r) then put(ids[i], with_flag(r, 1)) end
+  local done = false
+  while not done do
+    local page = call('LRANGE', dirty_key, skip + #entries, skip + #entries + 31)
+    if #page == 0 then break end
+    for i = 1, #page do
+      if newest > 0 and unpack1('>I8', page[i], 9) > newest or not fits(page[i]) then done = true; break end
     end
   end
-end
-if #wanted > 0 then
-  local got = values('body', wanted)
-  for i = 1, #wanted do out_bodies[where[i]] = got[i] end
-  if call('EXISTS', prefix .. 'error') == 1 then
-    got = values('error', wanted)
-    for i = 1, #wanted do errors[where[i]] = got[i] end
+
+  local out, flags, bodies_out, errors = {}, {}, {}, {}
+  local wanted, where = {}, {}
+  for i = 1, #ids do
+    local r = records[ids[i]]
+    out[i] = r or false
+    flags[i] = '0'
+    bodies_out[i], errors[i] = false, false
+    if r then
+      if in_pg(r) then flags[i] = '1' end
+      if not is_gone(r) and not is_clean(r) then
+        wanted[#wanted + 1] = ids[i]; where[#where + 1] = i
+        if not in_pg(r) then put(ids[i], with_flag(r, 1)) end
+      end
+    end
   end
-end
-local keys = values('keys', hashes)
-commit()
-return { 'ok', entries, ids, out, table.concat(flags), out_bodies, errors, hashes, keys }
+  if #wanted > 0 then
+    local got = values(body_key, wanted)
+    for i = 1, #wanted do bodies_out[where[i]] = got[i] end
+    if call('EXISTS', error_key) == 1 then
+      got = values(error_key, wanted)
+      for i = 1, #wanted do errors[where[i]] = got[i] end
+    end
+  end
+  local key_records = values(keys_key, hashes)
+  commit()
+  return { 'ok', entries, ids, out, table.concat(flags), bodies_out, errors, hashes, key_records }
+end)

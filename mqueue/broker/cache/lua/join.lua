@@ -1,19 +1,19 @@
 -- join: a broker enters the epoch: its first batch will name this sequence as its predecessor.
--- uses: unit
 -- moves: nothing
 -- keys  prefix
 -- args  epoch, node, sequence (8 bytes; '' only asks), applied as it was asked before (a call that was given up may come late, after others)
 -- returns {'ok', applied (8 bytes; '' none), due clock, clock} | {'epoch', epoch} | {'behind', applied}
-local no = refused(false)
-if no then return no end
-goes_on_when_full()
-local applied = call('HGET', prefix .. 'applied', ARGV[2])
-if ARGV[3] ~= '' then
-  if (applied or '') ~= ARGV[4] then return { 'behind', applied or '' } end
-  -- what Redis has of its former life may be in no log
-  if applied and applied ~= ARGV[3] then call('HSET', prefix .. 'doubtful', ARGV[2], applied) end
-  call('HSET', prefix .. 'applied', ARGV[2], ARGV[3])
-  call('HDEL', prefix .. 'reply', ARGV[2])
-end
-commit()
-return { 'ok', applied or '', whole(due_clock()), whole(now) }
+operation('join', function()
+  local no = refused(false)
+  if no then return no end
+  local applied = call('HGET', prefix .. 'applied', ARGV[2])
+  if ARGV[3] ~= '' then
+    if (applied or '') ~= ARGV[4] then return { 'behind', applied or '' } end
+    -- what Redis has of its former life may be in no log
+    if applied and applied ~= ARGV[3] then call('HSET', prefix .. 'doubtful', ARGV[2], applied) end
+    call('HSET', prefix .. 'applied', ARGV[2], ARGV[3])
+    call('HDEL', prefix .. 'reply', ARGV[2])
+  end
+  commit()
+  return { 'ok', applied or '', whole(due_clock()), whole(now) }
+end)

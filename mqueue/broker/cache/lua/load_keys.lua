@@ -1,14 +1,14 @@
 -- load_keys: keys of whole requests that outlived their epoch, before the next one is opened.
--- uses: unit
 -- moves: nothing
 -- keys  prefix
 -- args  '', term, when the last of those that PostgreSQL alone has ends (µs; 0: there are none), then per key: hash, key record with its ids
 -- returns {'ok'} | {'term', a later one}
-if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
-goes_on_when_full()
-call('HSET', shard_key, 'keys_no', 0, 'keys_until', ARGV[3])
-for i = 4, #ARGV, 2 do
-  call('HSET', prefix .. 'keys', ARGV[i], ARGV[i + 1])
-  call('ZADD', prefix .. 'request_keys', unpack1('>I8', ARGV[i + 1], 35), ARGV[i])
-end
-return { 'ok' }
+operation('load_keys', function()
+  if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
+  call('HSET', shard_key, 'keys_no', 0, 'keys_until', ARGV[3])
+  for i = 4, #ARGV, 2 do
+    call('HSET', keys_key, ARGV[i], ARGV[i + 1])
+    call('ZADD', prefix .. 'request_keys', unpack1('>I8', ARGV[i + 1], 35), ARGV[i])
+  end
+  return { 'ok' }
+end)

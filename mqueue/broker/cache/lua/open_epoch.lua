@@ -1,16 +1,16 @@
 -- open_epoch: a new life of the shard. The old keys are unlinked already. The epoch is written last.
--- uses: unit
 -- moves: nothing
 -- keys  prefix
 -- args  epoch, term, clock at least, clock at most (µs; between them Redis' TIME decides), limits (as of lead), then per broker: node, position (8 bytes)
 -- returns {'ok'} | {'term', a later one}
-if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
-goes_on_when_full()
-local clock = math.max(math.min(seen, tonumber(ARGV[4])), tonumber(ARGV[3]), 1)
-call('DEL', prefix .. 'applied', prefix .. 'reply')
-for i = 6, #ARGV, 2 do call('HSET', prefix .. 'applied', ARGV[i], ARGV[i + 1]) end
-call('HSET', shard_key, 'term', ARGV[2], 'clock', whole(clock), 'seen', whole(seen), 't_due', whole(clock), 't_id', rep('\0', 8),
-  'limits', ARGV[5], 'buffer', 0, 'number', 0,
-  'flushed', 0, 'trimmed', 0, 'lease_no', 0, 'ahead', 0, 'held', call('EXISTS', prefix .. 'leases') == 1 and whole(clock + HOLD_US) or 0)
-call('HSET', shard_key, 'epoch', ARGV[1])
-return { 'ok' }
+operation('open_epoch', function()
+  if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
+  local clock = math.max(math.min(seen, tonumber(ARGV[4])), tonumber(ARGV[3]), 1)
+  call('DEL', prefix .. 'applied', prefix .. 'reply')
+  for i = 6, #ARGV, 2 do call('HSET', prefix .. 'applied', ARGV[i], ARGV[i + 1]) end
+  call('HSET', shard_key, 'term', ARGV[2], 'clock', whole(clock), 'seen', whole(seen), 't_due', whole(clock), 't_id', NO_ID,
+    'limits', ARGV[5], 'buffer', 0, 'number', 0,
+    'flushed', 0, 'trimmed', 0, 'lease_no', 0, 'ahead', 0, 'held', call('EXISTS', leases_key) == 1 and whole(clock + HOLD_US) or 0)
+  call('HSET', shard_key, 'epoch', ARGV[1])
+  return { 'ok' }
+end)

@@ -1,8 +1,6 @@
 -- How a delivery ends. Used by apply (settles), and by fetch and tick (leases that are over).
-local leases = prefix .. 'leases'
-
 local function end_lease(r, name) -- of the topic of that name -> the record without receipt
-  zrem(leases, id_of(r))
+  zrem(leases_key, id_of(r))
   bump(name, 'leased', -1)
   return sub(r, 1, 60) .. NOBODY .. sub(r, 81)
 end
@@ -35,7 +33,7 @@ local function take_away(r)
   local name = topic_of(r)
   if touched[id_of(r)] then write_records() end -- it may have been placed by this very call: removals come before additions
   if state == 'd' then
-    zrem(prefix .. 'delayed', id_of(r)); bump(name, 'delayed', -1)
+    zrem(delayed_key, id_of(r)); bump(name, 'delayed', -1)
   elseif state == 's' then
     zrem(prefix .. 'spill:' .. name, sub(key, 5))
   else
@@ -52,9 +50,9 @@ end
 local function wait_again(r)
   if is_unique(r) and flushed_of(r) == 0 then
     local id = id_of(r)
-    local unique = sub(call('HGET', prefix .. 'body', id), -16)
-    local known = call('HGET', prefix .. 'keys', unique)
-    call('HSET', prefix .. 'keys', unique, with_holder(known, r))
+    local unique = sub(call('HGET', body_key, id), -16)
+    local known = call('HGET', keys_key, unique)
+    call('HSET', keys_key, unique, with_holder(known, r))
     dirty_ids[#dirty_ids + 1] = id
     dirty_keys[#dirty_keys + 1] = unique
   end
@@ -89,7 +87,7 @@ end
 -- Leases that nobody renewed though somebody could have: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most.
 local function end_leases()
   if now < held then return 0 end
-  local ids = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, CALL_MAX)
+  local ids = call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, CALL_MAX)
   if #ids > 0 then load(ids) end
   for i = 1, #ids do
     local r = records[ids[i]]
@@ -97,7 +95,7 @@ local function end_leases()
       if state_of(fail(end_lease(r, topic_of(r)), nil, '', false)) == 'x' then
         set_error(ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
       end
-    else zrem(leases, ids[i]) end
+    else zrem(leases_key, ids[i]) end
   end
   return #ids
 end

@@ -1,31 +1,51 @@
--- What a script knows of the shard before it looks at a message: its fields, its clock, and its budget of bytes. Used by unit.
-local prefix = KEYS[1]
-local call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte, string.rep, struct.pack, struct.unpack
-local LAST = rep('\255', 24)      -- frontier of a topic that is wholly in Redis; a missing one is -infinity
-local NOBODY = rep('\0', 20)      -- no receipt, no until
+-- What an operation knows of the shard before it looks at a message: its fields, its clock, and its budget of bytes. `begin` reads them anew for
+-- each call: what a variable of the library holds is of the call before, or of another shard.
+local prefix, ARGV                -- of this call
+local call, sub, byte, rep, pack, unpack1 -- what Redis gives: there is none of it yet while the library is loaded
+local LAST                        -- frontier of a topic that is wholly in Redis; a missing one is -infinity
+local NOBODY                      -- no receipt, no until
+local NO_ID
 local CALL_MAX = 1000             -- ids a call may touch in one loop
 local AWAY_US = 1000000           -- no script for so long: no broker was there, and nobody could renew a lease
 local HOLD_US = 5000000           -- so long after that no lease ends: a worker renews again within this
 
--- ---- shard ----------------------------------------------------------------------------------------------------------------
-local shard_key = prefix .. 'shard'
-local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id', 'limits', 'buffer', 'number', 'lease_no', 'held', 'used', 'ahead')
-local epoch, term = shard[1], tonumber(shard[2] or 0)
-local now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
-local t_due, t_id = tonumber(shard[5] or 0), shard[6] or rep('\0', 8)
-local ready_cap, ready_hard, delayed_max, buffer_max, redis_max = 1, 1, 1, 0, math.huge
-if shard[7] then ready_cap, ready_hard, delayed_max, buffer_max, redis_max = unpack1('>I8I8I8I8I8', shard[7]) end
-local soft = redis_max - buffer_max -- what is not for the buffer: past it nothing is added but what waits for its flush
-local buffer = tonumber(shard[8] or 0)
-local number, lease_no = tonumber(shard[9] or 0), tonumber(shard[10] or 0)
-local held = tonumber(shard[11] or 0) -- leases do not end before this
-local used = tonumber(shard[12] or 0) -- bytes that records, bodies, errors and dirty entries take
-local ahead = tonumber(shard[13] or 0) -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
-local changed = {}                -- fields of the shard hash to write
+local shard_key, record_key, body_key, error_key, keys_key, delayed_key, leases_key, dirty_key -- of the prefix
+local epoch, term, now, seen, t_due, t_id
+local ready_cap, ready_hard, delayed_max, buffer_max, redis_max
+local soft                        -- bytes that are not for the buffer: past it nothing is added but what waits for its flush
+local buffer, number, lease_no
+local held                        -- leases do not end before this
+local used                        -- bytes that records, bodies, errors and dirty entries take
+local ahead                       -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
+local changed                     -- fields of the shard hash to write
+local keys_used
 
 local function whole(x) return string.format('%.0f', x) end
 
-do -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
+local function bind()             -- once, by the first call
+  call, sub, byte, rep, pack, unpack1 = redis.call, string.sub, string.byte, string.rep, struct.pack, struct.unpack
+  LAST, NOBODY, NO_ID = rep('\255', 24), rep('\0', 20), rep('\0', 8)
+end
+
+local function name_keys()        -- the shard is another than that of the call before
+  shard_key, record_key, body_key, error_key = prefix .. 'shard', prefix .. 'record', prefix .. 'body', prefix .. 'error'
+  keys_key, delayed_key, leases_key, dirty_key = prefix .. 'keys', prefix .. 'delayed', prefix .. 'leases', prefix .. 'dirty'
+end
+
+local function read_shard()
+  local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id', 'limits', 'buffer', 'number', 'lease_no', 'held', 'used', 'ahead')
+  epoch, term = shard[1], tonumber(shard[2] or 0)
+  now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
+  t_due, t_id = tonumber(shard[5] or 0), shard[6] or NO_ID
+  if shard[7] then ready_cap, ready_hard, delayed_max, buffer_max, redis_max = unpack1('>I8I8I8I8I8', shard[7])
+  else ready_cap, ready_hard, delayed_max, buffer_max, redis_max = 1, 1, 1, 0, math.huge end
+  soft = redis_max - buffer_max
+  buffer, number, lease_no = tonumber(shard[8] or 0), tonumber(shard[9] or 0), tonumber(shard[10] or 0)
+  held, used, ahead = tonumber(shard[11] or 0), tonumber(shard[12] or 0), tonumber(shard[13] or 0)
+  changed, keys_used = {}, nil
+end
+
+local function read_clock()       -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
   local time = call('TIME')
   local wall = time[1] * 1000000 + time[2]
   local step = seen == 0 and 0 or wall - seen
@@ -79,22 +99,23 @@ local FLOOR = 1048576               -- bytes of a page for a topic that has noth
 local GONE = { [97] = true, [99] = true, [101] = true } -- a c e
 local function is_gone(r) return GONE[byte(r)] end -- a record that has ended: bytes, since every new string costs
 
-local weights, frexp, ceil = {}, math.frexp, math.ceil -- by size: most messages of a call are alike
+local WEIGHTS_MAX = 4096
+local weights, weights_known = {}, 0 -- by size: most messages are alike
 local function weight(r)            -- rounded up as an allocator does it: four classes between two powers of two
   if GONE[byte(r)] then return #r + GONE_WEIGHT end
   local size = unpack1('>I4', r, 81)
   local known = weights[size]
   if known then return known end
-  local _, exponent = frexp(size)
+  local _, exponent = math.frexp(size)
   local step = 2 ^ (exponent - 3)
-  known = ceil(size / step) * step
-  weights[size] = known
+  known = math.ceil(size / step) * step
+  if weights_known >= WEIGHTS_MAX then weights, weights_known = {}, 0 end
+  weights[size], weights_known = known, weights_known + 1
   return known
 end
 
-local keys_used
 local function total()              -- what this shard takes of redis_max
-  keys_used = keys_used or KEY_WEIGHT * call('HLEN', prefix .. 'keys')
+  keys_used = keys_used or KEY_WEIGHT * call('HLEN', keys_key)
   return used + keys_used
 end
 
@@ -103,8 +124,7 @@ local function buffer_taken()       -- bytes of the buffer that no enqueue may h
 end
 
 local function set_error(id, text)
-  local old = call('HSTRLEN', prefix .. 'error', id)
+  local old = call('HSTRLEN', error_key, id)
   used = used + #text - old + (old == 0 and ERROR_WEIGHT or 0)
-  call('HSET', prefix .. 'error', id, text)
+  call('HSET', error_key, id, text)
 end
-

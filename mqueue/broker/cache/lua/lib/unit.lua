@@ -5,18 +5,27 @@
 -- A record (mqueue/broker/format/record.py) is a byte string; ids, keys and sequences stay bytes, since Lua's numbers end at 2^53:
 --   1 state  2 flags (1 in_pg, 2 cancelling, 4 unique)  3 attempts  5 max_retries  7 version  11 flushed  15 key(24) = priority+2^31, rank, due, id
 --   39 expires  47 lease_ms  51 origin node  53 origin sequence  61 receipt(12) = epoch, number  73 until  81 size  85 topic
--- uses: shard
 
 -- ---- records ---------------------------------------------------------------------------------------------------------------
-local records, bodies = {}, {}    -- id -> record | false, as this call leaves them
-local dirty_ids, dirty_keys, tally = {}, {}, {}
-local touched = {}                -- id -> true where the record must be written
+local records, bodies             -- id -> record | false, as this call leaves them
+local dirty_ids, dirty_keys, tally
+local touched                     -- id -> true where the record must be written
+local bodiless                    -- id -> true where no body nor error text is left to delete
+local add, rem                    -- key -> what goes into a zset, and out of it: written in commit()
+local bumps                       -- topic -> field -> change of a counter
+local topics                      -- name -> what is known of it
+local delays                      -- records that this call delayed
+
+local function new_unit()
+  records, bodies, dirty_ids, dirty_keys, tally = {}, {}, {}, {}, {}
+  touched, bodiless, add, rem, bumps, topics, delays = {}, {}, {}, {}, {}, {}, 0
+end
 
 local function load(ids)          -- at most CALL_MAX
   local miss = {}
   for i = 1, #ids do if records[ids[i]] == nil then miss[#miss + 1] = ids[i] end end
   if #miss == 0 then return end
-  local got = call('HMGET', prefix .. 'record', unpack(miss))
+  local got = call('HMGET', record_key, unpack(miss))
   for i = 1, #miss do records[miss[i]] = got[i] end
 end
 
@@ -24,8 +33,6 @@ local function put(id, record)
   if not records[id] then used = used + weight(record) end
   records[id] = record; touched[id] = true
 end
-
-local bodiless = {}               -- id -> true where no body nor error text is left to delete
 
 local function drop(id)
   if records[id] then used = used - weight(records[id]) end
@@ -80,7 +87,6 @@ local function with_holder(known, r)
 end
 
 -- ---- zsets, gathered and written in commit() -------------------------------------------------------------------------------
-local add, rem = {}, {}
 local function zadd(key, score, member)
   local t = add[key]
   if not t then t = {}; add[key] = t end
@@ -92,7 +98,6 @@ local function zrem(key, member)
   t[#t + 1] = member
 end
 
-local bumps = {}                  -- topic -> field -> change of a counter
 local function bump(topic, field, by)
   local t = bumps[topic]
   if not t then t = {}; bumps[topic] = t end
@@ -113,7 +118,6 @@ local function chunked(command, key, args)
 end
 
 -- ---- topics and the frontier -----------------------------------------------------------------------------------------------
-local topics = {}
 local function topic(name)
   local t = topics[name]
   if t then return t end
@@ -168,12 +172,11 @@ local function place(r)           -- a due message: into ready if it belongs bel
   zadd(t.ready, unpack1('>I4', key) - 2147483648, sub(key, 5))
 end
 
-local delays = 0                  -- records that this call delayed
 local function delay(r)
   local id = id_of(r)
   put(id, with_state(r, 'd'))
   delays = delays + 1
-  zadd(prefix .. 'delayed', due_of(r), id)
+  zadd(delayed_key, due_of(r), id)
   bump(topic_of(r), 'delayed', 1)
 end
 
@@ -183,7 +186,7 @@ end
 
 -- Places what has become due, at most CALL_MAX. Returns true when more is left.
 local function promote()
-  local delayed = prefix .. 'delayed'
+  local delayed = delayed_key
   local ids = call('ZRANGEBYSCORE', delayed, '-inf', math.min(now, t_due), 'LIMIT', 0, CALL_MAX)
   local n = #ids
   if t_due <= now then while n > 0 and not less_id(ids[n], t_id) do
@@ -250,16 +253,16 @@ local function push_dirty(node, sequence)
   local entry = pack('>I8I8I2', number, now, node) .. sequence .. pack('>I2I2I2', kinds, #dirty_ids, #dirty_keys)
     .. table.concat(parts) .. table.concat(dirty_ids) .. table.concat(dirty_keys)
   used = used + #entry + ENTRY_WEIGHT
-  call('RPUSH', prefix .. 'dirty', entry)
+  call('RPUSH', dirty_key, entry)
 end
 
 local function drop_errors(ids)
   for from = 1, #ids, CALL_MAX do
-    for _, text in ipairs(call('HMGET', prefix .. 'error', unpack(ids, from, math.min(#ids, from + CALL_MAX - 1)))) do
+    for _, text in ipairs(call('HMGET', error_key, unpack(ids, from, math.min(#ids, from + CALL_MAX - 1)))) do
       if text then used = used - #text - ERROR_WEIGHT end
     end
   end
-  chunked('HDEL', prefix .. 'error', ids)
+  chunked('HDEL', error_key, ids)
 end
 
 local function write_records()
@@ -274,15 +277,15 @@ local function write_records()
       if not bodiless[id] then bare[#bare + 1] = id end
     end
   end
-  if #set > 0 then chunked('HSET', prefix .. 'record', set) end
-  if #del > 0 then chunked('HDEL', prefix .. 'record', del) end
+  if #set > 0 then chunked('HSET', record_key, set) end
+  if #del > 0 then chunked('HDEL', record_key, del) end
   if #bare > 0 then
-    chunked('HDEL', prefix .. 'body', bare)
-    if call('EXISTS', prefix .. 'error') == 1 then drop_errors(bare) end
+    chunked('HDEL', body_key, bare)
+    if call('EXISTS', error_key) == 1 then drop_errors(bare) end
   end
   local with = {}
   for id, body in pairs(bodies) do with[#with + 1] = id; with[#with + 1] = body end
-  if #with > 0 then chunked('HSET', prefix .. 'body', with) end
+  if #with > 0 then chunked('HSET', body_key, with) end
   for key, args in pairs(rem) do chunked('ZREM', key, args) end
   for key, args in pairs(add) do chunked('ZADD', key, args) end
   touched, bodies, rem, add = {}, {}, {}, {}
@@ -320,11 +323,11 @@ local function write_topics()
 end
 
 local function write_shard()
-  local many, most = call('ZCARD', prefix .. 'delayed'), delayed_max
+  local many, most = call('ZCARD', delayed_key), delayed_max
   if delays > 0 and total() > soft then most = math.min(most, math.max(many - delays, 0)) end
   if many > most then
     -- over its cap T falls, never below the clock nor a stamp that is ahead of it: what is due at once stays below it, for the scan leaves it out
-    local at = call('ZRANGE', prefix .. 'delayed', most, most, 'WITHSCORES')
+    local at = call('ZRANGE', delayed_key, most, most, 'WITHSCORES')
     local due = tonumber(at[2])
     if due > math.max(now, ahead) and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
   end
@@ -355,19 +358,26 @@ local function commit()
   write_shard()
 end
 
--- ---- a full Redis --------------------------------------------------------------------------------------------------------------
--- Over its maxmemory Redis refuses the first write of a script if that may take memory; past a write that takes none it lets all through. So a
--- script is refused before it has changed anything, or runs to its end. What frees memory or only moves what is there goes on; what brings
--- messages (rows of refill_end, time_scan_end and arrive, the enqueues of apply) is refused.
-local function goes_on_when_full() call('DEL', prefix .. 'none') end -- no such key is ever made
-
-local function is_full() -- to be asked before the first write; asking changes nothing
-  local said = redis.pcall('SETRANGE', prefix .. 'none', 0, '')
-  return type(said) == 'table' and string.find(said.err, '^%-?OOM ') ~= nil
-end
-
--- ---- who may -----------------------------------------------------------------------------------------------------------------
+-- ---- an operation -----------------------------------------------------------------------------------------------------------
 local function refused(of_leader) -- another epoch, or a leader of an older term
   if epoch ~= ARGV[1] then return { 'epoch', epoch or '' } end
   if of_leader and tonumber(ARGV[2]) ~= term then return { 'term', whole(term) } end
+end
+
+-- Registers an operation under its name. Over its maxmemory Redis refuses it before it begins, or lets it run to its end. What frees memory or
+-- only moves what is there runs in any case; what brings messages is refused, and may be called as `<name>_full`: `run` is told, and brings none.
+local function operation(name, run, brings)
+  local function offer(as, full, flags)
+    register{ function_name = LIBRARY .. '_' .. as, flags = flags, callback = function(keys, args)
+      if not call then bind() end
+      ARGV = args
+      if keys[1] ~= prefix then prefix = keys[1]; name_keys() end
+      read_shard()
+      read_clock()
+      new_unit()
+      return run(full)
+    end }
+  end
+  offer(brings and name .. '_full' or name, true, { 'allow-oom' })
+  if brings then offer(name, false, {}) end
 end

@@ -1,0 +1,135 @@
+"""Two libraries beside each other: whatever the simulation asks of Redis is asked of a second server, too, whose scripts are
+those of another revision. They must answer alike, and hold the same.
+
+It is the cheapest proof that a change of the scripts changed nothing but what they cost.
+"""
+
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.exceptions import OutOfMemoryError
+
+from mqueue.broker.cache.scripts import FULL
+
+ROOT = Path(__file__).parents[2]
+CACHE = "mqueue/broker/cache"
+OLD_TIME, OLD_GIVEN = "call('TIME')", "{ math.floor(KEYS[2] / 1000000), KEYS[2] % 1000000 }"
+LOOK_EVERY = 25  # calls: a look at all that the two servers hold costs as much as many calls
+BY_CHANCE = ("idle_topics", "crowded")  # they look at some topics by chance
+
+
+class Differs(AssertionError):
+    """The two do not answer alike."""
+
+
+class Scripts:
+    """The scripts of a revision, in a server of their own."""
+
+    def __init__(self, client: Any, revision: str) -> None:
+        self._client = client
+        self._shas: dict[str, str] = {}
+        with tempfile.TemporaryDirectory(prefix="mq-old-") as folder:
+            packed = subprocess.run(["git", "archive", revision, f"{CACHE}/scripts.py", f"{CACHE}/lua"], cwd=ROOT, capture_output=True, check=True)
+            with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
+                tar.extractall(folder, filter="data")
+            loaded = _module(Path(folder, CACHE, "scripts.py")).load()
+        if isinstance(loaded, dict):  # one script an operation, before there was a library
+            self._shas = {name: client.script_load(s.text.replace(OLD_TIME, OLD_GIVEN)) for name, s in loaded.items()}
+        else:
+            from .cache import told_the_time
+
+            self._library = told_the_time(loaded.body)
+            client.function_load(self._library.text, replace=True)
+
+    def run(self, operation: str, *args: Any) -> Any:
+        """`args`: from the number of keys on."""
+        if self._shas:
+            return self._client.execute_command("EVALSHA", self._shas[operation.removesuffix(FULL)], *args)
+        return self._client.execute_command("FCALL", self._library.function(operation), *args)
+
+
+class Shadow:
+    """The second server. `steps`: calls that were compared."""
+
+    def __init__(self, client: Any, second: Any, revision: str) -> None:
+        self.client, self.second = client, second
+        self.steps = 0
+        self._scripts = Scripts(second, revision)
+
+    def compare(self, operation: str, args: tuple[Any, ...], result: Any) -> None:
+        """`result`: of the first server's call, which has been made."""
+        if isinstance(result, OutOfMemoryError):
+            return  # it was refused before it began; the other variant is called next
+        try:
+            other = self._scripts.run(operation, *args)
+        except redis.RedisError as error:
+            other = error
+        self.steps += 1
+        if isinstance(result, Exception) and isinstance(other, Exception):
+            return
+        if operation not in BY_CHANCE and _plain(result) != _plain(other):
+            raise Differs(f"{operation} {args}: {result!r} is not {other!r}")
+        if operation in BY_CHANCE or self.steps % LOOK_EVERY == 0:
+            self.look(operation)
+
+    def look(self, after: str) -> None:
+        mine, other = _held(self.client), _held(self.second)
+        for key in sorted(mine.keys() | other.keys()):
+            if mine.get(key) != other.get(key):
+                raise Differs(f"{key!r} after {after}: {mine.get(key)!r} is not {other.get(key)!r}")
+
+
+class Both:
+    """redis-py's client, each of whose calls is made at both servers; the answer is the first one's."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._first, self._second = first, second
+
+    def __getattr__(self, name: str) -> Any:
+        first, second = getattr(self._first, name), getattr(self._second, name)
+        if name == "pipeline":
+            return lambda *args, **options: Both(first(*args, **options), second(*args, **options))
+
+        def call(*args: Any, **options: Any) -> Any:
+            second(*args, **options)
+            return first(*args, **options)
+
+        return call
+
+
+def _module(path: Path) -> Any:
+    spec = util.spec_from_file_location("scripts_of_another_revision", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _plain(answer: Any) -> Any:
+    return repr(answer) if isinstance(answer, Exception) else answer
+
+
+def _held(client: Any) -> dict[bytes, Any]:
+    """What a server holds, whatever the order of a hash or set; a wake list names topics in the order of a Lua table."""
+    found: dict[bytes, Any] = {}
+    for key in client.keys():
+        kind = client.type(key)
+        if kind == b"hash":
+            found[key] = client.hgetall(key)
+        elif kind == b"zset":
+            found[key] = client.zrange(key, 0, -1, withscores=True)
+        elif kind == b"set":
+            found[key] = client.smembers(key)
+        elif kind == b"list":
+            listed = client.lrange(key, 0, -1)
+            found[key] = sorted(listed) if b":wake:" in key else listed
+        else:
+            found[key] = client.dump(key)
+    return found
