@@ -321,8 +321,9 @@ class World:
         pipe.hvals(keys.record(k))
         pipe.hvals(keys.error(k))
         pipe.lrange(keys.dirty(k), 0, -1)
-        used, records, errors, dirty = await pipe.execute()
-        there = sum(map(weight, records)) + sum(len(e) + 100 for e in errors) + sum(len(e) + 16 for e in dirty)
+        pipe.hlen(keys.idempotency(k))
+        used, records, errors, dirty, many_keys = await pipe.execute()
+        there = sum(map(weight, records)) + sum(len(e) + 100 for e in errors) + sum(len(e) + 16 for e in dirty) + 300 * many_keys
         counted = int(used or 0)
         assert counted == there, f"counted {counted} bytes, there are {there}"
 

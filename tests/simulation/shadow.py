@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[2]
 CACHE = "mqueue/broker/cache"
 OLD_TIME, OLD_GIVEN = "call('TIME')", "{ math.floor(KEYS[2] / 1000000), KEYS[2] % 1000000 }"
 LOOK_EVERY = 25  # calls: a look at all that the two servers hold costs as much as many calls
+# what the two lay out in different ways, or only one of them has
+OWN_KEYS = ("applied", "reply", "doubtful")
+OWN_FIELDS = ("used", "next_due", "next_end", "keys_at", "waits")
 BY_CHANCE = ("idle_topics", "crowded")  # they look at some topics by chance
 
 
@@ -116,13 +119,19 @@ def _plain(answer: Any) -> Any:
     return repr(answer) if isinstance(answer, Exception) else answer
 
 
+def _is_own(field: bytes) -> bool:
+    return field.decode("latin-1").partition(":")[0] in (*OWN_KEYS, *OWN_FIELDS)
+
+
 def _held(client: Any) -> dict[bytes, Any]:
     """What a server holds, whatever the order of a hash or set; a wake list names topics in the order of a Lua table."""
     found: dict[bytes, Any] = {}
     for key in client.keys():
         kind = client.type(key)
+        if key.decode().rpartition(":")[2] in OWN_KEYS:
+            continue
         if kind == b"hash":
-            found[key] = client.hgetall(key)
+            found[key] = {name: value for name, value in client.hgetall(key).items() if not _is_own(name)}
         elif kind == b"zset":
             found[key] = client.zrange(key, 0, -1, withscores=True)
         elif kind == b"set":
@@ -132,4 +141,4 @@ def _held(client: Any) -> dict[bytes, Any]:
             found[key] = sorted(listed) if b":wake:" in key else listed
         else:
             found[key] = client.dump(key)
-    return found
+    return {key: value for key, value in found.items() if value}

@@ -40,7 +40,6 @@ LIMITS = struct.Struct(">QQQQQ")
 KINDS = {"ack": b"a", "nack": b"n", "bury": b"b", "release": b"r", "cancel": b"c"}
 SCAN_PAGE = 500
 DEPTHS_PAGE = 200  # topics in one call
-KEY_WEIGHT = 300  # bytes of a key, as lib/shard.lua counts it
 
 
 class ReadyCache(Server):
@@ -186,14 +185,13 @@ class ReadyCache(Server):
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(keys.dirty(self.shard))
         pipe.hmget(keys.shard(self.shard), "buffer", "epoch", "clock", "used", "limits")
-        pipe.hlen(keys.idempotency(self.shard))
         pipe.zcard(keys.delayed(self.shard))
         pipe.zcard(keys.leases(self.shard))
         pipe.hlen(keys.record(self.shard))
-        dirty, (buffer, epoch, clock, used, limits), many_keys, delayed, leases, records = await self._io(pipe.execute)
+        dirty, (buffer, epoch, clock, used, limits), delayed, leases, records = await self._io(pipe.execute)
         numbers = {"dirty": dirty, "delayed": delayed, "leased": leases, "records": records}
         buffer_max, redis_max = LIMITS.unpack(limits)[3:] if limits else (0, 0)
-        size = int(used or 0) + KEY_WEIGHT * many_keys
+        size = int(used or 0)
         lacks = min(size - (redis_max - buffer_max), buffer_max) if redis_max else 0
         numbers |= {"epoch": int(epoch or 0), "clock": int(clock or 0), "used": size}
         return numbers | {"buffer": max(0, int(buffer or 0)), "taken": max(0, int(buffer or 0), lacks)}

@@ -33,8 +33,8 @@ local moved, moved_until
 local function is_doubtful(old)
   local origin, number_then = unpack1('>I2', old, 25), sub(old, 27, 34)
   local name = tostring(origin)
-  local last = call('HGET', prefix .. 'doubtful', name)
-  local under_way = origin ~= node and call('HGET', prefix .. 'applied', name) == number_then
+  local last = call('HGET', shard_key, 'doubtful:' .. name)
+  local under_way = origin ~= node and call('HGET', shard_key, 'applied:' .. name) == number_then
   if not under_way and not (last and not less_id(last, number_then)) then return false end
   local ids = { sub(old, 1, 8) }
   for run = 45, #old, 12 do
@@ -200,7 +200,7 @@ local function enqueue_all()
     at = at + 7
   end
   changed.buffer = enqueues > 0 or nil
-  if #fresh_keys > 0 then chunked('HSET', keys_key, fresh_keys) end -- before the settles, whose messages may wait again under one
+  if #fresh_keys > 0 then set_keys(fresh_keys) end -- before the settles, whose messages may wait again under one
   return of_requests, at
 end
 
@@ -283,14 +283,13 @@ operation('apply', function(redis_is_full)
 
   local no = refused(false)
   if no then return no end
-  local applied = call('HGET', prefix .. 'applied', ARGV[2])
-  if applied == sequence then return { 'done', call('HGET', prefix .. 'reply', ARGV[2]) } end
-  if applied ~= previous then return { 'behind', applied or '' } end
-  if ARGV[7] ~= '' then call('HSET', prefix .. 'doubtful', ARGV[2], ARGV[7]) end
+  if also == sequence then return { 'done', call('HGET', shard_key, 'reply:' .. ARGV[2]) } end
+  if also ~= previous then return { 'behind', also or '' } end
+  if ARGV[7] ~= '' then call('HSET', shard_key, 'doubtful:' .. ARGV[2], ARGV[7]) end
 
   local bytes, keyed, uniques = look_at_enqueues()
   no_room = redis_is_full
-  full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and total() + bytes > redis_max)
+  full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and used + bytes > redis_max)
   if #keyed > 0 then
     look_at_keys(keyed, uniques)
     refuse_groups()
@@ -299,9 +298,9 @@ operation('apply', function(redis_is_full)
   local outcomes = settle_all(at)
   push_dirty(node, sequence)
   if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
-  commit()
-  local reply = pack('>I8I8I8I8', due_clock(), now, t_due, buffer_taken()) .. table.concat(verdicts) .. outcomes
-  call('HSET', prefix .. 'applied', ARGV[2], sequence)
-  call('HSET', prefix .. 'reply', ARGV[2], reply)
-  return { 'ok', reply }
-end, true)
+  commit(function()
+    changed.node, changed.applied = ARGV[2], sequence
+    changed.reply = pack('>I8I8I8I8', due_clock(), now, t_due, buffer_taken()) .. table.concat(verdicts) .. outcomes
+  end)
+  return { 'ok', changed.reply }
+end, true, function(args) return 'applied:' .. args[2] end)

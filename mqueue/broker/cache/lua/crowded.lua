@@ -17,5 +17,5 @@ operation('crowded', function()
     end
   end
   commit()
-  return { 'ok', whole(total()), whole(math.min(soft, 2 ^ 53)), names, fetched, ready }
+  return { 'ok', whole(used), whole(math.min(soft, 2 ^ 53)), names, fetched, ready }
 end)

@@ -19,6 +19,7 @@ operation('extend', function()
       local until_ = now + (lease_ms > 0 and lease_ms or unpack1('>I4', r, 47)) * 1000
       put(id, sub(r, 1, 72) .. pack('>I8', until_) .. sub(r, 81))
       zadd(leases_key, until_, id)
+      leases_until(until_)
       verdicts[#verdicts + 1] = 'o'
     end
   end

@@ -36,6 +36,7 @@ end
 
 local function lease(ms)
   local at = now + ms * 1000
+  leases_until(at)
   ends[ms] = { whole(at), receipt .. pack('>I8', at) }
   return ends[ms]
 end
@@ -140,9 +141,9 @@ operation('fetch', function()
   end
   for i = 1, #all do
     local t = all[i]
-    if t.frontier and now - t.fetched > 5000000 then call('HSET', prefix .. 'topic:' .. t.name, 'fetched', whole(now)) end
+    if t.frontier and now - t.fetched > 5000000 then call('HSET', t.key, 'fetched', whole(now)) end
     if t.frontier ~= LAST and t.size < ready_cap / 2 then ask(t) end
-    if t.size > 0 then wake(t.name) end
+    if t.size > 0 then wake(t) end
   end
   push_dirty(0, NO_ID)
   local out_bodies = #ids > 0 and call('HMGET', body_key, unpack(ids))
@@ -152,7 +153,11 @@ operation('fetch', function()
     if #closed > 0 then open = false; call('ZADD', prefix .. 'openers', now + 5000000, node) end
   end
   if waiting and open and left == 0 and expired == 0 then
-    for i = 1, #names do call('ZADD', prefix .. 'waiters:' .. names[i].name, now + 5000000, node) end
+    local until_ = now + 5000000
+    for i = 1, #names do
+      call('ZADD', prefix .. 'waiters:' .. names[i].name, until_, node)
+      call('HSET', names[i].key, 'waits', whole(until_))
+    end
   end
   commit()
   if #out > 0 then return { 'ok', whole(now), out, out_bodies, left, closed } end

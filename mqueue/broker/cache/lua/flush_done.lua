@@ -36,7 +36,7 @@ local function without_holder(unique, known, flushed) -- returns what is left of
     local r = records[ids[i]]
     if ids[i] ~= flushed and r and not is_gone(r) then rest = with_holder(rest, r) end
   end
-  if rest then call('HSET', keys_key, unique, rest) else call('HDEL', keys_key, unique) end
+  if rest then set_keys({ unique, rest }) else drop_keys({ unique }) end
   return rest
 end
 

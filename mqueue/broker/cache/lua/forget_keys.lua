@@ -16,8 +16,9 @@ operation('forget_keys', function()
     local until_then = tonumber(call('HGET', shard_key, 'keys_until') or 0)
     call('HSET', shard_key, 'keys_until', whole(math.max(until_then, tonumber(ARGV[3]))))
     call('HINCRBY', shard_key, 'keys_no', 1)
-    call('HDEL', keys_key, unpack(gone))
+    drop_keys(gone)
     call('ZREM', prefix .. 'request_keys', unpack(gone))
+    call('HSET', shard_key, 'used', whole(used))
   end
   return { 'ok', #gone }
 end)

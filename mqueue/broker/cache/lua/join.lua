@@ -6,14 +6,14 @@
 operation('join', function()
   local no = refused(false)
   if no then return no end
-  local applied = call('HGET', prefix .. 'applied', ARGV[2])
+  local applied = also
   if ARGV[3] ~= '' then
     if (applied or '') ~= ARGV[4] then return { 'behind', applied or '' } end
     -- what Redis has of its former life may be in no log
-    if applied and applied ~= ARGV[3] then call('HSET', prefix .. 'doubtful', ARGV[2], applied) end
-    call('HSET', prefix .. 'applied', ARGV[2], ARGV[3])
-    call('HDEL', prefix .. 'reply', ARGV[2])
+    if applied and applied ~= ARGV[3] then call('HSET', shard_key, 'doubtful:' .. ARGV[2], applied) end
+    call('HSET', shard_key, 'applied:' .. ARGV[2], ARGV[3])
+    call('HDEL', shard_key, 'reply:' .. ARGV[2])
   end
   commit()
   return { 'ok', applied or '', whole(due_clock()), whole(now) }
-end)
+end, false, function(args) return 'applied:' .. args[2] end)

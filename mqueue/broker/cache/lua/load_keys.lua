@@ -7,8 +7,9 @@ operation('load_keys', function()
   if tonumber(ARGV[2]) < term then return { 'term', whole(term) } end
   call('HSET', shard_key, 'keys_no', 0, 'keys_until', ARGV[3])
   for i = 4, #ARGV, 2 do
-    call('HSET', keys_key, ARGV[i], ARGV[i + 1])
+    set_keys({ ARGV[i], ARGV[i + 1] })
     call('ZADD', prefix .. 'request_keys', unpack1('>I8', ARGV[i + 1], 35), ARGV[i])
   end
+  call('HSET', shard_key, 'used', whole(used))
   return { 'ok' }
 end)

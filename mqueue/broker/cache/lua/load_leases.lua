@@ -11,7 +11,9 @@ operation('load_leases', function()
     local id = id_of(r)
     put(id, r)
     bodies[id] = ARGV[i + 1]
-    zadd(leases_key, unpack1('>I8', r, 73), id)
+    local until_ = unpack1('>I8', r, 73)
+    zadd(leases_key, until_, id)
+    leases_until(until_)
     topic(topic_of(r))
     bump(topic_of(r), 'leased', 1)
     loaded = loaded + 1

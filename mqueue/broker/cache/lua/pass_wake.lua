@@ -6,6 +6,6 @@
 operation('pass_wake', function()
   local no = refused(false)
   if no then return no end
-  if call('ZCARD', prefix .. 'ready:' .. ARGV[2]) > 0 then wake(ARGV[2]) end
+  if call('ZCARD', prefix .. 'ready:' .. ARGV[2]) > 0 then wake(topic(ARGV[2])) end
   return { 'ok' }
 end)

@@ -12,15 +12,15 @@ operation('refill_begin', function()
     local name = ARGV[i]
     local t = topic(name)
     measure(t)
-    call('HSET', prefix .. 'topic:' .. name, 'low', LAST)
-    call('HDEL', prefix .. 'topic:' .. name, 'asked')
+    call('HSET', t.key, 'low', LAST)
+    call('HDEL', t.key, 'asked')
     call('SADD', prefix .. 'topics', name)
     found[#found + 1] = t
   end
   commit()
   -- Topics that have nothing ready get a small page in any case: refill_end takes of it what it can.
   local floor = math.min(FLOOR, math.floor(soft / 16))
-  local room = math.floor(math.min(soft * 3 / 4 - total(), 1e9))
+  local room = math.floor(math.min(soft * 3 / 4 - used, 1e9))
   local answer = { 'ok', whole(now), t_id, whole(t_due), ready_cap, ready_hard, math.max(room, floor), room < floor and 1 or 0 }
   for i = 1, #found do answer[#answer + 1] = found[i].frontier or ''; answer[#answer + 1] = found[i].size end
   return answer

@@ -50,7 +50,7 @@ local function refill(t, frontier, first, last, share)
     if not key or not less(key, frontier) then break end
     if loaded + brought >= room then frontier = key; break end
     local most = loaded + brought == 0 and redis_max or soft -- of a topic that has nothing ready: one in any case
-    if from_row and total() > (was_empty and most or soft * 3 / 4) then frontier = key; break end
+    if from_row and used > (was_empty and most or soft * 3 / 4) then frontier = key; break end
     local id = sub(key, 17)
     if from_row then
       put(id, with_state(row[1], 'r'))

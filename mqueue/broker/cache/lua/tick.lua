@@ -4,6 +4,26 @@
 -- args  epoch, term, the leader's wall clock (µs)
 -- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}
 local KEY_EARLY = 40000000 -- of the 60 s that flush_done gives a key
+local LOOK = 1000000       -- so long after a look at the keys the next
+
+local function drop_first(zset, up_to) -- the keys whose time is over by then; returns whether there may be more
+  local over = call('ZRANGEBYSCORE', prefix .. zset, '-inf', up_to, 'LIMIT', 0, CALL_MAX)
+  if #over == 0 then return false end
+  call('ZREMRANGEBYRANK', prefix .. zset, 0, #over - 1)
+  drop_keys(over)
+  return #over == CALL_MAX
+end
+
+local function look_at_keys()
+  local more = drop_first('key_ends', now)
+  more = drop_first('request_keys', now) or more
+  if used > soft / 4 and KEY_WEIGHT * call('HLEN', keys_key) > soft / 4 then
+    -- keys take too much: those that PostgreSQL has go sooner, but for whoever looked for them just now
+    more = drop_first('key_ends', now + KEY_EARLY) or more
+  end
+  call('HSET', shard_key, 'keys_at', whole(more and now or now + LOOK))
+end
+
 operation('tick', function()
   local no = refused(true)
   if no then return no end
@@ -12,20 +32,7 @@ operation('tick', function()
   promote()
   end_leases()
   push_dirty(0, NO_ID)
-  for _, zset in ipairs({ 'key_ends', 'request_keys' }) do
-    local over = call('ZRANGEBYSCORE', prefix .. zset, '-inf', now, 'LIMIT', 0, CALL_MAX)
-    if #over > 0 then
-      call('ZREMRANGEBYRANK', prefix .. zset, 0, #over - 1)
-      call('HDEL', keys_key, unpack(over))
-    end
-  end
-  if total() - used > soft / 4 then -- keys take too much: those that PostgreSQL has go sooner, but for whoever looked for them just now
-    local early = call('ZRANGEBYSCORE', prefix .. 'key_ends', '-inf', now + KEY_EARLY, 'LIMIT', 0, CALL_MAX)
-    if #early > 0 then
-      call('ZREMRANGEBYRANK', prefix .. 'key_ends', 0, #early - 1)
-      call('HDEL', keys_key, unpack(early))
-    end
-  end
+  if now >= tonumber(also or 0) then look_at_keys() end
   commit()
   return { 'ok', whole(now), whole(seen - now), tonumber(call('HGET', shard_key, 'jumps') or 0) }
-end)
+end, false, function() return 'keys_at' end)

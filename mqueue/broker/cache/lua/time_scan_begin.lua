@@ -18,7 +18,7 @@ operation('time_scan_begin', function()
   commit()
   -- Half of the budget is for those; a small page comes in any case where the clock would reach T, past which nothing is due.
   local floor = math.min(FLOOR, math.floor(soft / 16))
-  local page = math.floor(math.min(soft / 2 - total(), 1e9))
-  if page < floor then page = t_due - now < 1000000 and total() <= redis_max and floor or 0 end
+  local page = math.floor(math.min(soft / 2 - used, 1e9))
+  if page < floor then page = t_due - now < 1000000 and used <= redis_max and floor or 0 end
   return { 'ok', whole(now), whole(t_due), t_id, delayed_max - call('ZCARD', delayed), page }
 end)

@@ -1,4 +1,8 @@
 -- How a delivery ends. Used by apply (settles), and by fetch and tick (leases that are over).
+local function leases_until(at)   -- some end then
+  if at < next_end then next_end = at; changed.next = true end
+end
+
 local function end_lease(r, name) -- of the topic of that name -> the record without receipt
   zrem(leases_key, id_of(r))
   bump(name, 'leased', -1)
@@ -52,7 +56,7 @@ local function wait_again(r)
     local id = id_of(r)
     local unique = sub(call('HGET', body_key, id), -16)
     local known = call('HGET', keys_key, unique)
-    call('HSET', keys_key, unique, with_holder(known, r))
+    set_keys({ unique, with_holder(known, r) })
     dirty_ids[#dirty_ids + 1] = id
     dirty_keys[#dirty_keys + 1] = unique
   end
@@ -86,9 +90,9 @@ end
 
 -- Leases that nobody renewed though somebody could have: their messages wait again, or are dead. Returns how many there were, CALL_MAX at most.
 local function end_leases()
-  if now < held then return 0 end
+  if now < held or next_end > now then return 0 end
   local ids = call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, CALL_MAX)
-  if #ids > 0 then load(ids) end
+  if #ids > 0 then load(ids) else next_end = first_of(leases_key); changed.next = true end
   for i = 1, #ids do
     local r = records[ids[i]]
     if r and state_of(r) == 'l' then

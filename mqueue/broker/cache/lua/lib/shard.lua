@@ -15,10 +15,11 @@ local ready_cap, ready_hard, delayed_max, buffer_max, redis_max
 local soft                        -- bytes that are not for the buffer: past it nothing is added but what waits for its flush
 local buffer, number, lease_no
 local held                        -- leases do not end before this
-local used                        -- bytes that records, bodies, errors and dirty entries take
+local used                        -- bytes that records, bodies, errors, keys and dirty entries take
 local ahead                       -- stamps of what was due at once reach up to here: brokers may be a little ahead of this clock
+local next_due, next_end          -- nothing in `delayed` is due before the one, no lease ends before the other: then nobody looks
+local also                        -- one more field, which an operation asks for
 local changed                     -- fields of the shard hash to write
-local keys_used
 
 local function whole(x) return string.format('%.0f', x) end
 
@@ -32,8 +33,9 @@ local function name_keys()        -- the shard is another than that of the call 
   keys_key, delayed_key, leases_key, dirty_key = prefix .. 'keys', prefix .. 'delayed', prefix .. 'leases', prefix .. 'dirty'
 end
 
-local function read_shard()
-  local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id', 'limits', 'buffer', 'number', 'lease_no', 'held', 'used', 'ahead')
+local function read_shard(field)
+  local shard = call('HMGET', shard_key, 'epoch', 'term', 'clock', 'seen', 't_due', 't_id', 'limits', 'buffer', 'number', 'lease_no', 'held', 'used', 'ahead',
+    'next_due', 'next_end', field or 'epoch')
   epoch, term = shard[1], tonumber(shard[2] or 0)
   now, seen = tonumber(shard[3] or 0), tonumber(shard[4] or 0)
   t_due, t_id = tonumber(shard[5] or 0), shard[6] or NO_ID
@@ -42,7 +44,8 @@ local function read_shard()
   soft = redis_max - buffer_max
   buffer, number, lease_no = tonumber(shard[8] or 0), tonumber(shard[9] or 0), tonumber(shard[10] or 0)
   held, used, ahead = tonumber(shard[11] or 0), tonumber(shard[12] or 0), tonumber(shard[13] or 0)
-  changed, keys_used = {}, nil
+  next_due, next_end, also = tonumber(shard[14] or 0), tonumber(shard[15] or 0), shard[16]
+  changed = {}
 end
 
 local function read_clock()       -- the shard clock: adds the steps of TIME; back counts 0, over 5 s counts 5 s
@@ -92,7 +95,8 @@ local function due_clock() -- what a broker may stamp on a message that is due a
   return t_due - 1
 end
 
--- ---- the budget of bytes: `used` changes where a record comes (put), goes (drop) or loses its body (finish), and nowhere else --------
+-- ---- the budget of bytes: `used` changes where a record comes (put), goes (drop) or loses its body (finish), where a key comes or goes, and
+-- nowhere else --------------------------------------------------------------------------------------------------------------
 -- Upper bounds, for allocators that round more than Valkey's here: it took 170 to 215 bytes for a key, 260 and the body for a message.
 local KEY_WEIGHT, GONE_WEIGHT, ENTRY_WEIGHT, ERROR_WEIGHT = 300, 200, 16, 100
 local FLOOR = 1048576               -- bytes of a page for a topic that has nothing ready, or for a time frontier that the clock reaches
@@ -114,17 +118,22 @@ local function weight(r)            -- rounded up as an allocator does it: four 
   return known
 end
 
-local function total()              -- what this shard takes of redis_max
-  keys_used = keys_used or KEY_WEIGHT * call('HLEN', keys_key)
-  return used + keys_used
-end
-
 local function buffer_taken()       -- bytes of the buffer that no enqueue may have: what waits in it, or what lacks of all of Redis
-  return math.max(buffer, math.min(total() - soft, buffer_max), 0)
+  return math.max(buffer, math.min(used - soft, buffer_max), 0)
 end
 
 local function set_error(id, text)
   local old = call('HSTRLEN', error_key, id)
   used = used + #text - old + (old == 0 and ERROR_WEIGHT or 0)
   call('HSET', error_key, id, text)
+end
+
+local function set_keys(pairs_)     -- key, record, key, record ...
+  for from = 1, #pairs_, 2 * CALL_MAX do
+    used = used + KEY_WEIGHT * call('HSET', keys_key, unpack(pairs_, from, math.min(#pairs_, from + 2 * CALL_MAX - 1)))
+  end
+end
+
+local function drop_keys(names)     -- CALL_MAX at most
+  used = used - KEY_WEIGHT * call('HDEL', keys_key, unpack(names))
 end

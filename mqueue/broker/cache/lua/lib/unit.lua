@@ -121,20 +121,27 @@ end
 local function topic(name)
   local t = topics[name]
   if t then return t end
-  local got = call('HMGET', prefix .. 'topic:' .. name, 'frontier', 'low', 'fetched', 'asked')
-  t = { name = name, frontier = got[1], low = got[2] or LAST, fetched = tonumber(got[3] or 0), asked = tonumber(got[4] or 0), ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name,
-        placed = 0, excess = 0, known = got[1] and true or false }
+  local key = prefix .. 'topic:' .. name
+  local got = call('HMGET', key, 'frontier', 'low', 'fetched', 'asked', 'waits')
+  t = { name = name, key = key, ready = prefix .. 'ready:' .. name, spill = prefix .. 'spill:' .. name, frontier = got[1], low = got[2] or LAST,
+        fetched = tonumber(got[3] or 0), asked = tonumber(got[4] or 0), waits = tonumber(got[5] or 0), placed = 0, excess = 0, known = got[1] and true or false }
   topics[name] = t
   return t
 end
 
-local function measure(t)         -- how many are ready, and the greatest key among them
+local function measure(t)         -- how many are ready
   if t.size then return end
-  t.size = call('ZCARD', t.ready)
-  if t.size > 0 then
+  t.size, t.own = call('ZCARD', t.ready), {}
+end
+
+local function is_above(t, key)   -- all that is ready, and what this call has placed
+  if t.size == 0 then return true end
+  if not t.top then
     local top = call('ZREVRANGE', t.ready, 0, 0, 'WITHSCORES')
-    t.top = pack('>I4', tonumber(top[2]) + 2147483648) .. top[1]
+    t.top = top[1] and pack('>I4', tonumber(top[2]) + 2147483648) .. top[1] or t.own[1]
+    for i = 1, #t.own do if less(t.top, t.own[i]) then t.top = t.own[i] end end
   end
+  return less(t.top, key)
 end
 
 local function lower(t, key)
@@ -157,10 +164,9 @@ local function place(r)           -- a due message: into ready if it belongs bel
   local key = key_of(r)
   if not t.frontier or (t.frontier ~= LAST and not less(key, t.frontier)) then return spill(t, r) end
   measure(t)
-  local above = t.size == 0 or less(t.top, key)
-  local tight = total() > soft
-  if (t.size >= ready_cap or tight) and above then lower(t, key); return spill(t, r) end
-  if above then t.top = key end
+  local tight = used > soft
+  if (tight or t.size >= ready_cap) and is_above(t, key) then lower(t, key); return spill(t, r) end
+  if not t.top then t.own[#t.own + 1] = key elseif t.size == 0 or less(t.top, key) then t.top = key end
   if tight then
     t.excess = t.excess + size_of(r)
     t.tight = t.tight or {}
@@ -176,7 +182,10 @@ local function delay(r)
   local id = id_of(r)
   put(id, with_state(r, 'd'))
   delays = delays + 1
-  zadd(delayed_key, due_of(r), id)
+  changed.delayed = true
+  local due = due_of(r)
+  zadd(delayed_key, due, id)
+  if due < next_due then next_due = due; changed.next = true end
   bump(topic_of(r), 'delayed', 1)
 end
 
@@ -184,26 +193,35 @@ local function place_or_delay(r)
   if is_due(r) then place(r) else delay(r) end
 end
 
+local NEVER = 9007199254740992
+local function first_of(zset)     -- the least score
+  local first = call('ZRANGE', zset, 0, 0, 'WITHSCORES')
+  return first[2] and math.floor(tonumber(first[2])) or NEVER
+end
+
 -- Places what has become due, at most CALL_MAX. Returns true when more is left.
 local function promote()
-  local delayed = delayed_key
-  local ids = call('ZRANGEBYSCORE', delayed, '-inf', math.min(now, t_due), 'LIMIT', 0, CALL_MAX)
+  if next_due > now or next_due > t_due then return false end
+  local ids = call('ZRANGEBYSCORE', delayed_key, '-inf', math.min(now, t_due), 'LIMIT', 0, CALL_MAX)
   local n = #ids
+  if n == 0 then next_due = first_of(delayed_key); changed.next = true end
   if t_due <= now then while n > 0 and not less_id(ids[n], t_id) do
-    if call('ZSCORE', delayed, ids[n]) + 0 < t_due then break end
+    if call('ZSCORE', delayed_key, ids[n]) + 0 < t_due then break end
     ids[n] = nil; n = n - 1
   end end
   if n == 0 then return false end
   load(ids)
   for i = 1, n do
-    zrem(delayed, ids[i])
+    zrem(delayed_key, ids[i])
     local r = records[ids[i]]
     if r then bump(topic_of(r), 'delayed', -1); place(r) end
   end
   return n == CALL_MAX
 end
 
-local function wake(name)         -- one waiter, on whichever broker it waits
+local function wake(t)            -- one waiter, on whichever broker it waits
+  if t.waits < now then return end
+  local name = t.name
   local waiters = prefix .. 'waiters:' .. name
   while true do
     local node = call('ZPOPMIN', waiters)
@@ -224,7 +242,7 @@ local function ask(t)
   local namespace = string.match(t.name, '^[^/]*')
   if call('ZCARD', prefix .. 'asked:' .. namespace) >= ASKED_MAX then return end
   t.asked = now
-  call('HSET', prefix .. 'topic:' .. t.name, 'asked', whole(now))
+  call('HSET', t.key, 'asked', whole(now))
   call('SADD', prefix .. 'topics', t.name)
   call('ZADD', prefix .. 'asked:' .. namespace, 'NX', now, t.name)
   call('ZADD', prefix .. 'askers', 'NX', now, namespace)
@@ -311,26 +329,27 @@ local function write_topics()
   for name, t in pairs(topics) do
     if not t.known then call('SADD', prefix .. 'topics', name) end
     if t.moved then
-      call('HSET', prefix .. 'topic:' .. name, 'low', t.low)
-      if t.frontier then call('HSET', prefix .. 'topic:' .. name, 'frontier', t.frontier) end
+      if t.frontier then call('HSET', t.key, 'low', t.low, 'frontier', t.frontier) else call('HSET', t.key, 'low', t.low) end
     end
   end
   for name, fields in pairs(bumps) do for field, by in pairs(fields) do
     if by ~= 0 then call('HINCRBY', prefix .. 'topic:' .. name, field, by) end
   end end
-  for name, t in pairs(topics) do if t.placed > 0 then wake(name) end; t.placed = 0 end
+  for _, t in pairs(topics) do if t.placed > 0 then wake(t) end; t.placed = 0 end
   bumps = {} -- a script may commit twice
 end
 
-local function write_shard()
+-- Over its cap T falls, never below the clock nor a stamp that is ahead of it: what is due at once stays below it, for the scan leaves it out.
+local function let_t_fall()
   local many, most = call('ZCARD', delayed_key), delayed_max
-  if delays > 0 and total() > soft then most = math.min(most, math.max(many - delays, 0)) end
-  if many > most then
-    -- over its cap T falls, never below the clock nor a stamp that is ahead of it: what is due at once stays below it, for the scan leaves it out
-    local at = call('ZRANGE', delayed_key, most, most, 'WITHSCORES')
-    local due = tonumber(at[2])
-    if due > math.max(now, ahead) and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
-  end
+  if used > soft and delays > 0 then most = math.min(most, math.max(many - delays, 0)) end
+  if many <= most then return end
+  local at = call('ZRANGE', delayed_key, most, most, 'WITHSCORES')
+  local due = tonumber(at[2])
+  if due > math.max(now, ahead) and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
+end
+
+local function write_shard()
   local fields = { 'clock', whole(now), 'seen', whole(seen), 'used', whole(math.max(used, 0)) }
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
@@ -338,12 +357,14 @@ local function write_shard()
   if changed.ahead then field('ahead', whole(ahead)) end
   if changed.held then field('held', whole(held)) end
   if changed.lease_no then field('lease_no', whole(lease_no)) end
+  if changed.next then field('next_due', whole(next_due)); field('next_end', whole(next_end)) end
+  if changed.node then field('applied:' .. changed.node, changed.applied); field('reply:' .. changed.node, changed.reply) end
   if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
   call('HSET', shard_key, unpack(fields))
   if changed.jumps then call('HINCRBY', shard_key, 'jumps', 1); changed.jumps = nil end
 end
 
-local function commit()
+local function commit(conclude)   -- `conclude` is called before the shard itself is written
   write_records()
   for _, t in pairs(topics) do
     while t.size and t.size > ready_hard do spill_overflow(t, t.size - ready_hard) end
@@ -355,6 +376,8 @@ local function commit()
   end
   write_records()
   write_topics()
+  if changed.delayed then let_t_fall() end
+  if conclude then conclude() end
   write_shard()
 end
 
@@ -366,13 +389,14 @@ end
 
 -- Registers an operation under its name. Over its maxmemory Redis refuses it before it begins, or lets it run to its end. What frees memory or
 -- only moves what is there runs in any case; what brings messages is refused, and may be called as `<name>_full`: `run` is told, and brings none.
-local function operation(name, run, brings)
+-- `field`: by the arguments, one more field of the shard that it reads.
+local function operation(name, run, brings, field)
   local function offer(as, full, flags)
     register{ function_name = LIBRARY .. '_' .. as, flags = flags, callback = function(keys, args)
       if not call then bind() end
       ARGV = args
       if keys[1] ~= prefix then prefix = keys[1]; name_keys() end
-      read_shard()
+      read_shard(field and field(args))
       read_clock()
       new_unit()
       return run(full)
