@@ -107,7 +107,7 @@ local function look_at_enqueues()
   local at, bytes, keyed, uniques = 8, 0, {}, {}
   for _ = 1, enqueues do
     local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
-    bytes = bytes + size_of(record)
+    bytes = bytes + unpack1('>I4', record, 81)
     if stamped_now then
       local due = due_of(record)
       if (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 3], 5) then -- due at once
@@ -262,12 +262,14 @@ local function settle_all(first)
     local r = records[id]
     if kind == 'c' and receipt == '' then outcomes[i] = cancel(id, name, ARGV[at + 5])
     elseif not r or is_gone(r) or topic_of(r) ~= name then outcomes[i] = 'g' .. NOTHING
-    elseif state_of(r) ~= 'l' or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
+    elseif byte(r) ~= 108 or (receipt ~= '' and sub(r, 61, 72) ~= receipt) then outcomes[i] = 's' .. NOTHING
+    elseif kind == 'a' then
+      local was_in_pg = in_pg(r)
+      local version = ack(r, id, name)
+      outcomes[i] = 'oa' .. pack('>I4', version) .. sub(r, 3, 4) .. sub(r, 23, 30) .. sub(r, 51, 60) .. (was_in_pg and '\1' or '\0')
     else
-      local origin, version, was_in_pg, state = sub(r, 51, 60), version_of(r), in_pg(r), 'a'
-      r = end_lease(r, name)
-      if kind == 'a' then r = finish(r, state)
-      else r, state = end_otherwise(kind, r, version, ARGV[at + 4], ARGV[at + 5]) end
+      local origin, version, was_in_pg, state = sub(r, 51, 60), version_of(r), in_pg(r), nil
+      r, state = end_otherwise(kind, end_lease(r, name), version, ARGV[at + 4], ARGV[at + 5])
       outcomes[i] = 'o' .. state .. sub(r, 7, 10) .. sub(r, 3, 4) .. sub(r, 23, 30) .. origin .. (was_in_pg and '\1' or '\0')
     end
     at = at + (kind == 'a' and 3 or 5)

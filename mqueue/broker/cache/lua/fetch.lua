@@ -53,9 +53,10 @@ local function take(t, id)        -- leases one, the first that is ready; true w
   put(id, r)
   zadd(leases_key, until_[1], id)
   t.leased = (t.leased or 0) + 1
-  ids[#ids + 1] = id; out[#out + 1] = r
+  local n = #out + 1
+  ids[n] = id; out[n] = r
   bytes = bytes + size_of(r)
-  return #out >= limit or bytes >= bytes_max
+  return n >= limit or bytes >= bytes_max
 end
 
 local function key_at(head)       -- of the next of a topic's least members

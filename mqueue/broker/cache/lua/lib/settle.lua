@@ -15,6 +15,25 @@ end
 
 local function with_due(r, due) return sub(r, 1, 22) .. pack('>I8', due) .. sub(r, 31) end
 
+-- A leased message ends for good by an ack: as end_lease and finish, in one step. Returns the version that it ends with.
+local function ack(r, id, name)
+  local version = version_of(r) + 1
+  zrem(leases_key, id)
+  bump(name, 'leased', -1)
+  if in_pg(r) then
+    used = used - weight(r)
+    r = 'a' .. sub(r, 2, 6) .. pack('>I4', version) .. sub(r, 11, 60) .. NOBODY .. sub(r, 81)
+    used = used + weight(r) -- its body goes
+    records[id] = r; touched[id] = true
+    dirty_ids[#dirty_ids + 1] = id
+  else
+    count(name, 'a')
+    unbuffer(r, name)
+    drop(id)
+  end
+  return version
+end
+
 -- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it. Returns the record.
 local function finish(r, state)
   local id = id_of(r)

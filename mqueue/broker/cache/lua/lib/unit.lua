@@ -47,18 +47,24 @@ local function due_of(r) return (unpack1('>I8', r, 23)) end
 local function topic_of(r) return sub(r, 85) end
 local function version_of(r) return (unpack1('>I4', r, 7)) end
 local function flushed_of(r) return (unpack1('>I4', r, 11)) end
-local function is_clean(r) return sub(r, 7, 10) == sub(r, 11, 14) end
+local function is_clean(r)
+  local version, flushed = unpack1('>I4I4', r, 7)
+  return version == flushed
+end
 -- Each test of a flag asks for its own bit (flags % (2 * flag) >= flag), so that a further flag changes no answer.
 local function in_pg(r) return byte(r, 2) % 2 == 1 end
 local function is_cancelling(r) return byte(r, 2) % 4 >= 2 end -- only what is leased ever is
 -- Adds a flag that the record does not have yet.
-local function with_flag(r, flag) return sub(r, 1, 1) .. string.char(byte(r, 2) + flag) .. sub(r, 3) end
+local function with_flag(r, flag) return pack('>BB', byte(r), byte(r, 2) + flag) .. sub(r, 3) end
 local function size_of(r) return (unpack1('>I4', r, 81)) end
-local function with_state(r, state) return state .. sub(r, 2) end
+local function with_state(r, state)
+  if sub(r, 1, 1) == state then return r end
+  return state .. sub(r, 2)
+end
 local function has_expired(expires) return expires ~= 0 and expires <= now end
 local function is_due(r)
   local due = due_of(r)
-  return due <= now and below_t(due, id_of(r))
+  return due <= now and (due < t_due or below_t(due, id_of(r)))
 end
 
 local function count(topic, kind) -- an end that no row will show: counted by the flush
@@ -104,10 +110,10 @@ local function bump(topic, field, by)
   t[field] = (t[field] or 0) + by
 end
 
-local function unbuffer(r)        -- its bytes leave the write-behind buffer
+local function unbuffer(r, name)  -- its bytes leave the write-behind buffer
   if flushed_of(r) == 0 then
     buffer = buffer - size_of(r); changed.buffer = true
-    bump(topic_of(r), 'unflushed', -1)
+    bump(name or topic_of(r), 'unflushed', -1)
   end
 end
 
@@ -131,15 +137,18 @@ end
 
 local function measure(t)         -- how many are ready
   if t.size then return end
-  t.size, t.own = call('ZCARD', t.ready), {}
+  t.size, t.own = call('ZCARD', t.ready), {} -- own: the records that this call has placed
 end
 
 local function is_above(t, key)   -- all that is ready, and what this call has placed
   if t.size == 0 then return true end
   if not t.top then
     local top = call('ZREVRANGE', t.ready, 0, 0, 'WITHSCORES')
-    t.top = top[1] and pack('>I4', tonumber(top[2]) + 2147483648) .. top[1] or t.own[1]
-    for i = 1, #t.own do if less(t.top, t.own[i]) then t.top = t.own[i] end end
+    t.top = top[1] and pack('>I4', tonumber(top[2]) + 2147483648) .. top[1] or key_of(t.own[1])
+    for i = 1, #t.own do
+      local key = key_of(t.own[i])
+      if less(t.top, key) then t.top = key end
+    end
   end
   return less(t.top, key)
 end
@@ -161,21 +170,21 @@ end
 
 local function place(r)           -- a due message: into ready if it belongs below the frontier and there is room for it
   local t = topic(topic_of(r))
-  local key = key_of(r)
-  if not t.frontier or (t.frontier ~= LAST and not less(key, t.frontier)) then return spill(t, r) end
+  local priority, _, _, id = unpack1('>I4I4I8c8', r, 15)
+  if t.frontier ~= LAST and (not t.frontier or not less(key_of(r), t.frontier)) then return spill(t, r) end
   measure(t)
   local tight = used > soft
-  if (tight or t.size >= ready_cap) and is_above(t, key) then lower(t, key); return spill(t, r) end
-  if not t.top then t.own[#t.own + 1] = key elseif t.size == 0 or less(t.top, key) then t.top = key end
+  if (tight or t.size >= ready_cap) and is_above(t, key_of(r)) then lower(t, key_of(r)); return spill(t, r) end
+  if not t.top then t.own[#t.own + 1] = r elseif t.size == 0 or less(t.top, key_of(r)) then t.top = key_of(r) end
   if tight then
     t.excess = t.excess + size_of(r)
     t.tight = t.tight or {}
-    t.tight[id_of(r)] = size_of(r)
+    t.tight[id] = size_of(r)
   end
   t.size = t.size + 1
   t.placed = t.placed + 1
-  put(id_of(r), with_state(r, 'r'))
-  zadd(t.ready, unpack1('>I4', key) - 2147483648, sub(key, 5))
+  put(id, with_state(r, 'r'))
+  zadd(t.ready, priority - 2147483648, sub(r, 19, 38))
 end
 
 local function delay(r)
@@ -284,20 +293,21 @@ local function drop_errors(ids)
 end
 
 local function write_records()
-  local set, del, bare = {}, {}, {}
+  local set, del, bare, sets, dels, bares = {}, {}, {}, 0, 0, 0
   for id in pairs(touched) do
     local r = records[id]
     if r then
-      set[#set + 1] = id; set[#set + 1] = r
-      if is_gone(r) then bare[#bare + 1] = id end
+      set[sets + 1] = id; set[sets + 2] = r
+      sets = sets + 2
+      if GONE[byte(r)] then bares = bares + 1; bare[bares] = id end
     else
-      del[#del + 1] = id
-      if not bodiless[id] then bare[#bare + 1] = id end
+      dels = dels + 1; del[dels] = id
+      if not bodiless[id] then bares = bares + 1; bare[bares] = id end
     end
   end
-  if #set > 0 then chunked('HSET', record_key, set) end
-  if #del > 0 then chunked('HDEL', record_key, del) end
-  if #bare > 0 then
+  if sets > 0 then chunked('HSET', record_key, set) end
+  if dels > 0 then chunked('HDEL', record_key, del) end
+  if bares > 0 then
     chunked('HDEL', body_key, bare)
     if call('EXISTS', error_key) == 1 then drop_errors(bare) end
   end
