@@ -72,10 +72,13 @@ class Broker:
         """
         shard = self.shard
         sequence = shard.sequence
-        apply = (shard.epoch, shard.node, shard.previous, sequence, enqueues, settles)
-        applied = await shard.cache.apply(*apply, stamped_now=True)
+        groups: dict[int, int] = {}
+        numbered = [e._replace(group=groups.setdefault(e.group, len(groups))) for e in enqueues]
+        stamp = max((record.CREATED.unpack_from(e.body)[1] for e in enqueues), default=0)
+        apply = (shard.epoch, shard.node, shard.previous, sequence, numbered, settles)
+        applied = await shard.cache.apply(*apply, stamp=stamp)
         if repeated:
-            again = await shard.cache.apply(*apply, stamped_now=True)
+            again = await shard.cache.apply(*apply, stamp=stamp)
             assert (again.verdicts, again.outcomes) == (applied.verdicts, applied.outcomes)
         shard.previous = sequence
         shard.clocks.saw(applied.due_clock, applied.clock, shard.clock.monotonic(), applied.frontier)

@@ -83,7 +83,7 @@ async def unsaved(valkey: Valkey) -> None:
 
 
 async def without_rights(valkey: Valkey) -> None:
-    await valkey.client.acl_setuser("default", enabled=True, commands=["-evalsha"])
+    await valkey.client.acl_setuser("default", enabled=True, commands=["-fcall"])
 
 
 async def behind_a_script(valkey: Valkey) -> None:
@@ -133,8 +133,11 @@ async def test_what_refuses_says_why(valkey: Valkey, cache: ReadyCache, spoil: C
         assert await snapshot(valkey) == before
 
 
-async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyCache) -> None:
+@pytest.mark.parametrize("knows_the_library", [True, False])
+async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyCache, knows_the_library: bool) -> None:
     assert await cache.reach(EPOCH, NODE) is False
+    if not knows_the_library:
+        await valkey.client.function_flush()
     await valkey.client.config_set("maxmemory", 1)
     assert await cache.reach(EPOCH, NODE) is True
     await cache.tick(EPOCH, TERM, CLOCK)
@@ -151,6 +154,10 @@ async def test_a_full_one_refuses_only_what_is_new(valkey: Valkey, cache: ReadyC
     assert await cache.frontier("n/t") == b"\xff" * 24
     await cache.clear(TERM)
     await cache.open_epoch(EPOCH + 1, TERM, (CLOCK, CLOCK), LIMITS, {})
+    assert bool(await valkey.client.function_list()) is knows_the_library
+    await valkey.client.config_set("maxmemory", 0)
+    await cache.tick(EPOCH + 1, TERM, CLOCK)
+    assert await valkey.client.function_list()
 
 
 @pytest.mark.parametrize("meets_it", ["tick", "reach"])

@@ -1,5 +1,5 @@
-"""Two libraries beside each other: whatever the simulation asks of Redis is asked of a second server, too, whose scripts are
-those of another revision. They must answer alike, and hold the same.
+"""Two libraries beside each other: whatever the simulation asks of Redis is asked of a second server, too, whose
+scripts are those of another revision. They must answer alike, and hold the same.
 
 It is the cheapest proof that a change of the scripts changed nothing but what they cost.
 """
@@ -39,7 +39,8 @@ class Scripts:
         self._client = client
         self._shas: dict[str, str] = {}
         with tempfile.TemporaryDirectory(prefix="mq-old-") as folder:
-            packed = subprocess.run(["git", "archive", revision, f"{CACHE}/scripts.py", f"{CACHE}/lua"], cwd=ROOT, capture_output=True, check=True)
+            command = ["git", "archive", revision, f"{CACHE}/scripts.py", f"{CACHE}/lua"]
+            packed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
             with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
                 tar.extractall(folder, filter="data")
             loaded = _module(Path(folder, CACHE, "scripts.py")).load()
@@ -54,7 +55,8 @@ class Scripts:
     def run(self, operation: str, *args: Any) -> Any:
         """`args`: from the number of keys on."""
         if self._shas:
-            return self._client.execute_command("EVALSHA", self._shas[operation.removesuffix(FULL)], *args)
+            name = operation.removesuffix(FULL)
+            return self._client.execute_command("EVALSHA", self._shas[name], *(_old_apply(args) if name == "apply" else args))
         return self._client.execute_command("FCALL", self._library.function(operation), *args)
 
 
@@ -107,6 +109,17 @@ class Both:
         return call
 
 
+def _old_apply(args: tuple[Any, ...]) -> list[Any]:
+    """The arguments of a batch, as they were: seven for each enqueue, whether it has keys or not."""
+    head, (stamp, _, groups, shapes), rest = [*args[:10]], args[10:14], iter(args[14:])
+    head.append(int(stamp != 0))
+    for i, shape in enumerate(shapes):
+        message = [next(rest), next(rest)]
+        keys = [next(rest) for _ in range(4)] if shape == "1" else [b""] * 4
+        head += (int.from_bytes(groups[2 * i : 2 * i + 2]), *message, *keys)
+    return [*head, *rest]
+
+
 def _module(path: Path) -> Any:
     spec = util.spec_from_file_location("scripts_of_another_revision", path)
     assert spec is not None and spec.loader is not None
@@ -124,9 +137,11 @@ def _is_own(field: bytes) -> bool:
 
 
 def _held(client: Any) -> dict[bytes, Any]:
-    """What a server holds, whatever the order of a hash or set; a wake list names topics in the order of a Lua table."""
+    """What a server holds, whatever the order of a hash or set; a wake list names topics in the order of a Lua
+    table.
+    """
     found: dict[bytes, Any] = {}
-    for key in client.keys():
+    for key in client.scan_iter(count=1000):
         kind = client.type(key)
         if key.decode().rpartition(":")[2] in OWN_KEYS:
             continue

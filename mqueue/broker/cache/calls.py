@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class Enqueue(NamedTuple):
-    """One message of a batch, as apply.lua takes it. `group`: names its request, which is enqueued whole or not at all.
+    """One message of a batch, as apply.lua takes it. `group`: the number of its request in the batch, which is enqueued
+    whole or not at all.
     `key_hash` empty: it has no idempotency key. `key`: as record.IDEMPOTENCY packs it.
 
     `unique` empty: no unique key. `rows`: what PostgreSQL has under it (store/rows.py); empty: it is in use by nobody.
@@ -19,6 +20,10 @@ class Enqueue(NamedTuple):
     key: bytes
     unique: bytes = b""
     rows: bytes = b""
+
+    @property
+    def keyed(self) -> bool:
+        return bool(self.key_hash or self.unique)
 
 
 class SettleArgs(NamedTuple):

@@ -57,15 +57,17 @@ class ReadyCache(Server):
         settles: Sequence[SettleArgs],
         doubtful: int = 0,
         *,
-        stamped_now: bool = False,
+        stamp: int = 0,
     ) -> Applied:
         """Applies one batch. `doubtful`: the last sequence of this broker whose enqueues may be on no disk; 0: there is
-        none. `stamped_now`: a request whose stamp T does not reach is refused, since it can be stamped again.
+        none. `stamp`: when what is due at once is due (0: it comes from the log); a request whose stamp T does not
+        reach is refused, since it can be stamped again.
         """
         args: list[Any] = [epoch, node, SEQUENCE.pack(previous), SEQUENCE.pack(sequence), len(enqueues), len(settles)]
-        args += (SEQUENCE.pack(doubtful) if doubtful else b"", int(stamped_now))
+        args += (SEQUENCE.pack(doubtful) if doubtful else b"", stamp, sum(record.buffered_of(e.record) for e in enqueues))
+        args += (struct.pack(f">{len(enqueues)}H", *(e.group for e in enqueues)), "".join("1" if e.keyed else "0" for e in enqueues))
         for enqueue in enqueues:
-            args += enqueue
+            args += enqueue[1:] if enqueue.keyed else enqueue[1:3]
         for id, topic, kind, receipt, error, delays in settles:
             args += (id, topic, KINDS[kind] + receipt)
             if kind != "ack":

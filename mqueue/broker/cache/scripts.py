@@ -14,7 +14,7 @@ BRINGS = frozenset({"apply", "arrive", "reach", "refill_end", "time_scan_end"}) 
 FULL = "_full"  # behind the name of one of them: it runs there, too, and brings nothing
 
 REGISTER = "local register = redis.register_function\n"
-COLLECT = "local functions = {}\nlocal function register(f) functions[f.function_name] = f.callback end\n"
+COLLECT = "local functions, given = {}, { KEYS, ARGV }\nlocal function register(f) functions[f.function_name] = f.callback end\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Library:
     def script(self, operation: str) -> str:
         """Returns a script that does one operation, for a Redis that is too full to load a library."""
         flags = "" if operation in BRINGS else " flags=allow-oom"
-        ends = f"return functions['{self.function(operation)}'](KEYS, ARGV)\n"
+        ends = f"return functions['{self.function(operation)}'](given[1], given[2])\n"
         return f"#!lua{flags}\n{COLLECT}local LIBRARY = '{self.name}'\n{self.body}{ends}"
 
 

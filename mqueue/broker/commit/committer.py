@@ -224,13 +224,13 @@ class Committer:
         applied, EpochEnded where that is unknown.
         """
         shard, now = self._shard, self._shard.clock.monotonic
-        epoch, previous, sequence, _, enqueues, settles, _ = numbered
+        epoch, previous, sequence, _, enqueues, settles, at_once = numbered
         if enqueues:
             await failpoints.ahit("enqueue.before_redis")
         unknown, pause, deadline = False, PAUSE_S, now() + REPEAT_S
         while True:
             try:
-                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful, stamped_now=True)
+                return await shard.cache.apply(epoch, shard.node, previous, sequence, enqueues, settles, shard.doubtful, stamp=at_once)
             except EpochEnded as ended:
                 if not unknown:
                     raise Refused(ended.found) from ended

@@ -39,6 +39,7 @@ UNIQUE_SIZE = 16  # bytes: a hash of topic and key
 RUN = Struct(">QI")
 ID8 = Struct(">Q")
 LENGTH = Struct(">i")
+SIZE4 = Struct(">I")
 NULL = LENGTH.pack(-1)
 CREATED = Struct(">iq")
 BODY_HEAD = Struct(">iqi")  # created_at, and the length of the payload that follows
@@ -82,6 +83,11 @@ class Record(NamedTuple):
 def buffered(body: int, topic: int) -> int:
     """Returns the bytes a message takes in the write-behind buffer, by the lengths of its body and topic."""
     return body + SIZE + topic + OVERHEAD
+
+
+def buffered_of(data: bytes) -> int:
+    """Returns the same, as a record tells it."""
+    return SIZE4.unpack_from(data, 80)[0]  # type: ignore[no-any-return]
 
 
 @lru_cache(1024)  # few topics, many messages

@@ -96,7 +96,7 @@ def client(broker: Broker) -> Http:
 
 def scripts_run(valkey: "redis.Redis") -> int:
     """Those that were refused count, too."""
-    return int(valkey.info("commandstats")["cmdstat_evalsha"]["calls"])
+    return int(valkey.info("commandstats")["cmdstat_fcall"]["calls"])
 
 
 def serves(broker: Broker, mode: str) -> bool:

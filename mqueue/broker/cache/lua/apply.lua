@@ -4,9 +4,10 @@
 -- moves: LEASED -cancel-> CANCELLED, READY -cancel-> CANCELLED, DELAYED -cancel-> CANCELLED, SPILL -cancel-> CANCELLED, UNPLACED -cancel-> CANCELLED
 -- keys  prefix
 -- args  epoch, node, previous sequence, sequence, enqueues, settles, last sequence of this broker that may be on no disk ('' none),
---       1 where it was stamped just now (0: it comes from the log),
---       then per enqueue: group, record, body, key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it ('' it was decided before;
---       under the key of a whole request: nothing, >I8I8 epoch, how often keys had been moved there):
+--       the stamp of what is due at once (µs; 0: it comes from the log), bytes of all enqueues, per enqueue the number of its group (>I2), and 1 where it
+--       has keys (else 0),
+--       then per enqueue: record, body;  of one that has keys also: key hash ('' none), key record, unique key ('' none), what PostgreSQL has under it
+--       ('' it was decided before; under the key of a whole request: nothing, >I8I8 epoch, how often keys had been moved there):
 --       >I8I8 epoch, flush number, then of each row >c8I8 id, expires;  per settle: id, topic, kind (a ack, n nack, b bury, r release,
 --       c cancel) and receipt (none: any);  of what is no ack also: error, delays (f8 µs ...)
 --       a cancel without a receipt is asked for by somebody who has no lease; its delays: '' or >I8I8 epoch, flush number, and the record of
@@ -23,9 +24,11 @@
 -- A key of kind r stands with the first message of a request and is the key of all; the ids follow it (record.pack_runs).
 local REQUEST_KEYS_MAX = 100000
 local NOTHING                     -- an outcome's numbers, where there are none
-local node, stamped_now, enqueues, settles
+local FIRST = 11                  -- the argument that the first enqueue stands after
+local node, enqueues, settles, groups, shapes
 local full, no_room               -- the buffer is full; Redis is
-local verdicts, refused_groups, seen_keys
+local verdicts, seen_keys
+local refused_groups, some_refused -- group -> a letter; is there one?
 local holders                     -- unique key -> id of the message that waits under it
 local moved, moved_until
 
@@ -57,7 +60,7 @@ end
 local function load_named(uniques) -- the records that their keys and rows name
   local ids = {}
   for i = 1, #uniques do
-    local known, rows = seen_keys[ARGV[uniques[i] + 6]], ARGV[uniques[i] + 7]
+    local known, rows = seen_keys[ARGV[uniques[i].at + 5]], ARGV[uniques[i].at + 6]
     if known then for _, id in ipairs(holders_in(known)) do ids[#ids + 1] = id end end
     for row = 17, #rows, 16 do ids[#ids + 1] = sub(rows, row, row + 7) end
     if #ids >= CALL_MAX / 2 then load(ids); ids = {} end
@@ -102,106 +105,129 @@ local function is_moved(rows)
   return whole(of_epoch) ~= epoch or looked ~= moved
 end
 
--- What a batch brings: its bytes, the keys it names, where those with a unique key begin. What is due at once and T does not reach is refused.
-local function look_at_enqueues()
-  local at, bytes, keyed, uniques = 8, 0, {}, {}
-  for _ = 1, enqueues do
-    local record, hash, unique = ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
-    bytes = bytes + unpack1('>I4', record, 81)
-    if stamped_now then
-      local due = due_of(record)
-      if (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 3], 5) then -- due at once
-        if due >= t_due then refused_groups[ARGV[at + 1]] = 'l'
-        elseif due > ahead then ahead = due; changed.ahead = true end
-      end
-    end
-    if hash ~= '' then keyed[#keyed + 1] = hash end
-    if unique ~= '' then keyed[#keyed + 1] = unique; uniques[#uniques + 1] = at end
-    at = at + 7
-  end
-  return bytes, keyed, uniques
+local function group_of(i) return sub(groups, 2 * i - 1, 2 * i) end
+local function has_keys(i) return byte(shapes, i) == 49 end
+
+local function refuse(group, letter)
+  refused_groups[group] = refused_groups[group] or letter
+  some_refused = true
 end
 
-local function look_at_keys(keyed, uniques)
-  for from = 1, #keyed, CALL_MAX do
-    local upto = math.min(#keyed, from + CALL_MAX - 1)
-    local got = call('HMGET', keys_key, unpack(keyed, from, upto))
-    for i = from, upto do seen_keys[keyed[i]] = got[i - from + 1] or nil end
-  end
-  load_named(uniques)
-  for i = 1, #uniques do
-    local group, unique, rows = ARGV[uniques[i] + 1], ARGV[uniques[i] + 6], ARGV[uniques[i] + 7]
-    if rows ~= '' then
-      local id, why = holder(unique, rows)
-      if id then holders[unique] = id else refused_groups[group] = refused_groups[group] or why end
+-- What is due at once and T does not reach is refused: the time scan would leave it out. It is stamped again.
+local function look_at_stamps(stamp)
+  if stamp <= now and stamp < t_due then return end
+  local at = FIRST
+  for i = 1, enqueues do
+    local due = due_of(ARGV[at + 1])
+    if (due > now or due >= t_due) and due <= unpack1('>I8', ARGV[at + 2], 5) then -- due at once
+      if due >= t_due then refuse(group_of(i), 'l')
+      elseif due > ahead then ahead = due; changed.ahead = true end
     end
+    at = at + (has_keys(i) and 6 or 2)
   end
 end
 
 -- Which groups are refused: a key seen with another body, a key whose first use is not durable yet, one that must be looked for again.
-local function refuse_groups()
-  local at, taken, mine, of = 8, {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
-  for _ = 1, enqueues do
-    local group, hash, key = ARGV[at + 1], ARGV[at + 4], ARGV[at + 5]
+local function look_at_key(i, at, taken, mine)
+  local group, hash, key = group_of(i), ARGV[at + 3], ARGV[at + 4]
+  if hash == '' then return end
+  local old = seen_keys[hash] or taken[hash] or mine[hash]
+  if not old then mine[hash] = key
+  elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'; some_refused = true
+  elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then refuse(group, 'p') end
+  if sub(key, 44, 44) == 'r' then
+    if old then refuse(group, 'r')
+    elseif is_moved(ARGV[at + 6]) then refuse(group, 'l')
+    elseif call('ZCARD', prefix .. 'request_keys') >= REQUEST_KEYS_MAX then refuse(group, 'f') end
+  end
+end
+
+local function look_at_keys()
+  local names, keyed, uniques, at = {}, {}, {}, FIRST
+  for i = 1, enqueues do
+    if has_keys(i) then
+      local hash, unique = ARGV[at + 3], ARGV[at + 5]
+      keyed[#keyed + 1] = { i = i, at = at }
+      if hash ~= '' then names[#names + 1] = hash end
+      if unique ~= '' then names[#names + 1] = unique; uniques[#uniques + 1] = keyed[#keyed] end
+      at = at + 6
+    else at = at + 2 end
+  end
+  for from = 1, #names, CALL_MAX do
+    local upto = math.min(#names, from + CALL_MAX - 1)
+    local got = call('HMGET', keys_key, unpack(names, from, upto))
+    for i = from, upto do seen_keys[names[i]] = got[i - from + 1] or nil end
+  end
+  load_named(uniques)
+  for _, one in ipairs(uniques) do
+    local unique, rows = ARGV[one.at + 5], ARGV[one.at + 6]
+    if rows ~= '' then
+      local id, why = holder(unique, rows)
+      if id then holders[unique] = id elseif why then refuse(group_of(one.i), why) end
+    end
+  end
+  local taken, mine, of = {}, {}, nil -- by the requests before; by this one: a request that is refused takes none
+  for _, one in ipairs(keyed) do
+    local group = group_of(one.i)
     if group ~= of then
       if of and not refused_groups[of] then for h, k in pairs(mine) do taken[h] = k end end
       mine, of = {}, group
     end
-    if hash ~= '' then
-      local old = seen_keys[hash] or taken[hash] or mine[hash]
-      if not old then mine[hash] = key
-      elseif sub(old, 9, 24) ~= sub(key, 9, 24) then refused_groups[group] = 'm'
-      elseif seen_keys[hash] and sub(old, 43, 43) == '\0' and is_doubtful(old) then
-        refused_groups[group] = refused_groups[group] or 'p'
-      end
-      if sub(key, 44, 44) == 'r' then
-        if old then refused_groups[group] = refused_groups[group] or 'r'
-        elseif is_moved(ARGV[at + 7]) then refused_groups[group] = refused_groups[group] or 'l'
-        elseif call('ZCARD', prefix .. 'request_keys') >= REQUEST_KEYS_MAX then refused_groups[group] = refused_groups[group] or 'f' end
-      end
-    end
-    at = at + 7
+    look_at_key(one.i, one.at, taken, mine)
   end
 end
 
--- Returns the keys of whole requests, and where the settles begin.
-local function enqueue_all()
-  local fresh_keys, of_requests, at = {}, {}, 8
+local fresh_keys, of_requests
+
+local function take_keys(at, r, id) -- of a message that is enqueued now
+  local hash, key, unique = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  if hash ~= '' then
+    seen_keys[hash] = key
+    fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
+    if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
+    else dirty_keys[#dirty_keys + 1] = hash end
+  end
+  if unique ~= '' then
+    holders[unique] = id
+    fresh_keys[#fresh_keys + 1] = unique
+    fresh_keys[#fresh_keys + 1] = with_holder(ARGV[at + 6] == '' and seen_keys[unique], r)
+    dirty_keys[#dirty_keys + 1] = unique
+  end
+end
+
+-- Why a message is not enqueued -> verdict; nil: it is.
+local function refusal(i, at, id)
+  if no_room then return 'w' .. id end
+  if full then return 'f' .. id end
+  if some_refused and refused_groups[group_of(i)] then return refused_groups[group_of(i)] .. id end
+  if not has_keys(i) then return nil end
+  local old, holding = seen_keys[ARGV[at + 3]], holders[ARGV[at + 5]]
+  if old and ARGV[at + 3] ~= '' then return 'd' .. sub(old, 1, 8) end
+  if holding then return 'd' .. holding end
+end
+
+local function enqueue_all() -- returns where the settles begin
+  local at = FIRST
+  fresh_keys, of_requests = {}, {}
   for i = 1, enqueues do
-    local group, r, hash, unique = ARGV[at + 1], ARGV[at + 2], ARGV[at + 4], ARGV[at + 6]
-    local id = id_of(r)
-    local old = hash ~= '' and seen_keys[hash]
-    if no_room then verdicts[i] = 'w' .. id
-    elseif full then verdicts[i] = 'f' .. id
-    elseif refused_groups[group] then verdicts[i] = refused_groups[group] .. id
-    elseif old then verdicts[i] = 'd' .. sub(old, 1, 8)
-    elseif unique ~= '' and holders[unique] then verdicts[i] = 'd' .. holders[unique]
+    local r = ARGV[at + 1]
+    local id = sub(r, 31, 38)
+    local why = refusal(i, at, id)
+    if why then verdicts[i] = why
     else
       verdicts[i] = 'o' .. id
       dirty_ids[#dirty_ids + 1] = id
-      bodies[id] = ARGV[at + 3]
+      bodies[id] = ARGV[at + 2]
       buffer = buffer + size_of(r)
       bump(topic_of(r), 'unflushed', 1)
-      if hash ~= '' then
-        local key = ARGV[at + 5]
-        seen_keys[hash] = key
-        fresh_keys[#fresh_keys + 1] = hash; fresh_keys[#fresh_keys + 1] = key
-        if sub(key, 44, 44) == 'r' then of_requests[#of_requests + 1] = unpack1('>I8', key, 35); of_requests[#of_requests + 1] = hash
-        else dirty_keys[#dirty_keys + 1] = hash end
-      end
-      if unique ~= '' then
-        holders[unique] = id
-        fresh_keys[#fresh_keys + 1] = unique
-        fresh_keys[#fresh_keys + 1] = with_holder(ARGV[at + 7] == '' and seen_keys[unique], r)
-        dirty_keys[#dirty_keys + 1] = unique
-      end
+      if has_keys(i) then take_keys(at, r, id) end
       place_or_delay(r)
     end
-    at = at + 7
+    at = at + (has_keys(i) and 6 or 2)
   end
   changed.buffer = enqueues > 0 or nil
   if #fresh_keys > 0 then set_keys(fresh_keys) end -- before the settles, whose messages may wait again under one
-  return of_requests, at
+  return at
 end
 
 -- The record to cancel: the one that is here, else of the row, if no flush can have dropped its record since that was read.
@@ -278,10 +304,10 @@ local function settle_all(first)
 end
 
 operation('apply', function(redis_is_full)
-  local previous, sequence = ARGV[3], ARGV[4]
-  node, enqueues, settles, stamped_now = tonumber(ARGV[2]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8] == '1'
+  local previous, sequence, bytes = ARGV[3], ARGV[4], tonumber(ARGV[9])
+  node, enqueues, settles, groups, shapes = tonumber(ARGV[2]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[10], ARGV[11]
   NOTHING = NOTHING or rep('\0', 26)
-  verdicts, refused_groups, seen_keys, holders, moved = {}, {}, {}, {}, nil
+  verdicts, refused_groups, some_refused, seen_keys, holders, moved = {}, {}, false, {}, {}, nil
 
   local no = refused(false)
   if no then return no end
@@ -289,14 +315,11 @@ operation('apply', function(redis_is_full)
   if also ~= previous then return { 'behind', also or '' } end
   if ARGV[7] ~= '' then call('HSET', shard_key, 'doubtful:' .. ARGV[2], ARGV[7]) end
 
-  local bytes, keyed, uniques = look_at_enqueues()
+  if ARGV[8] ~= '0' then look_at_stamps(tonumber(ARGV[8])) end
   no_room = redis_is_full
   full = enqueues > 0 and (buffer > 0 and buffer + bytes > buffer_max or used > 0 and used + bytes > redis_max)
-  if #keyed > 0 then
-    look_at_keys(keyed, uniques)
-    refuse_groups()
-  end
-  local of_requests, at = enqueue_all()
+  if string.find(shapes, '1', 1, true) then look_at_keys() end
+  local at = enqueue_all()
   local outcomes = settle_all(at)
   push_dirty(node, sequence)
   if #of_requests > 0 then chunked('ZADD', prefix .. 'request_keys', of_requests) end
