@@ -129,6 +129,7 @@ class Broker:
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._tasks: list[asyncio.Task[Any]] = []
+        self._ending = False
         self._embedded: EmbeddedStores | None = None
         self._identity: Identity | None = None
         self._shards: list[Shard] = []
@@ -273,7 +274,11 @@ class Broker:
         self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._ending:  # by nobody who may: what waits for this part would wait for ever
+                self._fail(RuntimeError(f"{task.get_name()} was cancelled"))
+                logger.error("a part of the broker ended", part=task.get_name())
+        elif (error := task.exception()) is not None:
             self._fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
             logger.error("a part of the broker failed", part=task.get_name(), exc_info=error)
 
@@ -334,6 +339,7 @@ class Broker:
                     logger.info("all that this broker had taken is in PostgreSQL", shard=shard.number)
                 elif shard.epoch:  # it is the only one that has it where Redis is lost, too: it must come back
                     logger.warning("not all is in PostgreSQL: start this broker again on its directory", shard=shard.number)
+        self._ending = True
         await tasks.end(self._tasks)
         for shard, done in zip(self._shards, flushed, strict=True):
             with suppress(Fault):

@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import BlockingConnectionPool
 
 from mqueue.broker.cache.connections import HELD_MAX, Connections
+from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.embedded import StoreUrls
 from mqueue.torture.proxy import Proxy
 
@@ -74,3 +75,17 @@ async def test_those_in_hand_go_back_to_the_pool(pool: Any) -> None:
     await connections.release()
     await pool.disconnect(inuse_connections=False)
     await echo(connections, CONNECTIONS)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_is_cancelled_while_connections_are_closed_cancels_nobody_else(stores: StoreUrls, turns: int) -> None:
+    """A committer ended for ever, since a lane of the leader was cancelled: both closed the same connections."""
+    cache = ReadyCache(0, stores.redis_addrs[0], stores.redis_password)
+    await echo(cache._connections, 10)
+    closing = [asyncio.create_task(cache.forget_connections()) for _ in range(3)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing[0].cancel()
+    _, *others = await asyncio.gather(*closing, return_exceptions=True)
+    assert others == [None, None]
+    await cache.close()

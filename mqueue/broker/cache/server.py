@@ -53,6 +53,7 @@ class Server:
         self._fetches = Connections(self._pool(BlockingConnectionPool, FETCHES_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S), CALL_TIMEOUT_S)
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
+        self._closing = asyncio.Lock()
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
         self._library = scripts.load()
         self._timed = {name: timed(name) for name in scripts.operations()} if timed is not None else {}
@@ -79,10 +80,15 @@ class Server:
             raise EpochEnded(None)
 
     async def forget_connections(self) -> None:
-        """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
-        for connections in (self._connections, self._fetches, self._beside):
-            await connections.close()
-        await self._blocking.connection_pool.disconnect(inuse_connections=False)
+        """Closes the connections that wait for use: Redis was away, and they may lead nowhere.
+
+        One caller at a time: the library's waits for an end are futures that its callers share, and who is cancelled
+        in such a wait cancels all the others.
+        """
+        async with self._closing:
+            for connections in (self._connections, self._fetches, self._beside):
+                await connections.close()
+            await self._blocking.connection_pool.disconnect(inuse_connections=False)
 
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
@@ -116,7 +122,8 @@ class Server:
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:
                 self._doubt(args[0])
-                await self._beside.close()
+                async with self._closing:
+                    await self._beside.close()
             raise
         return answer
 

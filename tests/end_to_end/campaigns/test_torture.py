@@ -16,7 +16,7 @@ FAULTS = {
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 def test_nothing_is_lost_doubled_or_out_of_order_under_faults(faults: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "mqueue.cli", "torture", "--minutes", "0.6", "--seed", "11", "--faults", ",".join(faults)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=Broker.environment({}), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=Broker.environment({}), check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert all(f"| {fault} |" in done.stdout for fault in faults)
 
