@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from mqueue.broker.cache import keys, refusals, scripts, sentinel
-from mqueue.broker.cache.connections import HELD_MAX, Connections
+from mqueue.broker.cache.connections import Connections
 from mqueue.broker.cache.refusals import ScriptFailed
 from mqueue.broker.faults import Behind, CacheLost, CacheRefused, Deposed, EpochEnded, Fault, Refusal
 
@@ -25,14 +25,18 @@ T = TypeVar("T")
 logger = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_S = 5.0
-CALLS_MAX = 64  # connections for calls
+CALLS_MAX = 16  # connections for scripts
 FETCHES_MAX = 16  # more connections, for fetches: a crowd of pollers keeps waiting neither batches nor the leader's calls
+READS_MAX = 64  # more connections, for what is no script
 BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
 BESIDE_MAX = 2  # more connections: those that try whether it takes writes
 
 
 class Server:
-    """One shard's Redis. `timed`: gives, by the name of a script, what takes the seconds of a call."""
+    """One shard's Redis. `timed`: gives, by the name of a script, what takes the seconds of a call.
+
+    Raises ValueError where the URL is none, or has an option that is not kept.
+    """
 
     def __init__(
         self, shard: int, url: str, password: str | None = None, timed: Callable[[str], Callable[[float], None]] | None = None
@@ -46,10 +50,10 @@ class Server:
         self._master = sentinel.Master(service) if service is not None else None
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has
         # others.
-        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
+        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, READS_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
-        self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
-        self._fetches = Connections(self._pool(BlockingConnectionPool, FETCHES_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S), CALL_TIMEOUT_S)
+        self._connections = Connections(self._pool(ConnectionPool, CALLS_MAX), CALL_TIMEOUT_S)
+        self._fetches = Connections(self._pool(ConnectionPool, FETCHES_MAX), CALL_TIMEOUT_S)
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
@@ -80,8 +84,9 @@ class Server:
     async def forget_connections(self) -> None:
         """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
         for connections in (self._connections, self._fetches, self._beside):
-            await connections.close()
-        await self._blocking.connection_pool.disconnect(inuse_connections=False)
+            connections.close()
+        for redis in (self._redis, self._blocking):
+            await redis.connection_pool.disconnect(inuse_connections=False)
 
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
@@ -94,8 +99,8 @@ class Server:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
-        for connections in (self._fetches, self._beside):
-            await connections.close()
+        for connections in (self._connections, self._fetches, self._beside):
+            connections.close()
         if self._master is not None:
             await self._master.close()
 
@@ -115,7 +120,7 @@ class Server:
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:
                 self._doubt(args[0])
-                await self._beside.close()
+                self._beside.close()
             raise
         return answer
 
