@@ -121,10 +121,14 @@ class Pipeline(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        if self._unsent:  # it has not ended meanwhile
-            self._transport.write(b"".join(self._unsent))
-            self._unsent.clear()
-            self._unsent_bytes = 0
+        if not self._unsent:  # it has ended meanwhile
+            return
+        had_room = self._unsent_bytes < UNSENT_MAX
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        if not had_room:
+            self._changed(self)
 
     def _answered(self, answer: Any) -> None:
         future, _ = self._waiting.popleft()

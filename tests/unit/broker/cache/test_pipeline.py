@@ -50,7 +50,9 @@ CUTS = [n for n in range(ENDS[-1]) if not ENDS[1] + 40 < n < ENDS[2] - 40 or n %
 
 async def test_a_connection_that_ends_at_any_byte_of_the_answers() -> None:
     """Exactly those have their answers whose last byte came."""
-    async with Scripted(known).serve() as server:
+    async with Scripted(echo).serve() as server:
+        connections = server.connections()
+        await serves_again(server, connections)
         for cut in CUTS:
             asked = 0
 
@@ -63,7 +65,6 @@ async def test_a_connection_that_ends_at_any_byte_of_the_answers() -> None:
                 return b""
 
             server.answer = until_the_cut
-            connections = server.connections()
             got = await at_once(connections, COMMANDS)
             for end, answer, (_, expected) in zip(ENDS, got, ANSWERS.values(), strict=True):
                 if end <= cut:
@@ -71,7 +72,7 @@ async def test_a_connection_that_ends_at_any_byte_of_the_answers() -> None:
                 else:
                     assert isinstance(answer, ConnectionError)
             await serves_again(server, connections)
-            connections.close()
+        connections.close()
 
 
 async def test_a_connection_that_ends_at_any_byte_of_the_commands() -> None:
@@ -226,14 +227,14 @@ async def test_a_server_that_does_not_even_read() -> None:
     """A bounded number of bytes waits here for it."""
     server = Scripted(lambda command: b"")
     server.deaf = True
+    size = 1 << 20
     async with server.serve():
-        connections = server.connections(timeout=0.3, most=2)
-        large = bytes(1 << 20)
-        asked = asyncio.create_task(at_once(connections, [("ECHO", large)] * 100))
-        await until(lambda: sum(p.in_flight for p in connections._pipelines) >= 2)
-        await asyncio.sleep(0.05)  # until the buffers of the system are full
-        assert sum(p.in_flight for p in connections._pipelines) < 20
-        assert [type(error) for error in await asked] == [TimeoutError] * 100
+        connections = server.connections(timeout=1.0, most=2)
+        asked = asyncio.create_task(at_once(connections, [("ECHO", bytes(size))] * 30))
+        await until(lambda: len(connections._pipelines) == 2 and not any(p.has_room for p in connections._pipelines))
+        unsent = [p._transport.get_write_buffer_size() + p._unsent_bytes for p in connections._pipelines]
+        assert max(unsent) <= pipeline.UNSENT_MAX + size + 100
+        assert [type(error) for error in await asked] == [TimeoutError] * 30
         connections.close()
 
 
