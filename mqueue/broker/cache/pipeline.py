@@ -18,7 +18,7 @@ import hiredis
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError, InvalidResponse, RedisError
 
-IN_FLIGHT_MAX = 64  # commands without an answer
+IN_FLIGHT_MAX = 16  # commands without an answer: more save little, and keep the last of them waiting
 UNSENT_MAX = 64 * 1024  # bytes: where more wait to be written, what comes next goes another way
 ANSWER_MAX = 64 * 1024 * 1024  # bytes: a page of 8 MiB is the most that is asked for
 PART: Any = object()  # an answer has not come to its end

@@ -27,6 +27,7 @@ logger = structlog.get_logger(__name__)
 CALL_TIMEOUT_S = 5.0
 CALLS_MAX = 16  # connections for scripts
 FETCHES_MAX = 16  # more connections, for fetches: a crowd of pollers keeps waiting neither batches nor the leader's calls
+PAGES_MAX = 2  # more connections, for pages of megabytes: what goes behind one waits while it travels
 READS_MAX = 64  # more connections, for what is no script
 BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
 BESIDE_MAX = 2  # more connections: those that try whether it takes writes
@@ -54,8 +55,10 @@ class Server:
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
         self._connections = Connections(self._pool(ConnectionPool, CALLS_MAX), CALL_TIMEOUT_S)
         self._fetches = Connections(self._pool(ConnectionPool, FETCHES_MAX), CALL_TIMEOUT_S)
+        self._pages = Connections(self._pool(ConnectionPool, PAGES_MAX), CALL_TIMEOUT_S)
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
+        self._lanes = {"fetch": self._fetches, "flush_read": self._pages}  # by script; all others are calls
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
         self._scripts = scripts.load()
         self._timed = {name: timed(name) for name in self._scripts} if timed is not None else {}
@@ -83,7 +86,7 @@ class Server:
 
     async def forget_connections(self) -> None:
         """Closes the connections that wait for use: Redis was away, and they may lead nowhere."""
-        for connections in (self._connections, self._fetches, self._beside):
+        for connections in (self._connections, self._fetches, self._pages, self._beside):
             connections.close()
         for redis in (self._redis, self._blocking):
             await redis.connection_pool.disconnect(inuse_connections=False)
@@ -99,7 +102,7 @@ class Server:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
-        for connections in (self._connections, self._fetches, self._beside):
+        for connections in (self._connections, self._fetches, self._pages, self._beside):
             connections.close()
         if self._master is not None:
             await self._master.close()
@@ -129,7 +132,7 @@ class Server:
             await self._end_doubted()
         began = time.perf_counter()
         try:
-            answer = await self._evaluate(name, args, self._fetches if name == "fetch" else self._connections)
+            answer = await self._evaluate(name, args, self._lanes.get(name, self._connections))
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
                 self._doubt(args[0])
