@@ -249,7 +249,10 @@ class Broker:
         return await self._embedded.start()
 
     def _cache(self, shard: int, urls: StoreUrls) -> ReadyCache:
-        return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None, self._metrics.script)
+        try:
+            return ReadyCache(shard, urls.redis_addrs[shard % len(urls.redis_addrs)], urls.redis_password or None, self._metrics.script)
+        except ValueError as error:
+            raise ConfigError(f"REDIS_ADDRS: {error}") from error
 
     async def _serve_http(self, engine: Engine, authenticator: Authenticator, urls: StoreUrls) -> None:
         settings = self._settings

@@ -198,7 +198,6 @@ async def test_one_that_loads_says_so(valkey: Valkey, cache: ReadyCache) -> None
     await valkey.client.mset({f"key {n}": "x" for n in range(KEYS)})
     await valkey.client.save()
     await valkey.stop()
-    cache._connections._held.clear()
     loading = asyncio.create_task(valkey.start(*SLOW_START))
 
     async def refused() -> Refusal | None:

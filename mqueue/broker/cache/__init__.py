@@ -20,6 +20,7 @@ Which file to open:
     calls.py         what goes into the scripts, and what comes out of them
     keys.py          every key of Redis, a function each
     scripts.py       loads the scripts
-    connections.py   commands over few connections, cheaply
+    connections.py   which connection a command goes over
+    pipeline.py      one connection: commands out, answers in, in order
     sentinel.py      which server is the master
 """

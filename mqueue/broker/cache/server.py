@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from mqueue.broker.cache import keys, refusals, scripts, sentinel
-from mqueue.broker.cache.connections import HELD_MAX, Connections
+from mqueue.broker.cache.connections import Connections
 from mqueue.broker.cache.refusals import ScriptFailed
 from mqueue.broker.faults import Behind, CacheLost, CacheRefused, Deposed, EpochEnded, Fault, Refusal
 
@@ -25,15 +25,20 @@ T = TypeVar("T")
 logger = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_S = 5.0
-CALLS_MAX = 64  # connections for calls
+CALLS_MAX = 16  # connections for scripts
 FETCHES_MAX = 16  # more connections, for fetches: a crowd of pollers keeps waiting neither batches nor the leader's calls
+PAGES_MAX = 2  # more connections, for pages of megabytes: what goes behind one waits while it travels
+READS_MAX = 64  # more connections, for what is no script
 BLOCKED_MAX = 8  # more connections: those that block in Redis for a wake or for what the leader is asked
 UNKNOWN_FUNCTION = "Function not found"  # there is no class nor code for it
 BESIDE_MAX = 2  # more connections: those that try whether it takes writes
 
 
 class Server:
-    """One shard's Redis. `timed`: gives, by the name of a script, what takes the seconds of a call."""
+    """One shard's Redis. `timed`: gives, by the name of a script, what takes the seconds of a call.
+
+    Raises ValueError where the URL is none, or has an option that is not kept.
+    """
 
     def __init__(
         self, shard: int, url: str, password: str | None = None, timed: Callable[[str], Callable[[float], None]] | None = None
@@ -47,13 +52,15 @@ class Server:
         self._master = sentinel.Master(service) if service is not None else None
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has
         # others.
-        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, CALLS_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S))
+        self._redis: Any = aioredis.Redis(connection_pool=self._pool(BlockingConnectionPool, READS_MAX, timeout=CALL_TIMEOUT_S))
         self._blocking: Any = aioredis.Redis(connection_pool=self._pool(ConnectionPool, BLOCKED_MAX))
-        self._connections = Connections(self._redis.connection_pool, CALL_TIMEOUT_S)
-        self._fetches = Connections(self._pool(BlockingConnectionPool, FETCHES_MAX + HELD_MAX, timeout=CALL_TIMEOUT_S), CALL_TIMEOUT_S)
+        self._connections = Connections(self._pool(ConnectionPool, CALLS_MAX), CALL_TIMEOUT_S)
+        self._fetches = Connections(self._pool(ConnectionPool, FETCHES_MAX), CALL_TIMEOUT_S)
+        self._pages = Connections(self._pool(ConnectionPool, PAGES_MAX), CALL_TIMEOUT_S)
         # to whichever server answers, and beside the calls, which may queue
         self._beside = Connections(self._pool(ConnectionPool, BESIDE_MAX, redis_connect_func=None), CALL_TIMEOUT_S)
         self._closing = asyncio.Lock()
+        self._lanes = {"fetch": self._fetches, "flush_read": self._pages}  # by script; all others are calls
         self._doubted = 0  # an epoch in which Redis was a replica: it may have gone back since
         self._library = scripts.load()
         self._timed = {name: timed(name) for name in scripts.operations()} if timed is not None else {}
@@ -85,10 +92,11 @@ class Server:
         One caller at a time: the library's waits for an end are futures that its callers share, and who is cancelled
         in such a wait cancels all the others.
         """
+        for connections in (self._connections, self._fetches, self._pages, self._beside):
+            connections.close()
         async with self._closing:
-            for connections in (self._connections, self._fetches, self._beside):
-                await connections.close()
-            await self._blocking.connection_pool.disconnect(inuse_connections=False)
+            for redis in (self._redis, self._blocking):
+                await redis.connection_pool.disconnect(inuse_connections=False)
 
     async def has_moved(self) -> bool:
         """Do the sentinels, where there are some that answer, name another master than the one that is used?"""
@@ -101,8 +109,8 @@ class Server:
         for redis in (self._redis, self._blocking):
             await redis.aclose()
             await redis.connection_pool.disconnect()
-        for connections in (self._fetches, self._beside):
-            await connections.close()
+        for connections in (self._connections, self._fetches, self._pages, self._beside):
+            connections.close()
         if self._master is not None:
             await self._master.close()
 
@@ -122,8 +130,7 @@ class Server:
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:
                 self._doubt(args[0])
-                async with self._closing:
-                    await self._beside.close()
+                self._beside.close()
             raise
         return answer
 
@@ -133,7 +140,7 @@ class Server:
             await self._end_doubted()
         began = time.perf_counter()
         try:
-            answer = await self._call(name, args, self._fetches if name == "fetch" else self._connections, full)
+            answer = await self._call(name, args, self._lanes.get(name, self._connections), full)
         except CacheRefused as refused:
             if refused.kind is Refusal.READ_ONLY:  # no master any more: who connects again finds the one there is
                 self._doubt(args[0])
