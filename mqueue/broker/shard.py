@@ -63,6 +63,7 @@ class Shard:
     keys_until: int = 0  # until then a key of a whole request may be in PostgreSQL alone, by the shard clock
     serving: asyncio.Event = field(default_factory=asyncio.Event)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)  # somebody saw the epoch gone: look now
+    due: asyncio.Event = field(default_factory=asyncio.Event)  # something is due sooner than its leader thought
     room: asyncio.Event = field(default_factory=asyncio.Event)  # the buffer has shrunk
     flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)  # held around a batch; membership takes it to change the epoch

@@ -101,12 +101,13 @@ class Clocks(NamedTuple):
 @dataclass(slots=True)
 class Tick:
     """What a tick was answered, in µs. `lag`: how far the shard clock is behind that of Redis. `jumps`: how often the
-    clock of Redis has jumped, ever.
+    clock of Redis has jumped, ever. `wait`: until something is due, or a lease ends.
     """
 
     clock: int
     lag: int
     jumps: int
+    wait: int
 
 
 @dataclass(slots=True)

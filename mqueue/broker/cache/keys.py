@@ -88,7 +88,8 @@ def idempotency(k: int) -> str:
 
 
 def wake(k: int, node: int) -> str:
-    """list: topics on which this node should wake one waiter; behind `!` those that are open now, one a line"""
+    """list: topics on which this node should wake one waiter; behind `!` those that are open now, one a line;
+    `@`: something is due, and it leads"""
     return f"{prefix(k)}wake:{node}"
 
 

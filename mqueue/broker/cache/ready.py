@@ -116,7 +116,9 @@ class ReadyCache(Server):
         return Clocks(*(int(x) for x in (await self._run("clocks", epoch, wall_us))[1:]))
 
     async def wait_for_wake(self, node: int, timeout: float) -> str | None:
-        """Returns the next topic on which a waiter should be woken; behind `!` those that are open now, one a line."""
+        """Returns the next topic on which a waiter should be woken; behind `!` those that are open now, one a line; `@`
+        where this broker leads, and something is due.
+        """
         return await self._pop(keys.wake(self.shard, node), timeout)
 
     async def pass_wake(self, epoch: int, topic: str) -> None:
@@ -248,8 +250,11 @@ class ReadyCache(Server):
             return await self._io(lambda: self._redis.lpop(keys.flush(self.shard))) is not None
         return await self._pop(keys.flush(self.shard), timeout) is not None
 
-    async def tick(self, epoch: int, term: int, wall_us: int) -> Tick:
-        answer = await self._run("tick", epoch, term, wall_us)
+    async def tick(self, epoch: int, term: int, wall_us: int, node: int = 0, wait_us: int = 0) -> Tick:
+        """Places what is due, and ends leases. `node`: the leader's, which is told where something is due before the
+        next tick, `wait_us` from now at most.
+        """
+        answer = await self._run("tick", epoch, term, wall_us, node, wait_us)
         return Tick(*(int(x) for x in answer[1:]))
 
     async def flush_read(self, epoch: int, term: int, skip: int, ids_max: int, bytes_max: int, newest: int) -> FlushPage:

@@ -25,7 +25,7 @@ from mqueue.broker.daemons.scheduler import Scheduler
 from mqueue.broker.faults import EpochEnded, Fault, StoreLost
 from mqueue.broker.shard import Shard
 
-TICK_S = 0.02
+TICK_S, TICK_MAX_S = 0.02, 0.25  # between two ticks: at least, and at most where nothing is due
 SCAN_EVERY_S = 0.25
 ARRIVALS_EVERY_S = 0.25
 PRUNE_EVERY_S = 5.0
@@ -147,7 +147,8 @@ class Work:
         jumps: int | None = None
         while True:
             asked_at = shard.clock.monotonic()
-            tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us())
+            shard.due.clear()
+            tick = await shard.cache.tick(lead.epoch, lead.term, shard.clock.wall_us(), shard.node, int(TICK_MAX_S * 1e6))
             shard.clocks.saw(0, tick.clock, asked_at)
             shard.metrics.clock_ahead_seconds.set(tick.lag / 1e6)
             if tick.jumps != jumps:
@@ -155,6 +156,10 @@ class Work:
                     logger.warning("the clock of Redis has jumped", shard=shard.number, ahead_s=tick.lag / 1e6)
                 jumps = tick.jumps
             await asyncio.sleep(TICK_S)
+            if tick.wait / 1e6 > TICK_S:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(tick.wait / 1e6 - TICK_S):
+                        await shard.due.wait()
 
     async def _audit(self, lead: Lead) -> None:
         """Does the ledger add up? Rows are counted, so it is seldom looked at, topic by topic, and beside the work."""

@@ -215,6 +215,9 @@ class Fetcher:
             if topic is None:
                 self._waiters.look()
                 continue
+            if topic == "@":
+                shard.due.set()
+                continue
             if topic.startswith("!"):
                 self._waiters.opened(topic[1:].split("\n"))
                 continue

@@ -62,11 +62,11 @@ class Silent(ReadyCache):
 
     silent = False
 
-    async def tick(self, epoch: int, term: int, wall_us: int) -> Any:
+    async def tick(self, epoch: int, term: int, wall_us: int, node: int = 0, wait_us: int = 0) -> Any:
         if self.silent:
             self.silent = False
             raise CacheLost("no answer")
-        return await super().tick(epoch, term, wall_us)
+        return await super().tick(epoch, term, wall_us, node, wait_us)
 
 
 def test_a_leader_that_gave_up_a_call_goes_on_in_another_term(world: World) -> None:

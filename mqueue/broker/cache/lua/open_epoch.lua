@@ -12,7 +12,7 @@ operation('open_epoch', function()
   for i = 6, #ARGV, 2 do call('HSET', shard_key, 'applied:' .. ARGV[i], ARGV[i + 1]) end
   call('HSET', shard_key, 'term', ARGV[2], 'clock', whole(clock), 'seen', whole(seen), 't_due', whole(clock), 't_id', NO_ID,
     'limits', ARGV[5], 'buffer', 0, 'number', 0,
-    'flushed', 0, 'trimmed', 0, 'lease_no', 0, 'ahead', 0, 'next_due', 0, 'next_end', 0, 'keys_at', 0, 'held', call('EXISTS', leases_key) == 1 and whole(clock + HOLD_US) or 0)
+    'flushed', 0, 'trimmed', 0, 'lease_no', 0, 'ahead', 0, 'next_due', 0, 'next_end', 0, 'keys_at', 0, 'tick_at', 0, 'held', call('EXISTS', leases_key) == 1 and whole(clock + HOLD_US) or 0)
   call('HSET', shard_key, 'epoch', ARGV[1])
   return { 'ok' }
 end)

@@ -1,8 +1,8 @@
 -- tick: the leader's heartbeat in Redis: the clock, what has become due, leases that ended, idempotency keys whose time is over.
 -- moves: DELAYED -promote-> READY SPILL UNPLACED, LEASED -lease_expiry-> READY SPILL DEAD CANCELLED, READY -spill-> SPILL UNPLACED
 -- keys  prefix
--- args  epoch, term, the leader's wall clock (µs)
--- returns {'ok', clock, lag µs of the shard clock, jumps} | {'epoch' | 'term', …}
+-- args  epoch, term, the leader's wall clock (µs), its node, µs until the next tick at most
+-- returns {'ok', clock, lag µs of the shard clock, jumps, µs until something is due or a lease ends, that at most} | {'epoch' | 'term', …}
 local KEY_EARLY = 40000000 -- of the 60 s that flush_done gives a key
 local LOOK = 1000000       -- so long after a look at the keys the next
 
@@ -33,6 +33,12 @@ operation('tick', function()
   end_leases()
   push_dirty(0, NO_ID)
   if now >= tonumber(also or 0) then look_at_keys() end
-  commit()
-  return { 'ok', whole(now), whole(seen - now), tonumber(call('HGET', shard_key, 'jumps') or 0) }
+  local most = tonumber(ARGV[5])
+  local wait
+  commit(function()
+    local at = math.min(next_due <= t_due and next_due or NEVER, math.max(next_end, held)) -- what T does not reach waits for the scan
+    wait = math.max(math.min(at - now, most), 0)
+    changed.tick_at, changed.tick_node = now + wait, ARGV[4]
+  end)
+  return { 'ok', whole(now), whole(seen - now), tonumber(call('HGET', shard_key, 'jumps') or 0), whole(wait) }
 end, false, function() return 'keys_at' end)

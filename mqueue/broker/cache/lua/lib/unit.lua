@@ -359,7 +359,18 @@ local function let_t_fall()
   if due > math.max(now, ahead) and below_t(due, at[1]) then t_due, t_id = due, at[1]; changed.t = true end
 end
 
+-- Something is due, or a lease ends, before the leader looks again: it is told, once.
+local function ring()
+  local planned = call('HMGET', shard_key, 'tick_at', 'tick_node')
+  local at = math.min(next_due, next_end)
+  if not planned[2] or at >= tonumber(planned[1]) then return end
+  local list = prefix .. 'wake:' .. planned[2]
+  call('RPUSH', list, '@'); call('LTRIM', list, -1000, -1); call('EXPIRE', list, 60)
+  changed.tick_at, changed.tick_node = at, planned[2]
+end
+
 local function write_shard()
+  if changed.next and not changed.tick_node then ring() end
   local fields = { 'clock', whole(now), 'seen', whole(seen), 'used', whole(math.max(used, 0)) }
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
@@ -368,6 +379,7 @@ local function write_shard()
   if changed.held then field('held', whole(held)) end
   if changed.lease_no then field('lease_no', whole(lease_no)) end
   if changed.next then field('next_due', whole(next_due)); field('next_end', whole(next_end)) end
+  if changed.tick_node then field('tick_at', whole(changed.tick_at)); field('tick_node', changed.tick_node) end
   if changed.node then field('applied:' .. changed.node, changed.applied); field('reply:' .. changed.node, changed.reply) end
   if changed.t then field('t_due', whole(t_due)); field('t_id', t_id) end
   call('HSET', shard_key, unpack(fields))
