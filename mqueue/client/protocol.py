@@ -5,18 +5,19 @@ Enqueues, polls and results travel as msgpack (payloads as they are), the rest a
 """
 
 import math
+import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote, urlencode
-from uuid import uuid4
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.client.http1 import Headers
 from mqueue.errors import BY_CODE, MQueueError, NotFound, Unavailable
 
 T = TypeVar("T")
@@ -62,8 +63,7 @@ class EnqueueOptions(TypedDict, total=False):
     metadata: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], frozen=True):
     """It is one request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on
     purpose. `within`: seconds that it may take in all, with what is sent again.
     """
@@ -72,7 +72,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[bytes], T]
     body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: JSON)
     wait: float = 0.0
     within: float = math.inf
     repeatable: bool = False
@@ -128,6 +128,15 @@ def check_limits(timeout: float, connections: int) -> None:
         raise ValueError(f"connections={connections!r}: a number of connections, 1 or more")
 
 
+def tls() -> ssl.SSLContext:
+    """Returns what both clients ask of a broker's certificate: that the system trusts it, and that it is the host's.
+    `SSL_CERT_FILE` names other authorities.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def within_s(call: Call[Any], timeout: float) -> float:
     """Returns the seconds for all tries of a call and the pauses between. `timeout` is the client's."""
     return min(timeout + call.wait, call.within)
@@ -139,9 +148,14 @@ def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, du
     """
     keyed = sum(1 for i in items if i.idempotency_key)
     if safe_retries and 0 < keyed < len(items):
-        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
+        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=_key()) for i in items]
         keyed = len(items)
     return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries, durability=durability)
+
+
+def _key() -> str:
+    """Returns an idempotency key that nobody else has."""
+    return os.urandom(16).hex()
 
 
 def packed(item: wire.EnqueueItem) -> bytes:
@@ -157,7 +171,7 @@ def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -
 def _enqueue(
     items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool, durability: m.Durability = "wal"
 ) -> Call[list[int]]:
-    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{_key()}"'}
     if durability != "wal":
         headers = {**headers, "Mqueue-Durability": durability}
     return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
@@ -251,7 +265,7 @@ def resume_schedule(name: str, namespace: str) -> Call[wire.Schedule]:
 
 
 def run_schedule(name: str, namespace: str, *, safe_retries: bool = False) -> Call[int]:
-    headers = {**JSON, "Idempotency-Key": f'"{uuid4()}"'} if safe_retries else JSON
+    headers = {**JSON, "Idempotency-Key": f'"{_key()}"'} if safe_retries else JSON
     path = _schedule_path(name, "/run", namespace)
     return Call("POST", path, lambda body: _read_ran(body).id, headers=headers, repeatable=safe_retries)
 
@@ -296,10 +310,8 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
     ]
 
 
-def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
-    """Returns the result of `call`. Raises what the broker said, Unavailable where no broker answered. `headers`
-    finds names in any case.
-    """
+def answer(call: Call[T], status: int, headers: Headers, body: bytes) -> T:
+    """Returns the result of `call`. Raises what the broker said, Unavailable where no broker answered."""
     if status not in call.answers:
         raise error(status, headers, body)
     if call.whole and (missing := headers.get("Mqueue-Missing-Shards")):
@@ -312,7 +324,12 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
         raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
 
 
-def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
+def unreachable(url: str, error: OSError) -> Unavailable:
+    """Returns the exception for a request without an answer."""
+    return Unavailable(f"cannot reach the broker at {url}: {str(error) or type(error).__name__}")
+
+
+def error(status: int, headers: Headers, body: bytes) -> MQueueError:
     """Returns the exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
     try:
         problem = _read_problem(body)
