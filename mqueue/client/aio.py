@@ -62,7 +62,10 @@ class AsyncClient:
         self._sharing = AsyncSharing(self._call, safe_retries=self._safe_retries) if batch else None
 
     async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
-        return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
+        item = wire.EnqueueItem(topic=topic, payload=payload, **options)
+        if self._sharing is not None:
+            return await self._sharing.enqueue(item)
+        return (await self._call(protocol.enqueue([item], safe_retries=self._safe_retries)))[0]
 
     async def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
         if self._sharing is not None and len(items) == 1 and durability == "wal":
@@ -199,18 +202,20 @@ class AsyncClient:
         return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
 
     async def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
+        failed, left = 0, protocol.within_s(call, self._timeout)
+        until = time.monotonic() + left
         while True:
             if self._closed:
                 raise Unavailable(protocol.CLOSED)
             try:
-                return await self._send(call, until - time.monotonic())
+                return await self._send(call, left)
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
                 if pause is None or time.monotonic() + pause >= until:
                     raise
             await self._sleep(pause)
+            left = until - time.monotonic()
 
     async def _send(self, call: Call[T], left: float) -> T:
         if self._session is None:

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -33,7 +34,8 @@ class Session:
         self._host = parts.hostname or ""
         self._port = parts.port or (80 if tls is None else 443)
         self._tls = tls
-        self._slots = asyncio.Semaphore(connections)
+        self._free = connections
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: list[Connection] = []  # the one used last is the first to be used again
         self._open: set[Connection] = set()
 
@@ -43,10 +45,10 @@ class Session:
         """
         until = time.monotonic() + timeout
         request = self._requests.write(call.method, call.path, call.headers, call.body)
-        if self._slots.locked():
-            await self._wait(timeout)
+        if self._free:
+            self._free -= 1
         else:
-            await self._slots.acquire()
+            await self._wait(timeout)
         try:
             connection = self._idle.pop() if self._idle else await self._connect(until)
             try:
@@ -60,7 +62,7 @@ class Session:
                 connection.close()
             return reply
         finally:
-            self._slots.release()
+            self._leave()
 
     async def close(self) -> None:
         """Close what is open; what is under way gets no answer."""
@@ -70,11 +72,28 @@ class Session:
         await asyncio.sleep(0)  # the loop closes them in its next turn
 
     async def _wait(self, timeout: float) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         try:
             async with asyncio.timeout(timeout):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise TimeoutError("timed out: all connections are in use") from None
+                await turn
+        except BaseException as error:
+            if not turn.cancelled():  # its turn came just then
+                self._leave()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError("timed out: all connections are in use") from None
+            raise
+
+    def _leave(self) -> None:
+        """The place goes to who waits first."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                return turn.set_result(None)
+        self._free += 1
+        return None
 
     async def _connect(self, until: float) -> "Connection":
         self._check()
@@ -110,7 +129,7 @@ class Session:
 
 
 class Connection(asyncio.Protocol):
-    """It carries one request at a time. `lost` is called once it is closed."""
+    """It carries one request at a time. `lost` is called as soon as it ends, perhaps twice."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[["Connection"], None]) -> None:
         self._loop = loop
@@ -142,12 +161,14 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """What is under way is given up."""
+        self._lost(self)
         self._fail(Broken("its connections were closed"))
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close it without a farewell: what was written may not have gone out yet."""
+        self._lost(self)
         self._answer = None
         if self._transport is not None:
             self._transport.abort()
@@ -167,6 +188,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def eof_received(self) -> None:
+        self._lost(self)
         if self._answer is not None:
             try:
                 self._found(self._reader.end())

@@ -29,6 +29,7 @@ LEAST_S = 0.05  # for an answer, whatever time is left
 TOTAL_S = 30.0  # of a call with all its tries, beyond its own wait
 TIMEOUT_MAX_S = 86_400.0
 CONNECTIONS = 100
+CONNECTIONS_MAX = 65_535  # ports that one address has
 CLOSED = "the client is closed"
 BATCH_BYTES = 7 * 1024 * 1024  # payload bytes in one enqueue, leaving room for the rest of the body
 ITEM_BYTES = 1024  # what an item takes beside payload and metadata
@@ -124,8 +125,8 @@ def check_limits(timeout: float, connections: int) -> None:
     """Raises ValueError for limits that no client can have."""
     if not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_S:
         raise ValueError(f"timeout={timeout!r}: seconds for a call with all its tries, above 0, at most {TIMEOUT_MAX_S:,.0f}")
-    if not isinstance(connections, int) or connections < 1:
-        raise ValueError(f"connections={connections!r}: a number of connections, 1 or more")
+    if not isinstance(connections, int) or not 1 <= connections <= CONNECTIONS_MAX:
+        raise ValueError(f"connections={connections!r}: a number of connections, 1 to {CONNECTIONS_MAX:,}")
 
 
 def tls() -> ssl.SSLContext:

@@ -74,7 +74,10 @@ class Client:
 
     def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         """Enqueue one message and return its id, once the broker has made it durable."""
-        return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
+        item = wire.EnqueueItem(topic=topic, payload=payload, **options)
+        if self._batch:
+            return self._shared().enqueue(item)
+        return self._call(protocol.enqueue([item], safe_retries=self._safe_retries))[0]
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
         """Enqueue the items and return their ids in order. They are sent 1,000 or 7 MiB at a time: when a later request
@@ -235,18 +238,20 @@ class Client:
         return self._sharing.get(here) or self._sharing.setdefault(here, Sharing(self._call, safe_retries=self._safe_retries))
 
     def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
+        failed, left = 0, protocol.within_s(call, self._timeout)
+        until = time.monotonic() + left
         while True:
             if self._closed:
                 raise Unavailable(protocol.CLOSED)
             try:
-                return self._send(call, until - time.monotonic())
+                return self._send(call, left)
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
                 if pause is None or time.monotonic() + pause >= until:
                     raise
             self._sleep(pause)
+            left = until - time.monotonic()
 
     def _send(self, call: Call[T], left: float) -> T:
         if self._owner != os.getpid():  # a forked child must not share the parent's sockets
