@@ -147,7 +147,7 @@ def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, du
     """This takes 1 to 1,000 items, and is answered with their ids. With `safe_retries` the request gets a key; where
     some items have keys of their own, every other item gets one instead.
     """
-    keyed = sum(1 for i in items if i.idempotency_key)
+    keyed = len([i for i in items if i.idempotency_key])
     if safe_retries and 0 < keyed < len(items):
         items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=_key()) for i in items]
         keyed = len(items)
