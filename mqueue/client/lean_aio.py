@@ -43,20 +43,22 @@ class Session:
         """Returns the broker's answer. Raises OSError when there is none after `timeout` seconds, the connection
         breaks, or `close` is called.
         """
-        until = time.monotonic() + timeout
+        now = time.monotonic()
+        until = now + timeout
         request = self._requests.write(call.method, call.path, call.headers, call.body)
         if self._free:
             self._free -= 1
         else:
             await self._wait(timeout)
         try:
-            connection = self._idle.pop() if self._idle else await self._connect(until)
+            connection = self._kept(now) or await self._connect(until)
             try:
                 reply = await connection.ask(request, until)
             except BaseException:
                 connection.abort()
                 raise
             if connection.reusable:
+                connection.idle_since = time.monotonic()
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -70,6 +72,14 @@ class Session:
         for connection in [*self._open]:
             connection.close()
         await asyncio.sleep(0)  # the loop closes them in its next turn
+
+    def _kept(self, now: float) -> "Connection | None":
+        while self._idle:
+            connection = self._idle.pop()
+            if now - connection.idle_since < protocol.IDLE_S:
+                return connection
+            connection.close()
+        return None
 
     async def _wait(self, timeout: float) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,12 +142,13 @@ class Connection(asyncio.Protocol):
     """It carries one request at a time. `lost` is called as soon as it ends, perhaps twice."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lost: Callable[["Connection"], None]) -> None:
+        self.idle_since = 0.0  # by time.monotonic(), as the other times here
         self._loop = loop
         self._lost = lost
         self._reader = ReplyReader()
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Reply] | None = None
-        self._until = 0.0  # by time.monotonic(), as the next
+        self._until = 0.0
         self._looks_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 

@@ -42,14 +42,15 @@ class Pool:
         """Returns the broker's answer. Raises OSError when there is none after `timeout` seconds, or the connection
         breaks.
         """
-        until = time.monotonic() + timeout
+        now = time.monotonic()
+        until = now + timeout
         request = self._requests.write(call.method, call.path, call.headers, call.body)
         try:
             self._slots.get(timeout=timeout)
         except Empty:
             raise TimeoutError("timed out: all connections are in use") from None
         try:
-            connection = self._kept() or self._connect(until)
+            connection = self._kept(now) or self._connect(until)
             try:
                 reply = connection.ask(request, until)
             except BaseException:
@@ -67,13 +68,13 @@ class Pool:
             while True:
                 self._idle.pop().close()
 
-    def _kept(self) -> "Connection | None":
+    def _kept(self, now: float) -> "Connection | None":
         while self._idle:
             try:
                 connection = self._idle.pop()
             except IndexError:  # another thread was first
                 break
-            if connection.idle():
+            if now - connection.idle_since < protocol.IDLE_S and connection.silent():
                 return connection
             connection.close()
         return None
@@ -81,6 +82,7 @@ class Pool:
     def _keep(self, connection: "Connection") -> None:
         if not connection.reusable:
             return connection.close()
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._closed:  # by now
             self.close()
@@ -104,6 +106,7 @@ class Connection:
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
+        self.idle_since = 0.0  # by time.monotonic()
         self._socket = connected
         self._readable = _waiting(connected)
         self._pending = connected.pending if isinstance(connected, ssl.SSLSocket) else None
@@ -114,7 +117,7 @@ class Connection:
     def reusable(self) -> bool:
         return self._whole and self._reader.reusable
 
-    def idle(self) -> bool:
+    def silent(self) -> bool:
         """Is it open and silent, as it should be between two calls?"""
         return not self._readable(0)
 

@@ -15,7 +15,7 @@ from fake_broker import FakeBroker
 from test_client_calls import Either
 
 from mqueue import wire
-from mqueue.client import AsyncClient, Client, NoEndpoint
+from mqueue.client import AsyncClient, Client, NoEndpoint, protocol
 from mqueue.errors import Unavailable
 from tests.odd_server import EMPTY_LIST, Line, hangs_up, odd_server, says
 from tests.waiting import until, wait_until
@@ -187,6 +187,19 @@ async def test_those_that_wait_or_connect_end_with_their_session_too() -> None:
         await client.close()
         with pytest.raises(Unavailable, match="its connections were closed"):
             await call
+
+
+@BOTH
+async def test_a_connection_that_was_idle_for_long_is_not_used(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    with odd_server(says(EMPTY_LIST)) as server:
+        client = Either(kind(server.url, "t", retries=False))
+        assert [await client.fetch("t"), await client.fetch("t")] == [[], []]
+        assert len(server.lines) == 1
+        monkeypatch.setattr(protocol, "IDLE_S", 0.0)
+        assert await client.fetch("t") == []
+        await until(lambda: server.ended == 1, "the old one is closed")
+        assert len(server.lines) == 2
+        await client.close()
 
 
 def addresses(*found: tuple[str, int]) -> Callable[..., Any]:
