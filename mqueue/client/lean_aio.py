@@ -55,7 +55,7 @@ class Session:
             try:
                 reply = await connection.ask(request, until)
             except BaseException:
-                connection.abort()
+                connection.close()
                 raise
             if connection.reusable:
                 connection.idle_since = time.monotonic()
@@ -118,7 +118,7 @@ class Session:
         except TimeoutError as error:
             raise TimeoutError(str(error) or "timed out") from None
         if self.closed:
-            made.abort()
+            made.close()
         self._check()
         self._open.add(made)
         return made
@@ -171,16 +171,9 @@ class Connection(asyncio.Protocol):
         return await answer
 
     def close(self) -> None:
-        """What is under way is given up."""
+        """What is under way is given up, and what has not gone out never will."""
         self._lost(self)
         self._fail(Broken("its connections were closed"))
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Close it without a farewell: what was written may not have gone out yet."""
-        self._lost(self)
-        self._answer = None
         if self._transport is not None:
             self._transport.abort()
 
