@@ -36,7 +36,8 @@ BARE = frozenset(
         "tls_key_file",
     }
 )
-OTHERS = frozenset({"MQUEUE_URL", "MQUEUE_TOKEN", "MQUEUE_FAILPOINTS"})  # read by workers, clients and fault tests
+# Read by workers, clients and fault tests.
+OTHERS = frozenset({"MQUEUE_URL", "MQUEUE_TOKEN", "MQUEUE_TRANSPORT", "MQUEUE_FAILPOINTS"})
 # What Kubernetes puts into every container for a service called mqueue or mqueue-…
 KUBERNETES = re.compile(r"MQUEUE_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)")
 JWT_SECRET_MIN = 32  # bytes: as long as HS256's hash

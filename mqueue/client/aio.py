@@ -1,22 +1,26 @@
-"""`AsyncClient` is the API for asyncio, over aiohttp. It belongs to the event loop that first uses it."""
+"""`AsyncClient` is the API for asyncio, over connections that are kept open. It belongs to the event loop that first
+uses it.
+"""
 
 import asyncio
 import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, Unpack
-
-import aiohttp
-from yarl import URL
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.client import protocol, retry
-from mqueue.client.endpoint import discover
+from mqueue.client import lean_aio, protocol, retry
+from mqueue.client.endpoint import discover, transport
 from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
 from mqueue.client.sharing_aio import AsyncSharing
 from mqueue.errors import MQueueError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from mqueue.client import library_aio
+
+    Session = lean_aio.Session | library_aio.Session
 
 T = TypeVar("T")
 
@@ -44,7 +48,8 @@ class AsyncClient:
         protocol.check_limits(timeout, connections)
         endpoint = discover(url, token)
         self.url = endpoint.url
-        self._authorization = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        self._token = endpoint.token
+        self._tls = protocol.tls() if endpoint.url.startswith("https:") else None
         self._safe_retries = safe_retries and retries
         self._retries = retries
         self._timeout = timeout
@@ -52,13 +57,15 @@ class AsyncClient:
         self._jitter = jitter
         self._sleep = sleep
         self._closed = False
-        self._session: aiohttp.ClientSession | None = None
-        self._old: list[aiohttp.ClientSession] = []
+        self._session: Session | None = None
+        self._old: list[Session] = []
         self._sharing = AsyncSharing(self._call, safe_retries=self._safe_retries) if batch else None
-        self._urls: dict[str, URL] = {}  # of the calls whose path never varies
 
     async def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
-        return (await self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)]))[0]
+        item = wire.EnqueueItem(topic=topic, payload=payload, **options)
+        if self._sharing is not None:
+            return await self._sharing.enqueue(item)
+        return (await self._call(protocol.enqueue([item], safe_retries=self._safe_retries)))[0]
 
     async def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
         if self._sharing is not None and len(items) == 1 and durability == "wal":
@@ -195,39 +202,33 @@ class AsyncClient:
         return [verdict for part in protocol.chunks(items) for verdict in await self._call(build(part))]
 
     async def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
+        failed, left = 0, protocol.within_s(call, self._timeout)
+        until = time.monotonic() + left
         while True:
             if self._closed:
                 raise Unavailable(protocol.CLOSED)
             try:
-                return await self._send(call, until - time.monotonic())
+                return await self._send(call, left)
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
                 if pause is None or time.monotonic() + pause >= until:
                     raise
             await self._sleep(pause)
+            left = until - time.monotonic()
 
     async def _send(self, call: Call[T], left: float) -> T:
         if self._session is None:
             self._session = self._open()
-        timeout = aiohttp.ClientTimeout(total=max(left, protocol.LEAST_S), sock_connect=protocol.CONNECT_S)
         try:
-            async with self._session.request(
-                call.method, self._url(call.path), data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False
-            ) as reply:
-                body = await reply.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"cannot reach the broker at {self.url}: {error or type(error).__name__}") from error
-        return protocol.answer(call, reply.status, reply.headers, body)
+            reply = await self._session.send(call, max(left, protocol.LEAST_S))
+        except OSError as error:
+            raise protocol.unreachable(self.url, error) from error
+        return protocol.answer(call, reply.status, reply.headers, reply.body)
 
-    def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=self._connections)
-        session = aiohttp.ClientSession(connector=connector, headers=self._authorization, cookie_jar=aiohttp.DummyCookieJar())
-        session._retry_connection = False  # else aiohttp repeats a GET whose connection breaks; a fetch would lease twice
-        return session
+    def _open(self) -> "Session":
+        if transport() == "library":
+            from mqueue.client import library_aio
 
-    def _url(self, path: str) -> URL:
-        if "?" in path or path.startswith(("/messages/", "/schedules/")):
-            return URL(self.url + path, encoded=True)
-        return self._urls.get(path) or self._urls.setdefault(path, URL(self.url + path, encoded=True))
+            return library_aio.Session(self.url, self._token, self._connections, self._tls)
+        return lean_aio.Session(self.url, self._token, self._connections, self._tls)

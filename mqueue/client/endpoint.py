@@ -49,6 +49,16 @@ def discover(
     return Endpoint(url.rstrip("/"), token)
 
 
+def transport(environ: Mapping[str, str] | None = None) -> str:
+    """Returns what carries requests, by `MQUEUE_TRANSPORT`: "lean", our own few lines, or "library", aiohttp and
+    urllib3, which know more odd ways of HTTP and TLS. Raises NoEndpoint for another word.
+    """
+    chosen = ((os.environ if environ is None else environ).get("MQUEUE_TRANSPORT") or "lean").strip()
+    if chosen not in ("lean", "library"):
+        raise NoEndpoint(f"MQUEUE_TRANSPORT={chosen!r}: it is lean or library")
+    return chosen
+
+
 def is_url(url: str) -> bool:
     """Is it scheme, host, perhaps port and path, and nothing else that an HTTP library would stumble over?"""
     try:

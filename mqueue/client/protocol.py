@@ -5,18 +5,19 @@ Enqueues, polls and results travel as msgpack (payloads as they are), the rest a
 """
 
 import math
+import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import quote, urlencode
-from uuid import uuid4
 
 import msgspec
 
 from mqueue import message as m
 from mqueue import wire
+from mqueue.client.http1 import Headers
 from mqueue.errors import BY_CODE, MQueueError, NotFound, Unavailable
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ Settled = wire.SettleItem | wire.Message  # what ack and nack take; a message br
 Extended = wire.ExtendItem | wire.Message
 
 CONNECT_S = 5.0
+IDLE_S = 15.0  # a connection is used again within; a router on the way may forget it after long silence
 LEAST_S = 0.05  # for an answer, whatever time is left
 TOTAL_S = 30.0  # of a call with all its tries, beyond its own wait
 TIMEOUT_MAX_S = 86_400.0
 CONNECTIONS = 100
+CONNECTIONS_MAX = 65_535  # ports that one address has
 CLOSED = "the client is closed"
 BATCH_BYTES = 7 * 1024 * 1024  # payload bytes in one enqueue, leaving room for the rest of the body
 ITEM_BYTES = 1024  # what an item takes beside payload and metadata
@@ -62,8 +65,7 @@ class EnqueueOptions(TypedDict, total=False):
     metadata: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], frozen=True):
     """It is one request. `repeatable`: sent twice it does what it does once. `wait`: seconds the broker may take on
     purpose. `within`: seconds that it may take in all, with what is sent again.
     """
@@ -72,7 +74,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[bytes], T]
     body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: JSON)
     wait: float = 0.0
     within: float = math.inf
     repeatable: bool = False
@@ -124,8 +126,17 @@ def check_limits(timeout: float, connections: int) -> None:
     """Raises ValueError for limits that no client can have."""
     if not isinstance(timeout, int | float) or not 0 < timeout <= TIMEOUT_MAX_S:
         raise ValueError(f"timeout={timeout!r}: seconds for a call with all its tries, above 0, at most {TIMEOUT_MAX_S:,.0f}")
-    if not isinstance(connections, int) or connections < 1:
-        raise ValueError(f"connections={connections!r}: a number of connections, 1 or more")
+    if not isinstance(connections, int) or not 1 <= connections <= CONNECTIONS_MAX:
+        raise ValueError(f"connections={connections!r}: a number of connections, 1 to {CONNECTIONS_MAX:,}")
+
+
+def tls() -> ssl.SSLContext:
+    """Returns what both clients ask of a broker's certificate: that the system trusts it, and that it is the host's.
+    `SSL_CERT_FILE` names other authorities.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def within_s(call: Call[Any], timeout: float) -> float:
@@ -137,11 +148,16 @@ def enqueue(items: Sequence[wire.EnqueueItem], *, safe_retries: bool = False, du
     """This takes 1 to 1,000 items, and is answered with their ids. With `safe_retries` the request gets a key; where
     some items have keys of their own, every other item gets one instead.
     """
-    keyed = sum(1 for i in items if i.idempotency_key)
+    keyed = len([i for i in items if i.idempotency_key])
     if safe_retries and 0 < keyed < len(items):
-        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=str(uuid4())) for i in items]
+        items = [i if i.idempotency_key else msgspec.structs.replace(i, idempotency_key=_key()) for i in items]
         keyed = len(items)
     return _enqueue(items, keyed=keyed == len(items), safe_retries=safe_retries, durability=durability)
+
+
+def _key() -> str:
+    """Returns an idempotency key that nobody else has."""
+    return os.urandom(16).hex()
 
 
 def packed(item: wire.EnqueueItem) -> bytes:
@@ -157,7 +173,7 @@ def enqueue_packed(items: Sequence[bytes], *, keyed: bool, safe_retries: bool) -
 def _enqueue(
     items: Sequence[wire.EnqueueItem | msgspec.Raw], *, keyed: bool, safe_retries: bool, durability: m.Durability = "wal"
 ) -> Call[list[int]]:
-    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{uuid4()}"'}
+    headers = MSGPACK if keyed or not safe_retries else {**MSGPACK, "Idempotency-Key": f'"{_key()}"'}
     if durability != "wal":
         headers = {**headers, "Mqueue-Durability": durability}
     return Call("POST", "/enqueue", _read_ids, _pack(items), headers, repeatable=safe_retries or keyed)
@@ -251,7 +267,7 @@ def resume_schedule(name: str, namespace: str) -> Call[wire.Schedule]:
 
 
 def run_schedule(name: str, namespace: str, *, safe_retries: bool = False) -> Call[int]:
-    headers = {**JSON, "Idempotency-Key": f'"{uuid4()}"'} if safe_retries else JSON
+    headers = {**JSON, "Idempotency-Key": f'"{_key()}"'} if safe_retries else JSON
     path = _schedule_path(name, "/run", namespace)
     return Call("POST", path, lambda body: _read_ran(body).id, headers=headers, repeatable=safe_retries)
 
@@ -296,10 +312,8 @@ def extend_items(items: Iterable[Extended], lease: float | None) -> list[wire.Ex
     ]
 
 
-def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
-    """Returns the result of `call`. Raises what the broker said, Unavailable where no broker answered. `headers`
-    finds names in any case.
-    """
+def answer(call: Call[T], status: int, headers: Headers, body: bytes) -> T:
+    """Returns the result of `call`. Raises what the broker said, Unavailable where no broker answered."""
     if status not in call.answers:
         raise error(status, headers, body)
     if call.whole and (missing := headers.get("Mqueue-Missing-Shards")):
@@ -312,7 +326,12 @@ def answer(call: Call[T], status: int, headers: Mapping[str, str], body: bytes) 
         raise Unavailable(f"{call.method} {call.path}: the answer is not a broker's ({wrong})") from wrong
 
 
-def error(status: int, headers: Mapping[str, str], body: bytes) -> MQueueError:
+def unreachable(url: str, error: OSError) -> Unavailable:
+    """Returns the exception for a request without an answer."""
+    return Unavailable(f"cannot reach the broker at {url}: {str(error) or type(error).__name__}")
+
+
+def error(status: int, headers: Headers, body: bytes) -> MQueueError:
     """Returns the exception for a refusal: by its problem document's code, else (a proxy answered) by its status."""
     try:
         problem = _read_problem(body)

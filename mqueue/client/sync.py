@@ -1,25 +1,24 @@
-"""`Client` is the API for threads, over urllib3 with a keep-alive pool. It may be shared by
-threads, and over a fork.
+"""`Client` is the API for threads, over a pool of connections that are kept open. It may be shared by threads, and over
+a fork.
 """
 
 import math
 import os
 import random
-import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar, Unpack
-from urllib.parse import urlsplit
-
-import urllib3
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mqueue import message as m
 from mqueue import wire
-from mqueue.client import protocol, retry
-from mqueue.client.endpoint import discover
+from mqueue.client import lean_sync, protocol, retry
+from mqueue.client.endpoint import discover, transport
 from mqueue.client.protocol import Call, EnqueueOptions, Extended, Settled
 from mqueue.client.sharing_sync import Sharing
 from mqueue.errors import MQueueError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from mqueue.client import library_sync
 
 T = TypeVar("T")
 
@@ -28,13 +27,12 @@ class Client:
     """It is a broker's API whose calls block. Without arguments it finds the broker as `mqueue.client.endpoint` says.
 
     `timeout`: seconds after which a call gives up, its retries and the pauses between them included, beyond the `wait`
-    that it names itself. Here, not in `AsyncClient`, these come on top: the look-up of the broker's name, a second
-    address of that name (5 s), an answer that comes in small pieces. A call that takes several requests (more than
-    1,000 items) has it for each.
+    that it names itself. Here, not in `AsyncClient`, the look-up of the broker's name comes on top. A call that takes
+    several requests (more than 1,000 items) has it for each.
 
     `retries`: False sends everything once. `safe_retries`: enqueues without an idempotency key get one, and are sent
     again when a connection breaks or the broker answers 503; without it, only calls that do no harm twice are.
-    `connections`: kept open between calls.
+    `connections`: no more are open at a time; further calls wait for one.
 
     `batch`: threads that enqueue one message each at the same time share a request; each gets its own id, or its own
     error. A call may have to wait for the request that is under way, so it may take twice the `timeout`, and longer
@@ -60,8 +58,8 @@ class Client:
         protocol.check_limits(timeout, connections)
         endpoint = discover(url, token)
         self.url = endpoint.url
-        self._prefix = urlsplit(endpoint.url).path
-        self._authorization = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        self._token = endpoint.token
+        self._tls = protocol.tls() if endpoint.url.startswith("https:") else None
         self._safe_retries = safe_retries and retries
         self._retries = retries
         self._timeout = timeout
@@ -76,7 +74,10 @@ class Client:
 
     def enqueue(self, topic: str, payload: bytes, **options: Unpack[EnqueueOptions]) -> int:
         """Enqueue one message and return its id, once the broker has made it durable."""
-        return self.enqueue_many([wire.EnqueueItem(topic=topic, payload=payload, **options)])[0]
+        item = wire.EnqueueItem(topic=topic, payload=payload, **options)
+        if self._batch:
+            return self._shared().enqueue(item)
+        return self._call(protocol.enqueue([item], safe_retries=self._safe_retries))[0]
 
     def enqueue_many(self, items: Sequence[wire.EnqueueItem], *, durability: m.Durability = "wal") -> list[int]:
         """Enqueue the items and return their ids in order. They are sent 1,000 or 7 MiB at a time: when a later request
@@ -237,37 +238,35 @@ class Client:
         return self._sharing.get(here) or self._sharing.setdefault(here, Sharing(self._call, safe_retries=self._safe_retries))
 
     def _call(self, call: Call[T]) -> T:
-        failed, until = 0, time.monotonic() + protocol.within_s(call, self._timeout)
+        failed, left = 0, protocol.within_s(call, self._timeout)
+        until = time.monotonic() + left
         while True:
             if self._closed:
                 raise Unavailable(protocol.CLOSED)
             try:
-                return self._send(call, until - time.monotonic())
+                return self._send(call, left)
             except MQueueError as error:
                 failed += 1
                 pause = retry.pause_s(failed, error, self._jitter()) if self._retries and call.repeatable else None
                 if pause is None or time.monotonic() + pause >= until:
                     raise
             self._sleep(pause)
+            left = until - time.monotonic()
 
     def _send(self, call: Call[T], left: float) -> T:
         if self._owner != os.getpid():  # a forked child must not share the parent's sockets
-            self._pool, self._owner = self._open(), os.getpid()  # in this order: another thread goes by the owner
-        total = max(left, protocol.LEAST_S)
+            parents, self._pool = self._pool, self._open()
+            self._owner = os.getpid()  # in this order: another thread goes by the owner
+            parents.close()  # here alone
         try:
-            reply = self._pool.urlopen(
-                call.method,
-                self._prefix + call.path,
-                body=call.body,
-                headers={**call.headers, **self._authorization},
-                timeout=urllib3.Timeout(connect=min(protocol.CONNECT_S, total), read=total, total=total),
-                retries=False,
-                redirect=False,
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(f"cannot reach the broker at {self.url}: {error}") from error
-        return protocol.answer(call, reply.status, reply.headers, reply.data)
+            reply = self._pool.send(call, max(left, protocol.LEAST_S))
+        except OSError as error:
+            raise protocol.unreachable(self.url, error) from error
+        return protocol.answer(call, reply.status, reply.headers, reply.body)
 
-    def _open(self) -> urllib3.HTTPConnectionPool:
-        tls = {"ssl_context": ssl.create_default_context()} if self.url.startswith("https") else {}
-        return urllib3.connection_from_url(self.url, maxsize=self._connections, **tls)
+    def _open(self) -> "lean_sync.Pool | library_sync.Pool":
+        if transport() == "library":
+            from mqueue.client import library_sync
+
+            return library_sync.Pool(self.url, self._token, self._connections, self._tls)
+        return lean_sync.Pool(self.url, self._token, self._connections, self._tls)

@@ -122,7 +122,7 @@ def contents(package: Path) -> list[str]:
 def test_the_essay_of_a_package_names_all_that_is_in_it(package: Path) -> None:
     """`    name.py` at the beginning of a line, and what it is behind it."""
     essay = ast.get_docstring(ast.parse((package / "__init__.py").read_text()), clean=False) or ""
-    named = re.findall(r"(?m)^    ([a-z_]+(?:\.py|/))  +\S", essay)
+    named = re.findall(r"(?m)^    ([a-z0-9_]+(?:\.py|/))  +\S", essay)
     assert sorted(named) == contents(package)
 
 

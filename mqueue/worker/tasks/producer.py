@@ -18,9 +18,9 @@ class ClientOptions(TypedDict, total=False):
     """These are options of the clients, as `mqueue.client.Client` has them, with its defaults. A client checks them at
     its first use.
 
-    `timeout` is the time in seconds for a call with all its retries. With `retries=False` everything is sent once. So
-    many `connections` are kept open between calls. With `batch` calls of one message each share a request when they
-    come at the same time.
+    `timeout` is the time in seconds for a call with all its retries. With `retries=False` everything is sent once. No
+    more `connections` are open at a time. With `batch` calls of one message each share a request when they come at
+    the same time.
     """
 
     timeout: float

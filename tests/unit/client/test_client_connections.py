@@ -139,7 +139,10 @@ async def test_a_fetch_waits_beyond_the_timeout_if_it_is_asked_to(kind: type, br
 @BOTH
 @pytest.mark.parametrize(
     "wrong",
-    [{"timeout": 0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": None}, {"connections": 0}, {"connections": None}],
+    [
+        *({"timeout": wrong} for wrong in (0, float("nan"), float("inf"), None)),
+        *({"connections": wrong} for wrong in (0, 65_536, None)),
+    ],
 )
 def test_a_limit_that_is_none_is_refused(kind: type, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
