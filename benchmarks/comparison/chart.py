@@ -36,8 +36,8 @@ def draw(result: Result) -> str:
 
 def _panel(measure: Measure, there: Sequence[tuple[Outcome, float]], top: int) -> list[str]:
     most = max(value for _, value in there) or 1.0
-    better = "more is better" if measure.more_is_better else "less is better"
-    parts = [f'<text class="head" x="0" y="{top + 18}">{escape(measure.heading)} ({better})</text>']
+    better = "a second, more is better" if measure.more_is_better else "ms, less is better"
+    parts = [f'<text class="head" x="0" y="{top + 18}">{escape(measure.long)} ({better})</text>']
     for index, (outcome, value) in enumerate(there):
         y = top + HEAD + index * (BAR + GAP)
         width = max(1.0, (WIDTH - LABEL - VALUE) * value / most)

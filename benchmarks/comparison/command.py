@@ -1,5 +1,6 @@
 """`peers` runs the rounds and writes what they measured; `report` puts a result into the pages."""
 
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ CHART = environments.ROOT / "docs" / "benchmarks.svg"
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file. [default: benchmarks/results/DATE.json]")
 def peers(seconds: float, rounds: int, only: str | None, baseline: str | None, base: Path | None, out: Path | None) -> None:
     """Measure mqueue and its peers side by side, in turns. It installs the peers in an environment of their own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     chosen = choose(only, with_baseline=baseline is not None)
     now = datetime.now(UTC)
     about = machine(base or Path(tempfile.gettempdir()))

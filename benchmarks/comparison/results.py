@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`long` says in a page what `heading` says in a table."""
+    """`long` says in a chart what `heading` says in a table."""
 
     key: str
     heading: str
@@ -22,11 +22,11 @@ MEASURES = (
     Measure("one", "one call at a time /s", "enqueue, one awaited call at a time"),
     Measure("many", "16 at once /s", "enqueue, 16 threads or coroutines of one process, one job a call"),
     Measure("bulk", "bulk /s", "enqueue, 1,000 jobs a call"),
-    Measure("drain_1", "drain, 1 worker /s", "jobs of one worker process"),
-    Measure("drain_2", "drain, 2 workers /s", "jobs of two worker processes"),
+    Measure("drain_1", "drain, 1 worker /s", "jobs run by one worker process"),
+    Measure("drain_2", "drain, 2 workers /s", "jobs run by two worker processes"),
     Measure("p50_ms", "latency p50 ms", "from the call to the start of the job, 100 a second", more_is_better=False),
     Measure("p99_ms", "latency p99 ms", "the same", more_is_better=False),
-    Measure("cpu_ms", "CPU ms a job", "processor time of all processes: to enqueue one, and to run it", more_is_better=False),
+    Measure("cpu_ms", "CPU ms a job", "processor time of all processes, to enqueue a job and to run it", more_is_better=False),
 )
 BY_KEY = {measure.key: measure for measure in MEASURES}
 

@@ -73,7 +73,7 @@ class _Work:
             before = self._sent
             self._produce("paced", seconds=self._seconds)
             self._await(lambda: self._done.count() >= self._sent, workers, "the last job of the latency")
-        delays = [seconds * 1_000 for seconds, _ in self._done.records()[before:]]
+        delays = [seconds * 1_000 for seconds, _ in self._done.records(before)]
         return {"p50_ms": percentile(delays, 0.5), "p99_ms": percentile(delays, 0.99)}
 
     def enqueues(self) -> dict[str, float]:
@@ -149,11 +149,13 @@ class Done:
     def count(self) -> int:
         return self._path.stat().st_size // RECORD.size
 
-    def records(self) -> list[tuple[float, int]]:
-        """Returns for each job the seconds that it was on its way, and its process."""
-        data = self._path.read_bytes()
+    def records(self, since: int = 0) -> list[tuple[float, int]]:
+        """Returns for each job, after the first `since`, the seconds that it was on its way, and its process."""
+        with self._path.open("rb") as file:
+            file.seek(since * RECORD.size)
+            data = file.read()
         return list(RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]))
 
     def processes(self, since: int) -> int:
         """Returns in how many processes jobs ran, after the first `since`."""
-        return len({process for _, process in self.records()[since:]})
+        return len({process for _, process in self.records(since)})

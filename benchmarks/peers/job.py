@@ -1,6 +1,6 @@
 """The job of all systems does next to nothing: it adds a record to a file, by which we count and time the jobs.
 
-A file that is appended to needs no lock, in whatever threads and processes the jobs run; it costs some 2 µs a job.
+A file that is appended to needs no lock, in whatever threads and processes the jobs run; it costs some µs a job.
 """
 
 import os
