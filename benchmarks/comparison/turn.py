@@ -28,6 +28,8 @@ WARM_S = 0.5
 STALLED_S = 2.0  # without a job: the queue is dry
 BACKLOG = 2_000  # a second of drain, the least
 MARGIN = 1.3
+TRIES, MORE = 4, 4
+SHARE = 0.5  # of the time of a measure, the least for a drain
 
 Tell = Callable[[str], None]
 
@@ -91,12 +93,20 @@ class _Work:
         return measures
 
     def drains(self) -> dict[str, float]:
-        one, drain_ms = self._drain(1, BACKLOG)
-        two, _ = self._drain(2, 2 * one)
+        one, drain_ms = self._drain_enough(1, BACKLOG)
+        two, _ = self._drain_enough(2, 2 * one)
         return {"drain_1": one, "drain_2": two, "cpu_ms": self._enqueue_ms + drain_ms}
 
-    def _drain(self, count: int, rate: float) -> tuple[float, float]:
-        """Returns jobs a second, and processor milliseconds a job. `rate`: the queue is filled for so many a second."""
+    def _drain_enough(self, count: int, rate: float) -> tuple[float, float]:
+        """Drains, and if the queue ran dry, again with a fuller one. `rate`: it is filled for so many jobs a second."""
+        for _ in range(TRIES):
+            if (measured := self._drain(count, rate)) is not None:
+                return measured
+            rate *= MORE
+        raise RuntimeError(f"the queue ran dry, though it was filled for {rate / MORE:,.0f} jobs a second")
+
+    def _drain(self, count: int, rate: float) -> tuple[float, float] | None:
+        """Returns jobs a second, and processor milliseconds a job; None where the queue ran dry too early."""
         self._tell(f"drain, {count}")
         missing = int(rate * MARGIN * (self._seconds + 2 * WARM_S)) - (self._sent - self._done.count())
         if missing > 0:
@@ -115,8 +125,8 @@ class _Work:
                 if (count_now := self._done.count()) > last:
                     last, ended = count_now, time.monotonic()
             cpu = cpu_s(pids) - cpu
-        if last == first:
-            raise RuntimeError("the queue ran dry before it was measured")
+        if last == first or (ended - began < SHARE * self._seconds and self._done.count() >= self._sent):
+            return None
         return (last - first) / (ended - began), 1_000 * cpu / (last - first)
 
     def _workers(self, count: int) -> AbstractContextManager[list[Process]]:
