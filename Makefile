@@ -46,15 +46,15 @@ integration-test: $(STAMP)  ## the tests that start containers
 		echo "integration-test: no Docker engine answers here, so nothing was tested"; \
 	fi
 
-bench: $(STAMP)  ## how fast it is here
-	$(BIN)/python -m benchmarks
+bench: $(STAMP)  ## mqueue and its peers, side by side: how fast they are here
+	$(BIN)/python -m benchmarks peers
 
 build: $(STAMP)  ## the wheel, into dist/
 	$(PIP) wheel . --no-deps --wheel-dir dist
 	@ls dist/*.whl
 
 clean:  ## remove all that make made
-	rm -rf $(VENV) $(DJANGO) build dist mqueue.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(DJANGO) .venv-peers build dist mqueue.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

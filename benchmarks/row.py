@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+HEADING = ("benchmark", "what", "median", "runs", "target", "")
+KEPT = ("benchmark", "what", "unit", "runs", "target", "more_is_better")  # of a row in a file; with `value` and `verdict`
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -26,6 +29,13 @@ class Row:
             return ""
         return "ok" if (self.value >= self.target if self.more_is_better else self.value <= self.target) else "missed"
 
+    def cells(self) -> tuple[str, ...]:
+        """Returns what a table shows of it, by HEADING."""
+        sign = "≥" if self.more_is_better else "≤"
+        target = f"{sign} {_number(self.target)}" if self.target is not None else ""
+        runs = " ".join(_number(run) for run in self.runs) if len(self.runs) > 1 else ""
+        return self.benchmark, self.what, f"{_number(self.value)} {self.unit}", runs, target, self.verdict
+
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Returns the value that `share` of the values do not exceed."""
@@ -34,12 +44,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    lines = [("benchmark", "what", "median", "runs", "target", "")]
-    for row in rows:
-        sign = "≥" if row.more_is_better else "≤"
-        target = f"{sign} {_number(row.target)}" if row.target is not None else ""
-        runs = " ".join(_number(run) for run in row.runs) if len(row.runs) > 1 else ""
-        lines.append((row.benchmark, row.what, f"{_number(row.value)} {row.unit}", runs, target, row.verdict))
+    lines = [HEADING, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 

@@ -28,6 +28,7 @@ Which file to open:
     tokens.py       makes tokens
     logs.py         structured logs on stderr
     paths.py        where a broker keeps its things on this machine
+    bench.py        measures a broker that runs, for `mqueue bench`
     launch.py       starts a broker and a worker as processes, for the demo, the campaigns and the fixtures
     broker/         the queue: engine, log, Redis, PostgreSQL, daemons, HTTP
     worker/         runs tasks

@@ -12,6 +12,7 @@ configuration; `mqueue wal` adds 65 (the log is damaged) and 75 (a broker uses i
 Which file to open:
 
     main.py         the group, and the commands that have no file of their own: broker, worker, enqueue, dlq, ...
+    bench.py        `mqueue bench`
     client.py       what the commands that ask a broker share: which one, and how to print what it says
     extras.py       says what to install where a package is missing
     schedules.py    `mqueue schedules`

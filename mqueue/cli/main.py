@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mqueue.cli.bench import bench
 from mqueue.cli.client import broker_options, connected, harmless, namespace_option, table
 from mqueue.cli.extras import needed
 from mqueue.cli.schedules import schedules
@@ -250,6 +251,7 @@ def torture(ctx: click.Context, /, *, minutes: float, seed: int | None, faults: 
     ctx.exit(0 if result.good() else 1)
 
 
+main.add_command(bench)
 main.add_command(wal)
 main.add_command(workers)
 main.add_command(schedules)

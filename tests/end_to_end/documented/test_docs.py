@@ -58,6 +58,7 @@ def test_every_block_has_a_language_this_test_knows() -> None:
     assert {kind for _, kind in kinds} <= {"", "bash", "python", "json", "hex", "mermaid"}, kinds
     assert {page for page, kind in kinds if kind == "bash"} == {
         "README.md",
+        "benchmarks.md",
         "http-api.md",
         "operations.md",
         "reliability.md",
@@ -169,6 +170,21 @@ def test_the_campaigns_of_the_reliability_page(broker: Broker, environment: dict
         assert (ROOT / "tests" / "end_to_end" / "campaigns" / f"test_{name}.py").exists()
         said = sh(f"{line.partition(' --')[0]} --help", environment, broker)
         assert all(option in said for option in re.findall(r"--\w+", line)), line
+
+
+def test_the_benchmarks_page(broker: Broker, environment: dict[str, str]) -> None:
+    """Its `mqueue bench` in a short form; of the comparison and the rest only whether they take their options."""
+    lines = [command.line for block in blocks(ROOT / "docs" / "benchmarks.md", "bash") for command in commands(block)]
+    own = [line for line in lines if "mqueue bench" in line]
+    assert len(own) == 2
+    text, told = [sh(re.sub(r" --seconds \d+|$", " --seconds 0.2", line, count=1), environment, broker) for line in own]
+    assert "enqueue, one call at a time" in text
+    assert json.loads(told)["topic"] == "speed"
+    for line in lines:
+        if "-m benchmarks" in line:
+            said = sh(f"{line.partition(' --')[0]} --help", environment, broker)
+            assert all(option in said for option in re.findall(r"--\w+", line)), line
+    assert subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
 def test_the_operations_page_from_the_first_command_to_the_last(data_dir: Path, tmp_path: Path) -> None:
