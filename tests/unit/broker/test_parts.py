@@ -36,7 +36,6 @@ async def test_a_part_that_fails_ends_the_broker(broker: Broker) -> None:
 
 
 async def test_parts_end_with_the_broker(broker: Broker) -> None:
-    broker._spawn(asyncio.sleep(60), "committer-0")
-    await asyncio.sleep(0)
+    broker._spawn(asyncio.Event().wait(), "committer-0")
     await broker.stop()
     assert not broker.failed.done()
