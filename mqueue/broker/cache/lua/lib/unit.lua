@@ -16,9 +16,14 @@ local bumps                       -- topic -> field -> change of a counter
 local topics                      -- name -> what is known of it
 local delays                      -- records that this call delayed
 
+local function emptied(t)         -- a table that the call before has not used is used again
+  return t and next(t) == nil and t or {}
+end
+
 local function new_unit()
-  records, bodies, dirty_ids, dirty_keys, tally = {}, {}, {}, {}, {}
-  touched, bodiless, add, rem, bumps, topics, delays = {}, {}, {}, {}, {}, {}, 0
+  records, bodies, touched, bodiless = emptied(records), emptied(bodies), emptied(touched), emptied(bodiless)
+  dirty_ids, dirty_keys, tally = emptied(dirty_ids), emptied(dirty_keys), emptied(tally)
+  add, rem, bumps, topics, delays = emptied(add), emptied(rem), emptied(bumps), emptied(topics), 0
 end
 
 local function load(ids)          -- at most CALL_MAX
