@@ -77,7 +77,7 @@ class Life:
 
 async def run(place: Setting, runs: int = RUNS) -> list[Row]:
     found: dict[str, list[float]] = {}
-    async with _valkey(place.folder) as (url, client):
+    async with own_valkey(place.folder) as (url, client):
         for _ in range(runs):
             for what, cost in (await _costs(url, client)).items():
                 found.setdefault(what, []).append(cost)
@@ -129,7 +129,7 @@ async def _cpu_us(client: Any) -> float:
 
 
 @asynccontextmanager
-async def _valkey(folder: Path) -> AsyncIterator[tuple[str, Any]]:
+async def own_valkey(folder: Path) -> AsyncIterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory(dir=folder) as own:
         socket = f"{own}/s"
         command = [str(find_valkey()), "--port", "0", "--unixsocket", socket, "--save", "", "--zset-max-listpack-entries", "0"]
