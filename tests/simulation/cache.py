@@ -62,8 +62,9 @@ class Redis(Server):
         second = _client(urls)
         self.shadow, self._first = Shadow(self.client, second, revision), self.client
         self.client = Both(self._first, second)
-        self.library = told_the_time(scripts.load().body.replace("LOOK = 1000000", "LOOK = 0"))  # so that they forget keys at the same call
-        self.client.function_load(self.library.text, replace=True)
+        if self.shadow.is_old:  # it looked at the keys at each tick
+            self.library = told_the_time(scripts.load().body.replace("LOOK = 1000000", "LOOK = 0"))
+            self._first.function_load(self.library.text, replace=True)
         self._peek = self.client.script_load(PEEK)
         return self.shadow
 

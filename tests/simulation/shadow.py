@@ -54,6 +54,7 @@ class Scripts:
 
     @property
     def is_old(self) -> bool:
+        """Are they of the time before there was a library?"""
         return bool(self._shas)
 
     def run(self, operation: str, *args: Any) -> Any:
@@ -72,6 +73,10 @@ class Shadow:
         self.steps = 0
         self._scripts = Scripts(second, revision)
 
+    @property
+    def is_old(self) -> bool:
+        return self._scripts.is_old
+
     def compare(self, operation: str, args: tuple[Any, ...], result: Any) -> None:
         """`result`: of the first server's call, which has been made."""
         if isinstance(result, OutOfMemoryError):
@@ -83,7 +88,7 @@ class Shadow:
         self.steps += 1
         if isinstance(result, Exception) and isinstance(other, Exception):
             return
-        if self._scripts.is_old and operation == "tick" and isinstance(result, list):
+        if self.is_old and operation == "tick" and isinstance(result, list):
             result = result[:4]  # it tells also when the next one is due
         if operation not in BY_CHANCE and _plain(result) != _plain(other):
             raise Differs(f"{operation} {args}: {result!r} is not {other!r}")

@@ -154,10 +154,13 @@ def test_the_torture_of_the_reliability_page(broker: Broker, environment: dict[s
 def test_the_simulation_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
     """One seed each; the mutations take minutes: `tests/simulation/test_simulation.py` has some of them."""
     [block] = [b for b in blocks(ROOT / "docs" / "reliability.md", "bash") if "tests.simulation" in b]
-    many, one, mutations = [command.line for command in commands(block)]
+    many, one, mutations, against = [command.line for command in commands(block)]
     assert "failed: none" in sh(many.replace("--seeds 1000", "--seeds 1"), environment, broker)
     assert "failed: none" in sh(one, environment, broker)
     assert "--mutations" in sh(mutations.replace("--mutations", "--help"), environment, broker)
+    if (ROOT / ".git").exists():
+        said = sh(against.replace("--seeds 50", "--seeds 1").replace("HEAD~1", "HEAD"), environment, broker)
+        assert "calls compared" in said and "failed: none" in said
 
 
 def test_the_campaigns_of_the_reliability_page(broker: Broker, environment: dict[str, str]) -> None:
