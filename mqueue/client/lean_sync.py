@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -37,6 +38,7 @@ class Pool:
             self._slots.put(None)
         self._idle: list[Connection] = []  # the one used last is the first to be used again
         self._closed = False
+        weakref.finalize(self, _close_all, self._idle)  # of a client that nobody closed
 
     def send(self, call: Call[Any], timeout: float) -> Reply:
         """Returns the broker's answer. Raises OSError when there is none after `timeout` seconds, or the connection
@@ -64,9 +66,7 @@ class Pool:
     def close(self) -> None:
         """Close what is open; a connection in use is closed after its call."""
         self._closed = True
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        _close_all(self._idle)
 
     def _kept(self, now: float) -> "Connection | None":
         while self._idle:
@@ -153,6 +153,12 @@ class Connection:
                 return
             writable = writable or _waiting(self._socket, to_write=True)
             writable(_left(until))
+
+
+def _close_all(connections: list[Connection]) -> None:
+    with suppress(IndexError):  # another thread may take the last one
+        while True:
+            connections.pop().close()
 
 
 def connect(host: str, port: int, until: float) -> socket.socket:

@@ -117,7 +117,7 @@ def test_a_broker_whose_log_was_full_says_which_numbers_are_doubtful(world: Worl
     world.run(world.brokers[1].batch(keyed(world.brokers[1], some, "k", whole=False), [], logged=False, repeated=False))
     again, _ = enqueues(world, 1)
     shard = world.brokers[1].shard
-    made = keyed(world.brokers[1], again, "k", whole=False)
+    made = [e._replace(group=0) for e in keyed(world.brokers[1], again, "k", whole=False)]
     applied = world.run(world.cache.apply(shard.epoch, 1, shard.previous, shard.sequence, made, [], first))
     assert [letter for letter, _ in applied.verdicts] == [b"p"]
 

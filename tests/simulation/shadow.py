@@ -88,8 +88,8 @@ class Shadow:
         self.steps += 1
         if isinstance(result, Exception) and isinstance(other, Exception):
             return
-        if self.is_old and operation == "tick" and isinstance(result, list):
-            result = result[:4]  # it tells also when the next one is due
+        if self.is_old and isinstance(result, list) and isinstance(other, list):
+            result, other = _as_old(operation, result), _as_old(operation, other)
         if operation not in BY_CHANCE and _plain(result) != _plain(other):
             raise Differs(f"{operation} {args}: {result!r} is not {other!r}")
         if operation in BY_CHANCE or self.steps % LOOK_EVERY == 0:
@@ -129,6 +129,17 @@ def _old_apply(args: tuple[Any, ...]) -> list[Any]:
         keys = [next(rest) for _ in range(4)] if shape == "1" else [b""] * 4
         head += (int.from_bytes(groups[2 * i : 2 * i + 2]), *message, *keys)
     return [*head, *rest]
+
+
+def _as_old(operation: str, answer: list[Any]) -> list[Any]:
+    """Returns what both tell. A tick tells now when the next one is due; of the bytes that are taken the keys of the
+    same call did not count.
+    """
+    if operation == "tick":
+        return answer[:4]
+    if operation.startswith("apply") and answer[0] in (b"ok", b"done"):
+        return [b"ok", answer[1][:24], answer[1][32:]]
+    return answer
 
 
 def _module(path: Path) -> Any:

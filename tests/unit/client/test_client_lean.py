@@ -1,6 +1,7 @@
 """Our own connections: how many, how long, and what ends them."""
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -259,6 +260,16 @@ def test_many_threads_share_few_connections() -> None:
     ):
         assert list(threads.map(lambda _: client.fetch("t"), range(400))) == [[]] * 400
         assert server.most <= 3
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_one_that_nobody_closes_ends_with_its_client() -> None:
+    with odd_server(says(EMPTY_LIST)) as server:
+        client = Client(server.url, "t", retries=False)
+        assert client.fetch("t") == []
+        del client
+        gc.collect()
+        wait_until(lambda: server.ended == 1, "it is closed")
 
 
 def test_a_connection_in_use_is_closed_after_its_call() -> None:

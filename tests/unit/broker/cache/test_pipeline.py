@@ -217,7 +217,8 @@ async def test_a_server_that_is_silent() -> None:
         connections = server.connections(timeout=0.2, most=2)
         got = await at_once(connections, COMMANDS * 50)  # more than two connections take
         assert [type(error) for error in got] == [TimeoutError] * len(got)
-        assert len(server.commands) == 2 * pipeline.IN_FLIGHT_MAX
+        # a busy machine gives some of them a connection when the first two have been given up
+        assert 2 * pipeline.IN_FLIGHT_MAX <= len(server.commands) <= 4 * pipeline.IN_FLIGHT_MAX
         await until(lambda: not connections._pipelines)
         await serves_again(server, connections)
         connections.close()
