@@ -98,6 +98,8 @@ class Shadow:
     def look(self, after: str) -> None:
         mine, other = _held(self.client), _held(self.second)
         for key in sorted(mine.keys() | other.keys()):
+            if self.is_old and b":waiters:" in key:
+                continue  # those whose time is over stayed until the next wake, which may not look for them now
             if mine.get(key) != other.get(key):
                 raise Differs(f"{key!r} after {after}: {mine.get(key)!r} is not {other.get(key)!r}")
 
