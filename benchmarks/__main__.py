@@ -12,12 +12,12 @@ from typing import IO
 
 import click
 
-from benchmarks import backlog, cores, drain, enqueue, latency, scripts, share
+from benchmarks import backlog, cores, drain, enqueue, latency, processor, scripts, share
 from benchmarks.comparison.command import peers, put
 from benchmarks.row import KEPT, Row, table
 from benchmarks.setting import MEMORY_FILE_SYSTEMS, Setting, machine, setting
 
-NAMES = ("enqueue", "share", "drain", "cores", "latency", "backlog", "scripts")
+NAMES = ("enqueue", "share", "drain", "cores", "latency", "backlog", "scripts", "processor")
 
 
 class Commands(click.Group):
@@ -41,7 +41,7 @@ main.add_command(put)
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder for the data while it runs: on a disk.")
 @click.option("--json", "json_file", type=click.File("w"), help="Write the result there too; - for stdout.")
 def own(names: Sequence[str], messages: int, base: Path | None, json_file: IO[str] | None) -> None:
-    """How fast it is here. NAME: enqueue, share, drain, cores, latency, backlog, scripts; all if none is named.
+    """How fast it is here. NAME: enqueue, share, drain, cores, latency, backlog, scripts, processor; all if none is named.
 
     Besides, `peers` compares mqueue with other systems, and `report` puts results into the pages: each has a --help.
     """
@@ -53,6 +53,7 @@ def own(names: Sequence[str], messages: int, base: Path | None, json_file: IO[st
         "latency": latency.run,
         "backlog": lambda place: backlog.run(place, messages),
         "scripts": scripts.run,
+        "processor": processor.run,
     }
     about = machine(base or Path(tempfile.gettempdir()))
     click.echo(", ".join(f"{name} {value}" for name, value in about.items()), err=True)
