@@ -26,7 +26,7 @@ POST = ("POST",)
 
 class Api:
     """An ASGI application. `drain()` ends all that wait (fetches, results) with 503; the server
-    calls it when it stops.
+    calls it when it stops. `hot`: the paths of the hot endpoints.
     """
 
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
@@ -42,6 +42,7 @@ class Api:
             "/nack": Endpoint(frame, "/nack", POST, "read", hot.nack),
             "/extend": Endpoint(frame, "/extend", POST, "read", hot.extend),
         }
+        self.hot = frozenset(self._hot)
         self._cold = Router(
             [
                 Route("/dlq", Endpoint(frame, "/dlq", GET, "read", rest.dead_letters)),
