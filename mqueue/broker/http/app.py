@@ -3,6 +3,7 @@
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.routing import Route, Router
 
@@ -66,8 +67,8 @@ class Api:
             default=Endpoint(frame, "other", (), None, _nowhere),
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._hot.get(scope["path"], self._cold)(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._hot.get(scope["path"], self._cold)(scope, receive, send)
 
     def drain(self) -> None:
         self._waits.drain()

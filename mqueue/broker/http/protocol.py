@@ -18,7 +18,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mqueue.broker.http import problem
-from mqueue.broker.http.call import GONE, Receive, Scope, Send
+from mqueue.broker.http.call import ANSWER, GONE, Receive, Scope, Send
 from mqueue.broker.http.exchange.exchange import App, Exchange, scope_of
 from mqueue.broker.http.exchange.heads import Heads
 from mqueue.errors import Invalid, MQueueError, Unavailable
@@ -46,7 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._pending = 0  # bytes of the reads since it told of something complete: one header may have any size
         self._unanswered: deque[Exchange] = deque()  # oldest first: that one is being answered, the others wait behind it
         self._latest: Exchange | None = None
-        self._extensions = {GONE: self.has_gone}
+        self._extensions = {GONE: self.has_gone, ANSWER: self._answer}
         self._refusal: MQueueError = Invalid("not an HTTP request")
         self._arriving_since: float | None = self.loop.time()  # None: between two requests
         self._idle_since = 0.0
@@ -185,6 +185,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if not (self._unanswered and self._unanswered[0].response_started):
             self._unread_since = None
+
+    def _answer(self, status: int, headers: problem.Headers, body: bytes) -> bool:
+        return self._unanswered[0].answer(status, headers, body)  # nobody else is asked
 
     def on_response_complete(self) -> None:
         self._unanswered.popleft()

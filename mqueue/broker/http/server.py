@@ -11,7 +11,6 @@ from typing import Any
 import uvicorn
 
 from mqueue.broker.http import descriptors
-from mqueue.broker.http.call import Receive, Scope, Send
 from mqueue.broker.http.exchange.heads import Heads
 from mqueue.broker.http.protocol import BoundedProtocol, sweep
 
@@ -47,7 +46,7 @@ class HttpServer:
             self._context.set_alpn_protocols(["http/1.1"])
             self.reload_certificate()
         config = uvicorn.Config(
-            self._asgi3,
+            self._app,
             http=BoundedProtocol,
             ws="none",
             lifespan="off",
@@ -87,9 +86,6 @@ class HttpServer:
         server.abort_connections()
         self._main_loop.cancel()
         await asyncio.wait([self._main_loop])
-
-    async def _asgi3(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
 
 
 class _Server(uvicorn.Server):

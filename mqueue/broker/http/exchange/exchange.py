@@ -123,14 +123,32 @@ class Exchange:
         if self.disconnected:
             return
         if not self.response_started:
-            self.response_started, self._expects = True, False
-            self._head = self._lines(message["status"], message["headers"])
-            return
-        body = b"" if self.scope["method"] == "HEAD" else message["body"]
+            self._start(message["status"], message["headers"])
+        else:
+            self._write(message["body"], more=message.get("more_body", False))
+
+    def answer(self, status: int, headers: problem.Headers, body: bytes) -> bool:
+        """Takes all of a small answer in one call. Returns False where that must wait, since the client does not read:
+        send it then.
+        """
+        if self._connection.flow.write_paused:
+            return False
+        if not self.disconnected:
+            self._start(status, headers)
+            self._write(body)
+        return True
+
+    def _start(self, status: int, headers: problem.Headers) -> None:
+        self.response_started, self._expects = True, False
+        self._head = self._lines(status, headers)
+
+    def _write(self, body: bytes, *, more: bool = False) -> None:
+        if self.scope["method"] == "HEAD":
+            body = b""
         if data := self._head + body if self._head else body:
-            connection.transport.write(data)
+            self._connection.transport.write(data)
         self._head = b""
-        if not message.get("more_body", False):
+        if not more:
             self._complete()
 
     def _lines(self, status: int, headers: problem.Headers) -> bytes:
