@@ -4,7 +4,6 @@ bounded.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, TypeVar
 
@@ -68,17 +67,19 @@ class AnswerBudget:
 
     def __init__(self, limit: int = ANSWERS_MAX) -> None:
         self._limit = limit
-        self._held: Counter[str] = Counter()
+        self._total = 0
+        self._held: dict[str, int] = {}  # by namespace
 
     def take(self, namespace: str, size: int) -> None:
         """Raises Unavailable where there is no room."""
-        if self._held.total() + size > self._limit or self._held[namespace] + size > self._limit // 2:
+        if self._total + size > self._limit or self._held.get(namespace, 0) + size > self._limit // 2:
             raise Unavailable("too many large answers are being read", retry_after=1.0)
         self.change(namespace, size)
 
     def change(self, namespace: str, size: int) -> None:
-        self._held[namespace] += size
-        if not self._held[namespace]:
+        self._total += size
+        self._held[namespace] = held = self._held.get(namespace, 0) + size
+        if not held:
             del self._held[namespace]
 
 
