@@ -41,7 +41,8 @@ main.add_command(put)
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder for the data while it runs: on a disk.")
 @click.option("--json", "json_file", type=click.File("w"), help="Write the result there too; - for stdout.")
 def own(names: Sequence[str], messages: int, base: Path | None, json_file: IO[str] | None) -> None:
-    """How fast it is here. NAME: enqueue, share, drain, cores, latency, backlog, scripts, processor; all if none is named.
+    """How fast it is here. NAME: enqueue, share, drain, cores, latency, backlog, scripts, processor; all if none is
+    named.
 
     Besides, `peers` compares mqueue with other systems, and `report` puts results into the pages: each has a --help.
     """

@@ -1,5 +1,6 @@
 """This module says what a message is: frozen types, field limits, ids. It does no I/O."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -104,6 +105,14 @@ class Settle(Struct, frozen=True):
     retry_after: float | None = None  # seconds; overrides the backoff
     result: bytes | None = None  # of an ack: to be kept
     result_ttl: float = RESULT_TTL_S  # seconds
+
+
+def by_namespace(messages: Sequence[NewMessage | Settle]) -> dict[str, int]:
+    """Returns how many of them each namespace has; most have one, and a Counter is slow to make."""
+    counts: dict[str, int] = {}
+    for message in messages:
+        counts[message.namespace] = counts.get(message.namespace, 0) + 1
+    return counts
 
 
 class Extend(Struct, frozen=True):

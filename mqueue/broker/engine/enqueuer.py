@@ -4,7 +4,7 @@ keys promise.
 
 import asyncio
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.rows import FLUSHED
 from mqueue.clock import Clock
 from mqueue.errors import BufferFull, InFlight, Invalid, KeyReused, Unavailable
-from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName
+from mqueue.message import REQUEST_KEY_S, TIME_MAX_US, Accepted, Durability, NewMessage, RequestKey, TopicName, by_namespace
 
 ROOM_WAIT_S = 5.0
 NO_LOOK = bytes(16)  # it is of no epoch, so a script answers that the broker must look, where that may matter
@@ -69,7 +69,7 @@ class Enqueuer:
             if not shared:
                 raise
             raise KeyReused("this Idempotency-Key was used with another request", field="Idempotency-Key") from error
-        namespaces = Counter([m.namespace for m in messages])
+        namespaces = by_namespace(messages)
         if durability == "postgres" or not self._postgres_namespaces.isdisjoint(namespaces):
             await asyncio.gather(*(self._until_flushed(self._shards[number]) for number in by_shard))
         for namespace, count in namespaces.items():

@@ -7,7 +7,7 @@ has gone meanwhile, the result of the later delivery stands, whichever comes fir
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -25,7 +25,7 @@ from mqueue.broker.slots import SlotMap
 from mqueue.broker.store.cold import ColdStore
 from mqueue.errors import TooLarge, Unavailable
 from mqueue.lifecycle import GONE, State
-from mqueue.message import ERROR_MAX, Extend, Result, Settle, TopicName, Verdict
+from mqueue.message import ERROR_MAX, Extend, Result, Settle, TopicName, Verdict, by_namespace
 
 VERDICTS: dict[str, Verdict] = {"o": "ok", "s": "stale", "g": "gone"}
 
@@ -103,8 +103,8 @@ class Settler:
         args = [self._settle_args(s) for s in settles]
         outcomes = await self._committers[shard.number].settle(settles, args)
         for state, count_in in ((State.DEAD, self._metrics.dead), (State.CANCELLED, self._metrics.cancelled)):
-            namespaces = Counter(s.namespace for s, outcome in zip(settles, outcomes, strict=True) if outcome.state == state)
-            for namespace, count in namespaces.items():
+            ended = [s for s, outcome in zip(settles, outcomes, strict=True) if outcome.state == state]
+            for namespace, count in by_namespace(ended).items():
                 count_in(namespace, count)
         return await self._verdicts(shard, settles, [VERDICTS[outcome.verdict.decode()] for outcome in outcomes])
 

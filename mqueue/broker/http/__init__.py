@@ -1,9 +1,9 @@
 """The HTTP API: the only part of the broker that knows HTTP.
 
-What happens here. A request passes `protocol` (the limits of its connection), `app` (which endpoint its path has) and
-`endpoint` (method, token, errors, metrics). Then a method of `hot`, `rest` or `schedules` decodes it into the structs
-of `mqueue.wire` (`decode`), converts and checks those (`convert`), and calls the engine (`mqueue.broker.ports.Engine`).
-The server runs in the broker's own loop.
+What happens here. A request passes `protocol` (the limits of its connection), `exchange` (bytes in, bytes out), `app`
+(which endpoint its path has) and `endpoint` (method, token, errors, metrics). Then a method of `hot`, `rest` or
+`schedules` decodes it into the structs of `mqueue.wire` (`decode`), converts and checks those (`convert`), and calls
+the engine (`mqueue.broker.ports.Engine`). The server runs in the broker's own loop.
 
 Who is authoritative. The token says which namespaces a caller may use, and nothing else is asked. Whatever comes
 through here is checked: what is behind it trusts its arguments.
@@ -30,6 +30,7 @@ Which file to open:
     quotas.py        enqueues a minute for each namespace
     waits.py         fetches that end when their client hangs up
     protocol.py      uvicorn's protocol, with limits
+    exchange/        one request on a connection and its answer; the heads that were parsed before
     descriptors.py   file descriptors that connections must not take
     server.py        one server in the running loop
 """

@@ -3,6 +3,7 @@
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.routing import Route, Router
 
@@ -26,7 +27,7 @@ POST = ("POST",)
 
 class Api:
     """An ASGI application. `drain()` ends all that wait (fetches, results) with 503; the server
-    calls it when it stops.
+    calls it when it stops. `hot`: the paths of the hot endpoints.
     """
 
     def __init__(self, frame: Frame, engine: Engine, quotas: Quotas) -> None:
@@ -42,6 +43,7 @@ class Api:
             "/nack": Endpoint(frame, "/nack", POST, "read", hot.nack),
             "/extend": Endpoint(frame, "/extend", POST, "read", hot.extend),
         }
+        self.hot = frozenset(self._hot)
         self._cold = Router(
             [
                 Route("/dlq", Endpoint(frame, "/dlq", GET, "read", rest.dead_letters)),
@@ -65,8 +67,8 @@ class Api:
             default=Endpoint(frame, "other", (), None, _nowhere),
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._hot.get(scope["path"], self._cold)(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._hot.get(scope["path"], self._cold)(scope, receive, send)
 
     def drain(self) -> None:
         self._waits.drain()

@@ -4,7 +4,6 @@ bounded.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, TypeVar
 
@@ -31,7 +30,10 @@ TURN_S = 0.01  # of the loop, for one large request; a step may take a little lo
 
 DURABILITY = b"mqueue-durability"
 MISSING = b"mqueue-missing-shards"
-GONE = "mqueue.gone"  # an extension of the scope: has the client hung up, though nobody has read that yet?
+
+# Extensions of the scope.
+GONE = "mqueue.gone"  # has the client hung up, though nobody has read that yet?
+ANSWER = "mqueue.answer"  # takes status, headers and body of a small answer in one call; False: send it, since it must wait
 
 ANYONE = Caller(None, None, 0.0, 0.0)
 
@@ -65,31 +67,47 @@ class AnswerBudget:
 
     def __init__(self, limit: int = ANSWERS_MAX) -> None:
         self._limit = limit
-        self._held: Counter[str] = Counter()
+        self._total = 0
+        self._held: dict[str, int] = {}  # by namespace
 
     def take(self, namespace: str, size: int) -> None:
         """Raises Unavailable where there is no room."""
-        if self._held.total() + size > self._limit or self._held[namespace] + size > self._limit // 2:
+        if self._total + size > self._limit or self._held.get(namespace, 0) + size > self._limit // 2:
             raise Unavailable("too many large answers are being read", retry_after=1.0)
         self.change(namespace, size)
 
     def change(self, namespace: str, size: int) -> None:
-        self._held[namespace] += size
-        if not self._held[namespace]:
+        self._total += size
+        self._held[namespace] = held = self._held.get(namespace, 0) + size
+        if not held:
             del self._held[namespace]
 
 
 class Call:
     """One request. `caller` is set once the token is verified; `status`, `reply_headers`: of the answer, where its
-    endpoint says so.
+    endpoint says so. `sends_msgpack`: everything else is taken for JSON, also what `curl -d` calls a form.
     """
 
-    __slots__ = ("_answers", "_budget", "_held", "_namespace", "_reserved", "caller", "headers", "receive", "reply_headers", "scope", "status")
+    __slots__ = (
+        "_answers",
+        "_budget",
+        "_held",
+        "_namespace",
+        "_reserved",
+        "caller",
+        "headers",
+        "receive",
+        "reply_headers",
+        "scope",
+        "sends_msgpack",
+        "status",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget, answers: AnswerBudget) -> None:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.sends_msgpack = self.headers.get(b"content-type", b"").startswith(b"application/msgpack")
         self.caller = ANYONE
         self.status = 200
         self.reply_headers: list[tuple[bytes, bytes]] = []
@@ -108,11 +126,6 @@ class Call:
         """Says of which shards the answer has nothing, since they gave none."""
         if shards:
             self.reply_headers.append((MISSING, ", ".join(map(str, sorted(shards))).encode()))
-
-    @property
-    def sends_msgpack(self) -> bool:
-        """Everything else is taken for JSON, also what `curl -d` calls a form."""
-        return self.headers.get(b"content-type", b"").startswith(b"application/msgpack")
 
     @property
     def wants_msgpack(self) -> bool:
@@ -211,8 +224,9 @@ class Call:
     def hold_answer(self, size: int) -> None:
         """Counts an answer that was made, instead of what was asked for."""
         size = size if size > WRITE else 0
-        self._answers.change(self._namespace, size - self._reserved)
-        self._reserved = size
+        if size != self._reserved:
+            self._answers.change(self._namespace, size - self._reserved)
+            self._reserved = size
 
     def close(self) -> None:
         if self._held:

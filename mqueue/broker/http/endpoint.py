@@ -9,7 +9,7 @@ import structlog
 
 from mqueue.broker.http import problem
 from mqueue.broker.http.auth import Authenticator, Verb
-from mqueue.broker.http.call import WRITE, AnswerBudget, BodyBudget, Call, ClientGone, Receive, Scope, Send
+from mqueue.broker.http.call import ANSWER, WRITE, AnswerBudget, BodyBudget, Call, ClientGone, Receive, Scope, Send
 from mqueue.broker.http.protocol import CUT
 from mqueue.broker.metrics import Metrics
 from mqueue.clock import Clock
@@ -60,7 +60,9 @@ class Endpoint:
                 frame.metrics.request(self._route, status, frame.clock.monotonic() - started)
                 return
             call.hold_answer(len(body))
-            await _write(send, status, headers, body)
+            answer = scope.get("extensions", {}).get(ANSWER)
+            if answer is None or len(body) > WRITE or not answer(status, headers, body):
+                await _write(send, status, headers, body)
         finally:
             call.hold_answer(0)
         frame.metrics.request(self._route, UNREAD if scope.get(CUT) else status, frame.clock.monotonic() - started)

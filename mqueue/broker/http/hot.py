@@ -4,7 +4,6 @@ engine.
 What they did to messages the engine counts.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
@@ -33,7 +32,7 @@ class Hot:
         items, raw = await call.decode_and_raw(decode.ENQUEUE)
         messages = await call.in_turns(_messages(call, items, keyed=key is not None), len(raw))
         request = None if key is None else m.RequestKey(key, blake2b(raw, digest_size=16).digest())
-        await self._quotas.take(Counter([item.namespace for item in items]), request)
+        await self._quotas.take(m.by_namespace(messages), request)
         accepted = await self._engine.enqueue(messages, request, call.durability())
         call.reply_headers.append((DURABILITY, accepted.durability.encode()))
         return accepted.ids

@@ -3,20 +3,24 @@ connections.
 
 uvicorn itself accepts headers of any size, takes trailers for headers, lets a request trickle in for ever, loses the
 body of one that offers an upgrade, and tells only the newest of several requests on a connection that the client is
-gone.
+gone. Of its own it leaves the parser and the counting of connections: requests and answers are exchanges (`exchange/`).
 """
 
 import asyncio
 import select
+import urllib.parse
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mqueue.broker.http import problem
-from mqueue.broker.http.call import GONE, Receive, Scope, Send
+from mqueue.broker.http.call import ANSWER, GONE, Receive, Scope, Send
+from mqueue.broker.http.exchange.exchange import App, Exchange, scope_of
+from mqueue.broker.http.exchange.heads import Heads
 from mqueue.errors import Invalid, MQueueError, Unavailable
 
 HEADERS_BYTES_MAX = 32 * 1024  # of a request line, headers and trailers
@@ -29,19 +33,23 @@ PIPELINE_MAX = 4  # requests waiting behind another one, until no more is read
 
 class BoundedProtocol(HttpToolsProtocol):
     """The protocol of one connection. `connections_max`: more than that are closed unread; as many requests at once:
-    503.
+    503. `heads`: those that were parsed before.
     """
 
-    def __init__(self, *args: Any, connections_max: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, connections_max: int, heads: Heads, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._app = self.app
+        self._app: App = self.app
         self._connections_max = connections_max
+        self._heads = heads
         self._in_headers = True
         self._headers_bytes = 0  # of this request, as far as the parser has told
         self._pending = 0  # bytes of the reads since it told of something complete: one header may have any size
-        self._unanswered: deque[Any] = deque()  # cycles, oldest first
+        self._unanswered: deque[Exchange] = deque()  # oldest first: that one is being answered, the others wait behind it
+        self._latest: Exchange | None = None
+        self._extensions = {GONE: self.has_gone, ANSWER: self._answer}
         self._refusal: MQueueError = Invalid("not an HTTP request")
-        self._arriving_since: float | None = self.loop.time()
+        self._arriving_since: float | None = self.loop.time()  # None: between two requests
+        self._idle_since = 0.0
         self._unread_since: float | None = None  # the client reads more slowly than it is answered, or not at all
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,14 +59,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for cycle in self._unanswered:
-            cycle.disconnected = True
-            cycle.message_event.set()
+        for exchange in self._unanswered:
+            exchange.disconnect()
 
     def data_received(self, data: bytes) -> None:
+        between = self._arriving_since is None and not self._unanswered
+        if between and (known := self._heads.find(data)) is not None:
+            scope, body = known
+            self._begin(Exchange(self._app, {**scope, "extensions": self._extensions}, self, body))
+            return
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
-        self._unset_keepalive_if_required()
         self._pending += len(data)
         try:
             self._parse(data)
@@ -67,6 +78,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._pending > HEADERS_BYTES_MAX:
             self._refuse_headers()
+        elif between and self._arriving_since is None and len(self._unanswered) == 1:
+            self._heads.remember(data, self._unanswered[0].scope)
 
     def _parse(self, data: bytes) -> None:
         """The parser takes an offered upgrade (h2c, say) for the end of HTTP: it is told the same request without the
@@ -87,7 +100,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {GONE: self.has_gone}  # type: ignore[dict-item]
         self._headers_bytes = 0
         self._arriving_since = self.loop.time()
 
@@ -107,8 +119,9 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too large headers")  # makes the parser stop
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
+        parser = self.parser
+        if parser.should_upgrade():
+            if parser.get_method() == b"CONNECT":
                 raise ValueError("not a proxy")
             return
         self._in_headers = False
@@ -116,18 +129,43 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > HEADERS_MAX:
             self._refusal = problem.HeadersTooLarge(f"more than {HEADERS_MAX} headers")
             raise ValueError("too many headers")
-        self.app = _overloaded if len(self.tasks) >= self._connections_max else self._app
-        super().on_headers_complete()
-        self._unanswered.append(self.cycle)
-        if len(self.pipeline) <= PIPELINE_MAX:
-            self.flow.resume_reading()  # or else a client that hangs up is not noticed
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        version = parser.get_http_version()
+        scope = scope_of(
+            parser.get_method().decode("ascii"),
+            urllib.parse.unquote(path) if "%" in path else path,
+            url.path,
+            url.query or b"",
+            version,
+            self.headers,
+        )
+        scope["extensions"] = self._extensions
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        self._begin(Exchange(self._app, scope, self, keep_alive=keep_alive, expects=self.expect_100_continue))
+
+    def _begin(self, exchange: Exchange) -> None:
+        """Has it answered, once what came before it is."""
+        if len(self.tasks) >= self._connections_max:
+            exchange.app = _overloaded
+        self._latest = exchange
+        self._unanswered.append(exchange)
+        if len(self._unanswered) == 1:
+            self._start(exchange)
+        elif len(self._unanswered) > PIPELINE_MAX + 1:  # up to there it is read on, or else a client that hangs up is not noticed
+            self.flow.pause_reading()
+
+    def _start(self, exchange: Exchange) -> None:
+        self.tasks.add(self.loop.create_task(exchange.run()))
 
     def on_chunk_header(self) -> None:
         self._pending = 0
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0
-        super().on_body(body)
+        exchange = self._latest
+        if exchange is not None and not exchange.response_complete and exchange.take(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -135,7 +173,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = True
         self._pending = 0
         self._arriving_since = None
-        super().on_message_complete()
+        if self._latest is not None:
+            self._latest.end_body()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -147,13 +186,28 @@ class BoundedProtocol(HttpToolsProtocol):
         if not (self._unanswered and self._unanswered[0].response_started):
             self._unread_since = None
 
+    def _answer(self, status: int, headers: problem.Headers, body: bytes) -> bool:
+        return self._unanswered[0].answer(status, headers, body)  # nobody else is asked
+
     def on_response_complete(self) -> None:
         self._unanswered.popleft()
         if not self.flow.write_paused:
             self._unread_since = None
+        now = self.loop.time()
         if self._arriving_since is not None:  # of a pipelined request, held back by us until now
-            self._arriving_since = self.loop.time()
-        super().on_response_complete()
+            self._arriving_since = now
+        self._idle_since = now
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._unanswered:
+            self._start(self._unanswered[0])
+
+    def shutdown(self) -> None:
+        if self._unanswered:
+            self._unanswered[-1].keep_alive = False
+        else:
+            self.transport.close()
 
     def end_if_late(self, now: float) -> None:
         """Ends what is late; called once a second. A request held back behind another one is not late."""
@@ -162,9 +216,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._unanswered[0].scope[CUT] = True
             self.transport.abort()
             return
-        if self._arriving_since is None or now - self._arriving_since < ARRIVE_S or self._held_back():
+        if self._arriving_since is None:
+            if not self._unanswered and now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
             return
-        if self.cycle is not None and self.cycle.response_started and not self._in_headers:
+        if now - self._arriving_since < ARRIVE_S or self._held_back():
+            return
+        if self._latest is not None and self._latest.response_started and not self._in_headers:
             self.transport.abort()  # answered already (413, say), and still sending
         elif self._in_headers and self._pending == 0:
             self.transport.close()
@@ -173,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _held_back(self) -> bool:
         """Does what is arriving come behind a request that is being served?"""
-        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body)
+        return bool(self._unanswered) and (len(self._unanswered) > 1 or not self._unanswered[0].more_body)
 
     def _refuse_headers(self) -> None:
         if self._in_headers:

@@ -46,6 +46,8 @@ class Quotas:
         A request with a key is counted once, however often it is sent to this broker: the engine enqueues it once.
         Looking and counting are two steps: requests that race for the last places may all be refused.
         """
+        if not self._limits:
+            return
         limited = {namespace: count for namespace, count in counts.items() if namespace in self._limits}
         if not limited or self._clock.monotonic() < self._blind_until or self._has_paid(request):
             return

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from mqueue.broker.http import descriptors
-from mqueue.broker.http.call import Receive, Scope, Send
+from mqueue.broker.http.exchange.heads import Heads
 from mqueue.broker.http.protocol import BoundedProtocol, sweep
 
 KEEP_ALIVE_S = 5
@@ -23,7 +23,8 @@ LAST_WORDS_S = 1.0  # after the grace: for the 503 answers to leave
 class HttpServer:
     """Serves `app` on host and port (0: any free one; `url` has the real one). `tls`: certificate chain and key, PEM.
 
-    `app` is ASGI; if it has `drain()`, that is called when the server stops. `connections_max`: as many as the
+    `app` is ASGI; if it has `drain()`, that is called when the server stops; if it has `hot`, these are the paths that
+    are asked for again and again. `connections_max`: as many as the
     process's limit of open files allows, unless given.
     """
 
@@ -45,7 +46,7 @@ class HttpServer:
             self._context.set_alpn_protocols(["http/1.1"])
             self.reload_certificate()
         config = uvicorn.Config(
-            self._asgi3,
+            self._app,
             http=BoundedProtocol,
             ws="none",
             lifespan="off",
@@ -58,7 +59,8 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         config.load()
-        server = _Server(config, self._connections_max or descriptors.connections_max(descriptors.raise_limit()))
+        most = self._connections_max or descriptors.connections_max(descriptors.raise_limit())
+        server = _Server(config, most, Heads(getattr(self._app, "hot", ())))
         port = await server.listen(self._host, self._port, self._context)
         self._server = server
         self.url = _url("https" if self._tls else "http", self._host, port)
@@ -85,20 +87,18 @@ class HttpServer:
         self._main_loop.cancel()
         await asyncio.wait([self._main_loop])
 
-    async def _asgi3(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
-
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, connections_max: int) -> None:
+    def __init__(self, config: uvicorn.Config, connections_max: int, heads: Heads) -> None:
         super().__init__(config)
         self._connections_max = connections_max
+        self._heads = heads
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """In the place of `startup`, which ends the process when it cannot bind."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: BoundedProtocol(self.config, self.server_state, {}, loop, connections_max=self._connections_max),
+            lambda: BoundedProtocol(self.config, self.server_state, {}, loop, connections_max=self._connections_max, heads=self._heads),
             host,
             port,
             ssl=context,
