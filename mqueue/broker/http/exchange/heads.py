@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 KNOWN_MAX = 1_024
 HEAD_MAX = 2_048  # bytes
 BODY_MAX = 32 * 1024  # bytes
-UNLIKE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"connection"})  # who says so wants more than an answer
+UNLIKE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})  # who says so wants more than an answer
+KEEP_ALIVE = b"keep-alive"
 
 
 class Head(NamedTuple):
@@ -30,7 +31,7 @@ class Heads:
         self._known: dict[bytes, Head] = {}
 
     def find(self, data: bytes) -> tuple[Mapping[str, Any], bytes] | None:
-        """Returns scope and body, where `data` is one whole request whose head is known."""
+        """Returns scope, without extensions, and body, where `data` is one whole request whose head is known."""
         end = data.find(b"\r\n\r\n", 0, HEAD_MAX) + 4
         if (head := self._known.get(data[:end])) is None or len(data) - end != head.length:
             return None
@@ -38,14 +39,17 @@ class Heads:
 
     def remember(self, data: bytes, scope: Mapping[str, Any]) -> None:
         """Takes a whole request as it came in one read, and what the parser said of it."""
-        if scope["path"] not in self._paths or len(data) > BODY_MAX:
+        if scope["path"] not in self._paths or scope["http_version"] != "1.1" or len(data) > BODY_MAX:
             return
         end = data.find(b"\r\n\r\n", 0, HEAD_MAX) + 4
         head, headers = data[:end], dict(scope["headers"])
-        if end < 4 or not UNLIKE.isdisjoint(headers) or head.count(b"\n") != head.count(b"\r\n"):
+        if end < 4 or head.count(b"\n") != head.count(b"\r\n"):
+            return
+        if not UNLIKE.isdisjoint(headers) or headers.get(b"connection", KEEP_ALIVE).lower() != KEEP_ALIVE:
             return
         length = int(headers.get(b"content-length", b"0"))
         if len(data) - end == length:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            self._known[head] = Head(scope, length)
+            kept = {name: value for name, value in scope.items() if name != "extensions"}  # these are of one connection
+            self._known[head] = Head(kept, length)

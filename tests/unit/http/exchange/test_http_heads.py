@@ -9,8 +9,8 @@ LINES = [b"POST /ack HTTP/1.1", b"Host: x", b"Content-Length: 2", b"", b"{}"]
 WHOLE = b"\r\n".join(LINES)
 
 
-def scope(path: str = "/ack", **headers: bytes) -> dict[str, object]:
-    return {"path": path, "headers": [(b"host", b"x"), *((name.encode(), value) for name, value in headers.items())]}
+def scope(path: str = "/ack", version: str = "1.1", **headers: bytes) -> dict[str, object]:
+    return {"path": path, "http_version": version, "headers": [(b"host", b"x"), *((name.encode(), value) for name, value in headers.items())]}
 
 
 LENGTH = {"content-length": b"2"}
@@ -21,6 +21,19 @@ def test_a_head_that_came_before_is_known(data: bytes, found: bytes) -> None:
     known, told = Heads({"/ack"}), scope(**LENGTH)
     known.remember(WHOLE, told)
     assert known.find(data) == (told, found)
+
+
+def test_what_is_of_one_request_or_connection_is_not_kept() -> None:
+    known, told = Heads({"/ack"}), scope(**LENGTH) | {"extensions": {}}
+    known.remember(WHOLE, told)
+    told["cut"] = True
+    assert known.find(WHOLE) == (scope(**LENGTH), b"{}")
+
+
+def test_one_that_says_what_is_so_anyway_is_known() -> None:
+    known, told = Heads({"/ack"}), scope(**LENGTH | {"connection": b"Keep-Alive"})
+    known.remember(WHOLE, told)
+    assert known.find(WHOLE) == (told, b"{}")
 
 
 @pytest.mark.parametrize("data", [b"", WHOLE[:-1], WHOLE + b"\n", WHOLE + WHOLE, WHOLE[1:], b"\r\n" + WHOLE, WHOLE.replace(b"x", b"y")])
@@ -35,6 +48,7 @@ def test_what_is_not_quite_the_same_is_not(data: bytes) -> None:
     [
         (WHOLE, scope("/dlq", **LENGTH)),
         (WHOLE, scope()),
+        (WHOLE, scope(version="1.0", **LENGTH)),
         (WHOLE, scope(**LENGTH | {"transfer-encoding": b"chunked"})),
         (WHOLE, scope(**LENGTH | {"expect": b"100-continue"})),
         (WHOLE, scope(**LENGTH | {"connection": b"close"})),
@@ -44,7 +58,7 @@ def test_what_is_not_quite_the_same_is_not(data: bytes) -> None:
         (WHOLE.replace(b"x", b"x" * heads.HEAD_MAX), scope(**LENGTH)),
         (WHOLE.replace(b"{}", b" " * heads.BODY_MAX), scope(**{"content-length": b"%d" % heads.BODY_MAX})),
     ],
-    ids=["another path", "no length", "chunks", "it expects", "it closes", "more", "LF", "one LF", "a long head", "a large body"],
+    ids=["another path", "no length", "1.0", "chunks", "it expects", "it closes", "more", "LF", "one LF", "a long head", "a large body"],
 )
 def test_what_may_mean_more_is_left_to_the_parser(data: bytes, told: dict[str, object]) -> None:
     known = Heads({"/ack"})
