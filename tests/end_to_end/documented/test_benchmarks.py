@@ -35,17 +35,24 @@ def test_a_short_comparison(tmp_path: Path) -> None:
     assert "| mqueue, async client |" in done.stdout and "2 of 2" in done.stderr
 
 
+def heed() -> None:
+    """What runs in the background of a script is deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_bench_that_is_interrupted_leaves_an_empty_topic(broker: Broker, number: signal.Signals) -> None:
     environment = Broker.environment({"MQUEUE_URL": broker.url, "MQUEUE_TOKEN": broker.token})
     before = broker.metric("mqueue_enqueue_total")
     command = [sys.executable, "-m", "mqueue.cli", "bench", "--seconds", "60"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=heed)
     try:
         wait_until(lambda: broker.metric("mqueue_enqueue_total") > before + 10, "it enqueues", 60)
-    finally:
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 1 and b"Aborted!" in said
     with Client(broker.url, broker.token) as client:
         [topic] = [topic for topic in client.topics() if topic.topic == bench.TOPIC]
