@@ -46,6 +46,7 @@ LAST_FLUSH_S = 15.0
 STOP_MAX_S = 28.0
 TOKEN_TTL_S = 365 * 86400.0
 RENEW_IDS_S = 3.0
+REDIS_LEAST = 7
 
 logger = structlog.get_logger(__name__)
 
@@ -196,7 +197,7 @@ class Broker:
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
-            await _check_policy(admin)
+            await _check_redis(admin)
             self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
 
     def _build_engine(self, slots: SlotMap) -> Engine:
@@ -367,9 +368,14 @@ def _open_log(identity: Identity, shard: int) -> ShardLog:
     return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
 
 
-async def _check_policy(cache: ReadyCache) -> None:
-    """Raises ConfigError where Redis would throw keys away. One that does not answer yet is waited for later."""
+async def _check_redis(cache: ReadyCache) -> None:
+    """Raises ConfigError where Redis knows no functions, or would throw keys away. One that does not answer yet is
+    waited for later.
+    """
     with suppress(CacheLost):
+        version = await cache.version()
+        if version.partition(".")[0].isdecimal() and int(version.partition(".")[0]) < REDIS_LEAST:
+            raise ConfigError(f"this Redis is of version {version}, which knows no functions: {REDIS_LEAST} or newer is needed, or Valkey")
         if policy := await cache.evicts():
             raise ConfigError(f"this Redis throws keys away when its memory is full (maxmemory-policy {policy}): set it to noeviction")
 

@@ -89,6 +89,8 @@ class ReplyReader:
             self._refuse("it goes over to another protocol")
         except httptools.HttpParserError as error:
             self.reusable = False
+            if (cause := error.__context__) is not None and not isinstance(cause, Exception):
+                raise cause from None  # an interrupt that met a callback of the parser
             if self._reply is None:
                 raise Broken(f"the answer is not HTTP as it should be: {self._wrong or error}") from None
         if (reply := self._reply) is not None:

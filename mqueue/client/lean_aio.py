@@ -5,6 +5,7 @@ it breaks later, the broker may have taken the request, and the caller decides.
 """
 
 import asyncio
+import select
 import socket
 import ssl
 import time
@@ -76,7 +77,7 @@ class Session:
     def _kept(self, now: float) -> "Connection | None":
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since < protocol.IDLE_S:
+            if now - connection.idle_since < protocol.IDLE_S and connection.silent():
                 return connection
             connection.close()
         return None
@@ -158,10 +159,23 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         return self._reader.reusable and transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
+    def silent(self) -> bool:
+        """Is it open and silent, as it should be between two calls? A loop that was held up has not read its end."""
+        connected = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if connected is None:
+            return False
+        if not hasattr(select, "poll"):  # Windows has none
+            return not select.select([connected], [], [], 0)[0]
+        look = select.poll()
+        look.register(connected.fileno(), select.POLLIN)
+        return not look.poll(0)
+
     async def ask(self, request: bytes, until: float) -> Reply:
         """Returns the reply. Raises OSError, TimeoutError at `until`."""
         if self._transport is None:
             raise Broken("the connection was closed before the request")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("an AsyncClient belongs to the event loop that uses it first: make one for each")
         answer: asyncio.Future[Reply] = self._loop.create_future()
         self._answer = answer
         self._until = until

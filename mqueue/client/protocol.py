@@ -25,7 +25,7 @@ Settled = wire.SettleItem | wire.Message  # what ack and nack take; a message br
 Extended = wire.ExtendItem | wire.Message
 
 CONNECT_S = 5.0
-IDLE_S = 15.0  # a connection is used again within; a router on the way may forget it after long silence
+IDLE_S = 4.0  # a connection is used again within; a broker closes one after 5 s of silence
 LEAST_S = 0.05  # for an answer, whatever time is left
 TOTAL_S = 30.0  # of a call with all its tries, beyond its own wait
 TIMEOUT_MAX_S = 86_400.0

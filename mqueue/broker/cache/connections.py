@@ -22,11 +22,12 @@ from mqueue.broker.cache.pipeline import IN_FLIGHT_MAX, Pipeline, connect
 
 # What a URL may ask of the library, which does it for each command: here nobody would.
 FOREIGN = {"decode_responses", "encoding", "encoding_errors", "health_check_interval", "retry_on_timeout", "socket_read_size"}
+OPENS_S = 0.05  # one that opens within is waited for
 
 
 class Connections:
     """The connections of one lane. `pool`: one of redis.asyncio, which says how to connect and how many there may be.
-    `timeout`: seconds, of a whole command; less where the pool's `socket_timeout` is less.
+    `timeout`: seconds, of a command, and of the wait for a connection; less where the pool's `socket_timeout` is less.
 
     Raises ValueError where the pool has options that are not kept here.
     """
@@ -38,17 +39,18 @@ class Connections:
         self._pipelines: list[Pipeline] = []
         self._latest: Pipeline | None = None
         self._queue: deque[asyncio.Event] = deque()  # those for whom there was no room
+        self._shares = False  # is one being opened that takes long?
 
     async def execute(self, command: tuple[Any, ...]) -> Any:
         """Returns the answer. Raises TimeoutError, RedisError, OSError; the connection is closed then, unless the
         server has said so. A command that was not answered may have run.
         """
         packed = hiredis.pack_command(command)
-        pipeline = None if self._queue else self._choose()
-        if pipeline is not None:
-            return await self._ask(pipeline, packed)
-        async with asyncio.timeout(self._timeout):
-            return await self._ask(await self._obtain(), packed)
+        pipeline = None if self._queue and not self._shares else self._choose()
+        if pipeline is None:
+            async with asyncio.timeout(self._timeout):
+                pipeline = await self._obtain()
+        return await self._ask(pipeline, packed)
 
     def close(self) -> None:
         """Closes them, those in use when they have their answers."""
@@ -69,7 +71,7 @@ class Connections:
             return latest
         usable = [pipeline for pipeline in self._pipelines if pipeline.has_room]
         least = min(usable, key=lambda pipeline: pipeline.in_flight, default=None)
-        if least is None or (least.in_flight and len(self._pipelines) < self._pool.max_connections):
+        if least is None or (least.in_flight and not self._shares and self._may_open()):
             return None
         self._latest = least
         return least
@@ -79,16 +81,44 @@ class Connections:
         place = asyncio.Event()
         self._queue.append(place)
         try:
-            while place is not self._queue[0] or (pipeline := self._choose()) is None:
-                if place is self._queue[0] and len(self._pipelines) < self._pool.max_connections:
-                    self._pipelines.append(await connect(self._pool, self._changed))
+            while True:
+                first = place is self._queue[0]
+                if (first or self._shares) and (pipeline := self._choose()) is not None:
+                    return pipeline
+                if first and self._may_open():
+                    if (pipeline := await self._open()) is not None:
+                        return pipeline
                 else:
                     place.clear()
                     await place.wait()
-            return pipeline
         finally:
             self._queue.remove(place)
             self._wake()
+
+    def _may_open(self) -> bool:
+        return bool(sum(not pipeline.is_retired for pipeline in self._pipelines) < self._pool.max_connections)
+
+    async def _open(self) -> Pipeline | None:
+        """Opens one more. Where that fails another one is to be shared, which it returns. Raises RedisError, OSError
+        where there is none.
+        """
+        slow = asyncio.get_running_loop().call_later(OPENS_S, self._share)
+        try:
+            self._pipelines.append(await connect(self._pool, self._changed))
+        except (RedisError, OSError):
+            self._share()
+            if (shared := self._choose()) is None:
+                raise
+            return shared
+        finally:
+            slow.cancel()
+            self._shares = False
+        return None
+
+    def _share(self) -> None:
+        """While one opens that takes long, the others go over those that there are."""
+        self._shares = True
+        self._wake()
 
     def _changed(self, pipeline: Pipeline) -> None:
         if not pipeline.is_open and pipeline in self._pipelines:

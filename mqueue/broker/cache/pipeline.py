@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError, InvalidResponse, RedisError
 IN_FLIGHT_MAX = 16  # commands without an answer: more save little, and keep the last of them waiting
 UNSENT_MAX = 64 * 1024  # bytes: where more wait to be written, what comes next goes another way
 ANSWER_MAX = 64 * 1024 * 1024  # bytes: a page of 8 MiB is the most that is asked for
+PUSH = b">"  # begins what a server tells of itself, asked for by nobody
 PART: Any = object()  # an answer has not come to its end
 error_of = DefaultParser(socket_read_size=1).parse_error  # the library's classes, by the code word of an error
 
@@ -58,6 +59,10 @@ class Pipeline(asyncio.Protocol):
         return bool(self._unsent)
 
     @property
+    def is_retired(self) -> bool:
+        return self._is_retired
+
+    @property
     def has_room(self) -> bool:
         """May one more command be sent?"""
         return not (self._is_retired or self._is_full) and len(self._waiting) < IN_FLIGHT_MAX and self._unsent_bytes < UNSENT_MAX
@@ -87,7 +92,7 @@ class Pipeline(asyncio.Protocol):
     # -- what the transport calls --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._waiting:
+        if not (self._waiting or self._part_bytes or data.startswith(PUSH)):
             self._end(InvalidResponse, "something came that nobody asked for")
             return
         self._part_bytes += len(data)

@@ -215,6 +215,10 @@ class ReadyCache(Server):
     async def run_id_of_server(self) -> str:
         return str((await self._io(lambda: self._redis.info("server")))["run_id"])
 
+    async def version(self) -> str:
+        """Returns the version of Redis that this server is, or that it does as (a Valkey is no older than 7.2)."""
+        return str((await self._io(lambda: self._redis.info("server"))).get("redis_version", ""))
+
     async def evicts(self) -> str | None:
         """Returns the policy by which this server throws keys away when its memory is full; None where it does not."""
         memory = await self._io(lambda: self._redis.info("memory"))

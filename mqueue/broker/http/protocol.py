@@ -29,6 +29,7 @@ ARRIVE_S = 10.0  # a request must arrive within, headers and body together
 WRITE_S = 30.0  # an answer must be read within
 CUT = "mqueue.cut"  # in the scope of a request whose client did not read its answer
 PIPELINE_MAX = 4  # requests waiting behind another one, until no more is read
+QUEUED_MAX = 4_000  # of them, in what was read already; a client that sends more is cut off
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -50,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: MQueueError = Invalid("not an HTTP request")
         self._arriving_since: float | None = self.loop.time()  # None: between two requests
         self._idle_since = 0.0
+        self._closing_since = 0.0
         self._unread_since: float | None = None  # the client reads more slowly than it is answered, or not at all
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -78,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._pending > HEADERS_BYTES_MAX:
             self._refuse_headers()
-        elif between and self._arriving_since is None and len(self._unanswered) == 1:
+        elif between and self._arriving_since is None and len(self._unanswered) == 1 and self._unanswered[0].keep_alive:
             self._heads.remember(data, self._unanswered[0].scope)
 
     def _parse(self, data: bytes) -> None:
@@ -152,11 +154,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unanswered.append(exchange)
         if len(self._unanswered) == 1:
             self._start(exchange)
-        elif len(self._unanswered) > PIPELINE_MAX + 1:  # up to there it is read on, or else a client that hangs up is not noticed
+        elif len(self._unanswered) > QUEUED_MAX:
+            self.transport.abort()
+            raise ValueError("too many requests at once")  # makes the parser stop
+        elif self._is_full():  # up to there it is read on, or else a client that hangs up is not noticed
             self.flow.pause_reading()
 
+    def _is_full(self) -> bool:
+        return len(self._unanswered) > PIPELINE_MAX + 1
+
+    def read_on(self) -> None:
+        if not self._is_full():
+            self.flow.resume_reading()
+
     def _start(self, exchange: Exchange) -> None:
-        self.tasks.add(self.loop.create_task(exchange.run()))
+        task = self.loop.create_task(exchange.run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_chunk_header(self) -> None:
         self._pending = 0
@@ -199,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._idle_since = now
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        self.read_on()
         if self._unanswered:
             self._start(self._unanswered[0])
 
@@ -211,6 +225,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def end_if_late(self, now: float) -> None:
         """Ends what is late; called once a second. A request held back behind another one is not late."""
+        if self.transport.is_closing():  # it waits for the client to read what is left
+            self._closing_since = self._closing_since or now
+            if now - self._closing_since > WRITE_S:
+                self.transport.abort()
+            return
         if self._unread_since is not None and now - self._unread_since > WRITE_S:
             if self._unanswered:
                 self._unanswered[0].scope[CUT] = True
@@ -241,6 +260,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: MQueueError) -> None:
         if self.transport.is_closing():
+            return
+        earlier = len(self._unanswered) - (not self._in_headers)
+        if earlier > 0:  # their answers come first, and then the end
+            self._unanswered[earlier - 1].keep_alive = False
+            self.flow.pause_reading()
             return
         status, headers, body = problem.answer(error)
         lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in headers), b"connection: close\r\n\r\n", body]

@@ -121,10 +121,13 @@ class _Server(uvicorn.Server):
 
     async def idle(self, timeout: float) -> bool:
         """Wait until no request is under way."""
-        if not self.server_state.tasks:
-            return True
-        _, late = await asyncio.wait(self.server_state.tasks, timeout=timeout)
-        return not late
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while tasks := set(self.server_state.tasks):  # one that ends may begin what was pipelined behind it
+            _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+            if late:
+                return False
+        return True
 
     def cancel_requests(self) -> None:
         for task in self.server_state.tasks:

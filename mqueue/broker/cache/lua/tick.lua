@@ -22,6 +22,7 @@ local function look_at_keys()
     more = drop_first('key_ends', now + KEY_EARLY) or more
   end
   call('HSET', shard_key, 'keys_at', whole(more and now or now + LOOK))
+  return more
 end
 
 operation('tick', function()
@@ -32,12 +33,12 @@ operation('tick', function()
   promote()
   end_leases()
   push_dirty(0, NO_ID)
-  if now >= tonumber(also or 0) then look_at_keys() end
+  local more = now >= tonumber(also or 0) and look_at_keys()
   local most = tonumber(ARGV[5])
   local wait
   commit(function()
     local at = math.min(next_due <= t_due and next_due or NEVER, math.max(next_end, held)) -- what T does not reach waits for the scan
-    wait = math.max(math.min(at - now, most), 0)
+    wait = more and 0 or math.max(math.min(at - now, most), 0)
     changed.tick_at, changed.tick_node = now + wait, ARGV[4]
   end)
   return { 'ok', whole(now), whole(seen - now), tonumber(call('HGET', shard_key, 'jumps') or 0), whole(wait) }

@@ -31,6 +31,8 @@ class Connection(Protocol):
     flow: FlowControl
     server_state: ServerState
 
+    def read_on(self) -> None: ...
+
     def on_response_complete(self) -> None: ...
 
 
@@ -85,7 +87,6 @@ class Exchange:
 
     async def run(self) -> None:
         """Has it answered; what is not answered to its end closes the connection."""
-        tasks, task = self._connection.server_state.tasks, asyncio.current_task()
         try:
             await self.app(self.scope, self.receive, self.send)
         except BaseException as error:  # endpoints answer whatever happens: it failed while it was answered
@@ -93,7 +94,6 @@ class Exchange:
         finally:
             if not self.response_complete and not self.disconnected:
                 self._give_up()
-            tasks.discard(task)
 
     def _give_up(self) -> None:
         if not self.response_started:
@@ -107,12 +107,12 @@ class Exchange:
             self._expects = False
             connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not (self._news or self.disconnected or self.response_complete):
-            connection.flow.resume_reading()
+            connection.read_on()
             self._heard = asyncio.Event()
             await self._heard.wait()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        connection.flow.resume_reading()
+        connection.read_on()
         body, self._body, self._news = bytes(self._body), bytearray(), False
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 KNOWN_MAX = 1_024
 HEAD_MAX = 2_048  # bytes
 BODY_MAX = 32 * 1024  # bytes
-UNLIKE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})  # who says so wants more than an answer
+# Who says one of these wants more than an answer, or never says the same again.
+UNLIKE = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key"})
 KEEP_ALIVE = b"keep-alive"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -211,7 +212,28 @@ async def test_what_comes_after_a_known_one_is_still_looked_at(b: Broker, parsed
     reader, writer = await known(b, post("/ack", ACK), parsed)
     writer.write(post("/ack", ACK) + b"\x16\x03 no HTTP\r\n\r\n")
     status, headers, _ = await answer(reader)
-    assert (status, headers["connection"]) == (400, "close")
+    assert (status, headers["connection"]) == (200, "close"), "a refusal does not overtake it, nor lie in its midst"
+    assert await ends(reader) == b""
+    writer.close()
+
+
+async def test_who_sends_one_request_after_the_other_without_waiting_is_cut_off(b: Broker) -> None:
+    reader, writer = await connect(b)
+    writer.write(b"GET /health HTTP/1.1\r\n\r\n" * 9000)
+    with suppress(ConnectionResetError):
+        assert (await ends(reader)).count(b"HTTP/1.1 200") <= protocol.QUEUED_MAX
+    assert reader.exception() is not None or reader.at_eof()
+    assert (await b.get("/health"))[0] == 200
+    writer.close()
+
+
+async def test_a_head_whose_key_is_another_each_time_is_not_kept(b: Broker, parsed: list[bytes]) -> None:
+    reader, writer = await connect(b)
+    for _ in range(3):
+        parsed.clear()
+        writer.write(post("/enqueue", ITEM, **{"Idempotency-Key": "k"}))
+        assert (await answer(reader))[0] == 200
+        assert parsed
     writer.close()
 
 

@@ -218,7 +218,7 @@ local function promote()
   if next_due > now or next_due > t_due then return false end
   local ids = call('ZRANGEBYSCORE', delayed_key, '-inf', math.min(now, t_due), 'LIMIT', 0, CALL_MAX)
   local n = #ids
-  if n == 0 then next_due = first_of(delayed_key); changed.next = true end
+  if n == 0 and not changed.delayed then next_due = first_of(delayed_key); changed.next = true end -- none of this call waits to be written
   if t_due <= now then while n > 0 and not less_id(ids[n], t_id) do
     if call('ZSCORE', delayed_key, ids[n]) + 0 < t_due then break end
     ids[n] = nil; n = n - 1
@@ -367,7 +367,7 @@ end
 -- Something is due, or a lease ends, before the leader looks again: it is told, once.
 local function ring()
   local planned = call('HMGET', shard_key, 'tick_at', 'tick_node')
-  local at = math.min(next_due, next_end)
+  local at = math.min(next_due <= t_due and next_due or NEVER, next_end)
   if not planned[2] or at >= tonumber(planned[1]) then return end
   local list = prefix .. 'wake:' .. planned[2]
   call('RPUSH', list, '@'); call('LTRIM', list, -1000, -1); call('EXPIRE', list, 60)
@@ -375,7 +375,7 @@ local function ring()
 end
 
 local function write_shard()
-  if changed.next and not changed.tick_node then ring() end
+  if (changed.next or changed.t) and not changed.tick_node then ring() end
   local fields = { 'clock', whole(now), 'seen', whole(seen), 'used', whole(math.max(used, 0)) }
   local function field(name, value) fields[#fields + 1] = name; fields[#fields + 1] = value end
   if changed.number then field('number', whole(number)) end
