@@ -135,7 +135,8 @@ async def test_a_result_that_the_broker_could_not_take_is_sent_again(broker: Fak
         for cut in (True, False):
             assert await (await five.enqueue_async(cut)).result_async(10) == 5
             await until(lambda: not any(refusal.times for refusal in broker.refusals))
-        await until(lambda: len(broker.settled) == 3)
+        # three, but where the cut met a poll that is a check of the worker's and settles nothing
+        await until(lambda: len(broker.settled) in (2, 3))
     assert not broker.live()
 
 
