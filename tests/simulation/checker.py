@@ -101,7 +101,7 @@ class Checker:
 
     def went_back(self) -> None:
         """PostgreSQL forgot: what it had of these settles only the logs have now. Where a log was full they had waited
-        for PostgreSQL alone.
+        for PostgreSQL alone, and so had the repeats of enqueues that a full log refused.
         """
         world = self._world
         logged = {broker: self._ended(broker) for broker in world.brokers}
@@ -113,6 +113,11 @@ class Checker:
                 if positions.get(told.node, 0) < told.bound:
                     told.is_final = False
                     told.log_lost = told.log_lost or (told.settle.id, told.settle.kind) not in logged[told.broker]
+        in_a_log = self.logged({})
+        refused = {broker.node for broker in world.brokers if broker.disk.refused}
+        for job in world.history.jobs.values():
+            if job.key is not None and job.token not in in_a_log and any(id >> 12 & 1023 in refused for id in job.ids):
+                job.forgotten = job.key_excused = True
         world.history.cancelling.clear()  # who was to be cancelled stood there alone
 
     # -- a look --------------------------------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ class Checker:
             for told in all_told:
                 passed = positions.get(told.node, 0) >= told.bound
                 told.is_final = told.is_final or (passed and not (told.log_lost and replaying))
-        must = {job.token for job in world.history.jobs.values() if job.ids and not job.open_acks and not self._may_expire(job)}
+        must = {job.token for job in world.history.jobs.values() if job.ids and not (job.open_acks or job.forgotten or self._may_expire(job))}
         missing = must - stored
         if missing:
             missing -= self.logged(positions)

@@ -144,16 +144,17 @@ class Faults:
 
     async def postgres_goes_back(self) -> None:
         """It forgets some seconds, its timeline as it is. Not where logs are not kept past their flush, something came
-        past Redis meanwhile, or an epoch has ended: what is in no log is lost then.
+        past Redis meanwhile, or an epoch has ended: what is in no log is lost then. Nor where it went back meanwhile:
+        it does not return to what it has forgotten.
         """
         world = self._world
         if world.config.keep_s < KEPT_S:
             return
         was = world.checker.epoch, "hot"
-        copies = world.postgres.snapshot()
+        copies, life = world.postgres.snapshot(), world.postgres.life
         for _ in range(self._rng.randint(2, 30)):
             modes = {broker.shard.mode for broker in world.brokers if broker.alive and broker.shard is not None}
-            if (world.checker.epoch, world.checker.mode) != was or modes - {"hot"} or not world.postgres.up:
+            if (world.checker.epoch, world.checker.mode) != was or modes - {"hot"} or not world.postgres.up or world.postgres.life != life:
                 return
             await elapse(0.1)
         world.count("PostgreSQL went back")

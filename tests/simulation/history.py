@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Job:
-    """One message a client wants done, under however many ids. `open_acks`: sent and not refused: it may have ended."""
+    """One message a client wants done, under however many ids. `open_acks`: sent and not refused: it may have ended.
+    `forgotten`: no log had it, and PostgreSQL, which had, went back.
+    """
 
     token: int
     sent_at: float
@@ -26,6 +28,7 @@ class Job:
     delivered: set[int] = field(default_factory=set)
     open_acks: int = 0
     key_excused: bool = False
+    forgotten: bool = False
 
 
 @dataclass(slots=True)
