@@ -182,7 +182,7 @@ class Settings(BaseModel):
     buffer_max_mb: int = _option(64, "MB", "Write-behind buffer of one shard; above it enqueues get 503", ge=1)
     redis_max_mb: int = _option(256, "MB", "All that Redis holds of one shard; twice BUFFER_MAX_MB or more", ge=4)
     delayed_max: int = _option(100_000, "messages", "Delayed messages of one shard in Redis", ge=4)
-    flush_age_ms: int = _option(250, "ms", "Age at which a batch goes from Redis to PostgreSQL", ge=0, le=60_000)
+    flush_age_ms: int = _option(500, "ms", "Age at which a batch goes from Redis to PostgreSQL", ge=0, le=60_000)
     lease_s: float = _option(30.0, "s", "Lease of a message that names none", ge=1, le=86_400)
     max_retries: int = _option(3, "retries", "Retries of a message that names none", ge=0, le=1_000)
     idempotency_s: int = _option(86_400, "s", "How long an idempotency key is remembered", ge=1)

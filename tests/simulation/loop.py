@@ -152,10 +152,13 @@ class Thread:
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
 
-    def submit(self, func: Callable[..., Any], *args: Any) -> None:
-        self._loop.run_in_executor(None, func, *args)
+    def call(self, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        return self._loop.run_in_executor(None, func, *args)
 
-    def shutdown(self, wait: bool = True) -> None: ...
+    def submit(self, func: Callable[[], None]) -> None:
+        self._loop.run_in_executor(None, func)
+
+    def close(self) -> None: ...
 
 
 def run(loop: VirtualLoop, main: Coroutine[Any, Any, Any]) -> Any:

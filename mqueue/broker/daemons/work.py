@@ -37,6 +37,7 @@ AUDIT_PAUSES = 4  # after each topic, as many times what it took
 MEASURE_EVERY_S = 2.0
 FOLLOW_EVERY_S = 2.0
 ASK_LOOK_S = 1.0  # between two looks at what is asked for: a bell may get lost with a leader
+FLUSH_EVERY_S = 0.02  # between two flushes, at least
 REFILL_TOPICS_MAX = 400  # in one statement
 
 logger = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class Work:
             while everything and flushed.more:
                 flushed = await self._flusher.flush(lead, everything)
             # little at a time would cost a transaction each; a full one or several pages mean that more is waiting
-            flush_at = now() if flushed.more or flushed.pages > 1 else now() + max(0.02, self._age_s / 4)
+            flush_at = now() if flushed.more or flushed.pages > 1 else now() + max(FLUSH_EVERY_S, self._age_s)
             if everything:  # all that was there: others may go on enqueueing
                 self._flush_all.clear()
                 self._flushed_all.set()

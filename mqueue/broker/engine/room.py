@@ -1,7 +1,7 @@
 """Room is where enqueues wait for the write-behind buffer to have place again, first come first served.
 
-One task of a shard asks Redis, and tells all who wait; it lives while somebody does. The flush of this broker's own
-leader tells them, too.
+One task of a shard asks Redis, and tells all who wait; it lives while somebody does. The flush that it asks for tells
+them, too, where this broker leads.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Room:
         return shard.mode != HOT or not shard.buffer or not shard.buffer_max or shard.buffer + shard.coming + more <= shard.buffer_max
 
     async def _ask(self) -> None:
-        """Asks until nobody waits, or the leader tells that it has flushed; then lets in as many as fit."""
+        """Asks for a flush, and whether it came, until nobody waits; lets in as many as fit."""
         shard = self._shard
         try:
             while self._line:
@@ -68,6 +68,7 @@ class Room:
                 except TimeoutError:
                     with suppress(Fault):
                         if shard.mode == HOT:
+                            await shard.cache.ask_flush()
                             shard.buffer = (await shard.cache.gauges())["taken"]
                 self._admit()
         finally:

@@ -13,7 +13,7 @@ from mqueue.broker.format import record
 from mqueue.broker.format.record import Record
 from mqueue.broker.store.queries import fetch
 from mqueue.broker.store.rows import named_row
-from mqueue.broker.store.write import Ledger
+from mqueue.broker.store.write import Ledger, array
 from mqueue.lifecycle import State
 
 T = TypeVar("T")
@@ -88,7 +88,10 @@ async def _keep(connection: AsyncConnection[Any], r: Record, topic_id: int, erro
 
 async def take_back(connection: AsyncConnection[Any], written: Sequence[tuple[int, int]], ledger: Ledger) -> set[int]:
     """Forgets what was set aside of these messages (id, version) in no later version. Returns of which there was."""
-    rows = await fetch(connection, "take_back", ids=[id for id, _ in written], versions=[version for _, version in written])
+    if not written:
+        return set()
+    ids, versions = zip(*written, strict=True)
+    rows = await fetch(connection, "take_back", ids=array(ids), versions=array(versions))
     for _, topic_id in rows:
         ledger.add(topic_id, "enqueued", -1)
     return {id for id, _ in rows}

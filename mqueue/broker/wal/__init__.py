@@ -14,6 +14,7 @@ Which file to open:
 
     log.py          ShardLog: open, append, commit, read on, remove
     segment.py      one file: header, append, read
+    thread.py       the thread that a log writes and syncs in
     frame.py        one record as bytes, and how the end of a log is judged; pure
     recovery.py     reads a log as a crash left it, and makes it fit for appending
     identity.py     whose log it is: lock, uuid, node number, start count

@@ -5,12 +5,10 @@ is durable with the next commit, or once the kernel has written it. One lock ord
 changes the active segment, so what a commit wrote is what it syncs.
 """
 
-import asyncio
 import os
 import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -23,6 +21,7 @@ from mqueue.broker.wal.frame import encode
 from mqueue.broker.wal.quarantine import finish
 from mqueue.broker.wal.recovery import inspect, mend
 from mqueue.broker.wal.segment import HEADER_SIZE, SEGMENT_MAX, VERSION, Header, Segment, Writer, name
+from mqueue.broker.wal.thread import Thread
 
 ROOM_MIN = 1024 * 1024  # bytes
 KEEP_S = 60.0  # seconds a flushed segment stays: PostgreSQL may fail over to a copy that lags
@@ -41,7 +40,7 @@ class ShardLog:
         self._keep_s = keep_s
         self._disk = disk
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"wal-{writer.segment.header.shard}")
+        self._thread = Thread(f"wal-{writer.segment.header.shard}")
         self._rotating = False
         self._broken: str | None = None
 
@@ -82,9 +81,8 @@ class ShardLog:
 
         Raises WalFull (nothing was kept of it), WalBroken, ValueError (the sequence goes back).
         """
-        loop = asyncio.get_running_loop()
         try:
-            written = loop.run_in_executor(self._thread, self._commit, record)
+            written = self._thread.call(self._commit, record)
         except RuntimeError as error:  # the thread takes no more work
             raise WalBroken(f"{self._directory}: closed") from error
         await written
@@ -246,7 +244,7 @@ class ShardLog:
     def close(self) -> None:
         """Make all durable and close; waits for a commit under way. A second call does nothing. Raises WalBroken."""
         self._rotating = True  # no more work for the thread
-        self._thread.shutdown(wait=True)
+        self._thread.close()
         with self._lock:
             if self._broken == "closed":
                 return

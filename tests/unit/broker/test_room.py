@@ -14,11 +14,14 @@ SIZE = 10
 
 
 class Cache:
-    """It counts how often it is asked."""
+    """It counts how often it is asked, and for a flush."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.flushes_asked = 0
         self.taken = 100
+
+    async def ask_flush(self) -> None:
+        self.flushes_asked += 1
 
     async def gauges(self) -> dict[str, int]:
         self.asked += 1
@@ -36,6 +39,7 @@ def test_who_waits_asks_together() -> None:
         began = asyncio.get_running_loop().time()
         told = await asyncio.gather(*(room.wait(SIZE, 0.5) for _ in range(300)), return_exceptions=True)
         assert all(isinstance(error, BufferFull) for error in told)
+        assert 1 <= shard.cache.flushes_asked == shard.cache.asked
         return shard.cache.asked, asyncio.get_running_loop().time() - began
 
     asked, seconds = asyncio.run(wait())

@@ -239,7 +239,7 @@ class Run:
         except PowerLoss:
             return False
         finally:
-            log._thread.shutdown()
+            log._thread.close()
         return True
 
     async def _write(self, log: ShardLog, first: int, count: int) -> None:
@@ -320,7 +320,7 @@ def test_power_loss_while_a_segment_is_written_over_itself(tmp_path: Path, names
         assert read(after) in ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5])
         if done:
             assert read(after) == [1, 2, 3, 4, 5, 6], "what was found counts: it is durable"
-            log._thread.shutdown()
+            log._thread.close()
             return
     pytest.fail("never got to the end")
 
