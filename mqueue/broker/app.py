@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,7 +24,7 @@ from mqueue.broker.databases import Databases
 from mqueue.broker.embedded.stores import EmbeddedStores, StoreUrls
 from mqueue.broker.engine.engine import Engine
 from mqueue.broker.engine.fetch_waiters import Waiters
-from mqueue.broker.faults import CacheLost, Fault
+from mqueue.broker.faults import MISCONFIGURED, CacheLost, Fault, Refusal
 from mqueue.broker.http import Authenticator, HttpServer, Quotas, api, metrics_app
 from mqueue.broker.metrics import Metrics
 from mqueue.broker.recovery.membership import Membership
@@ -47,6 +48,13 @@ STOP_MAX_S = 28.0
 TOKEN_TTL_S = 365 * 86400.0
 RENEW_IDS_S = 3.0
 REDIS_LEAST = 7
+NAME_TRIES, NAME_AGAIN_S = 6, 1.0
+REMEDIES = {
+    Refusal.NO_ACCESS: "Set REDIS_PASSWORD, or the user and password in the URL of REDIS_ADDRS, to those that Redis has",
+    Refusal.ELSEWHERE: "A cluster is not followed: give REDIS_ADDRS a Redis, or the node of the cluster that has this shard's slot",
+    Refusal.UNKNOWN_HOST: "Set REDIS_ADDRS to a name that has an address here",
+    Refusal.UNTRUSTED: "Name the authority in REDIS_ADDRS (rediss://…?ssl_ca_certs=/path), and the host as the certificate does",
+}
 
 logger = structlog.get_logger(__name__)
 
@@ -146,6 +154,7 @@ class Broker:
 
     async def start(self) -> None:
         settings = self._settings
+        _check_certificate(settings)
         data_dir = paths.make_data_dir(settings.data_dir)
         secret = settings.jwt_secret or paths.keep_jwt_secret(data_dir)
         self._identity = await asyncio.to_thread(Identity.open, settings.effective_wal_dir, moved=settings.wal_moved)
@@ -197,7 +206,7 @@ class Broker:
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
-            await _check_redis(admin)
+            await _check_redis(admin, node, allow_cold=settings.allow_cold)
             self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
 
     def _build_engine(self, slots: SlotMap) -> Engine:
@@ -368,16 +377,45 @@ def _open_log(identity: Identity, shard: int) -> ShardLog:
     return identity.reserve.with_room(lambda: ShardLog.open(identity.shard_directory(shard), shard, identity.uuid))
 
 
-async def _check_redis(cache: ReadyCache) -> None:
-    """Raises ConfigError where Redis knows no functions, or would throw keys away. One that does not answer yet is
-    waited for later.
+def _check_certificate(settings: Settings) -> None:
+    """Raises ConfigError where it is none, or not that of its key."""
+    if settings.tls_cert_file and settings.tls_key_file:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(
+                f"TLS_CERT_FILE {settings.tls_cert_file} and TLS_KEY_FILE {settings.tls_key_file} are no pair of a certificate and its key "
+                f"in PEM: {error}"
+            ) from error
+
+
+async def _check_redis(cache: ReadyCache, node: int, *, allow_cold: bool) -> None:
+    """Raises ConfigError where Redis knows no functions, or would throw keys away, or is not what was configured. One
+    that only does not answer yet is waited for later.
     """
-    with suppress(CacheLost):
-        version = await cache.version()
+    try:
+        version = await _ask_version(cache)
         if version.partition(".")[0].isdecimal() and int(version.partition(".")[0]) < REDIS_LEAST:
             raise ConfigError(f"this Redis is of version {version}, which knows no functions: {REDIS_LEAST} or newer is needed, or Valkey")
         if policy := await cache.evicts():
             raise ConfigError(f"this Redis throws keys away when its memory is full (maxmemory-policy {policy}): set it to noeviction")
+        await cache.reach(0, node)  # may it be written to?
+    except CacheLost as lost:
+        if lost.kind in MISCONFIGURED and not allow_cold:
+            raise ConfigError(f"{lost}. {REMEDIES[lost.kind]}, or start without it, served by PostgreSQL alone: --allow-cold") from lost
+
+
+async def _ask_version(cache: ReadyCache) -> str:
+    """A name may come a moment later, as those of containers do that start together."""
+    for _ in range(NAME_TRIES - 1):
+        try:
+            return await cache.version()
+        except CacheLost as lost:
+            if lost.kind is not Refusal.UNKNOWN_HOST:
+                raise
+            logger.warning("Redis has no address yet", reason=str(lost))
+        await asyncio.sleep(NAME_AGAIN_S)
+    return await cache.version()
 
 
 def _limits_uri(address: str, password: str) -> str:

@@ -171,6 +171,7 @@ class Settings(BaseModel):
     database_urls: DatabaseUrls = _option((), "", "PostgreSQL, one URL per shard, comma-separated; unset: embedded", repr=False)
     redis_addrs: RedisAddrs = _option((), "", "Redis or Valkey: host:port or URL, comma-separated; shards share", repr=False)
     redis_password: str | None = _option(None, "", "Password for each address without one of its own", repr=False)
+    allow_cold: bool = _option(False, "", "Start without a Redis that refuses its password, name or certificate: PostgreSQL serves")
     wal_dir: Folder | None = _option(None, "", "Folder of the write-ahead log; unset: wal in the data dir")
     wal_moved: bool = _option(False, "", "The WAL folder was moved or restored on purpose, and no copy of it runs")
     jwt_secret: JwtSecret = _option(None, "", "Signs tokens (HS256), 32 bytes or more; unset: made and kept", repr=False)

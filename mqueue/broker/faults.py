@@ -54,10 +54,6 @@ class Behind(Fault):
     """Redis has not applied this batch's predecessor: the broker must recover."""
 
 
-class CacheLost(Fault):
-    """Redis cannot be used just now. Where it did not answer, whether the call took effect is unknown."""
-
-
 class Refusal(Enum):
     """Why Redis does not do what it is asked. The set is closed: what it may say is mapped to it in
     cache/refusals.py. The value is what /ready and the errors say.
@@ -70,17 +66,31 @@ class Refusal(Enum):
     UNSAVED = "unsaved"  # it takes no writes, since it could not save what it has
     NO_REPLICAS = "no-replicas"  # it takes no writes without some
     NO_ACCESS = "no-access"  # a wrong password, or a user that may not do this
+    ELSEWHERE = "elsewhere"  # at another node of its cluster
     NO_CLUSTER = "no-cluster"  # of a cluster or a master that is not there
+    UNKNOWN_HOST = "unknown-host"  # its name has no address
+    UNTRUSTED = "untrusted"  # its certificate is none that is trusted, or is another's
     OTHER = "refusing"
     SILENT = "unreachable"  # it does not answer
+
+
+# These do not pass by themselves: password, certificate, name or kind of server are not what was configured.
+MISCONFIGURED = frozenset({Refusal.NO_ACCESS, Refusal.ELSEWHERE, Refusal.UNKNOWN_HOST, Refusal.UNTRUSTED})
+
+
+class CacheLost(Fault):
+    """Redis cannot be used just now. Where it did not answer, whether the call took effect is unknown."""
+
+    def __init__(self, text: str, kind: Refusal = Refusal.SILENT) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class CacheRefused(CacheLost):
     """Redis answered, and refused: nothing took effect."""
 
     def __init__(self, kind: Refusal, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
+        super().__init__(detail, kind)
 
 
 class StoreLost(Fault):

@@ -50,6 +50,7 @@ def main() -> None:
 @click.option("--metrics-port", type=int, help="Port of the metrics. [default: 2112]")
 @data_dir_option
 @click.option("--shards", type=int, help="Databases of the embedded PostgreSQL. [default: 1]")
+@click.option("--allow-cold", is_flag=True, default=None, help="Start without a Redis that refuses its password, name or certificate.")
 @click.option("--join", type=click.Path(path_type=Path), metavar="DIR", help="Use the stores of the broker that runs on this data dir.")
 @click.pass_context
 def broker(ctx: click.Context, /, join: Path | None, **flags: Any) -> None:

@@ -1,7 +1,11 @@
 """This module tells a Redis that refuses from one that does not answer, and from a script that failed.
 
-It is decided here and nowhere else, by the library's exceptions; where it has none, by the code word of the answer.
+It is decided here and nowhere else, by the library's exceptions; where it has none, by the code word of the answer. Of
+one that does not answer the exceptions of the system tell whether its name or its certificate is to blame.
 """
+
+import socket
+import ssl
 
 from redis.exceptions import (
     AskError,
@@ -26,7 +30,8 @@ BY_CLASS: tuple[tuple[tuple[type[RedisError], ...], Refusal], ...] = (
     ((ReadOnlyError,), Refusal.READ_ONLY),
     ((BusyLoadingError,), Refusal.LOADING),
     ((AuthenticationError, AuthorizationError, NoPermissionError), Refusal.NO_ACCESS),
-    ((ClusterDownError, MovedError, AskError, TryAgainError), Refusal.NO_CLUSTER),  # MASTERDOWN, too
+    ((MovedError, AskError), Refusal.ELSEWHERE),
+    ((ClusterDownError, TryAgainError), Refusal.NO_CLUSTER),  # MASTERDOWN, too
 )
 BY_CODE = {
     "OOM": Refusal.FULL,  # of a library without a class for it
@@ -61,4 +66,17 @@ def fault(what: str, error: Exception) -> CacheLost:
     """Returns the fault that an error of the library is. `what`: was asked, of which shard. Raises ScriptFailed."""
     text = f"{what}: {error or type(error).__name__}"
     kind = kind_of(error)
-    return CacheLost(text) if kind is None else CacheRefused(kind, text)
+    if kind is Refusal.ELSEWHERE:  # the library keeps only which slot, and which node
+        text = f"{what}: MOVED {error}"
+    return CacheLost(text, unanswered(error)) if kind is None else CacheRefused(kind, text)
+
+
+def unanswered(error: BaseException | None) -> Refusal:
+    """Returns why no answer came, as far as an error and what led to it tell."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Refusal.UNTRUSTED
+        if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+            return Refusal.UNKNOWN_HOST
+        error = error.__cause__ or error.__context__
+    return Refusal.SILENT

@@ -8,6 +8,7 @@ as arrivals, what it has of this one into Redis.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ import structlog
 from mqueue.broker import failpoints, tasks
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.commit.batch import for_script
-from mqueue.broker.faults import CacheRefused, Fault, Refusal
+from mqueue.broker.faults import MISCONFIGURED, CacheLost, Fault, Refusal
 from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.log_record import LogRecord
 from mqueue.broker.shard import ALONE_S, APART, COLD, HOT, Shard
@@ -29,6 +30,7 @@ URGENT_S = 0.05
 REACH_S = 1.0  # one try
 APART_AFTER_S = 2.0  # so long Redis may be silent
 APART_TRIES = 2  # the first after a pause may have run out of time in it
+TELL_AGAIN_S, TELL_MAX_S = 60.0, 3600.0  # that Redis cannot be used still
 TIDY_S = 5.0  # between looks for segments that may go
 REPLAY_MAX = 8 * 1024 * 1024  # bytes of log folded into one transaction: its statements have a deadline
 
@@ -42,6 +44,7 @@ class Membership:
         self._tidied_at = 0.0
         self._reached_at = shard.clock.monotonic()
         self._missed = 0  # tries since then
+        self._told_at, self._tell_after = -math.inf, TELL_AGAIN_S / 2  # how Redis is
         self._clock_agrees = True  # the wall clock, with that of PostgreSQL
 
     async def run(self) -> None:
@@ -75,25 +78,38 @@ class Membership:
         """
         shard = self._shard
         while True:
-            shard.refusal, was = await self._reached(), shard.refusal
-            if shard.refusal is not was:
-                logger.warning("Redis", shard=shard.number, state=shard.refusal.value if shard.refusal else "ok")
+            was = shard.refusal
+            shard.refusal, reason = await self._reached()
+            self._tell_redis(was, reason)
             if shard.reaches:
                 self._reached_at, self._missed = shard.clock.monotonic(), 0
             else:
                 self._missed += 1
             await asyncio.sleep(LOOK_S)
 
-    async def _reached(self) -> Refusal | None:
-        """Returns what Redis refuses with; None: nothing."""
+    def _tell_redis(self, was: Refusal | None, reason: str) -> None:
+        """Logs what has changed; what stays wrong again after a minute, and then ever more seldom."""
+        shard, now = self._shard, self._shard.clock.monotonic()
+        shard.metrics.redis_misconfigured.set(shard.refusal in MISCONFIGURED)
+        if shard.refusal is not was:
+            self._told_at, self._tell_after = now, TELL_AGAIN_S
+        elif shard.refusal is None or now - self._told_at < self._tell_after:
+            return
+        else:
+            self._told_at, self._tell_after = now, min(2 * self._tell_after, TELL_MAX_S)
+        more = {"reason": reason} if reason else {}
+        logger.warning("Redis", shard=shard.number, state=shard.refusal.value if shard.refusal else "ok", **more)
+
+    async def _reached(self) -> tuple[Refusal | None, str]:
+        """Returns what Redis refuses with (None: nothing), and its words for it."""
         shard = self._shard
         try:
             async with asyncio.timeout(REACH_S):
-                return Refusal.FULL if await shard.cache.reach(shard.epoch, shard.node) else None
-        except CacheRefused as refused:
-            return refused.kind
-        except (Fault, TimeoutError):
-            return Refusal.SILENT
+                return Refusal.FULL if await shard.cache.reach(shard.epoch, shard.node) else None, ""
+        except CacheLost as lost:
+            return lost.kind, str(lost)
+        except (Fault, TimeoutError) as error:
+            return Refusal.SILENT, str(error) or f"no answer in {REACH_S:g} s"
 
     async def _look(self) -> None:
         shard = self._shard

@@ -386,7 +386,14 @@ async def _check(connection: AsyncConnection[Any]) -> None:
 def _connect_args(kind: str) -> dict[str, Any]:
     idle_ms = IDLE_MS.get(kind, IDLE_ELSE_MS)
     options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={idle_ms}"
-    return {"autocommit": True, "connect_timeout": CONNECT_S, "options": options, "application_name": f"mqueue {kind}", **KEEPALIVE}
+    return {
+        "autocommit": True,
+        "connect_timeout": CONNECT_S,
+        "client_encoding": "UTF8",
+        "options": options,
+        "application_name": f"mqueue {kind}",
+        **KEEPALIVE,
+    }
 
 
 def _silence(node: int, host: str, seconds: float | None) -> str:

@@ -97,7 +97,7 @@ def worker_command() -> list[str]:
 
 
 def test_the_units_start_what_there_is() -> None:
-    assert parsed(BROKER["ExecStart"].split()) == dict.fromkeys(("host", "port", "metrics_port", "data_dir", "shards", "join"))
+    assert parsed(BROKER["ExecStart"].split()) == dict.fromkeys(("host", "port", "metrics_port", "data_dir", "shards", "allow_cold", "join"))
     options = parsed(worker_command())
     assert options["modules"] == ("examples.emails",)
     assert (options["grace"], options["processes"], options["probe_host"]) == (60, 2, "127.0.0.1")

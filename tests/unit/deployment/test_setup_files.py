@@ -32,6 +32,7 @@ CHANGED = {
     "MQUEUE_PORT": "81",
     "MQUEUE_METRICS_PORT": "82",
     "MQUEUE_SHARDS": "3",
+    "MQUEUE_ALLOW_COLD": "True",
     "MQUEUE_WAL_MOVED": "True",
     "MQUEUE_POSTGRES_NAMESPACES": "pay",
     "MQUEUE_READY_MAX": "11",
