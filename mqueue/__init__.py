@@ -25,6 +25,7 @@ Which file to open:
     backoff.py      delays that grow
     clock.py        the only reader of time
     repeats.py      signals that come twice at once are one
+    systemd.py      tells systemd that a service is ready, stops, lives
     tokens.py       makes tokens
     logs.py         structured logs on stderr
     paths.py        where a broker keeps its things on this machine

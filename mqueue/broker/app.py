@@ -14,6 +14,7 @@ import structlog
 
 from mqueue import paths, tokens
 from mqueue.broker import tasks
+from mqueue.broker.cache import sentinel
 from mqueue.broker.cache.calls import Limits
 from mqueue.broker.cache.ready import ReadyCache
 from mqueue.broker.commit.committer import Committer
@@ -41,6 +42,7 @@ from mqueue.broker.wal.reserve import Reserve
 from mqueue.clock import SystemClock
 from mqueue.errors import MQueueError
 from mqueue.repeats import Repeats
+from mqueue.systemd import Notify
 
 SERVING_WAIT_S = 60.0
 LAST_FLUSH_S = 15.0
@@ -76,7 +78,8 @@ def run(settings: Settings, read: Read | None = None) -> int:
 
 
 async def _main(settings: Settings, read: Read) -> int:
-    broker = Broker(settings, read)
+    notify = Notify()
+    broker = Broker(settings, read, notify)
     stop = asyncio.Event()
     loop, repeats = asyncio.get_running_loop(), Repeats()
     on_terminal = [number for number in (1, 2) if os.isatty(number)]  # of standard output and error
@@ -106,6 +109,7 @@ async def _main(settings: Settings, read: Read) -> int:
             gc.collect()
             gc.freeze()  # what is there now stays; to look through it again and again would stop everything for some 60 ms each time
             with suppress(OSError):  # whoever started it has gone: that is told by a signal, or means nothing
+                notify.ready()
                 print(f"mqueue broker ready url={broker.url} metrics={broker.metrics_url}", flush=True)  # noqa: T201
             ends: set[asyncio.Future[Any]] = {stopping, broker.failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +117,7 @@ async def _main(settings: Settings, read: Read) -> int:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
     finally:
+        notify.stopping()
         await broker.stop()
     if broker.failed.done():
         raise broker.failed.result()
@@ -132,8 +137,10 @@ class Broker:
     the process must end. `reload`: is set when certificates and secret are to be read again, once it serves.
     """
 
-    def __init__(self, settings: Settings, read: Read) -> None:
+    def __init__(self, settings: Settings, read: Read, notify: Notify | None = None) -> None:
         self._settings = settings
+        self._notify = notify or Notify({})
+        self._alive: asyncio.Task[None] | None = None
         self._read = read
         self._clock = SystemClock()
         self._metrics = Metrics()
@@ -153,6 +160,7 @@ class Broker:
     # -- start ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        self._alive = asyncio.create_task(self._tell_alive())
         settings = self._settings
         _check_certificate(settings)
         data_dir = paths.make_data_dir(settings.data_dir)
@@ -206,7 +214,7 @@ class Broker:
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
-            await _check_redis(admin, node, allow_cold=settings.allow_cold)
+            await _check_redis(admin, node, allow_cold=settings.allow_cold or await _was_hot(store))
             self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
 
     def _build_engine(self, slots: SlotMap) -> Engine:
@@ -269,7 +277,8 @@ class Broker:
         tls = None
         if settings.tls_cert_file and settings.tls_key_file:
             tls = (settings.tls_cert_file, settings.tls_key_file)
-        quotas = Quotas(settings.namespace_quotas, _limits_uri(urls.redis_addrs[0], urls.redis_password))
+        uri, options = _limits_storage(urls.redis_addrs[0], urls.redis_password)
+        quotas = Quotas(settings.namespace_quotas, uri, options=options)
         app = api(engine, authenticator, quotas, self._metrics)
         metrics = HttpServer(metrics_app(self._metrics), settings.host, settings.metrics_port, tls=tls)
         server = HttpServer(app, settings.host, settings.port, tls=tls)
@@ -308,6 +317,12 @@ class Broker:
                 logger.warning("cannot reserve ids", reason=str(error))
             await asyncio.to_thread(reserve.keep)
             await asyncio.sleep(RENEW_IDS_S)
+
+    async def _tell_alive(self) -> None:
+        """The loop turns: that is all that systemd is told, and a broker that waits for its stores lives."""
+        while self._notify.alive_every_s:
+            self._notify.alive()
+            await asyncio.sleep(self._notify.alive_every_s)
 
     async def _watch_health(self) -> None:
         while True:
@@ -405,6 +420,14 @@ async def _check_redis(cache: ReadyCache, node: int, *, allow_cold: bool) -> Non
             raise ConfigError(f"{lost}. {REMEDIES[lost.kind]}, or start without it, served by PostgreSQL alone: --allow-cold") from lost
 
 
+async def _was_hot(store: ShardStore) -> bool:
+    """Has this shard ever worked with a Redis? Then what it was given was right, and what is wrong may pass."""
+    try:
+        return bool((await store.row()).run_id)
+    except Fault:  # it is away, and nobody can say
+        return True
+
+
 async def _ask_version(cache: ReadyCache) -> str:
     """A name may come a moment later, as those of containers do that start together."""
     for _ in range(NAME_TRIES - 1):
@@ -418,8 +441,15 @@ async def _ask_version(cache: ReadyCache) -> str:
     return await cache.version()
 
 
-def _limits_uri(address: str, password: str) -> str:
-    """Returns the address of the first Redis as the `limits` library writes it."""
+def _limits_storage(address: str, password: str) -> tuple[str, dict[str, Any]]:
+    """Returns the first Redis as the `limits` library takes it: an address, and options."""
+    if (service := sentinel.parse(address)) is not None:
+        hosts = ",".join(f"{host}:{port}" for host, port in service.hosts)
+        more = {"password": password} if password else {}
+        # the library would give them what is the master's
+        sentinels = {"username": None, "password": None} | dict(service.sentinels) | {"ssl": service.tls}
+        options = more | dict(service.master) | {"ssl": service.tls, "sentinel_kwargs": sentinels}
+        return f"async+redis+sentinel://{hosts}/{service.name}", options
     scheme, _, rest = address.rpartition("://")
     login = f":{quote(password, safe='')}@" if password and "@" not in rest else ""
-    return f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"
+    return (f"async+redis+unix://{login}{rest}" if scheme == "unix" else f"async+{scheme or 'redis'}://{login}{rest}"), {}

@@ -40,6 +40,7 @@ BARE = frozenset(
 OTHERS = frozenset({"MQUEUE_URL", "MQUEUE_TOKEN", "MQUEUE_TRANSPORT", "MQUEUE_FAILPOINTS"})
 # What Kubernetes puts into every container for a service called mqueue or mqueue-…
 KUBERNETES = re.compile(r"MQUEUE_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)")
+SENTINELS = re.compile(r"rediss?\+sentinel://(?:[^@/\s]*@)?[^@/\s]+/[^@/\s?]+(?:\?\S*)?")
 JWT_SECRET_MIN = 32  # bytes: as long as HS256's hash
 # SHA-256 of a secret that was printed in a README once, as text and as the bytes it encodes.
 PUBLISHED = frozenset(
@@ -83,7 +84,7 @@ def _split(value: Any) -> Any:
 
 def _split_redis(value: Any) -> Any:
     """Splits at commas, but for those between the sentinels of one URL."""
-    return _split(re.sub(r"redis\+sentinel://[^/]+", lambda found: found[0].replace(",", "\0"), value)) if isinstance(value, str) else value
+    return _split(re.sub(r"rediss?\+sentinel://[^/]+", lambda found: found[0].replace(",", "\0"), value)) if isinstance(value, str) else value
 
 
 def _split_quotas(value: Any) -> Any:
@@ -114,7 +115,7 @@ def _database_urls(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _redis_addrs(value: tuple[str, ...]) -> tuple[str, ...]:
     value = tuple(address.replace("\0", ",") for address in value)
-    if not all(re.match(r"(rediss?|unix)://.|[^\s/]+:\d+$|redis\+sentinel://[^/\s]+/[^/\s?]+$", address) for address in value):
+    if not all(re.match(r"(rediss?|unix)://.|[^\s/]+:\d+$", address) or SENTINELS.fullmatch(address) for address in value):
         raise ValueError(
             "should be like host:6379, redis://, rediss:// or unix:// URLs, or redis+sentinel://host:26379,host:26379/name, with commas between"
         )

@@ -6,10 +6,12 @@ import asyncio
 import uuid
 
 import pytest
+from by_hand import enqueue as put
+from by_hand import fetch, serve
 from stores import NODES, NUMBER, SECOND, World, keyed, logged, message
 
 from mqueue.broker.cache import keys
-from mqueue.broker.cache.calls import Enqueue
+from mqueue.broker.cache.calls import Enqueue, SettleArgs
 from mqueue.broker.faults import EpochEnded, Overtaken
 from mqueue.broker.format import entries, log_record, record, tail
 from mqueue.broker.format.entries import Settled
@@ -160,3 +162,63 @@ def test_keys_are_pruned_faster_than_a_page_a_turn(world: World) -> None:
     world.run(world.tick())
     assert world.run(world.pruner.prune(world.lead)) is False
     assert world.run(world.store.find_keys([(3).to_bytes(4)], 0)) == []
+
+
+# A message of which PostgreSQL has nothing may end though no log tells of it: its time is over, or a lease ends that
+# was its last. If Redis is lost then, the ledger counts it all the same.
+
+
+async def flush_until(world: World, newest: int) -> None:
+    async for _ in world.flush(newest, False, False):
+        pass
+
+
+def open_topic(world: World) -> None:
+    serve(world)
+    world.run(world.work([TOPIC]))
+    fetch(world)
+
+
+def expire(world: World, id: int) -> None:
+    world.run(world.advance(2 * SECOND))
+    assert world.run(world.cache.fetch(world.lead.epoch, 1, [TOPIC], 1, 1000, False)).status == "more"
+
+
+def cancel_and_let_go(world: World, id: int) -> None:
+    got = world.run(world.cache.fetch(world.lead.epoch, 1, [TOPIC], 1, 1000, False))
+    assert len(got.records) == 1
+    broker = world.brokers[2]
+    broker.shard.next_sequence()
+    asked = SettleArgs(id.to_bytes(8), TOPIC.encode(), "cancel", b"", b"", b"")
+    assert world.run(broker.batch([], [asked], logged=True, repeated=False)).outcomes[0].verdict == b"r"
+    world.run(world.advance(120 * SECOND))
+    world.run(world.tick())
+
+
+@pytest.mark.parametrize(("how", "end", "ttl"), [("expired", expire, 1), ("cancelled", cancel_and_let_go, 0)])
+def test_what_ends_untold_is_counted_by_the_flush_of_its_put(world: World, how: str, end: object, ttl: int) -> None:
+    """That flush comes before the one that would tell of the end, which never comes."""
+    open_topic(world)
+    [id] = put(world, ttl=ttl)
+    enqueued_at = world.run(world.clock())
+    assert callable(end)
+    end(world, id)
+    world.run(flush_until(world, enqueued_at))
+    world.run(world.check_used())
+    assert world.run(world.store.position(1)) == world.brokers[1].shard.sequence
+    world.run(world.lose_redis(True, NODES))
+    ledger = world.run(world.ledger())
+    assert (ledger["enqueued"], ledger[how]) == (1, 1), ledger
+
+
+def test_it_is_counted_once_where_redis_is_there(world: World) -> None:
+    open_topic(world)
+    [id] = put(world, ttl=1)
+    enqueued_at = world.run(world.clock())
+    expire(world, id)
+    world.run(flush_until(world, enqueued_at))
+    world.run(flush_until(world, 0))
+    ledger = world.run(world.ledger())
+    assert (ledger["enqueued"], ledger["expired"]) == (1, 1), ledger
+    world.run(world.check_used())
+    assert not world.run(world.left_in_redis())

@@ -179,7 +179,7 @@ class SimBroker:
             self.clock,
             lease_s=10.0,
             max_retries=3,
-            idempotency_s=3600.0,
+            idempotency_s=86_400.0,  # more than clocks jump
             jitter=world.rng.random,
         )
         self._leader, self._committer, self.shard = leader, committer, shard

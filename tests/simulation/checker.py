@@ -31,7 +31,7 @@ STATE = b"""SELECT (SELECT json_build_array(epoch, mode) FROM shard),
 class Entry(NamedTuple):
     sequence: int
     kind: int
-    told: dict[int, int]  # id → token of enqueues; id → first byte of the state of outcomes; id → 0 of voids
+    told: dict[int, int]  # id → token of enqueues; id → first byte of the state of outcomes, and attempts above it; id → 0 of voids
 
 
 class Read:
@@ -90,14 +90,14 @@ class Checker:
         logged = self._ended(broker)
         for all_told in self._world.history.told.values():
             for told in all_told:
-                if told.broker is broker and not told.is_final and (told.settle.id, told.settle.kind) not in logged:
+                if told.broker is broker and not told.is_final and told.outcome not in logged:
                     told.log_lost = True
 
-    def _ended(self, broker: "SimBroker") -> set[tuple[int, str]]:
-        """The settles that its disk was told of: id and kind."""
-        outcomes = [(id, state) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
-        ended = {ord("a"): "ack", ord("c"): "cancel", ord("x"): "bury", ord("n"): "nack"}
-        return {(id, ended[state]) for id, state in outcomes if state in ended}
+    def _ended(self, broker: "SimBroker") -> set[tuple[int, str, int]]:
+        """The settles that its disk was told of: id, kind, and of a nack the attempt that it ended."""
+        outcomes = [(id, *divmod(state, 256)) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
+        ended = {ord("a"): ("ack",), ord("c"): ("cancel",), ord("x"): ("bury", "nack"), ord("n"): ("nack",)}
+        return {(id, kind, attempts if kind == "nack" else 0) for id, attempts, state in outcomes for kind in ended.get(state, ())}
 
     def went_back(self) -> None:
         """PostgreSQL forgot: what it had of these settles only the logs have now. Where a log was full they had waited
@@ -112,11 +112,11 @@ class Checker:
             for told in all_told:
                 if positions.get(told.node, 0) < told.bound:
                     told.is_final = False
-                    told.log_lost = told.log_lost or (told.settle.id, told.settle.kind) not in logged[told.broker]
-        in_a_log = self.logged({})
+                    told.log_lost = told.log_lost or told.outcome not in logged[told.broker]
+        kept = self.logged({}) | {int(payload) for payload in found[2]}
         refused = {broker.node for broker in world.brokers if broker.disk.refused}
         for job in world.history.jobs.values():
-            if job.key is not None and job.token not in in_a_log and any(id >> 12 & 1023 in refused for id in job.ids):
+            if job.key is not None and job.token not in kept and any(id >> 12 & 1023 in refused for id in job.ids):
                 job.forgotten = job.key_excused = True
         world.history.cancelling.clear()  # who was to be cancelled stood there alone
 
@@ -195,5 +195,5 @@ def _entry(sequence: int, kind: int, payload: bytes) -> Entry:
         messages = entries.unpack_enqueued(payload)
         return Entry(sequence, kind, {int.from_bytes(m.record[record.ID]): int(record.open_body(m.body).payload) for m in messages})
     if kind == log_record.OUTCOME:
-        return Entry(sequence, kind, {o.id: o.state[0] for o in entries.unpack_settled(payload)})
+        return Entry(sequence, kind, {o.id: o.attempts * 256 + o.state[0] for o in entries.unpack_settled(payload)})
     return Entry(sequence, kind, dict.fromkeys(entries.unpack_void(payload), 0))

@@ -34,7 +34,7 @@ class Job:
 @dataclass(slots=True)
 class Told:
     """A settle that was answered `ok`. `bound`: no lower than its sequence. `excused`: Redis was lost, and the log that
-    had it too.
+    had it too. `attempt`: that it ended.
     """
 
     settle: Settle
@@ -45,6 +45,12 @@ class Told:
     is_final: bool
     log_lost: bool = False
     excused: bool = False
+    attempt: int = 0
+
+    @property
+    def outcome(self) -> tuple[int, str, int]:
+        """What a log says of it. A message has several nacks."""
+        return self.settle.id, self.settle.kind, self.attempt if self.settle.kind == "nack" else 0
 
 
 @dataclass(slots=True)
@@ -172,7 +178,8 @@ class History:
         for s, token, verdict in zip(settles, tokens, verdicts, strict=True):
             self._world.tell("client", f"{s.kind} of job {token} ({s.id:x}): {verdict}")
             if verdict == "ok":
-                told = Told(s, broker, broker.node, shard.sequence, self._world.loop.time(), cold)
+                attempt = next((h.delivery.attempt for h in self.held.get(s.id, ()) if h.delivery.receipt == s.receipt), 0)
+                told = Told(s, broker, broker.node, shard.sequence, self._world.loop.time(), cold, attempt=attempt)
                 self.told.setdefault(s.id, []).append(told)
             elif s.kind == "ack":
                 self.jobs[token].open_acks -= 1

@@ -17,7 +17,7 @@ from mqueue.broker.faults import StoreLost
 from mqueue.broker.store.circuit import Circuit
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.shard import POOLS, ShardStore, _connect_args
+from mqueue.broker.store.shard import POOLS, ShardStore, connect_args, session_settings
 from mqueue.clock import SystemClock
 
 from .link import Link, Server
@@ -67,7 +67,8 @@ class Postgres(Server):
         self.written: Callable[[], object] = lambda: None
 
     def _connect(self) -> psycopg.Connection[Any]:
-        session = psycopg.connect(self.url, **_connect_args("leader"))
+        session = psycopg.connect(self.url, **connect_args("leader"))
+        session.execute(sql("session"), session_settings("leader"))
         session.execute("SET synchronous_commit = off")
         return session
 

@@ -24,14 +24,15 @@ from redis.exceptions import (
 
 from mqueue.broker.faults import CacheLost, CacheRefused, Refusal
 
+NO_ENTRY = (AuthenticationError, AuthorizationError, NoPermissionError)
 # Redis says these before the first write of a script, and of what is no script before it does anything.
 BY_CLASS: tuple[tuple[tuple[type[RedisError], ...], Refusal], ...] = (
     ((OutOfMemoryError,), Refusal.FULL),
     ((ReadOnlyError,), Refusal.READ_ONLY),
     ((BusyLoadingError,), Refusal.LOADING),
-    ((AuthenticationError, AuthorizationError, NoPermissionError), Refusal.NO_ACCESS),
-    ((MovedError, AskError), Refusal.ELSEWHERE),
-    ((ClusterDownError, TryAgainError), Refusal.NO_CLUSTER),  # MASTERDOWN, too
+    (NO_ENTRY, Refusal.NO_ACCESS),
+    ((MovedError,), Refusal.ELSEWHERE),  # to the library it is an AskError, too
+    ((AskError, ClusterDownError, TryAgainError), Refusal.NO_CLUSTER),  # MASTERDOWN, too
 )
 BY_CODE = {
     "OOM": Refusal.FULL,  # of a library without a class for it
@@ -40,6 +41,7 @@ BY_CODE = {
     "MISCONF": Refusal.UNSAVED,
     "NOREPLICAS": Refusal.NO_REPLICAS,
 }
+NO_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}  # the others say nothing of the name
 IN_A_SCRIPT = "@user_"  # Redis adds it, and whether it is a function or a script, to whatever is raised within one
 
 
@@ -76,7 +78,9 @@ def unanswered(error: BaseException | None) -> Refusal:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return Refusal.UNTRUSTED
-        if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        if isinstance(error, socket.gaierror) and error.errno in NO_NAME:
             return Refusal.UNKNOWN_HOST
+        if isinstance(error, NO_ENTRY):  # of a sentinel
+            return Refusal.NO_ACCESS
         error = error.__cause__ or error.__context__
     return Refusal.SILENT

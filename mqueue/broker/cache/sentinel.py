@@ -3,33 +3,73 @@
 A failover is nothing special to the broker: the new master has another run id, so the epoch closes.
 """
 
+import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 
-SCHEME = "redis+sentinel://"
+from mqueue.broker.cache.refusals import unanswered
+from mqueue.broker.faults import Refusal
+
+URL = re.compile(r"(rediss?)\+sentinel://(?:([^@/\s]*)@)?([^@/\s]+)/([^@/\s?]+)(?:\?(\S*))?")
 PORT = 26379
+OWN = "sentinel_"  # options of the URL that are for the sentinels alone
+AGAIN_S = 0.1  # to hear why none named a master
 ASK_TIMEOUT_S = 0.4  # of one: less than any caller's patience, so that two silent ones leave time for a third
 
 
 class Service(NamedTuple):
-    """A service and the sentinels that watch it, written as `redis+sentinel://host:port,host:port/service`."""
+    """A service and the sentinels that watch it, written as
+    `redis+sentinel://user:password@host:port,host:port/service?option=…`, or `rediss+sentinel://` where all of them
+    speak TLS.
+
+    `master`: how to connect to the master; the user before the hosts is its. `sentinels`: how to connect to those: the
+    same TLS, and `sentinel_username` and `sentinel_password` of the URL.
+    """
 
     hosts: list[tuple[str, int]]
     name: str
+    tls: bool = False
+    master: Mapping[str, Any] = {}
+    sentinels: Mapping[str, Any] = {}
+
+    @property
+    def connection_class(self) -> type[Connection]:
+        return MasterTlsConnection if self.tls else MasterConnection
 
 
 def parse(url: str) -> Service | None:
-    """Reads such a URL; returns None for a Redis without Sentinel."""
-    found = re.fullmatch(rf"{re.escape(SCHEME)}([^/\s]+)/([^/\s?]+)", url)
+    """Reads such a URL; returns None for a Redis without Sentinel. Raises ValueError."""
+    found = URL.fullmatch(url)
     if found is None:
         return None
-    parts = (host.rpartition(":") for host in found[1].split(","))
-    return Service([(host or port, int(port) if host else PORT) for host, _, port in parts], found[2])
+    scheme, user, hosts, name, query = found.groups()
+    try:
+        pairs = parse_qsl(query or "", keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:  # its words would show what may be a password
+        raise ValueError("the options of a URL of sentinels are like ?ssl_ca_certs=/path&sentinel_password=…") from None
+    own = {option.removeprefix(OWN): value for option, value in pairs if option.startswith(OWN)}
+    if unknown := own.keys() - {"username", "password"}:
+        raise ValueError(f"a URL of sentinels has no option {OWN}{min(unknown)}")
+    of_master = urlencode([pair for pair in pairs if not pair[0].startswith(OWN)])
+    try:
+        master = dict(parse_url(f"{scheme}://{user + '@' if user else ''}of.the.sentinels/?{of_master}"))
+    except ValueError as error:
+        if not str(error).startswith("Invalid value for"):  # the name of an option; else it may show the password
+            error = ValueError("a URL of sentinels: what is special in user or password is percent-encoded")
+        raise error from None
+    for asked_for in ("host", "port", "connection_class"):
+        master.pop(asked_for, None)
+    tls = {option: value for option, value in master.items() if option.startswith("ssl_")}
+    parts = (host.rpartition(":") for host in hosts.split(","))
+    return Service([(host or port, int(port) if host else PORT) for host, _, port in parts], name, scheme == "rediss", master, tls | own)
 
 
 class Master:
@@ -37,16 +77,22 @@ class Master:
 
     def __init__(self, service: Service) -> None:
         self._name = service.name
+        self._hosts = ", ".join(f"{host}:{port}" for host, port in service.hosts)
         once = {
             "socket_timeout": ASK_TIMEOUT_S,
             "socket_connect_timeout": ASK_TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
+            "ssl": service.tls,
         }  # where one fails the next is asked
-        self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=once)  # type: ignore[no-untyped-call]
+        try:
+            self._sentinel: Any = Sentinel(service.hosts, sentinel_kwargs=once | dict(service.sentinels))  # type: ignore[no-untyped-call]
+        except TypeError as error:
+            raise ValueError(f"a URL of sentinels has an option that is unknown: {error}") from error
         self.used: tuple[str, int] | None = None  # by the latest connection
 
     async def find(self) -> tuple[str, int]:
-        """Returns where the master is. Raises redis.exceptions.ConnectionError where no sentinel knows one.
+        """Returns where the master is. Raises redis.exceptions.ConnectionError where no sentinel knows one, or
+        what one says that refuses.
 
         One that is not answered, or given up by its caller, begins with another sentinel the next time.
         """
@@ -54,11 +100,31 @@ class Master:
         first = sentinels[0]
         try:
             host, port = await self._sentinel.discover_master(self._name)
+        except MasterNotFoundError:
+            raise await self._why() from None
         except BaseException:
             if sentinels[0] is first:
                 sentinels.append(sentinels.pop(0))
             raise
         return str(host), int(port)
+
+    async def _why(self) -> Exception:
+        """Returns why none of them names a master. Of what they said the library keeps the text alone, and shows how it
+        connects there, passwords and all: so each is asked again, for a moment.
+        """
+        asked = [asyncio.create_task(each.sentinel_masters()) for each in self._sentinel.sentinels]
+        done, late = await asyncio.wait(asked, timeout=AGAIN_S)
+        for each in late:
+            each.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        said = [error for each in done if (error := each.exception()) is not None]
+        refused = [error for error in said if isinstance(error, (AuthenticationError, ResponseError))]
+        unknown = [error for error in said if unanswered(error) is not Refusal.SILENT]
+        if refused:
+            return refused[0]
+        if len(unknown) == len(asked):
+            return unknown[0]  # type: ignore[return-value]
+        return ConnectionError(f"none of the sentinels {self._hosts} names a master of {self._name}")
 
     async def has_moved(self) -> bool:
         """Is it another one than the connections were made to?"""
@@ -69,7 +135,7 @@ class Master:
             await client.aclose()
 
 
-class MasterConnection(Connection):
+class _ToMaster(Connection):
     """A connection to whichever server is the master when it connects. `master`: is asked then."""
 
     def __init__(self, *, master: Master, **more: Any) -> None:
@@ -80,3 +146,11 @@ class MasterConnection(Connection):
         self.host, self.port = await self._master.find()
         await super()._connect()  # type: ignore[no-untyped-call]
         self._master.used = self.host, self.port
+
+
+class MasterConnection(_ToMaster):
+    """One without TLS."""
+
+
+class MasterTlsConnection(_ToMaster, SSLConnection):
+    """One with TLS: the master's certificate must name the address that the sentinels tell."""

@@ -48,7 +48,7 @@ class Server:
         self._prefix = keys.prefix(shard)
         self._url = url if "://" in url else f"redis://{url}"
         self._password = password
-        service = sentinel.parse(self._url)
+        self._service = service = sentinel.parse(self._url)
         self._master = sentinel.Master(service) if service is not None else None
         # Any, since its hints say str where bytes come. Who must wait for a connection waits; what blocks in Redis has
         # others.
@@ -74,8 +74,8 @@ class Server:
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._connected,
         } | more
-        if self._master is not None:
-            return kind(connection_class=sentinel.MasterConnection, master=self._master, **more)
+        if self._service is not None:
+            return kind(connection_class=self._service.connection_class, master=self._master, **(more | dict(self._service.master)))
         return kind.from_url(self._url, **more)
 
     async def _connected(self, connection: Any) -> None:

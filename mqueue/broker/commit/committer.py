@@ -8,9 +8,11 @@ unknown. A call that Redis refuses is repeated for as long, and then it has not 
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -31,6 +33,7 @@ from mqueue.message import BATCH_MAX, BODY_MAX, Settle
 
 WAITING_MAX = 10_000  # requests that may wait for the next batch
 REPEAT_S = 5.0  # nobody waits longer for a batch that is repeated
+HURRY_EVERY_S = 0.1  # a flush is asked for
 PAUSE_S, PAUSE_MAX_S = 0.05, 0.8  # between two tries
 
 logger = structlog.get_logger(__name__)
@@ -56,6 +59,8 @@ class Committer:
         self._waiting: deque[EnqueueRequest | SettleRequest] = deque()
         self._wake = asyncio.Event()
         self._stopped = False
+        self._hurried_at = -math.inf
+        self._hurrying: asyncio.Task[None] | None = None
 
     async def enqueue(self, drafts: Sequence[Draft], key_hash: bytes = b"", body_hash: bytes = b"", epoch: int = 0) -> list[int]:
         """Returns the ids in order, once they are durable and applied. All messages are enqueued or none. Raises
@@ -203,6 +208,7 @@ class Committer:
         shard.previous = shard.buffered = numbered.sequence
         shard.clocks.saw(applied.due_clock, applied.clock, asked_at, applied.frontier)
         shard.buffer = applied.buffer
+        self._hurry()
         if syncing is not None:
             await failpoints.ahit("enqueue.after_redis_before_wal")
             try:
@@ -212,6 +218,17 @@ class Committer:
                 shard.wal_full = True
                 return applied, Unavailable(str(error), retry_after=5)
         return applied, None
+
+    def _hurry(self) -> None:
+        """Past half of the buffer there is no time to wait for acks: asks for a flush, now and then."""
+        shard, now = self._shard, self._shard.clock.monotonic()
+        if shard.buffer * 2 > shard.buffer_max > 0 and now - self._hurried_at > HURRY_EVERY_S:
+            self._hurried_at = now
+            self._hurrying = asyncio.create_task(self._ask_flush())
+
+    async def _ask_flush(self) -> None:
+        with suppress(Fault):
+            await self._shard.cache.ask_flush()
 
     async def _sync(self, entry: LogRecord) -> None:
         began = time.perf_counter()

@@ -7,6 +7,7 @@ The quota is a courtesy among tenants, not a promise of the queue: when its stor
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -28,16 +29,18 @@ log = structlog.get_logger(__name__)
 
 class Quotas:
     """Counts enqueues. `quotas`: messages a minute by namespace. `storage`: a URI of the `limits` library, such as
-    `async+redis://host:6379`.
+    `async+redis://host:6379`. `options`: of its connections.
     """
 
-    def __init__(self, quotas: Mapping[str, int], storage: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, quotas: Mapping[str, int], storage: str, clock: Clock | None = None, *, options: Mapping[str, Any] | None = None
+    ) -> None:
         self._limits = {namespace: RateLimitItemPerMinute(count) for namespace, count in quotas.items()}
         self._clock = clock or SystemClock()
         self._blind_until = self._log_after = float("-inf")
         self._paid: OrderedDict[RequestKey, float] = OrderedDict()  # until when, soonest first
         if self._limits:
-            backend = storage_from_string(storage, implementation="redispy", key_prefix="mqueue:quota")
+            backend = storage_from_string(storage, implementation="redispy", key_prefix="mqueue:quota", **(options or {}))
             self._window = FixedWindowRateLimiter(backend)
 
     async def take(self, counts: Mapping[str, int], request: RequestKey | None = None) -> None:

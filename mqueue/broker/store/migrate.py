@@ -4,6 +4,7 @@ one lock.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -17,8 +18,8 @@ class NotMigrated(MQueueError):
     code, title = "not-migrated", "A database could not be migrated"
 
 
-class NotUtf8(NotMigrated):
-    """It keeps texts in another encoding than what comes. The broker exits with 78 (EX_CONFIG)."""
+class Unfit(NotMigrated):
+    """It cannot serve as it is set up. The broker exits with 78 (EX_CONFIG)."""
 
     exit_code = 78
 
@@ -28,20 +29,16 @@ class NotReached(NotMigrated):
 
 
 FOLDER = Path(__file__).parent / "migrations"
+BACKEND, LOOKS = "SELECT pg_backend_pid()", 3
 LOCK = 0x6D71_0001  # any two brokers that start together migrate one after the other
 
 
 def migrate(url: str) -> list[str]:
     """Applies what is missing; returns the names applied. Raises psycopg.Error, with the database unchanged by the file
-    that failed, and NotUtf8 with an untouched one.
+    that failed, and Unfit with an untouched one.
     """
     with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S, client_encoding="UTF8") as connection:
-        if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
-            name = connection.info.dbname
-            raise NotUtf8(
-                f"the database {name} has the encoding {encoding}, and must have UTF8: "
-                f"CREATE DATABASE {name} ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
-            )
+        _check(connection, url)
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         connection.execute("CREATE TABLE IF NOT EXISTS migration (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())")
         done = {name for (name,) in connection.execute("SELECT name FROM migration")}
@@ -56,6 +53,32 @@ def migrate(url: str) -> list[str]:
         return applied
 
 
+def _check(connection: psycopg.Connection[Any], url: str) -> None:
+    """Raises Unfit where it keeps texts in another encoding than what comes, or sessions are not what they seem."""
+    name = connection.info.dbname
+    if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+        raise Unfit(
+            f"the database {name} has the encoding {encoding}, and must have UTF8: "
+            f"CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0, and pg_dump brings over what is in it"
+        )
+    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as second:
+        if _share(connection, second):
+            raise Unfit(
+                "a pooler gives one session of PostgreSQL to several of ours in turn (pool_mode = transaction or statement in PgBouncer), and "
+                "locks and settings get lost: give the address of PostgreSQL itself, or of a pool with pool_mode = session"
+            )
+
+
+def _share(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
+    """Does one of them get what was the other's, or another session while that one is in use?"""
+    own = one.execute(BACKEND).fetchone()
+    for _ in range(LOOKS):
+        with other.transaction():
+            if other.execute(BACKEND).fetchone() == own or one.execute(BACKEND).fetchone() != own:
+                return True
+    return False
+
+
 def migrate_all(urls: Sequence[str]) -> Iterator[str]:
     """Migrates all shards, one after the other: yields `shard: name` for each file applied. Raises NotMigrated for the
     first that fails.
@@ -65,11 +88,11 @@ def migrate_all(urls: Sequence[str]) -> Iterator[str]:
 
 
 def migrate_shard(shard: int, url: str) -> list[str]:
-    """Migrates one: returns `shard: name` for each file applied. Raises NotMigrated, NotReached, NotUtf8."""
+    """Migrates one: returns `shard: name` for each file applied. Raises NotMigrated, NotReached, Unfit."""
     try:
         return [f"shard {shard}: {name}" for name in migrate(url)]
-    except NotUtf8 as error:
-        raise NotUtf8(f"shard {shard} of DATABASE_URLS: {error.detail}") from None
+    except Unfit as error:
+        raise Unfit(f"shard {shard} of DATABASE_URLS: {error.detail}") from None
     except psycopg.Error as error:
         unread = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None  # it would show a part, perhaps the password
         why = "it is no URL of a database" if unread else " ".join(str(error).split())

@@ -4,11 +4,13 @@ leader does: `leader/`.
 Raises StoreLost where no answer came: what was asked may have happened.
 """
 
+import asyncio
 import select
 import socket
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -29,6 +31,7 @@ from mqueue.message import ERROR_WEIGHT, WORKER_UNHEARD_S, WORKERS_BYTES_MAX, WO
 POOL_WAIT_S = 2.0
 OPEN_S = 10.0
 CONNECT_S = 2  # to each server of the URL: one that has lost its host never answers, and the next one may have been promoted
+CONFIGURE_S = 5.0
 # Connections by kind of work, so that none starves another: how the shard is; batches, replays and results, one at a
 # time each; what requests ask on their way; what leaders ask beside their own sessions; what users read.
 POOLS = {"control": 2, "write": 3, "read": 8, "leader": 2, "user": 4}
@@ -44,12 +47,6 @@ STATEMENT_MS = {
 REGISTER_TRIES = 20
 SILENT_NAMED = 3  # where all numbers are taken
 UNIQUE_ROWS_MAX = 100  # of the messages under one unique key, that may wait or run: these, the newest, are looked at
-# Index plans on a table without statistics: the planner may not prefer what reads it whole.
-# A commit is on the disk when it is answered, whatever the database or the role says.
-# A session that is idle stays: one of them holds the lock that elects.
-OPTIONS = "-c synchronous_commit=on -c idle_session_timeout=0 -c enable_seqscan=off -c enable_bitmapscan=off -c jit=off -c lock_timeout=5000"
-# The server, too, notices a dead network: a session that nobody is behind would keep its locks.
-DEAD_PEER = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 IDLE_MS = {"leader": 20_000, "flush": 20_000}  # within a transaction: whoever hangs there holds others up
 IDLE_ELSE_MS = 3_000
 
@@ -69,8 +66,8 @@ class ShardStore:
         that a long outage makes none long.
         """
         return AsyncConnectionPool(
-            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=_connect_args(kind),
-            name=f"shard-{self.number}-{kind}", check=_check,
+            self.url, min_size=1, max_size=size, timeout=POOL_WAIT_S, reconnect_timeout=POOL_WAIT_S, open=False, kwargs=connect_args(kind),
+            name=f"shard-{self.number}-{kind}", check=_check, configure=partial(_configure, kind),
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -92,9 +89,15 @@ class ShardStore:
     async def connect(self, kind: str = "leader") -> AsyncConnection[Any]:
         """Opens a connection of the leader's own, outside the pools. `kind`: whose deadlines it has."""
         try:
-            return await AsyncConnection.connect(self.url, **_connect_args(kind))
-        except psycopg.Error as error:
-            raise StoreLost(f"PostgreSQL of shard {self.number}: {error}") from error
+            connection = await AsyncConnection.connect(self.url, **connect_args(kind))
+            try:
+                await _configure(kind, connection)
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
+        except (psycopg.Error, TimeoutError) as error:
+            raise StoreLost(f"PostgreSQL of shard {self.number}: {error or 'no session within the time'}") from error
 
     @asynccontextmanager
     async def _connection(self, kind: str) -> AsyncIterator[AsyncConnection[Any]]:
@@ -383,14 +386,22 @@ async def _check(connection: AsyncConnection[Any]) -> None:
         await AsyncConnectionPool.check_connection(connection)
 
 
-def _connect_args(kind: str) -> dict[str, Any]:
-    idle_ms = IDLE_MS.get(kind, IDLE_ELSE_MS)
-    options = f"{OPTIONS} {DEAD_PEER} -c statement_timeout={STATEMENT_MS[kind]} -c idle_in_transaction_session_timeout={idle_ms}"
+async def _configure(kind: str, connection: AsyncConnection[Any]) -> None:
+    async with asyncio.timeout(CONFIGURE_S):  # of a pooler that has none to spare it is the first to wait
+        await connection.execute(sql("session"), session_settings(kind))
+
+
+def session_settings(kind: str) -> dict[str, str]:
+    """Returns the arguments of session.sql."""
+    return {"statement_ms": str(STATEMENT_MS[kind]), "idle_ms": str(IDLE_MS.get(kind, IDLE_ELSE_MS))}
+
+
+def connect_args(kind: str) -> dict[str, Any]:
+    """Returns how a broker connects; `session.sql` belongs to it."""
     return {
         "autocommit": True,
         "connect_timeout": CONNECT_S,
         "client_encoding": "UTF8",
-        "options": options,
         "application_name": f"mqueue {kind}",
         **KEEPALIVE,
     }

@@ -22,6 +22,7 @@ class Thread:
     def __init__(self, name: str) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
+        self._lock = threading.Lock()  # nothing is added behind the end
         # a process that ends in disorder does not wait for it: what it has not written was promised to nobody
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -52,15 +53,17 @@ class Thread:
 
     def close(self) -> None:
         """Returns when all that it was given has run. A second call waits, too."""
-        if not self._closed:
-            self._closed = True
-            self._work.put(None)
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._work.put(None)
         self._thread.join()
 
     def _add(self, work: Callable[[], None]) -> None:
-        if self._closed:
-            raise RuntimeError("the thread is closed")
-        self._work.put(work)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the thread is closed")
+            self._work.put(work)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:

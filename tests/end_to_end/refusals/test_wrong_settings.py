@@ -2,12 +2,14 @@
 line that names what is wrong and what to do.
 """
 
+import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +20,9 @@ import redis
 
 from mqueue.broker.embedded import StoreUrls
 from mqueue.broker.embedded.binaries import find_valkey
-from tests.processes.broker import Broker
+from tests.processes.api import Http
+from tests.processes.broker import Broker, free_ports
+from tests.processes.certificate import make_certificate
 from tests.processes.stores import SECRET, Stores
 from tests.waiting import wait_until
 
@@ -37,6 +41,11 @@ class Place:
     def urls(self) -> StoreUrls:
         return self.stores.urls
 
+    def never_hot(self, run_id: str = "") -> None:
+        """The shard has worked with no Redis yet, or with this one."""
+        with suppress(psycopg.errors.UndefinedTable):
+            self.stores.sql(f"UPDATE shard SET run_id = '{run_id}'")
+
     def database(self, **parts: str) -> dict[str, str]:
         """The settings with another URL of the database: `name`, `user`, `password`, `host`, `port`."""
         url = urlsplit(self.urls.database_urls[0])
@@ -48,8 +57,6 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="mq-") as home:
         Path(home).chmod(0o711)
         stores = Stores(Path(home) / "d")
@@ -88,19 +95,17 @@ SERVERS = {
 
 @contextmanager
 def valkeys(place: Place) -> Iterator[dict[str, int]]:
-    ports, running = {}, []
+    ports = dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True))  # below 55,536, as a cluster wants
+    running = []
     try:
         for name, settings in SERVERS.items():
-            with taken_port() as port:
-                pass
-            folder = place.folder / name
+            port, folder = ports[name], place.folder / name
             folder.mkdir()
             server = subprocess.Popen([find_valkey(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=folder)
             running.append(server)
             assert server.stdin is not None
             with server.stdin as said:
                 said.write(f'port {port}\nbind 127.0.0.1\nsave ""\n{settings}'.encode())
-            ports[name] = port
             wait_until(lambda port=port: listens(port), "Valkey listens")  # type: ignore[misc]
         with redis.Redis(port=ports["owner"]) as owner, redis.Redis(port=ports["cluster"]) as other:
             owner.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -201,9 +206,10 @@ WRONG = [
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.what)
 def test_the_line_names_cause_and_remedy(place: Place, wrong: Wrong) -> None:
-    with untrusted(place) as port:
+    with untrusted(place) if "{tls}" in str(wrong.env) else nullcontext(0) as port:
         there = place.ports | {"tls": port, "folder": str(place.folder)}
         env = place.stores.environment() | place.database(**wrong.database) | {n: v.format(**there) for n, v in wrong.env.items()}
+        place.never_hot()
         broker = Broker(*(arg.format(**there) for arg in wrong.args), env=env)
         try:
             with pytest.raises(AssertionError, match="not ready"):
@@ -217,18 +223,25 @@ def test_the_line_names_cause_and_remedy(place: Place, wrong: Wrong) -> None:
     assert SECRET not in said and "of-this-test" not in said, "no secret is told"
 
 
+def test_a_shard_that_was_hot_starts_whatever_is_wrong_with_its_redis(place: Place) -> None:
+    """What it was given was right once: the name of a container that is down has no address, and will have one."""
+    place.never_hot("of-another-day")
+    with Broker(env=place.stores.environment(REDIS_ADDRS="nowhere.invalid:6379")) as broker:
+        http = Http(broker.url, broker.token)
+        assert http.put(b"x")
+        [shard] = http.call("GET", "/ready").body["shards"]
+        assert (shard["mode"], shard["redis"]) == ("cold", "unknown-host")
+        assert broker.metric("mqueue_redis_misconfigured") == 1
+
+
 @contextmanager
 def untrusted(place: Place) -> Iterator[int]:
     """A server with a certificate that nobody trusts. It only shakes hands."""
-    cert, key = place.folder / "cert.pem", place.folder / "key.pem"
-    if not cert.exists():
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-             "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-            check=True, capture_output=True,
-        )  # fmt: skip
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing")
+    cert = make_certificate(place.folder / "cert.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(cert, cert.with_suffix(".key"))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

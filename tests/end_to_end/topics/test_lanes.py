@@ -26,7 +26,7 @@ async def test_a_flush_that_is_blocked_stops_neither_openings_nor_the_term(data_
             for n in range(30):
                 topic = f"topic-{n}"
                 [id] = await client.enqueue_many([wire.EnqueueItem(topic=topic, payload=b"1")])
-                old = time.monotonic() + 0.3  # the flush age: then there is a flush to be blocked
+                old = time.monotonic() + 1.0  # twice the flush age: then there is a flush to be blocked
                 await until(lambda old=old: time.monotonic() > old, "old enough to be flushed")
                 [got] = await client.fetch([f"new-{n}", topic], limit=1)
                 assert got.id == id

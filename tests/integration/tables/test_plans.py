@@ -11,7 +11,7 @@ import pytest
 from mqueue.broker.embedded.stores import StoreUrls
 from mqueue.broker.store.migrate import migrate
 from mqueue.broker.store.queries import sql
-from mqueue.broker.store.shard import OPTIONS
+from mqueue.broker.store.shard import session_settings
 
 ROWS = 20_000
 FILL = """
@@ -91,7 +91,8 @@ WITHOUT = {
 @pytest.fixture(scope="module")
 def database(stores: StoreUrls) -> Iterator[psycopg.Connection[Any]]:
     migrate(stores.database_urls[0])
-    with psycopg.connect(stores.database_urls[0], autocommit=True, options=OPTIONS) as connection:
+    with psycopg.connect(stores.database_urls[0], autocommit=True) as connection:
+        connection.execute(sql("session"), session_settings("flush"))
         connection.execute("ALTER TABLE message SET (autovacuum_enabled = false)")
         connection.execute("INSERT INTO topic (namespace, name) VALUES ('n', 't')")
         connection.execute(FILL, {"rows": ROWS})

@@ -41,6 +41,13 @@ CASES: list[Case] = [
     ("MQueueNoLeader", {f"mqueue_leader{{{A}}}": "1x3 0x9", f"mqueue_leader{{{B}}}": "0x12"}, 8, [{"shard": "0"}]),
     ("MQueueNoLeader", {f"mqueue_leader{{{A}}}": "1x3 0x9", f"mqueue_leader{{{B}}}": "0x3 1x9"}, 8, []),
     ("MQueueRedisAway", {f"mqueue_cold{{{A}}}": "0 1x9", f"mqueue_cold{{{B}}}": "0x9"}, 8, [{"shard": "0"}]),
+    (
+        "MQueueRedisMisconfigured",
+        {f"mqueue_redis_misconfigured{{{A}}}": "0 1x9", f"mqueue_redis_misconfigured{{{B}}}": "0x9"},
+        5,
+        [{"shard": "0"}],
+    ),
+    ("MQueueRedisMisconfigured", {f"mqueue_redis_misconfigured{{{A}}}": "0 1 1 0x9"}, 8, []),
     ("MQueuePostgresFails", {f"mqueue_circuit_open{{{A}}}": "0x9 1 0 1 1 0 1 1 1 0 1"}, 19, [{"shard": "0"}]),
     ("MQueuePostgresFails", {f"mqueue_circuit_open{{{A}}}": "0x9 1 0x9"}, 12, []),
     ("MQueueBufferFillsUp", {f"mqueue_buffer_bytes{{{A}}}": "60000000x9"}, 5, [{"shard": "0"}]),

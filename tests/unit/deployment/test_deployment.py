@@ -125,6 +125,12 @@ def test_systemd_waits_for_as_long_as_a_stop_takes() -> None:
     assert BROKER["KillMode"] == WORKER["KillMode"] == "mixed", "else the stores, and the jobs' processes, end at the same moment"
 
 
+def test_systemd_hears_from_the_broker() -> None:
+    assert (BROKER["Type"], BROKER["NotifyAccess"]) == ("notify", "main")
+    assert BROKER["TimeoutStartSec"] == "infinity", "a migration takes as long as it takes"
+    assert float(BROKER["WatchdogSec"]) >= 60, "a turn of the loop takes some ms, but a disk may hold it up"
+
+
 def test_what_another_start_cannot_mend_is_not_started_again() -> None:
     usage_error = 2
     for unit in (BROKER, WORKER):

@@ -46,7 +46,7 @@ local function take(t, id)        -- leases one, the first that is ready; true w
   t.size = t.size - 1
   t.taken = t.taken + 1
   local expires, ms = unpack1('>I8I4', r, 39)
-  if has_expired(expires) then finish(r, 'e'); expired = expired + 1; return false end
+  if has_expired(expires) then finish(r, 'e', true); expired = expired + 1; return false end
   if lease_ms > 0 then ms = lease_ms end
   local until_ = ends[ms] or lease(ms)
   r = 'l' .. sub(r, 2, 60) .. until_[2] .. sub(r, 81)

@@ -34,11 +34,16 @@ local function ack(r, id, name)
   return version
 end
 
--- A message ends for good. A row PostgreSQL cannot have goes at once; otherwise the record stays until the flush that deletes it. Returns the record.
-local function finish(r, state)
+-- A message ends for good. One of which PostgreSQL has nothing goes at once, unless no log tells of its end (`untold`): the flush of its enqueue
+-- must find it then, since a replay would count neither. Otherwise the record stays until the flush that deletes its row. Returns the record.
+local function finish(r, state, untold)
   local id = id_of(r)
   r = state .. sub(r, 2, 6) .. pack('>I4', version_of(r) + 1) .. sub(r, 11)
-  if in_pg(r) then
+  if untold and not in_pg(r) then -- its place in the buffer is free; that nothing of it is flushed the flush takes back
+    buffer = buffer - size_of(r); changed.buffer = true
+    r = sub(r, 1, 80) .. pack('>I4', 0) .. sub(r, 85)
+  end
+  if in_pg(r) or untold then
     if records[id] then used = used + weight(r) - weight(records[id]) end -- its body goes
     put(id, r)
     dirty_ids[#dirty_ids + 1] = id
@@ -90,8 +95,8 @@ local function bury(r, reason)
 end
 
 -- A delivery that ended without an ack: the attempt counts. `due` nil keeps the message's place. Returns the record.
-local function fail(r, due, reason, dead)
-  if is_cancelling(r) then return finish(r, 'c') end
+local function fail(r, due, reason, dead, untold)
+  if is_cancelling(r) then return finish(r, 'c', untold) end
   local id = id_of(r)
   local attempts, max_retries = unpack1('>I2I2', r, 3)
   attempts = math.min(attempts + 1, 65535)
@@ -115,7 +120,7 @@ local function end_leases()
   for i = 1, #ids do
     local r = records[ids[i]]
     if r and state_of(r) == 'l' then
-      if state_of(fail(end_lease(r, topic_of(r)), nil, '', false)) == 'x' then
+      if state_of(fail(end_lease(r, topic_of(r)), nil, '', false, true)) == 'x' then
         set_error(ids[i], 'the lease expired: the worker died, hung, or took longer than its lease')
       end
     else zrem(leases_key, ids[i]) end
