@@ -214,7 +214,7 @@ class Broker:
             self._committers.append(Committer(shard, ids, self._fail))
             admin = self._cache(shard.number, urls)
             self._admins.append(admin)
-            await _check_redis(admin, node, allow_cold=settings.allow_cold or await _was_hot(store))
+            await _check_redis(admin, node, may_refuse=not settings.allow_cold and not await _has_served(store))
             self._leaders.append(Leader(shard, admin, limits, scheduler, **ages))
 
     def _build_engine(self, slots: SlotMap) -> Engine:
@@ -404,26 +404,26 @@ def _check_certificate(settings: Settings) -> None:
             ) from error
 
 
-async def _check_redis(cache: ReadyCache, node: int, *, allow_cold: bool) -> None:
+async def _check_redis(cache: ReadyCache, node: int, *, may_refuse: bool) -> None:
     """Raises ConfigError where Redis knows no functions, or would throw keys away, or is not what was configured. One
     that only does not answer yet is waited for later.
     """
     try:
-        version = await _ask_version(cache)
+        version = await (_ask_version(cache) if may_refuse else cache.version())
         if version.partition(".")[0].isdecimal() and int(version.partition(".")[0]) < REDIS_LEAST:
             raise ConfigError(f"this Redis is of version {version}, which knows no functions: {REDIS_LEAST} or newer is needed, or Valkey")
         if policy := await cache.evicts():
             raise ConfigError(f"this Redis throws keys away when its memory is full (maxmemory-policy {policy}): set it to noeviction")
         await cache.reach(0, node)  # may it be written to?
     except CacheLost as lost:
-        if lost.kind in MISCONFIGURED and not allow_cold:
+        if lost.kind in MISCONFIGURED and may_refuse:
             raise ConfigError(f"{lost}. {REMEDIES[lost.kind]}, or start without it, served by PostgreSQL alone: --allow-cold") from lost
 
 
-async def _was_hot(store: ShardStore) -> bool:
-    """Has this shard ever worked with a Redis? Then what it was given was right, and what is wrong may pass."""
+async def _has_served(store: ShardStore) -> bool:
+    """Has an epoch of this shard ever been opened? Then what was given was right once, and what is wrong may pass."""
     try:
-        return bool((await store.row()).run_id)
+        return (await store.row()).epoch > 0
     except Fault:  # it is away, and nobody can say
         return True
 

@@ -96,8 +96,17 @@ class Checker:
     def _ended(self, broker: "SimBroker") -> set[tuple[int, str, int]]:
         """The settles that its disk was told of: id, kind, and of a nack the attempt that it ended."""
         outcomes = [(id, *divmod(state, 256)) for e in self._entries(broker) if e.kind == log_record.OUTCOME for id, state in e.told.items()]
-        ended = {ord("a"): ("ack",), ord("c"): ("cancel",), ord("x"): ("bury", "nack"), ord("n"): ("nack",)}
-        return {(id, kind, attempts if kind == "nack" else 0) for id, attempts, state in outcomes for kind in ended.get(state, ())}
+        ended = {
+            ord("a"): ("ack",),
+            ord("c"): ("cancel", "release", "bury", "nack"),  # of one that was to be cancelled all of these are its end
+            ord("x"): ("bury", "nack"),
+            ord("n"): ("nack",),
+        }
+        return {
+            (id, kind, (attempts + (state == ord("c"))) if kind == "nack" else 0)
+            for id, attempts, state in outcomes
+            for kind in ended.get(state, ())
+        }
 
     def went_back(self) -> None:
         """PostgreSQL forgot: what it had of these settles only the logs have now. Where a log was full they had waited
@@ -113,10 +122,11 @@ class Checker:
                 if positions.get(told.node, 0) < told.bound:
                     told.is_final = False
                     told.log_lost = told.log_lost or told.outcome not in logged[told.broker]
-        kept = self.logged({}) | {int(payload) for payload in found[2]}
+        stored, durable = {int(payload) for payload in found[2]}, self._durable(world.brokers)
         refused = {broker.node for broker in world.brokers if broker.disk.refused}
         for job in world.history.jobs.values():
-            if job.key is not None and job.token not in kept and any(id >> 12 & 1023 in refused for id in job.ids):
+            never_logged = durable.isdisjoint(job.ids) and any(id >> 12 & 1023 in refused for id in job.ids)
+            if job.key is not None and job.token not in stored and never_logged:
                 job.forgotten = job.key_excused = True
         world.history.cancelling.clear()  # who was to be cancelled stood there alone
 
@@ -175,16 +185,21 @@ class Checker:
             if job.key is not None and (job.whole or absent or not unlogged.isdisjoint(job.delivered)):
                 job.key_excused = True
 
+    def _durable(self, brokers: Sequence["SimBroker"]) -> set[int]:
+        """The ids that their logs have had. What was read of segments that are gone counts, too: they went because all
+        of it was flushed, keys and all.
+        """
+        for broker in brokers:
+            list(self._entries(broker))
+        return {id for _, read in self._reads.values() for e in read.entries if e.kind == log_record.ENQUEUE for id in e.told}
+
     def _unlogged(self) -> set[int]:
         """Gives the ids that were delivered, though their enqueue was never answered and is in no log: Redis had
         applied it, the power went before the disk had it, or the disk refused it. When Redis is lost, too, nobody
         knows of them, nor of their keys.
         """
         short = [broker for broker in self._world.brokers if broker in self._lost_power or broker.disk.refused]
-        for broker in short:
-            list(self._entries(broker))
-        # what was read of segments that are gone counts, too: they went because all of it was flushed, keys and all
-        durable = {id for _, read in self._reads.values() for e in read.entries if e.kind == log_record.ENQUEUE for id in e.told}
+        durable = self._durable(short)
         nodes = {broker.node for broker in short}
         answered = {id for job in self._world.history.jobs.values() for id in job.ids}
         return {id for id in self._world.history.held if id >> 12 & 1023 in nodes} - durable - answered

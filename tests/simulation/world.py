@@ -27,6 +27,7 @@ from .store import Postgres
 
 START_US = 1_750_000_000_000_000
 SLOWER = {"TICK_S": 0.15, "SCAN_EVERY_S": 0.5, "ARRIVALS_EVERY_S": 0.5}  # of the leader: fewer calls that find nothing
+ENDS = ("ack", "cancel")  # settles after which there is nothing more
 QUIET_S = 25.0  # past every lease and delay
 CLOCK_LAG_US = 2_000_000  # of the due clock
 SERVE_S = 150.0
@@ -240,10 +241,15 @@ class World:
             self.fail(f"between {len(sure)} and {len(history.acks_sent)} acked, and the ledger says {ledger}")
         known = answered.union(*(job.delivered for job in history.jobs.values()))
         # one that ended without a row, by a broker that was not there when Redis was lost, is counted nowhere
-        excused = {id for id, told in history.told.items() if any(t.excused for t in told)}
+        excused = {
+            id for id, told in history.told.items() if any(t.excused and (t.settle.kind in ENDS or id in history.cancels_sent) for t in told)
+        }
         # whose time was over may be found expired first: both are true of it
         lasting = {id for job in history.jobs.values() if job.ttl is None for id in job.ids}
         cancelled = {id for id, told in history.told.items() if any(t.settle.kind == "cancel" and not t.excused for t in told)} & lasting
+        told_cancelled = {id for id, told in history.told.items() if any(t.settle.kind == "cancel" and not t.excused for t in told)}
+        if len(told_cancelled) > ledger["cancelled"] + ledger["expired"]:
+            self.fail(f"{len(told_cancelled)} cancelled or expired, and the ledger says {ledger}")
         if not len(cancelled) <= ledger["cancelled"] <= len(history.cancels_sent):
             self.fail(f"between {len(cancelled)} and {len(history.cancels_sent)} cancelled, and the ledger says {ledger}")
         if not len(answered - excused) <= ledger["enqueued"] <= len(known) + history.unanswered:

@@ -3,17 +3,16 @@
 A failover is nothing special to the broker: the new master has another run id, so the epoch closes.
 """
 
-import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
 from mqueue.broker.cache.refusals import unanswered
 from mqueue.broker.faults import Refusal
@@ -21,7 +20,6 @@ from mqueue.broker.faults import Refusal
 URL = re.compile(r"(rediss?)\+sentinel://(?:([^@/\s]*)@)?([^@/\s]+)/([^@/\s?]+)(?:\?(\S*))?")
 PORT = 26379
 OWN = "sentinel_"  # options of the URL that are for the sentinels alone
-AGAIN_S = 0.1  # to hear why none named a master
 ASK_TIMEOUT_S = 0.4  # of one: less than any caller's patience, so that two silent ones leave time for a third
 
 
@@ -52,7 +50,7 @@ def parse(url: str) -> Service | None:
         return None
     scheme, user, hosts, name, query = found.groups()
     try:
-        pairs = parse_qsl(query or "", keep_blank_values=True, strict_parsing=bool(query))
+        pairs = parse_qsl((query or "").replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:  # its words would show what may be a password
         raise ValueError("the options of a URL of sentinels are like ?ssl_ca_certs=/path&sentinel_password=…") from None
     own = {option.removeprefix(OWN): value for option, value in pairs if option.startswith(OWN)}
@@ -91,40 +89,32 @@ class Master:
         self.used: tuple[str, int] | None = None  # by the latest connection
 
     async def find(self) -> tuple[str, int]:
-        """Returns where the master is. Raises redis.exceptions.ConnectionError where no sentinel knows one, or
-        what one says that refuses.
+        """Returns where the master is. Raises redis.exceptions.ConnectionError where no sentinel knows one, or what one
+        says that refuses.
 
-        One that is not answered, or given up by its caller, begins with another sentinel the next time.
+        One that is not answered, or given up by its caller, begins with another sentinel the next time. The library's
+        own way keeps of what they say the text alone, and shows how it connects there, passwords and all.
         """
         sentinels = self._sentinel.sentinels
-        first = sentinels[0]
-        try:
-            host, port = await self._sentinel.discover_master(self._name)
-        except MasterNotFoundError:
-            raise await self._why() from None
-        except BaseException:
-            if sentinels[0] is first:
-                sentinels.append(sentinels.pop(0))
-            raise
-        return str(host), int(port)
-
-    async def _why(self) -> Exception:
-        """Returns why none of them names a master. Of what they said the library keeps the text alone, and shows how it
-        connects there, passwords and all: so each is asked again, for a moment.
-        """
-        asked = [asyncio.create_task(each.sentinel_masters()) for each in self._sentinel.sentinels]
-        done, late = await asyncio.wait(asked, timeout=AGAIN_S)
-        for each in late:
-            each.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        said = [error for each in done if (error := each.exception()) is not None]
-        refused = [error for error in said if isinstance(error, (AuthenticationError, ResponseError))]
-        unknown = [error for error in said if unanswered(error) is not Refusal.SILENT]
-        if refused:
-            return refused[0]
-        if len(unknown) == len(asked):
-            return unknown[0]  # type: ignore[return-value]
-        return ConnectionError(f"none of the sentinels {self._hosts} names a master of {self._name}")
+        first, said = sentinels[0], list[Exception | None]()
+        for each in [*sentinels]:
+            try:
+                masters = await each.sentinel_masters()
+            except (RedisError, OSError) as error:
+                said.append(error)
+                continue
+            except BaseException:
+                if sentinels[0] is first:
+                    sentinels.append(sentinels.pop(0))
+                raise
+            state = masters.get(self._name)
+            if state and self._sentinel.check_master_state(state, self._name):
+                sentinels.remove(each)
+                sentinels.insert(0, each)
+                return str(state["ip"]), int(state["port"])
+            said.append(None)
+        sentinels.append(sentinels.pop(0))
+        raise _why(said) or ConnectionError(f"none of the sentinels {self._hosts} names a master of {self._name}")
 
     async def has_moved(self) -> bool:
         """Is it another one than the connections were made to?"""
@@ -133,6 +123,14 @@ class Master:
     async def close(self) -> None:
         for client in self._sentinel.sentinels:
             await client.aclose()
+
+
+def _why(said: Sequence[Exception | None]) -> Exception | None:
+    """Returns what to tell of what the sentinels said: a refusal, or that none of them can be found or trusted."""
+    refused = next((error for error in said if isinstance(error, (AuthenticationError, ResponseError))), None)
+    if refused is not None:
+        return refused
+    return said[0] if all(error is not None and unanswered(error) is not Refusal.SILENT for error in said) else None
 
 
 class _ToMaster(Connection):

@@ -2,7 +2,12 @@
 one lock.
 """
 
+import os
+import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,7 @@ class NotReached(NotMigrated):
 
 
 FOLDER = Path(__file__).parent / "migrations"
-BACKEND, LOOKS = "SELECT pg_backend_pid()", 3
+BACKEND, LOOKS, PROBE_S = "SELECT pg_backend_pid()", 3, 10.0
 LOCK = 0x6D71_0001  # any two brokers that start together migrate one after the other
 
 
@@ -61,7 +66,7 @@ def _check(connection: psycopg.Connection[Any], url: str) -> None:
             f"the database {name} has the encoding {encoding}, and must have UTF8: "
             f"CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0, and pg_dump brings over what is in it"
         )
-    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as second:
+    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S) as second, _limited(second):
         if _share(connection, second):
             raise Unfit(
                 "a pooler gives one session of PostgreSQL to several of ours in turn (pool_mode = transaction or statement in PgBouncer), and "
@@ -69,13 +74,38 @@ def _check(connection: psycopg.Connection[Any], url: str) -> None:
             )
 
 
+@contextmanager
+def _limited(session: psycopg.Connection[Any]) -> Iterator[None]:
+    """Cuts the session off after PROBE_S: a pooler that has no server to spare lets it wait, perhaps for ever."""
+    cut = threading.Timer(PROBE_S, lambda: _shut(session.fileno()))
+    cut.daemon = True
+    cut.start()
+    began = time.monotonic()
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if time.monotonic() - began < PROBE_S:
+            raise
+        raise psycopg.OperationalError(f"no second session within {PROBE_S:g} s: a pooler needs some 25 a shard (default_pool_size)") from error
+    finally:
+        cut.cancel()
+
+
+def _shut(number: int) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
 def _share(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
     """Does one of them get what was the other's, or another session while that one is in use?"""
     own = one.execute(BACKEND).fetchone()
-    for _ in range(LOOKS):
-        with other.transaction():
-            if other.execute(BACKEND).fetchone() == own or one.execute(BACKEND).fetchone() != own:
-                return True
+    try:
+        for _ in range(LOOKS):
+            with other.transaction():
+                if other.execute(BACKEND).fetchone() == own or one.execute(BACKEND).fetchone() != own:
+                    return True
+    except psycopg.errors.ProtocolViolation:  # it allows no transaction
+        return True
     return False
 
 

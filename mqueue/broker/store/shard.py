@@ -90,11 +90,7 @@ class ShardStore:
         """Opens a connection of the leader's own, outside the pools. `kind`: whose deadlines it has."""
         try:
             connection = await AsyncConnection.connect(self.url, **connect_args(kind))
-            try:
-                await _configure(kind, connection)
-            except BaseException:
-                await connection.close()
-                raise
+            await _configure(kind, connection)
             return connection
         except (psycopg.Error, TimeoutError) as error:
             raise StoreLost(f"PostgreSQL of shard {self.number}: {error or 'no session within the time'}") from error
@@ -387,8 +383,12 @@ async def _check(connection: AsyncConnection[Any]) -> None:
 
 
 async def _configure(kind: str, connection: AsyncConnection[Any]) -> None:
-    async with asyncio.timeout(CONFIGURE_S):  # of a pooler that has none to spare it is the first to wait
-        await connection.execute(sql("session"), session_settings(kind))
+    try:
+        async with asyncio.timeout(CONFIGURE_S):  # of a pooler that has none to spare it is the first to wait
+            await connection.execute(sql("session"), session_settings(kind))
+    except BaseException:
+        await connection.close()
+        raise
 
 
 def session_settings(kind: str) -> dict[str, str]:

@@ -225,3 +225,26 @@ async def test_a_sentinel_that_wants_a_password_says_so(certificate: Path, tmp_p
             await cache.version()
         await cache.close()
     assert lost.value.kind is Refusal.NO_ACCESS
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        (Refusal.UNKNOWN_HOST, "redis+sentinel://nowhere.invalid:26379/main"),
+        (Refusal.SILENT, "redis+sentinel://nowhere.invalid:26379,127.0.0.1:1/main"),
+    ],
+)
+async def test_sentinels_without_an_address_are_told_from_silent_ones(kind: Refusal, url: str) -> None:
+    cache = ReadyCache(0, url)
+    with pytest.raises(CacheLost) as lost:
+        await cache.version()
+    await cache.close()
+    assert lost.value.kind in (kind, Refusal.SILENT if _has_no_resolver() else kind)
+
+
+def _has_no_resolver() -> bool:
+    try:
+        socket.getaddrinfo("nowhere.invalid", 1)
+    except socket.gaierror as error:
+        return error.errno == socket.EAI_AGAIN
+    return False
