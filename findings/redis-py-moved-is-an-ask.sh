@@ -6,7 +6,7 @@
 # now on, elsewhere": whoever gets it must learn the new node. Code that handles the one must not catch the other.
 # What happens: MovedError is a subclass of AskError, and its text has lost the word: which it was shows in the type alone, and
 # there only in the right order of tests.
-# Output seen: MovedError caught as AskError: True, text: '866 127.0.0.1:PORT'
+# Output seen: MovedError caught as AskError: True, text: '15495 127.0.0.1:PORT'
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'kill $(cat "$folder"/*/pid 2>/dev/null) 2>/dev/null || true; rm -rf "$folder"' EXIT

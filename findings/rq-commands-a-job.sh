@@ -4,7 +4,7 @@
 # An expert expects: an enqueue, a blocking pop, a state or two: some ten commands a job.
 # What happens: enqueue, registries, heartbeats, the state of the job and of the worker, and the results add up to more than
 # fifty, in several round trips each way, though results are not kept (result_ttl=0) and the worker does not fork.
-# Output seen: commands a job: OUTPUT
+# Output seen: commands a job: 71
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'kill "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null || true; rm -rf "$folder"' EXIT
