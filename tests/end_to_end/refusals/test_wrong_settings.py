@@ -238,10 +238,10 @@ def test_a_shard_that_has_served_starts_whatever_is_wrong_with_its_redis(place: 
         for _ in range(2):
             broker.start(REDIS_ADDRS="nowhere.invalid:6379")
             http = Http(broker.url, broker.token)
-            assert http.put(b"x")
+            wait_until(lambda http=http: http.put(b"x"), "it takes messages", 30, despite=AssertionError)  # type: ignore[misc]
             wait_until(lambda http=http: shard(http)["redis"] == "unknown-host", "it is told why")  # type: ignore[misc]
-            assert shard(http)["mode"] == "cold"
-            assert broker.metric("mqueue_redis_misconfigured") == 1
+            wait_until(lambda http=http: shard(http)["mode"] == "cold", "PostgreSQL serves", 30)  # type: ignore[misc]
+            wait_until(lambda: broker.metric("mqueue_redis_misconfigured") == 1, "and a metric tells")
             assert broker.stop() == 0
 
 
