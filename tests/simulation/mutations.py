@@ -100,7 +100,6 @@ MUTATIONS = (
         "segments go before they are flushed", POWER, _replace(ShardLog, "remove_flushed", lambda log, position, now: REMOVE(log, 2**62, now))
     ),
     Mutation("a new epoch runs what was to be cancelled", ("redis_forgets",), _replace(LeaderStore, "_cancel_requested", _nothing)),
-    Mutation("an expiry leaves nothing to its flush", ("redis_restarts",), _script("fetch", "finish(r, 'e', true)", "finish(r, 'e')")),
     Mutation("a flush goes on past a forgotten one", ("postgres_goes_back",), _replace(flusher, "gather", _first_unknown)),
     Mutation("a flush does not move the positions", ("redis_forgets",), _replace(write, "move_positions", _nothing)),
 )
