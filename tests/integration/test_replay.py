@@ -196,7 +196,7 @@ def cancel_and_let_go(world: World, id: int) -> None:
 
 
 @pytest.mark.parametrize(("how", "end", "ttl"), [("expired", expire, 1), ("cancelled", cancel_and_let_go, 0)])
-def test_what_ends_untold_is_counted_by_the_flush_of_its_put(world: World, how: str, end: object, ttl: int) -> None:
+def test_what_ends_untold_is_counted_by_the_flush_of_its_enqueue(world: World, how: str, end: object, ttl: int) -> None:
     """That flush comes before the one that would tell of the end, which never comes."""
     open_topic(world)
     [id] = put(world, ttl=ttl)
